@@ -1,0 +1,9 @@
+//! extract-secrets: copy a homeserver's secrets into files, each with what it is for.
+
+use std::process::ExitCode;
+
+use ess_cli::EmptyPipe;
+
+fn main() -> ExitCode {
+    ess_cli::main("extract-secrets", EmptyPipe::Fails, ess_secrets::run)
+}

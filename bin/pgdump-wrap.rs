@@ -1,0 +1,9 @@
+//! pgdump-wrap: dump Synapse's database and prove what the dump holds.
+
+use std::process::ExitCode;
+
+use ess_cli::EmptyPipe;
+
+fn main() -> ExitCode {
+    ess_cli::main("pgdump-wrap", EmptyPipe::Fails, ess_dump::run)
+}

@@ -1,0 +1,9 @@
+//! preflight: everything that can go wrong, before it does.
+
+use std::process::ExitCode;
+
+use ess_cli::EmptyPipe;
+
+fn main() -> ExitCode {
+    ess_cli::main("preflight", EmptyPipe::StartsAnew, ess_preflight::run)
+}

@@ -1,0 +1,9 @@
+//! restore: load a dump, prove what was loaded, let Synapse start.
+
+use std::process::ExitCode;
+
+use ess_cli::EmptyPipe;
+
+fn main() -> ExitCode {
+    ess_cli::main("restore", EmptyPipe::Fails, ess_restore::run)
+}

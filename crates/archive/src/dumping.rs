@@ -1,0 +1,352 @@
+//! Taking a dump: `pg_dump` under an exported snapshot, digests in the same snapshot beside it.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::Context;
+use ess_cli::{Stop, make_directory, now, sync_directory};
+use ess_document::Carried;
+use ess_postgres::{
+    Access, Algorithm, Conninfo, Error, Facts, Gate, Inventory, Reading, Session, Table, TableRecord,
+    catalogue, digests, escape_identifier, mark, schema_rows, tables,
+};
+use ess_run::{Installation, Program, Report};
+use ess_synapse::schema::{FENCE_TABLES, ONE_TIME_KEYS_TABLE, UNLOGGED_TABLES};
+
+use crate::manifest::{Format, Kind, Manifest, hash_files};
+
+/// How a dump lies on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layout {
+    /// `pg_dump -Fd`: dumped and loaded by several workers.
+    Directory,
+    /// `pg_dump -Fc`: one file.
+    Custom,
+}
+
+/// `METHOD[:LEVEL]` of `pg_dump -Z`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Compression(pub Option<String>);
+
+impl Compression {
+    /// As pg_dump takes it; the fastest that it offers when the user has no wish.
+    fn argument(&self, pg_dump: &Installation) -> String {
+        match self.0.as_deref() {
+            Some("none") => "0".to_owned(),
+            // Before 16 there was only gzip, and only its level was said.
+            Some(wish) if pg_dump.major < 16 => wish.trim_start_matches("gzip:").to_owned(),
+            Some(wish) => wish.to_owned(),
+            None if pg_dump.major >= 16 => "zstd:1".to_owned(),
+            None => "1".to_owned(),
+        }
+    }
+}
+
+/// A dump about to be taken.
+pub struct Dumping<'a> {
+    /// The database.
+    pub conninfo: &'a Conninfo,
+    /// What it said about itself.
+    pub facts: &'a Facts,
+    /// The tool that takes it.
+    pub application_name: &'a str,
+    /// The client programs.
+    pub programs: &'a Installation,
+    /// At most so many sessions work at a time.
+    pub jobs: usize,
+    /// How it lies on disk.
+    pub layout: Layout,
+    /// How it is compressed.
+    pub compression: Compression,
+    /// Why it is taken.
+    pub kind: Kind,
+    /// The migration's id.
+    pub id: &'a str,
+    /// What is known of the homeserver.
+    pub server_name: Option<&'a str>,
+    /// Others use the source meanwhile.
+    pub source_is_running: bool,
+    /// Who is told.
+    pub report: &'a dyn Report,
+}
+
+/// A dump that was taken.
+pub struct Taken {
+    /// What it holds.
+    pub manifest: Manifest,
+    /// The SHA-256 of its manifest.
+    pub sha256: String,
+}
+
+/// Takes a dump at `out`, which must not exist; by that name it is whole.
+pub fn take(dumping: &Dumping<'_>, out: &Path) -> anyhow::Result<Taken> {
+    let partial = partial_path(out);
+    // A leftover of a killed run; the caller holds the lock.
+    remove_partial(&partial)?;
+    make_directory(&partial)?;
+    let taken = fill(dumping, &partial);
+    let named = taken.and_then(|taken| {
+        std::fs::rename(&partial, out).with_context(|| format!("cannot name the dump {}", out.display()))?;
+        out.parent().map_or(Ok(()), sync_directory)?;
+        Ok(taken)
+    });
+    if named.is_err() {
+        // The first error is the one to report.
+        let _ = remove_partial(&partial);
+    }
+    named
+}
+
+fn partial_path(out: &Path) -> PathBuf {
+    let name = out.file_name().unwrap_or_default().to_string_lossy();
+    out.with_file_name(format!(".{name}.partial"))
+}
+
+fn remove_partial(partial: &Path) -> anyhow::Result<()> {
+    match std::fs::remove_dir_all(partial) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error)
+            .with_context(|| format!("cannot remove the leftover {}", partial.display())),
+        _ => Ok(()),
+    }
+}
+
+fn fill(dumping: &Dumping<'_>, partial: &Path) -> anyhow::Result<Taken> {
+    let report = dumping.report;
+    let holder = Session::connect(dumping.conninfo, dumping.application_name, Access::ReadOnly)?;
+    let before = mark(&holder)?;
+    holder.batch("begin the snapshot", "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")?;
+    let snapshot: String = holder
+        .one("export the snapshot", "SELECT pg_export_snapshot()", &[])?
+        .get(0);
+    let taken_at = now();
+    let all = tables(&holder)?;
+    let records: Vec<(&Table, Carried)> = all.iter().map(|t| (t, carried(t, dumping.source_is_running))).collect();
+    let schema = schema_rows(&holder)?;
+    let lines = catalogue(&holder)?;
+    let algorithm = Algorithm::of_server(dumping.facts.version);
+
+    let data = PathBuf::from(match dumping.layout {
+        Layout::Directory => "data",
+        Layout::Custom => "data.dump",
+    });
+    let to_read: Vec<&Table> = records.iter().filter(|(_, c)| *c == Carried::Rows).map(|(t, _)| *t).collect();
+    let heap: i64 = to_read.iter().map(|t| t.bytes).sum();
+    report.stage("dumping and reading every table", u64::try_from(heap).ok());
+    let sums = with_pg_dump(dumping, &snapshot, &partial.join(&data), &records, |gate| {
+        let reading = Reading {
+            conninfo: dumping.conninfo,
+            application_name: dumping.application_name,
+            snapshot: Some(&snapshot),
+            algorithm,
+            jobs: dumping.jobs,
+            gate,
+            then: None,
+            report,
+        };
+        digests(&reading, &to_read)
+    })?;
+    report.done();
+    holder.batch("end the snapshot", "COMMIT")?;
+
+    let after = mark(&holder)?;
+    if !dumping.source_is_running && (after.sequences != before.sequences || after.stream_positions != before.stream_positions) {
+        return Err(Stop::no("the source was written to while it was dumped")
+            .hint("stop every process of the old Synapse, then run the same line again")
+            .into());
+    }
+
+    report.stage("hashing the dump's files", None);
+    let files = hash_files(partial, &data, report)?;
+    report.done();
+    let mut sums = to_read.iter().zip(sums);
+    let manifest = Manifest {
+        format: Format::V1,
+        kind: dumping.kind,
+        id: dumping.id.to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        taken_at,
+        source: dumping.facts.identity.clone(),
+        server_name: dumping.server_name.map(str::to_owned),
+        server_version: dumping.facts.version_text.clone(),
+        pg_dump_version: dumping.programs.version.clone(),
+        data,
+        source_was_running: dumping.source_is_running,
+        files,
+        inventory: Inventory {
+            algorithm,
+            tables: records
+                .iter()
+                .map(|(table, carried)| TableRecord {
+                    schema: table.schema.clone(),
+                    name: table.name.clone(),
+                    carried: *carried,
+                    digest: (*carried == Carried::Rows).then(|| sums.next().map(|(_, sum)| sum)).flatten(),
+                })
+                .collect(),
+            mark: before,
+            schema,
+            catalogue: lines,
+        },
+    };
+    let sha256 = manifest.write(partial)?;
+    Ok(Taken { manifest, sha256 })
+}
+
+/// What of a table is carried.
+pub fn carried(table: &Table, source_is_running: bool) -> Carried {
+    if FENCE_TABLES.iter().any(|name| table.is(name)) {
+        Carried::Fence
+    } else if table.unlogged && UNLOGGED_TABLES.iter().any(|name| table.is(name))
+        || source_is_running && table.is(ONE_TIME_KEYS_TABLE)
+    {
+        Carried::Structure
+    } else {
+        Carried::Rows
+    }
+}
+
+/// Runs `pg_dump` while `read` reads digests in the places that its workers leave idle.
+fn with_pg_dump<T>(
+    dumping: &Dumping<'_>,
+    snapshot: &str,
+    target: &Path,
+    records: &[(&Table, Carried)],
+    read: impl FnOnce(&Places) -> Result<T, Error>,
+) -> anyhow::Result<T> {
+    let name = child_name(dumping.application_name, "pg_dump");
+    let child = dumping.conninfo.child_environment(&name)?;
+    let mut vars = child.vars.clone();
+    vars.push(("PGOPTIONS".to_owned(), "-c default_transaction_read_only=on".into()));
+    let program = command(dumping, snapshot, target, records).envs(&vars);
+    let watcher = Session::connect(dumping.conninfo, dumping.application_name, Access::ReadOnly)?;
+    let places = Places::new(dumping.jobs);
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let dump = scope.spawn(|| {
+            let outcome = program.finish(dumping.report);
+            over.store(true, Ordering::SeqCst);
+            places.dump_ended(outcome.is_ok());
+            outcome
+        });
+        let watch = scope.spawn(|| {
+            while !over.load(Ordering::SeqCst) {
+                // When it cannot be asked, pg_dump keeps all places.
+                let busy = watcher.one("watch pg_dump", include_str!("../sql/busy.sql"), &[&name]);
+                places.dump_uses(busy.map_or(dumping.jobs, |row| usize::try_from(row.get::<_, i64>(0)).unwrap_or(0)));
+                thread::sleep(Duration::from_millis(100));
+            }
+        });
+        let read = read(&places);
+        if read.is_err() && !over.load(Ordering::SeqCst) {
+            // A dump without its proof is of no use: end it.
+            let _ = watcher_stop(dumping, &name);
+        }
+        let dump = dump.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let _ = watch.join();
+        match (dump, read) {
+            // When pg_dump fails, digests stop for that reason.
+            (Err(error), _) => Err(anyhow::Error::from(error)
+                .context(format!("cannot dump {}", dumping.conninfo))),
+            (Ok(()), read) => Ok(read?),
+        }
+    })
+}
+
+/// Ends pg_dump's sessions, and so pg_dump.
+fn watcher_stop(dumping: &Dumping<'_>, name: &str) -> Result<(), Error> {
+    let session = Session::connect(dumping.conninfo, dumping.application_name, Access::ReadOnly)?;
+    session.rows(
+        "end pg_dump",
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1",
+        &[&name],
+    )?;
+    Ok(())
+}
+
+fn command(dumping: &Dumping<'_>, snapshot: &str, target: &Path, records: &[(&Table, Carried)]) -> Program {
+    let compression = dumping.compression.argument(dumping.programs);
+    let program = dumping
+        .programs
+        .program("pg_dump")
+        .args(["--no-password", "--no-owner", "--no-acl", "--snapshot", snapshot])
+        .args(["--compress", &compression]);
+    let program = match dumping.layout {
+        Layout::Directory => program.args(["--format", "directory", "--jobs", &dumping.jobs.to_string()]),
+        Layout::Custom => program.args(["--format", "custom"]),
+    };
+    let program = program.arg("--file").arg(target);
+    records
+        .iter()
+        .filter(|(_, carried)| *carried == Carried::Structure)
+        .fold(program, |program, (table, _)| {
+            let pattern = format!("{}.{}", escape_identifier(&table.schema), escape_identifier(&table.name));
+            program.arg(format!("--exclude-table-data={pattern}"))
+        })
+}
+
+/// `ess-migrate/TOOL/ID` with another tool: what servers see as a child's name.
+pub fn child_name(application_name: &str, program: &str) -> String {
+    let id = application_name.rsplit('/').next().unwrap_or("-");
+    format!("ess-migrate/{program}/{id}")
+}
+
+/// So many sessions may be busy in all; those that pg_dump does not use are the digests'.
+struct Places {
+    all: usize,
+    dump: AtomicUsize,
+    failed: AtomicBool,
+    digests: Mutex<usize>,
+    changed: Condvar,
+}
+
+impl Places {
+    fn new(all: usize) -> Self {
+        Self {
+            all,
+            dump: AtomicUsize::new(all),
+            failed: AtomicBool::new(false),
+            digests: Mutex::new(0),
+            changed: Condvar::new(),
+        }
+    }
+
+    fn dump_uses(&self, busy: usize) {
+        self.dump.store(busy, Ordering::SeqCst);
+        self.changed.notify_all();
+    }
+
+    fn dump_ended(&self, well: bool) {
+        self.failed.fetch_or(!well, Ordering::SeqCst);
+        self.dump_uses(0);
+    }
+}
+
+impl Gate for Places {
+    fn enter(&self) -> Result<(), Error> {
+        let mut digests = self.digests.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            ess_run::check().map_err(Error::Interrupted)?;
+            if self.failed.load(Ordering::SeqCst) {
+                return Err(Error::Io(std::io::Error::other("pg_dump failed")));
+            }
+            if self.dump.load(Ordering::SeqCst) + *digests < self.all {
+                *digests += 1;
+                return Ok(());
+            }
+            let wait = Duration::from_millis(100);
+            digests = self
+                .changed
+                .wait_timeout(digests, wait)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+
+    fn leave(&self) {
+        *self.digests.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        self.changed.notify_all();
+    }
+}

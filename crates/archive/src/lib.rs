@@ -1,0 +1,15 @@
+//! A dump on disk: taken by `pg_dump`, described by a manifest, loaded by `pg_restore`.
+
+mod dumping;
+mod found;
+mod manifest;
+mod plain;
+mod restoring;
+mod toc;
+
+pub use dumping::{Compression, Dumping, Layout, Taken, carried, child_name, take};
+pub use found::{Found, find};
+pub use manifest::{FileRecord, Kind, MANIFEST, Manifest};
+pub use plain::{Format, Outcome as PlainOutcome, PlainError, detect, open_plain, scan};
+pub use restoring::{Restoring, read_back};
+pub use toc::{Entry, Toc};

@@ -1,0 +1,171 @@
+//! What a dump holds, beside the dump: the SHA-256 of every file and what the database held.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use ess_cli::{Stop, hash_file, hex, write_file};
+use ess_document::Identity;
+use ess_postgres::Inventory;
+use ess_run::Report;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+/// The manifest's name in the directory of a dump.
+pub const MANIFEST: &str = "manifest.json";
+
+/// What a dump holds.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// A reader refuses any other format.
+    pub format: Format,
+    /// Why it was taken.
+    pub kind: Kind,
+    /// The migration that took it.
+    pub id: String,
+    /// The version of these tools.
+    pub version: String,
+    /// When the snapshot was taken, RFC 3339, UTC.
+    pub taken_at: String,
+    /// The database it was taken of.
+    pub source: Identity,
+    /// The part after the colon in every user's Matrix ID.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_name: Option<String>,
+    /// Such as `15.18`.
+    pub server_version: String,
+    /// The version of `pg_dump`, such as `15.18`.
+    pub pg_dump_version: String,
+    /// What `pg_restore` reads, relative to the manifest: a directory or one file.
+    pub data: PathBuf,
+    /// Other sessions used the source while it was dumped.
+    pub source_was_running: bool,
+    /// Every file of `data`, relative to the manifest.
+    pub files: BTreeMap<String, FileRecord>,
+    /// What the database held in the dump's snapshot.
+    pub inventory: Inventory,
+}
+
+/// A new name only when a reader of the old one would be misled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Format {
+    /// The first format.
+    #[serde(rename = "ess-dump/1")]
+    V1,
+}
+
+/// Why a dump was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// To be loaded elsewhere.
+    Migration,
+    /// Of what a wipe erases, to go back.
+    Backup,
+}
+
+/// One file of a dump.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileRecord {
+    /// Its size.
+    pub bytes: u64,
+    /// Its SHA-256, hexadecimal.
+    pub sha256: String,
+}
+
+impl Manifest {
+    /// Reads the manifest of a dump and returns it with its own SHA-256.
+    pub fn read(dump: &Path) -> anyhow::Result<(Self, String)> {
+        let path = dump.join(MANIFEST);
+        let text = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let manifest: Self = serde_json::from_slice(&text).map_err(|error| {
+            Stop::data(format!("{} is not a dump's manifest: {error}", path.display()))
+                .hint("take the dump again, or name the dump itself with --from to load it without proof")
+        })?;
+        Ok((manifest, hex(&Sha256::digest(&text))))
+    }
+
+    /// Writes the manifest beside its data; returns its SHA-256.
+    pub fn write(&self, dump: &Path) -> anyhow::Result<String> {
+        let mut text = serde_json::to_vec(self).context("cannot write the manifest")?;
+        text.push(b'\n');
+        write_file(&dump.join(MANIFEST), &text)?;
+        Ok(hex(&Sha256::digest(&text)))
+    }
+
+    /// How many bytes of data there are.
+    pub fn bytes(&self) -> u64 {
+        self.files.values().map(|file| file.bytes).sum()
+    }
+
+    /// Holds every file against its record; nothing may be missing, changed or added.
+    pub fn check_files(&self, dump: &Path, report: &dyn Report) -> anyhow::Result<()> {
+        report.stage("checking the dump's files", Some(self.bytes()));
+        let here = files_below(dump, &self.data)?;
+        for name in &here {
+            if !self.files.contains_key(name) {
+                return Err(damaged(dump, format!("{name} is not in the manifest")).into());
+            }
+        }
+        for (name, record) in &self.files {
+            if !here.contains(name) {
+                return Err(damaged(dump, format!("{name} is missing")).into());
+            }
+            let (sha256, bytes) = hash_file(&dump.join(name), report)?;
+            if bytes != record.bytes {
+                let message = format!("{name} has {bytes} bytes, the manifest says {}", record.bytes);
+                return Err(damaged(dump, message).into());
+            }
+            if sha256 != record.sha256 {
+                return Err(damaged(dump, format!("{name} does not match its SHA-256")).into());
+            }
+        }
+        report.done();
+        Ok(())
+    }
+}
+
+fn damaged(dump: &Path, what: String) -> Stop {
+    Stop::data(format!("the dump at {} is damaged: {what}", dump.display()))
+        .hint("copy it again from where it was made, or take it again")
+}
+
+/// Hashes every file of a dump's data.
+pub(crate) fn hash_files(dump: &Path, data: &Path, report: &dyn Report) -> anyhow::Result<BTreeMap<String, FileRecord>> {
+    files_below(dump, data)?
+        .into_iter()
+        .map(|name| {
+            let (sha256, bytes) = hash_file(&dump.join(&name), report)?;
+            Ok((name, FileRecord { bytes, sha256 }))
+        })
+        .collect()
+}
+
+/// The names of all files below `dump/data`, relative to `dump`.
+fn files_below(dump: &Path, data: &Path) -> anyhow::Result<Vec<String>> {
+    let root = dump.join(data);
+    let mut names = Vec::new();
+    for entry in walkdir::WalkDir::new(&root).sort_by_file_name() {
+        let entry = match entry {
+            Ok(entry) => entry,
+            Err(error) if error.io_error().is_some_and(|e| e.kind() == std::io::ErrorKind::NotFound) => {
+                return Err(damaged(dump, format!("{} is missing", data.display())).into());
+            }
+            Err(error) => {
+                return Err(std::io::Error::from(error))
+                    .with_context(|| format!("cannot read the dump at {}", root.display()));
+            }
+        };
+        if entry.file_type().is_dir() {
+            continue;
+        }
+        let name = entry.path().strip_prefix(dump).unwrap_or(entry.path());
+        if !entry.file_type().is_file() {
+            return Err(damaged(dump, format!("{} is not a plain file", name.display())).into());
+        }
+        names.push(name.to_string_lossy().into_owned());
+    }
+    Ok(names)
+}

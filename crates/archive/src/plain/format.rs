@@ -1,0 +1,61 @@
+//! Which of `pg_dump`'s formats lies at a path.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::Path;
+
+use flate2::bufread::MultiGzDecoder;
+
+/// Which of `pg_dump`'s formats lies at a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// `-F c`
+    Custom,
+    /// `-F d`
+    Directory,
+    /// `-F t`
+    Tar,
+    /// SQL text
+    Plain,
+    /// SQL text within gzip
+    PlainGzip,
+    /// None of them
+    Unknown,
+}
+
+const GZIP: &[u8] = b"\x1f\x8b";
+
+/// Tells formats apart by their first bytes, never by a name.
+pub fn detect(path: &Path) -> io::Result<Format> {
+    if path.is_dir() {
+        let format = if path.join("toc.dat").is_file() {
+            Format::Directory
+        } else {
+            Format::Unknown
+        };
+        return Ok(format);
+    }
+    let mut start = Vec::new();
+    File::open(path)?.take(512).read_to_end(&mut start)?;
+    Ok(if start.starts_with(b"PGDMP") {
+        Format::Custom
+    } else if start.starts_with(GZIP) {
+        Format::PlainGzip
+    } else if start.get(257..262) == Some(b"ustar") && start.starts_with(b"toc.dat\0") {
+        Format::Tar
+    } else if start.contains(&0) {
+        Format::Unknown
+    } else {
+        Format::Plain
+    })
+}
+
+/// Opens SQL text, unpacking it if need be.
+pub fn open_plain(path: &Path) -> io::Result<Box<dyn BufRead + Send>> {
+    let mut reader = BufReader::with_capacity(1 << 16, File::open(path)?);
+    if reader.fill_buf()?.starts_with(GZIP) {
+        Ok(Box::new(BufReader::with_capacity(1 << 16, MultiGzDecoder::new(reader))))
+    } else {
+        Ok(Box::new(reader))
+    }
+}

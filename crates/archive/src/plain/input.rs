@@ -1,0 +1,116 @@
+//! A dump as bytes with a little look-ahead; lines may be longer than memory.
+
+use std::io::{BufRead, ErrorKind};
+
+use super::PlainError;
+
+/// How much is kept at hand.
+const CHUNK: usize = 1 << 16;
+
+pub(super) struct Input<'a> {
+    reader: &'a mut dyn BufRead,
+    buffer: Vec<u8>,
+    at: usize,
+    line: u64,
+    at_line_start: bool,
+    ended: bool,
+}
+
+impl<'a> Input<'a> {
+    pub(super) fn new(reader: &'a mut dyn BufRead) -> Self {
+        Self {
+            reader,
+            buffer: Vec::with_capacity(2 * CHUNK),
+            at: 0,
+            line: 1,
+            at_line_start: true,
+            ended: false,
+        }
+    }
+
+    /// The number of the line we are in, from 1.
+    pub(super) fn line(&self) -> u64 {
+        self.line
+    }
+
+    pub(super) fn at_line_start(&self) -> bool {
+        self.at_line_start
+    }
+
+    /// The byte so far ahead, or nothing at the end.
+    #[inline]
+    pub(super) fn peek(&mut self, ahead: usize) -> Result<Option<u8>, PlainError> {
+        while self.at + ahead >= self.buffer.len() {
+            if !self.fill()? {
+                return Ok(None);
+            }
+        }
+        Ok(Some(self.buffer[self.at + ahead]))
+    }
+
+    pub(super) fn starts_with(&mut self, wanted: &[u8]) -> Result<bool, PlainError> {
+        for (ahead, byte) in wanted.iter().enumerate() {
+            if self.peek(ahead)? != Some(*byte) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The rest of this line with its end, or as much of it as is at hand; empty at the end.
+    pub(super) fn rest_of_line(&mut self) -> Result<&[u8], PlainError> {
+        self.peek(0)?;
+        let rest = &self.buffer[self.at..];
+        // A `BufRead` over a slice finds the end faster than an iterator does.
+        let length = (&mut &*rest).skip_until(b'\n')?;
+        Ok(&rest[..length])
+    }
+
+    /// Goes past bytes that were looked at.
+    #[inline]
+    pub(super) fn skip(&mut self, count: usize) {
+        let end = (self.at + count).min(self.buffer.len());
+        let passed = &self.buffer[self.at..end];
+        if let Some(last) = passed.last() {
+            self.at_line_start = *last == b'\n';
+            let ends = passed.iter().filter(|&&byte| byte == b'\n').count();
+            self.line += u64::try_from(ends).unwrap_or(0);
+        }
+        self.at = end;
+    }
+
+    /// Reads more; false at the end.
+    fn fill(&mut self) -> Result<bool, PlainError> {
+        if self.ended {
+            return Ok(false);
+        }
+        self.buffer.drain(..self.at);
+        self.at = 0;
+        let line = self.line;
+        let chunk = loop {
+            match self.reader.fill_buf() {
+                Ok(chunk) => break chunk,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(source) => {
+                    // What a decoder says of bytes that are not its own, or end too early.
+                    return Err(match source.kind() {
+                        ErrorKind::UnexpectedEof | ErrorKind::InvalidData | ErrorKind::InvalidInput => {
+                            PlainError::Damaged { line, source }
+                        }
+                        _ => PlainError::Io(source),
+                    });
+                }
+            }
+        };
+        let chunk = &chunk[..chunk.len().min(CHUNK)];
+        if chunk.contains(&0) {
+            let what = "a NUL byte follows: this is no text in UTF-8".to_owned();
+            return Err(PlainError::Unexpected { line, what });
+        }
+        let length = chunk.len();
+        self.buffer.extend_from_slice(chunk);
+        self.reader.consume(length);
+        self.ended = length == 0;
+        Ok(!self.ended)
+    }
+}

@@ -1,0 +1,190 @@
+//! Loading a dump with `pg_restore` and `psql`.
+
+use std::io::Write;
+use std::path::Path;
+
+use anyhow::Context;
+use ess_postgres::{ChildEnvironment, Conninfo, SchemaRows};
+use ess_run::{Installation, Program, Report};
+
+use crate::dumping::child_name;
+use crate::manifest::Manifest;
+use crate::plain::{self, Outcome};
+use crate::toc::{Entry, Toc};
+
+/// Where and how a dump is loaded.
+pub struct Restoring<'a> {
+    /// The target.
+    pub conninfo: &'a Conninfo,
+    /// Our tool there.
+    pub application_name: &'a str,
+    /// The client programs.
+    pub programs: &'a Installation,
+    /// The role that will own everything, when it is not the one that connects.
+    pub role: Option<&'a str>,
+    /// How many sessions load data and build indexes.
+    pub jobs: usize,
+    /// Memory for each index build, in MiB.
+    pub maintenance_mib: u64,
+    /// Who is told.
+    pub report: &'a dyn Report,
+}
+
+/// Never: they differ between servers or need rights that the role lacks.
+const LEFT_TO_THE_TARGET: [&str; 5] = [
+    "--no-owner",
+    "--no-acl",
+    "--no-publications",
+    "--no-subscriptions",
+    "--no-security-labels",
+];
+
+impl Restoring<'_> {
+    /// The table of contents of an archive.
+    pub fn contents(&self, archive: &Path) -> anyhow::Result<Toc> {
+        let listing = self
+            .programs
+            .program("pg_restore")
+            .arg("--list")
+            .arg(archive)
+            .capture(self.report)
+            .with_context(|| format!("cannot read the archive {}", archive.display()))?;
+        Ok(Toc::parse(&String::from_utf8_lossy(&listing)))
+    }
+
+    /// The rows by which Synapse decides whether it may use the database, from their entries.
+    pub fn schema_rows(&self, archive: &Path, entries: &[&Entry]) -> anyhow::Result<SchemaRows> {
+        if entries.is_empty() {
+            return Ok(SchemaRows::default());
+        }
+        let list = list_file(entries)?;
+        let text = self
+            .pg_restore(list.path())
+            .args(["--data-only", "--file=-"])
+            .arg(archive)
+            .capture(self.report)
+            .with_context(|| format!("cannot read the schema version in {}", archive.display()))?;
+        let outcome = plain::scan(&mut text.as_slice(), &mut std::io::sink())
+            .with_context(|| format!("cannot read the schema version in {}", archive.display()))?;
+        Ok(outcome.schema)
+    }
+
+    /// Runs `before`, all of pre-data and `after` as one transaction.
+    pub fn load_pre_data(&self, archive: &Path, entries: &[&Entry], before: &str, after: &str) -> anyhow::Result<()> {
+        let list = list_file(entries)?;
+        // Whole before psql sees a byte: psql commits at the end of its input, wherever that is.
+        let sql = self
+            .pg_restore(list.path())
+            .args(["--section=pre-data", "--file=-"])
+            .arg(archive)
+            .capture(self.report)
+            .with_context(|| format!("cannot read the structure in {}", archive.display()))?;
+        self.psql(&mut |psql| {
+            psql.write_all(before.as_bytes())?;
+            psql.write_all(&sql)?;
+            psql.write_all(after.as_bytes())
+        })
+        .context("cannot load the structure")
+    }
+
+    /// Loads data, then indexes, constraints and triggers.
+    pub fn load_data_and_post_data(&self, archive: &Path, entries: &[&Entry]) -> anyhow::Result<()> {
+        let list = list_file(entries)?;
+        let child = self.child("pg_restore")?;
+        let program = self
+            .pg_restore(list.path())
+            .args(["--section=data", "--section=post-data", "--no-password"])
+            .args(["--jobs", &self.jobs.to_string()])
+            .args(["--dbname", &self.conninfo.dbname_argument()])
+            .arg(archive)
+            .envs(&self.variables(&child));
+        program.finish(self.report).with_context(|| format!("cannot load {}", archive.display()))
+    }
+
+    /// Runs `before`, an SQL dump without what is the target's own, and `after` as one transaction.
+    pub fn load_plain(&self, path: &Path, before: &str, after: &str) -> anyhow::Result<Outcome> {
+        let mut scanned = None;
+        let loaded = self.psql(&mut |psql| {
+            psql.write_all(before.as_bytes())?;
+            let outcome = plain::open_plain(path)
+                .map_err(plain::PlainError::from)
+                .and_then(|mut reader| plain::scan(&mut reader, psql));
+            match outcome {
+                Ok(outcome) => {
+                    scanned = Some(Ok(outcome));
+                    psql.write_all(after.as_bytes())
+                }
+                Err(error) => {
+                    scanned = Some(Err(error));
+                    // psql commits at the end of its input; this makes the transaction fail instead.
+                    psql.write_all(b"\n;SELECT 1/0 AS the_dump_was_refused;\n")
+                }
+            }
+        });
+        match scanned {
+            Some(Err(error)) => Err(anyhow::Error::from(error).context(format!("cannot load {}", path.display()))),
+            Some(Ok(outcome)) => loaded.map(|()| outcome).with_context(|| format!("cannot load {}", path.display())),
+            None => Err(loaded.err().map_or_else(|| anyhow::anyhow!("psql took no input"), anyhow::Error::from)),
+        }
+    }
+
+    fn psql(&self, source: &mut (dyn FnMut(&mut dyn Write) -> std::io::Result<()> + Send)) -> Result<(), anyhow::Error> {
+        let child = self.child("psql")?;
+        self.programs
+            .program("psql")
+            .args(["--no-psqlrc", "--quiet", "--no-password", "--single-transaction"])
+            .args(["--set", "ON_ERROR_STOP=1", "--file=-"])
+            .envs(&self.variables(&child))
+            .feed(self.report, source)?;
+        Ok(())
+    }
+
+    fn pg_restore(&self, list: &Path) -> Program {
+        let program = self
+            .programs
+            .program("pg_restore")
+            .args(["--exit-on-error"])
+            .args(LEFT_TO_THE_TARGET)
+            .arg("--use-list")
+            .arg(list);
+        match self.role {
+            Some(role) => program.args(["--role", role]),
+            None => program,
+        }
+    }
+
+    fn child(&self, program: &str) -> anyhow::Result<ChildEnvironment> {
+        Ok(self.conninfo.child_environment(&child_name(self.application_name, program))?)
+    }
+
+    /// A crash of the server during a restore loses nothing: the fence stands and the dump is there.
+    fn variables(&self, child: &ChildEnvironment) -> Vec<(String, std::ffi::OsString)> {
+        let options = format!(
+            "-c synchronous_commit=off -c maintenance_work_mem={}MB -c max_parallel_maintenance_workers=0 -c idle_in_transaction_session_timeout=0",
+            self.maintenance_mib
+        );
+        let mut vars = child.vars.clone();
+        vars.push(("PGOPTIONS".to_owned(), options.into()));
+        vars
+    }
+}
+
+/// Reads a whole dump as a restore would, without a server: every file matches, everything unpacks.
+pub fn read_back(dump: &Path, manifest: &Manifest, programs: &Installation, report: &dyn Report) -> anyhow::Result<()> {
+    manifest.check_files(dump, report)?;
+    programs
+        .program("pg_restore")
+        .args(["--exit-on-error", "--file=/dev/null"])
+        .arg(dump.join(&manifest.data))
+        .finish(report)
+        .with_context(|| format!("cannot read back {}", dump.display()))
+}
+
+fn list_file(entries: &[&Entry]) -> anyhow::Result<tempfile::NamedTempFile> {
+    let mut file = tempfile::NamedTempFile::new().context("cannot create a temporary file")?;
+    for entry in entries {
+        writeln!(file, "{}", entry.line).context("cannot write a temporary file")?;
+    }
+    file.flush().context("cannot write a temporary file")?;
+    Ok(file)
+}

@@ -1,0 +1,215 @@
+//! `pg_restore -l`: what is in an archive, and what of it we load.
+
+use ess_document::Dropped;
+
+/// One line of the table of contents.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// As it is written, for `pg_restore -L`.
+    pub line: String,
+    /// Its kind, such as `TABLE DATA`; empty when we do not know it.
+    pub kind: &'static str,
+    /// Schema, name and owner as they stand there.
+    pub rest: String,
+}
+
+/// The table of contents of an archive.
+#[derive(Debug, Clone, Default)]
+pub struct Toc {
+    /// In the archive's order.
+    pub entries: Vec<Entry>,
+}
+
+/// What is loaded. Longest first where one begins like another.
+const LOADED: [&str; 44] = [
+    "MATERIALIZED VIEW DATA",
+    "MATERIALIZED VIEW",
+    "TEXT SEARCH CONFIGURATION",
+    "TEXT SEARCH DICTIONARY",
+    "TABLE DATA",
+    "TABLE ATTACH",
+    "TABLE",
+    "SEQUENCE OWNED BY",
+    "SEQUENCE SET",
+    "SEQUENCE",
+    "FK CONSTRAINT",
+    "CHECK CONSTRAINT",
+    "CONSTRAINT",
+    "INDEX ATTACH",
+    "INDEX",
+    "OPERATOR CLASS",
+    "OPERATOR FAMILY",
+    "OPERATOR",
+    "STATISTICS DATA",
+    "STATISTICS",
+    "BLOB METADATA",
+    "BLOBS",
+    "BLOB",
+    "DEFAULT",
+    "DOMAIN",
+    "SHELL TYPE",
+    "TYPE",
+    "FUNCTION",
+    "PROCEDURE",
+    "AGGREGATE",
+    "TRIGGER",
+    "RULE",
+    "VIEW",
+    "COLLATION",
+    "COMMENT",
+    "CONVERSION",
+    "CAST",
+    "SCHEMA",
+    "ROW SECURITY",
+    "POLICY",
+    "ENCODING",
+    "STDSTRINGS",
+    "SEARCHPATH",
+    "DATABASE PROPERTIES",
+];
+
+/// What is left out, and why.
+const LEFT_OUT: [(&str, &str); 15] = [
+    ("EVENT TRIGGER", "event triggers belong to a superuser"),
+    ("EXTENSION", "extensions are the target's own"),
+    ("PUBLICATION TABLE", "replication is the source's own"),
+    ("PUBLICATION TABLES IN SCHEMA", "replication is the source's own"),
+    ("PUBLICATION", "replication is the source's own"),
+    ("SUBSCRIPTION TABLE", "replication is the source's own"),
+    ("SUBSCRIPTION", "replication is the source's own"),
+    ("DEFAULT ACL", "privileges are the target's own"),
+    ("ACL", "privileges are the target's own"),
+    ("SECURITY LABEL", "security labels are the source's own"),
+    ("DATABASE", "the target database exists"),
+    ("FOREIGN DATA WRAPPER", "foreign servers belong to a superuser"),
+    ("SERVER", "foreign servers belong to a superuser"),
+    ("USER MAPPING", "foreign servers belong to a superuser"),
+    ("PROCEDURAL LANGUAGE", "languages belong to a superuser"),
+];
+
+/// Comments on what is not loaded, or needs rights that the target's role lacks.
+const FOREIGN_COMMENTS: [&str; 7] = [
+    "- EXTENSION ",
+    "- DATABASE ",
+    "- EVENT TRIGGER ",
+    "- PUBLICATION ",
+    "- SUBSCRIPTION ",
+    "- SERVER ",
+    "- CAST ",
+];
+
+impl Toc {
+    /// Reads what `pg_restore -l` printed.
+    pub fn parse(listing: &str) -> Self {
+        let entries = listing
+            .lines()
+            .filter(|line| !line.starts_with(';') && !line.trim().is_empty())
+            .filter_map(|line| {
+                // "215; 1259 16386 TABLE public users synapse"
+                let rest = line.split_once("; ")?.1;
+                let description = rest.splitn(3, ' ').nth(2)?;
+                let known = LEFT_OUT.iter().map(|(kind, _)| *kind).chain(LOADED);
+                // The longest that fits: TABLE DATA before TABLE.
+                let kind = known
+                    .filter(|kind| {
+                        description.strip_prefix(kind).is_some_and(|after| after.starts_with(' '))
+                    })
+                    .max_by_key(|kind| kind.len())
+                    .unwrap_or("");
+                Some(Entry {
+                    line: line.to_owned(),
+                    kind,
+                    rest: description[kind.len()..].trim_start().to_owned(),
+                })
+            })
+            .collect();
+        Self { entries }
+    }
+
+    /// The entries to load, and those left out with the reason.
+    ///
+    /// `public` and what is said about it are the target's: left out without a word.
+    pub fn divide(&self) -> (Vec<&Entry>, Vec<Dropped>) {
+        let mut loaded = Vec::new();
+        let mut dropped = Vec::new();
+        for entry in &self.entries {
+            let is = |kind: &str, start: &str| entry.kind == kind && entry.rest.starts_with(start);
+            if is("SCHEMA", "- public ") || is("COMMENT", "- SCHEMA public ") {
+                continue;
+            }
+            let not_the_roles = FOREIGN_COMMENTS.iter().any(|start| is("COMMENT", start));
+            if LOADED.contains(&entry.kind) && !not_the_roles {
+                loaded.push(entry);
+                continue;
+            }
+            let reason = match LEFT_OUT.iter().find(|(kind, _)| *kind == entry.kind) {
+                Some((_, reason)) => reason,
+                None if not_the_roles => "a comment on what the target's role does not own",
+                None => "a kind of object that these tools do not load",
+            };
+            dropped.push(Dropped {
+                entry: format!("{} {}", entry.kind, entry.rest).trim_start().to_owned(),
+                reason: reason.to_owned(),
+            });
+        }
+        (loaded, dropped)
+    }
+
+    /// Whether the archive holds this table of Synapse's schema.
+    pub fn has_table(&self, name: &str) -> bool {
+        let start = format!("public {name} ");
+        self.entries.iter().any(|e| e.kind == "TABLE" && e.rest.starts_with(&start))
+    }
+}
+
+impl Entry {
+    /// Whether this is the data of a table of Synapse's schema.
+    pub fn is_data_of(&self, name: &str) -> bool {
+        self.kind == "TABLE DATA" && self.rest.starts_with(&format!("public {name} "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LISTING: &str = "\
+;
+; Archive created at 2026-11-22 20:00:00 UTC
+;     dbname: Synapse-Prod
+;
+4; 2615 2200 SCHEMA - public postgres
+3700; 0 0 COMMENT - SCHEMA public postgres
+3701; 0 0 COMMENT - EXTENSION pg_stat_statements
+3702; 0 0 COMMENT public TABLE users synapse
+2; 3079 16384 EXTENSION - pg_stat_statements
+215; 1259 16386 TABLE public users synapse
+3650; 0 16386 TABLE DATA public users synapse
+3651; 0 16399 TABLE DATA public schema_version synapse
+900; 3466 17000 EVENT TRIGGER - audit postgres
+901; 6104 17001 PUBLICATION - all postgres
+902; 9999 17002 NOVELTY public x synapse
+903; 2606 17003 FK CONSTRAINT public a a_fkey synapse
+";
+
+    #[test]
+    fn what_an_ordinary_role_cannot_load_is_left_out_and_named() {
+        let toc = Toc::parse(LISTING);
+        let (loaded, dropped) = toc.divide();
+        let kinds: Vec<&str> = loaded.iter().map(|e| e.kind).collect();
+        assert_eq!(kinds, ["COMMENT", "TABLE", "TABLE DATA", "TABLE DATA", "FK CONSTRAINT"]);
+        let left: Vec<&str> = dropped.iter().map(|d| d.entry.as_str()).collect();
+        assert_eq!(
+            left,
+            [
+                "COMMENT - EXTENSION pg_stat_statements",
+                "EXTENSION - pg_stat_statements",
+                "EVENT TRIGGER - audit postgres",
+                "PUBLICATION - all postgres",
+                "NOVELTY public x synapse",
+            ]
+        );
+        assert!(toc.has_table("users") && !toc.has_table("user"));
+        assert!(loaded[3].is_data_of("schema_version"));
+    }
+}

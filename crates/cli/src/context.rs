@@ -1,0 +1,176 @@
+//! One run of one tool: its document, its locks, its output.
+
+use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use anyhow::Context as _;
+use ess_document::Document;
+use ess_run::Report;
+
+use crate::{Console, Lock, Stop, input, make_directory, write_file};
+
+/// The flags that every tool has
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Everywhere")]
+pub struct Common {
+    /// Where the export lies on this host
+    #[arg(long, value_name = "DIR")]
+    pub export: Option<PathBuf>,
+    /// Read no document from standard input
+    #[arg(short = 'n', long)]
+    pub no_input: bool,
+    /// Print errors only
+    #[arg(short, long, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// Print the commands that are run
+    #[arg(short, long)]
+    pub verbose: bool,
+}
+
+/// One run of one tool.
+pub struct Context {
+    /// The tool's name.
+    pub tool: &'static str,
+    /// What was read, and what will be written.
+    pub document: Document,
+    /// Where progress goes.
+    pub console: Console,
+    /// When this run began, RFC 3339.
+    pub started_at: String,
+    locks: Vec<Lock>,
+}
+
+impl Context {
+    pub(crate) fn new(
+        tool: &'static str,
+        common: Common,
+        console: Console,
+        mut document: Document,
+    ) -> anyhow::Result<Self> {
+        input::refuse_a_no(&document, section_of(tool))?;
+        document.ensure_id();
+        if let Some(export) = common.export {
+            document.export = Some(absolute(&export)?);
+        }
+        Ok(Self {
+            tool,
+            document,
+            console,
+            started_at: now(),
+            locks: Vec::new(),
+        })
+    }
+
+    /// What servers see as our name: `ess-migrate/TOOL/ID`.
+    pub fn application_name(&self) -> String {
+        let id = self.document.id.as_deref().unwrap_or("-");
+        format!("ess-migrate/{}/{id}", self.tool)
+    }
+
+    /// Takes a lock file, until the document is written.
+    pub fn lock(&mut self, file: &Path) -> anyhow::Result<()> {
+        let lock = Lock::take(file, self.tool)?;
+        self.locks.push(lock);
+        Ok(())
+    }
+
+    /// Takes the lock that covers `path`: the export's when it lies there, its own otherwise.
+    pub fn lock_around(&mut self, path: &Path) -> anyhow::Result<()> {
+        match &self.document.export {
+            Some(export) if path.starts_with(export) => self.lock(&export.join(".lock")),
+            _ => {
+                let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                self.lock(&path.with_file_name(format!(".{name}.lock")))
+            }
+        }
+    }
+
+    /// The version that sections carry.
+    pub fn version(&self) -> String {
+        env!("CARGO_PKG_VERSION").to_owned()
+    }
+
+    /// Keeps the document in the export, then writes it on standard output, whole.
+    ///
+    /// Locks go first: the next program of the pipeline starts when our output ends.
+    pub fn finish(&mut self) -> anyhow::Result<()> {
+        let kept = self.keep()?;
+        self.locks.clear();
+        self.console.clear();
+        deliver(&self.document).map_err(|error| {
+            let message = format!("cannot write the document to standard output: {error}");
+            let stop = Stop::new(crate::Exit::Io, message);
+            let stop = match kept {
+                Some(path) => stop.hint(format!(
+                    "the work is done and the document is kept; go on with: NEXT-TOOL < {}",
+                    path.display()
+                )),
+                None => stop,
+            };
+            stop.into()
+        })
+    }
+
+    /// Leaves the document as `EXPORT/documents/NN-TOOL.json`, where there is an export.
+    fn keep(&self) -> anyhow::Result<Option<PathBuf>> {
+        let Some(export) = self.document.export.as_deref().filter(|e| e.is_dir()) else {
+            return Ok(None);
+        };
+        let directory = export.join("documents");
+        make_directory(&directory)?;
+        let names = std::fs::read_dir(&directory)
+            .with_context(|| format!("cannot read {}", directory.display()))?;
+        let last = names
+            .flatten()
+            .filter_map(|entry| entry.file_name().to_str()?.split_once('-')?.0.parse::<u32>().ok())
+            .max()
+            .unwrap_or(0);
+        let path = directory.join(format!("{:02}-{}.json", last + 1, self.tool));
+        let mut text = serde_json::to_vec_pretty(&self.document).context("cannot write the document")?;
+        text.push(b'\n');
+        write_file(&path, &text)?;
+        Ok(Some(path))
+    }
+}
+
+/// One line in a pipe, indented on a terminal.
+fn deliver(document: &Document) -> io::Result<()> {
+    let stdout = io::stdout();
+    let mut text = if stdout.is_terminal() {
+        serde_json::to_vec_pretty(document)?
+    } else {
+        serde_json::to_vec(document)?
+    };
+    text.push(b'\n');
+    // Past std's buffer: every byte is delivered, or the error is ours to see.
+    let mut out = std::fs::File::from(stdout.as_fd().try_clone_to_owned()?);
+    out.write_all(&text)
+}
+
+/// The section that a tool writes.
+fn section_of(tool: &str) -> &str {
+    match tool {
+        "extract-secrets" => "secrets",
+        "pgdump-wrap" => "dump",
+        "ess-wipe" => "wipe",
+        other => other,
+    }
+}
+
+/// An absolute path, without looking whether it exists.
+fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
+    std::path::absolute(path).with_context(|| format!("cannot use {}", path.display()))
+}
+
+/// This moment, RFC 3339, UTC, in seconds.
+pub fn now() -> String {
+    humantime::format_rfc3339_seconds(SystemTime::now()).to_string()
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        self.console.done();
+    }
+}

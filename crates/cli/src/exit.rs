@@ -1,0 +1,172 @@
+//! The exit table, and which error means which row of it.
+
+use std::error::Error;
+use std::process::ExitCode;
+use std::{fmt, io};
+
+/// What a tool tells the shell; the failures are those of `sysexits(3)`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// Done, warnings allowed.
+    Done = 0,
+    /// The answer is no, or a safety rule refuses; nothing was changed.
+    No = 1,
+    /// A flag that is wrong, or that contradicts the document.
+    Usage = 64,
+    /// A bad document or dump.
+    Data = 65,
+    /// A server or program is missing or failed.
+    Unavailable = 69,
+    /// A bug of ours.
+    Software = 70,
+    /// Reading or writing a file failed.
+    Io = 74,
+    /// Another run holds the lock.
+    Busy = 75,
+    /// We may not.
+    Permission = 77,
+    /// Synapse's configuration.
+    Config = 78,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+impl Exit {
+    /// The first error in the chain that this table knows decides.
+    pub fn of(error: &anyhow::Error) -> Self {
+        error.chain().find_map(Self::of_cause).unwrap_or(Self::Software)
+    }
+
+    fn of_cause(cause: &(dyn Error + 'static)) -> Option<Self> {
+        if let Some(stop) = cause.downcast_ref::<Stop>() {
+            return Some(stop.exit);
+        }
+        if cause.is::<ess_document::ReadError>() {
+            return Some(Self::Data);
+        }
+        if let Some(error) = cause.downcast_ref::<ess_postgres::Error>() {
+            return match error {
+                ess_postgres::Error::Conninfo(_) => Some(Self::Usage),
+                ess_postgres::Error::Io(_) => None,
+                _ if error.is_permission() => Some(Self::Permission),
+                _ => Some(Self::Unavailable),
+            };
+        }
+        if cause.is::<ess_postgres::ConninfoError>() {
+            return Some(Self::Usage);
+        }
+        if let Some(error) = cause.downcast_ref::<ess_synapse::ConfigError>() {
+            return Some(if error.is_permission() { Self::Permission } else { Self::Config });
+        }
+        if let Some(error) = cause.downcast_ref::<ess_run::Error>() {
+            // When the pipe to a child failed, the io::Error next in the chain says why.
+            return (!matches!(error, ess_run::Error::Stream { .. })).then_some(Self::Unavailable);
+        }
+        match cause.downcast_ref::<io::Error>()?.kind() {
+            io::ErrorKind::PermissionDenied => Some(Self::Permission),
+            _ => Some(Self::Io),
+        }
+    }
+}
+
+/// A reason to stop that is not somebody else's error.
+#[derive(Debug)]
+pub struct Stop {
+    exit: Exit,
+    message: String,
+    hint: Option<String>,
+}
+
+impl Stop {
+    /// The answer is no, or a safety rule refuses.
+    pub fn no(message: impl Into<String>) -> Self {
+        Self::new(Exit::No, message)
+    }
+
+    /// The command line is wrong, or contradicts the document.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self::new(Exit::Usage, message)
+    }
+
+    /// A document or a dump is not what it should be.
+    pub fn data(message: impl Into<String>) -> Self {
+        Self::new(Exit::Data, message)
+    }
+
+    /// Any row of the table.
+    pub fn new(exit: Exit, message: impl Into<String>) -> Self {
+        Self {
+            exit,
+            message: message.into(),
+            hint: None,
+        }
+    }
+
+    /// Adds the one thing to do about it.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+impl fmt::Display for Stop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl Error for Stop {}
+
+/// The one thing to do about an error, from the first in its chain that knows.
+pub(crate) fn hint_of(error: &anyhow::Error) -> Option<String> {
+    error.chain().find_map(|cause| {
+        if let Some(stop) = cause.downcast_ref::<Stop>() {
+            return stop.hint.clone();
+        }
+        if let Some(error) = cause.downcast_ref::<ess_document::ReadError>() {
+            return error.hint().map(str::to_owned);
+        }
+        if let Some(error) = cause.downcast_ref::<ess_postgres::ConninfoError>() {
+            return error.hint().map(str::to_owned);
+        }
+        if let Some(ess_postgres::Error::Conninfo(error)) = cause.downcast_ref() {
+            return error.hint().map(str::to_owned);
+        }
+        if let Some(error) = cause.downcast_ref::<ess_synapse::ConfigError>() {
+            return error.hint().map(str::to_owned);
+        }
+        match cause.downcast_ref::<ess_run::Error>() {
+            Some(ess_run::Error::Missing { hint, .. }) => Some(hint.clone()),
+            _ => None,
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context;
+
+    use super::*;
+
+    #[test]
+    fn context_does_not_hide_the_reason() {
+        let refused = Err::<(), _>(Stop::no("no").hint("do this")).context("cannot wipe");
+        let error = refused.expect_err("it was refused");
+        assert_eq!(Exit::of(&error), Exit::No);
+        assert_eq!(hint_of(&error).as_deref(), Some("do this"));
+        assert_eq!(format!("{error:#}"), "cannot wipe: no");
+    }
+
+    #[test]
+    fn files_that_fail_are_told_from_files_that_are_forbidden() {
+        let of = |kind| Exit::of(&anyhow::Error::from(io::Error::from(kind)));
+        assert_eq!(of(io::ErrorKind::StorageFull), Exit::Io);
+        assert_eq!(of(io::ErrorKind::PermissionDenied), Exit::Permission);
+        assert_eq!(Exit::of(&anyhow::anyhow!("nobody classified this")), Exit::Software);
+    }
+}

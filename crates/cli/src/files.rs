@@ -1,0 +1,77 @@
+//! Files with secrets or data: private, never through a link, whole under their final name.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+
+use anyhow::Context;
+use rustix::fs::{Mode, OFlags};
+
+use crate::Stop;
+
+/// Makes a directory that only we can enter, or accepts one that is so already.
+pub fn make_directory(path: &Path) -> anyhow::Result<()> {
+    match rustix::fs::mkdir(path, Mode::from_raw_mode(0o700)) {
+        Ok(()) => {
+            if let Some(parent) = path.parent() {
+                sync_directory(parent)?;
+            }
+            return Ok(());
+        }
+        Err(rustix::io::Errno::EXIST) => {}
+        Err(error) => {
+            return Err(io::Error::from(error)).with_context(|| format!("cannot make directory {}", path.display()));
+        }
+    }
+    let found = fs::symlink_metadata(path).with_context(|| format!("cannot look at {}", path.display()))?;
+    let refuse = |why: &str| {
+        Stop::new(crate::Exit::Permission, format!("will not write into {}: {why}", path.display()))
+    };
+    if !found.is_dir() {
+        return Err(refuse("it is not a directory").into());
+    }
+    if found.uid() != rustix::process::geteuid().as_raw() {
+        return Err(refuse("it belongs to another user").into());
+    }
+    if found.permissions().mode() & 0o077 != 0 {
+        let hint = format!("chmod 700 {}", path.display());
+        return Err(refuse("others can enter it").hint(hint).into());
+    }
+    Ok(())
+}
+
+/// Creates a new file that only we can read; fails when the name is taken, even by a link.
+pub fn create_file(path: &Path) -> anyhow::Result<File> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let opened = rustix::fs::open(path, flags, Mode::from_raw_mode(0o600))
+        .map_err(io::Error::from)
+        .with_context(|| format!("cannot create {}", path.display()))?;
+    Ok(File::from(opened))
+}
+
+/// Writes a file so that by its final name it is whole: beside, synced, renamed.
+///
+/// A file of that name is replaced.
+pub fn write_file(path: &Path, content: &[u8]) -> anyhow::Result<()> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let partial = path.with_file_name(format!(".{name}.partial"));
+    // A leftover of a killed run; the caller holds the directory's lock.
+    let _ = fs::remove_file(&partial);
+    let mut file = create_file(&partial)?;
+    let written = file.write_all(content).and_then(|()| file.sync_all());
+    let renamed = written.and_then(|()| fs::rename(&partial, path));
+    if let Err(error) = renamed {
+        let _ = fs::remove_file(&partial);
+        return Err(error).with_context(|| format!("cannot write {}", path.display()));
+    }
+    path.parent().map_or(Ok(()), sync_directory)
+}
+
+/// Makes the names in a directory durable.
+pub fn sync_directory(path: &Path) -> anyhow::Result<()> {
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    File::open(path)
+        .and_then(|directory| directory.sync_all())
+        .with_context(|| format!("cannot sync directory {}", path.display()))
+}

@@ -1,0 +1,73 @@
+//! What every main does: arguments, the document in and out, the exit table, progress on
+//! stderr, signals, locks. The only code that prints.
+
+mod context;
+mod exit;
+mod files;
+mod input;
+mod lock;
+mod progress;
+mod servers;
+mod sha256;
+
+use std::process::ExitCode;
+
+use clap::{ArgMatches, Args, Command, FromArgMatches};
+
+pub use context::{Common, Context, now};
+pub use exit::{Exit, Stop};
+pub use files::{create_file, make_directory, sync_directory, write_file};
+pub use input::EmptyPipe;
+pub use lock::Lock;
+pub use progress::Console;
+pub use servers::{PgVariables, SourceArgs, TargetArgs, options};
+pub use sha256::{Hashing, hash_file, hex};
+
+/// Runs a tool: its arguments, its input, its work, its exit status.
+///
+/// `work` gets the document that was read and ends with [`Context::finish`].
+pub fn main<A: Args>(
+    name: &'static str,
+    empty_pipe: EmptyPipe,
+    work: impl FnOnce(A, &mut Context) -> anyhow::Result<Exit>,
+) -> ExitCode {
+    let (common, args) = match parse::<A>(name, std::env::args_os()) {
+        Ok(parsed) => parsed,
+        Err(text) => {
+            let exit = if text.use_stderr() { Exit::Usage } else { Exit::Done };
+            return text.print().map_or(Exit::Io, |()| exit).into();
+        }
+    };
+    input::listen_to_signals();
+    let console = Console::new(name, common.quiet, common.verbose);
+    let outcome = input::read(&common, empty_pipe, &console)
+        .map_err(anyhow::Error::from)
+        .and_then(|document| {
+            let mut context = Context::new(name, common, console.clone(), document)?;
+            work(args, &mut context)
+        });
+    let exit = outcome.unwrap_or_else(|error| {
+        console.error(&error);
+        Exit::of(&error)
+    });
+    input::die_if_interrupted();
+    exit.into()
+}
+
+fn parse<A: Args>(
+    name: &'static str,
+    words: impl IntoIterator<Item = std::ffi::OsString>,
+) -> Result<(Common, A), clap::Error> {
+    let command = command::<A>(name);
+    let matches: ArgMatches = command.try_get_matches_from(words)?;
+    Ok((
+        Common::from_arg_matches(&matches)?,
+        A::from_arg_matches(&matches)?,
+    ))
+}
+
+/// The command line of a tool: its own flags and those that all have.
+pub fn command<A: Args>(name: &'static str) -> Command {
+    // The tool last: its doc comment is the one that `--help` shows.
+    A::augment_args(Common::augment_args(Command::new(name).version(env!("CARGO_PKG_VERSION"))))
+}

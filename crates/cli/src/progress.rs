@@ -1,0 +1,148 @@
+//! Everything on standard error: bars on a terminal, a line every ten seconds otherwise.
+
+use std::io::{self, IsTerminal, Write};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use ess_run::Report;
+use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::exit::hint_of;
+
+/// How often a stage says where it is when nobody watches a terminal.
+const EVERY: Duration = Duration::from_secs(10);
+
+/// The tool's voice.
+#[derive(Clone)]
+pub struct Console(Arc<Inner>);
+
+struct Inner {
+    tool: &'static str,
+    quiet: bool,
+    verbose: bool,
+    terminal: bool,
+    stage: Mutex<Option<Stage>>,
+}
+
+struct Stage {
+    what: String,
+    bar: ProgressBar,
+    started: Instant,
+    said: Instant,
+}
+
+impl Console {
+    pub(crate) fn new(tool: &'static str, quiet: bool, verbose: bool) -> Self {
+        Self(Arc::new(Inner {
+            tool,
+            quiet,
+            verbose,
+            terminal: io::stderr().is_terminal(),
+            stage: Mutex::new(None),
+        }))
+    }
+
+    /// Prints an error with its causes and, if there is one, its hint.
+    pub fn error(&self, error: &anyhow::Error) {
+        self.clear();
+        self.print(&format!("{}: {error:#}", self.0.tool));
+        if let Some(hint) = hint_of(error) {
+            self.print(&format!("hint: {hint}"));
+        }
+    }
+
+    /// Takes the bar off the terminal.
+    pub(crate) fn clear(&self) {
+        if let Some(stage) = self.stage_now().take() {
+            stage.bar.finish_and_clear();
+        }
+    }
+
+    /// A line for people that is the tool's own output, such as a plan: without prefix.
+    pub fn line(&self, text: &str) {
+        if !self.0.quiet {
+            self.print(text);
+        }
+    }
+
+    fn stage_now(&self) -> MutexGuard<'_, Option<Stage>> {
+        self.0.stage.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn print(&self, text: &str) {
+        let write = || {
+            // A closed standard error leaves nobody to tell.
+            let _ = writeln!(io::stderr(), "{text}");
+        };
+        match &*self.stage_now() {
+            Some(stage) => stage.bar.suspend(write),
+            None => write(),
+        }
+    }
+}
+
+impl Report for Console {
+    fn note(&self, line: &str) {
+        if !self.0.quiet {
+            self.print(&format!("{}: {line}", self.0.tool));
+        }
+    }
+
+    fn command(&self, line: &str) {
+        if self.0.verbose {
+            self.print(&format!("{}: + {line}", self.0.tool));
+        }
+    }
+
+    fn stage(&self, what: &str, bytes: Option<u64>) {
+        self.done();
+        if self.0.quiet {
+            return;
+        }
+        let bar = ProgressBar::with_draw_target(bytes, ProgressDrawTarget::stderr());
+        let shape = match bytes {
+            Some(_) => "{prefix}: {msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}",
+            None => "{prefix}: {msg} {spinner} {bytes} {elapsed}",
+        };
+        if let Ok(style) = ProgressStyle::with_template(shape) {
+            bar.set_style(style);
+        }
+        bar.set_prefix(self.0.tool);
+        bar.set_message(what.to_owned());
+        if self.0.terminal {
+            bar.enable_steady_tick(Duration::from_millis(200));
+        }
+        let now = Instant::now();
+        *self.stage_now() = Some(Stage {
+            what: what.to_owned(),
+            bar,
+            started: now,
+            said: now,
+        });
+    }
+
+    fn advance(&self, bytes: u64) {
+        let mut stage = self.stage_now();
+        let Some(stage) = stage.as_mut() else { return };
+        stage.bar.inc(bytes);
+        if !self.0.terminal && stage.said.elapsed() >= EVERY {
+            stage.said = Instant::now();
+            let done = stage.bar.position();
+            let of = stage.bar.length().map_or_else(String::new, |all| format!(" of {}", HumanBytes(all)));
+            let rate = done / stage.started.elapsed().as_secs().max(1);
+            let _ = writeln!(
+                io::stderr(),
+                "{}: {}: {}{of}, {}/s, {}",
+                self.0.tool,
+                stage.what,
+                HumanBytes(done),
+                HumanBytes(rate),
+                HumanDuration(stage.started.elapsed()),
+            );
+        }
+    }
+
+    fn done(&self) {
+        self.clear();
+    }
+}

@@ -1,0 +1,321 @@
+//! Which servers a tool works on: flags first, then the document, then the environment.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use ess_document::{Config, PasswordAt, Source, Target};
+use ess_postgres::{Conninfo, PasswordOrigin};
+use ess_run::Report;
+use ess_synapse::config::{self, Database};
+use secrecy::SecretString;
+use zeroize::Zeroize;
+
+use crate::{Context, Stop};
+
+/// The homeserver that moves
+#[derive(Debug, Clone, Default, clap::Args)]
+#[command(next_help_heading = "Source")]
+pub struct SourceArgs {
+    /// Synapse's configuration: a file, or a directory of *.yaml; repeatable
+    #[arg(short, long, value_name = "PATH")]
+    pub config: Vec<PathBuf>,
+    /// What Synapse's relative paths are relative to
+    #[arg(long, value_name = "DIR")]
+    pub working_directory: Option<PathBuf>,
+    /// Synapse's --data-directory
+    #[arg(long, value_name = "DIR")]
+    pub data_directory: Option<PathBuf>,
+    /// Synapse's --keys-directory
+    #[arg(long, value_name = "DIR")]
+    pub keys_directory: Option<PathBuf>,
+    /// Where a container's path lies on this host; repeatable
+    #[arg(long, value_name = "FROM=TO")]
+    pub path_map: Vec<String>,
+    /// The source database, a libpq URL or key=value string without password
+    #[arg(long, value_name = "URL", conflicts_with = "config")]
+    pub source: Option<String>,
+    /// A file whose first line is the source's password
+    #[arg(long, value_name = "FILE")]
+    pub source_password_file: Option<PathBuf>,
+}
+
+/// The database that will serve it
+#[derive(Debug, Clone, Default, clap::Args)]
+#[command(next_help_heading = "Target")]
+pub struct TargetArgs {
+    /// The target database, a libpq URL or key=value string without password
+    #[arg(long, value_name = "URL")]
+    pub target: Option<String>,
+    /// A file whose first line is the target's password
+    #[arg(long, value_name = "FILE")]
+    pub target_password_file: Option<PathBuf>,
+    /// The role that will own everything; the database's owner by default
+    #[arg(long, value_name = "ROLE")]
+    pub role: Option<String>,
+}
+
+/// Whether libpq's `PG*` variables say where a server is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PgVariables {
+    /// The one server that the tool works on.
+    Serve,
+    /// Two servers: the variables are the other one's.
+    BelongToTheOther,
+}
+
+impl Context {
+    /// Synapse's configuration, if flags or document name one.
+    pub fn config(&mut self, args: &SourceArgs) -> anyhow::Result<Option<config::Config>> {
+        let given = config_given(args)?;
+        let known = self.document.source.as_ref().and_then(|source| source.config.clone());
+        let config = match (given, known) {
+            (Some(given), Some(known)) if given.paths != known.paths => {
+                return Err(contradiction("-c", &paths(&given), "source.config.paths", &paths(&known)).into());
+            }
+            (Some(given), _) => given,
+            (None, Some(known)) => known,
+            (None, None) => return Ok(None),
+        };
+        let loaded = config::Config::load(&options(&config)?)?;
+        let source = self.document.source.get_or_insert_default();
+        source.config = Some(config);
+        source.server_name = Some(loaded.server_name().to_owned());
+        Ok(Some(loaded))
+    }
+
+    /// The source database, if flags, document or configuration name one; noted in the document.
+    pub fn source(&mut self, args: &SourceArgs, variables: PgVariables) -> anyhow::Result<Option<Conninfo>> {
+        let known = self.document.source.clone().unwrap_or_default();
+        let mut conninfo = if let Some(text) = &args.source {
+            resolved(Conninfo::parse(text)?, variables)?
+        } else if !args.config.is_empty() || (known.connection.is_empty() && known.config.is_some()) {
+            let Some(config) = self.config(args)? else { return Ok(None) };
+            resolved(of_config(&config)?, variables)?
+        } else if !known.connection.is_empty() {
+            resolved(Conninfo::from_params(known.connection.clone(), None)?, variables)?
+        } else if variables == PgVariables::Serve && names_a_server() {
+            resolved(Conninfo::parse("")?, variables)?
+        } else {
+            return Ok(None);
+        };
+        same_server("--source", &conninfo, "source.connection", &known.connection)?;
+        let known = self.document.source.clone().unwrap_or_default();
+        let password = if conninfo.password().is_some() && known.config.is_some() && args.source.is_none() {
+            Some(PasswordAt::Config)
+        } else {
+            let file = args.source_password_file.as_deref();
+            self.password(&mut conninfo, file, known.password.as_ref(), known.config.as_ref(), variables)?
+        };
+        let source = self.document.source.get_or_insert_default();
+        source.connection = conninfo.params().clone();
+        source.password = password;
+        Ok(Some(conninfo))
+    }
+
+    /// The source, for a tool that works on the target and only looks whether the source stands still.
+    ///
+    /// On the other host of a migration neither configuration nor password of the source may be there:
+    /// that is said, and is no error unless a flag names them.
+    pub fn source_beside(&mut self, args: &SourceArgs) -> anyhow::Result<Option<Conninfo>> {
+        let named = args.source.is_some() || !args.config.is_empty();
+        match self.source(args, PgVariables::BelongToTheOther) {
+            Err(error) if !named => {
+                self.console.note(&format!("cannot see whether the source has moved: {error:#}"));
+                Ok(None)
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// The target database; noted in the document.
+    pub fn target(&mut self, args: &TargetArgs) -> anyhow::Result<Option<Conninfo>> {
+        let known = self.document.target.clone().unwrap_or_default();
+        let parsed = match &args.target {
+            Some(text) => Conninfo::parse(text)?,
+            None if !known.connection.is_empty() => Conninfo::from_params(known.connection.clone(), None)?,
+            None if names_a_server() => Conninfo::parse("")?,
+            None => return Ok(None),
+        };
+        let mut conninfo = resolved(parsed, PgVariables::Serve)?;
+        same_server("--target", &conninfo, "target.connection", &known.connection)?;
+        if let (Some(given), Some(known)) = (&args.role, &known.role)
+            && given != known
+        {
+            return Err(contradiction("--role", given, "target.role", known).into());
+        }
+        let file = args.target_password_file.as_deref();
+        let password = self.password(&mut conninfo, file, known.password.as_ref(), None, PgVariables::Serve)?;
+        let target = self.document.target.get_or_insert_default();
+        *target = Target {
+            connection: conninfo.params().clone(),
+            password,
+            role: args.role.clone().or(known.role),
+            identity: known.identity,
+        };
+        Ok(Some(conninfo))
+    }
+
+    /// The target database, or what is missing, with its flag.
+    pub fn target_needed(&mut self, args: &TargetArgs) -> anyhow::Result<Conninfo> {
+        self.target(args)?.ok_or_else(|| {
+            Stop::usage("there is no target: neither --target nor the document's `target` says where it is")
+                .hint("give --target postgresql://USER@HOST/DBNAME and --target-password-file FILE")
+                .into()
+        })
+    }
+
+    /// Finds the password by flag, by the document's reference, or as libpq does; says where it was.
+    fn password(
+        &self,
+        conninfo: &mut Conninfo,
+        file: Option<&Path>,
+        known: Option<&PasswordAt>,
+        config: Option<&Config>,
+        variables: PgVariables,
+    ) -> anyhow::Result<Option<PasswordAt>> {
+        if let Some(path) = file {
+            let path = std::path::absolute(path).with_context(|| format!("cannot use {}", path.display()))?;
+            conninfo.set_password(first_line(&path)?);
+            return Ok(Some(PasswordAt::File { path }));
+        }
+        match (known, config) {
+            (Some(PasswordAt::File { path }), _) => {
+                conninfo.set_password(first_line(path)?);
+                return Ok(known.cloned());
+            }
+            (Some(PasswordAt::Config), Some(config)) => {
+                let loaded = config::Config::load(&options(config)?)?;
+                if let Some(password) = of_config(&loaded)?.password() {
+                    conninfo.set_password(password.clone());
+                }
+                return Ok(known.cloned());
+            }
+            (Some(PasswordAt::Environment { name }), _) if conninfo.password().is_none() => {
+                let whose = if variables == PgVariables::Serve { "is not set" } else { "serves the target here" };
+                return Err(Stop::usage(format!(
+                    "the document says that the password is in the environment variable {name}, which {whose}"
+                ))
+                .into());
+            }
+            _ => {}
+        }
+        Ok(match conninfo.find_password(&env)? {
+            PasswordOrigin::Environment => Some(PasswordAt::Environment { name: "PGPASSWORD".to_owned() }),
+            PasswordOrigin::Passfile(_) | PasswordOrigin::Service(_) => Some(PasswordAt::Passfile),
+            PasswordOrigin::None(Some((path, why))) => {
+                self.console.note(&format!("{} is not used: {why}", path.display()));
+                None
+            }
+            PasswordOrigin::Given | PasswordOrigin::None(None) => None,
+        })
+    }
+
+    /// The document's source section, made when absent.
+    pub fn source_section(&mut self) -> &mut Source {
+        self.document.source.get_or_insert_default()
+    }
+}
+
+fn env(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// Whether the environment says where a server is.
+fn names_a_server() -> bool {
+    ["PGHOST", "PGHOSTADDR", "PGDATABASE", "PGSERVICE"]
+        .iter()
+        .any(|name| std::env::var_os(name).is_some())
+}
+
+fn resolved(conninfo: Conninfo, variables: PgVariables) -> anyhow::Result<Conninfo> {
+    Ok(conninfo.resolve(&env, variables == PgVariables::Serve)?)
+}
+
+/// Where Synapse's configuration says its database is.
+fn of_config(config: &config::Config) -> anyhow::Result<Conninfo> {
+    match config.database()? {
+        Database::Postgres { args, password, .. } => Ok(Conninfo::from_params(args, password)?),
+        Database::Sqlite { path } => Err(Stop::no(format!(
+            "Synapse uses SQLite ({}), which these tools do not move",
+            path.display()
+        ))
+        .hint("port it to PostgreSQL first, with synapse_port_db")
+        .into()),
+        Database::Split { names } => Err(Stop::no(format!(
+            "Synapse's data is split over several databases ({}), which these tools do not move",
+            names.join(", ")
+        ))
+        .into()),
+    }
+}
+
+fn config_given(args: &SourceArgs) -> anyhow::Result<Option<Config>> {
+    if args.config.is_empty() {
+        return Ok(None);
+    }
+    let absolute = |path: &PathBuf| {
+        std::path::absolute(path).with_context(|| format!("cannot use {}", path.display()))
+    };
+    Ok(Some(Config {
+        paths: args.config.iter().map(absolute).collect::<Result<_, _>>()?,
+        working_directory: args.working_directory.as_ref().map(absolute).transpose()?,
+        data_directory: args.data_directory.as_ref().map(absolute).transpose()?,
+        keys_directory: args.keys_directory.as_ref().map(absolute).transpose()?,
+        path_map: args.path_map.clone(),
+    }))
+}
+
+/// What the configuration's reader needs, from what the document says.
+pub fn options(config: &Config) -> anyhow::Result<config::Options> {
+    let path_map = config.path_map.iter().map(|pair| {
+        pair.split_once('=')
+            .map(|(from, to)| (PathBuf::from(from), PathBuf::from(to)))
+            .ok_or_else(|| Stop::usage(format!("--path-map {pair} is not FROM=TO")))
+    });
+    Ok(config::Options {
+        configs: config.paths.clone(),
+        working_directory: config.working_directory.clone(),
+        data_directory: config.data_directory.clone(),
+        keys_directory: config.keys_directory.clone(),
+        path_map: path_map.collect::<Result<_, _>>()?,
+    })
+}
+
+/// A flag may repeat what the document says, not contradict it.
+fn same_server(flag: &str, given: &Conninfo, field: &str, known: &BTreeMap<String, String>) -> Result<(), Stop> {
+    for keyword in ["host", "hostaddr", "port", "dbname"] {
+        if let (Some(given), Some(known)) = (given.get(keyword), known.get(keyword))
+            && given != known
+        {
+            return Err(contradiction(
+                &format!("{flag} ({keyword})"),
+                given,
+                &format!("{field}.{keyword}"),
+                known,
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn contradiction(flag: &str, given: &str, field: &str, known: &str) -> Stop {
+    Stop::usage(format!("{flag} says {given}, the document's `{field}` says {known}"))
+        .hint("drop the flag, or start with a document for that server")
+}
+
+fn paths(config: &Config) -> String {
+    config.paths.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(" ")
+}
+
+/// The first line of a password file, without its end.
+fn first_line(path: &Path) -> anyhow::Result<SecretString> {
+    let mut text = std::fs::read_to_string(path)
+        .with_context(|| format!("cannot read the password file {}", path.display()))?;
+    let line = text.lines().next().unwrap_or_default().to_owned();
+    text.zeroize();
+    if line.is_empty() {
+        return Err(Stop::usage(format!("the password file {} is empty", path.display())).into());
+    }
+    Ok(SecretString::from(line))
+}

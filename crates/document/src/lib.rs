@@ -1,0 +1,242 @@
+//! The migration document: the JSON that flows through every tool.
+//!
+//! Each tool reads it, adds its own section and passes it on. It never holds a
+//! secret, only where one is found. `man/ess-migration.5` is the prose,
+//! `schema.json` the same as a JSON Schema; a test holds them to these types.
+
+mod read;
+mod sections;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+pub use read::{MAX_BYTES, ReadError};
+pub use sections::{
+    Against, Carried, Dropped, Dump, FenceState, Finding, Next, Preflight, Restore, SecretEntry,
+    Secrets, Severity, SigningKey, Verify, Wipe,
+};
+
+/// The format that this version reads and writes.
+pub const FORMAT: &str = "ess-migration/1";
+
+/// One migration of one homeserver, with a section for each tool that ran.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Document {
+    /// A reader refuses any other format.
+    pub format: Format,
+    /// Which migration this is: a UUID, given by the first tool that ran.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// The export's root directory, absolute, on the host where it was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub export: Option<PathBuf>,
+    /// The homeserver that moves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<Source>,
+    /// Where it moves to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<Target>,
+    /// Written by `preflight`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preflight: Option<Preflight>,
+    /// Written by `extract-secrets`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secrets: Option<Secrets>,
+    /// Written by `pgdump-wrap`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dump: Option<Dump>,
+    /// Written by `ess-wipe`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wipe: Option<Wipe>,
+    /// Written by `restore`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore: Option<Restore>,
+    /// Written by `verify`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verify: Option<Verify>,
+    /// The user's own; no tool reads it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, serde_json::Value>,
+}
+
+/// A new name only when a reader of the old one would be misled.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub enum Format {
+    /// The first format.
+    #[default]
+    #[serde(rename = "ess-migration/1")]
+    V1,
+}
+
+/// The homeserver that moves.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Source {
+    /// Its Synapse configuration, when it was given by `-c`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<Config>,
+    /// The part after the colon in every user's Matrix ID.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_name: Option<String>,
+    /// libpq connection keywords, without the password.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub connection: BTreeMap<String, String>,
+    /// Where the password is found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<PasswordAt>,
+    /// Cluster and database, as the server itself identifies them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<Identity>,
+}
+
+/// Where Synapse's configuration is and how its process sees paths.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The arguments of `-c`, absolute, in order.
+    pub paths: Vec<PathBuf>,
+    /// What relative paths in the configuration are relative to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub working_directory: Option<PathBuf>,
+    /// Synapse's `--data-directory`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data_directory: Option<PathBuf>,
+    /// Synapse's `--keys-directory`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keys_directory: Option<PathBuf>,
+    /// A container's paths and where they lie on this host, as `FROM=TO`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub path_map: Vec<String>,
+}
+
+/// The database that will serve the homeserver on ESS.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Target {
+    /// libpq connection keywords, without the password.
+    pub connection: BTreeMap<String, String>,
+    /// Where the password is found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<PasswordAt>,
+    /// The role that must own everything; the database's owner when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
+    /// Cluster and database, as the server itself identifies them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<Identity>,
+}
+
+/// Which database this is, whatever name or tunnel leads to it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Identity {
+    /// `pg_control_system().system_identifier`; a string, because it exceeds 2^53.
+    pub system_identifier: String,
+    /// The database's name.
+    pub database: String,
+}
+
+impl std::fmt::Display for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.system_identifier, self.database)
+    }
+}
+
+/// Where a password is found; never the password.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(tag = "from", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum PasswordAt {
+    /// The first line of a file.
+    File {
+        /// Absolute path.
+        path: PathBuf,
+    },
+    /// `database.args.password` of Synapse's configuration.
+    Config,
+    /// libpq's password file.
+    Passfile,
+    /// An environment variable.
+    Environment {
+        /// Its name.
+        name: String,
+    },
+}
+
+impl Document {
+    /// The migration's id, given now if no tool before this one gave it.
+    pub fn ensure_id(&mut self) -> String {
+        self.id
+            .get_or_insert_with(|| uuid::Uuid::new_v4().to_string())
+            .clone()
+    }
+
+    /// The section whose answer is no, and that answer in a sentence.
+    ///
+    /// Such a document is not acted on.
+    pub fn refusal(&self) -> Option<(&'static str, String)> {
+        if let Some(preflight) = &self.preflight {
+            let open = preflight.open_blockers();
+            if !open.is_empty() {
+                return Some(("preflight", format!("found a blocker: {}", open.join(", "))));
+            }
+        }
+        if let Some(wipe) = &self.wipe
+            && !wipe.executed
+        {
+            return Some(("wipe", "was a plan only, nothing was erased".to_owned()));
+        }
+        if let Some(verify) = &self.verify
+            && !verify.equal
+        {
+            return Some((
+                "verify",
+                format!("found {} differences", verify.differences.len()),
+            ));
+        }
+        None
+    }
+
+    /// A path as it is written in the document: relative to the export when inside it.
+    pub fn relative(export: Option<&Path>, path: &Path) -> PathBuf {
+        export
+            .and_then(|root| path.strip_prefix(root).ok())
+            .unwrap_or(path)
+            .to_owned()
+    }
+
+    /// A path of the document as it is on this host.
+    pub fn locate(&self, path: &Path) -> PathBuf {
+        match &self.export {
+            Some(root) if path.is_relative() => root.join(path),
+            _ => path.to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_schema_is_the_one_of_the_types() {
+        let schema = schemars::schema_for!(super::Document);
+        let now = serde_json::to_string_pretty(&schema).expect("a schema is JSON") + "\n";
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/schema.json");
+        if std::env::var_os("UPDATE").is_some() {
+            std::fs::write(path, &now).expect("schema.json is writable");
+        }
+        let committed = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(
+            committed == now,
+            "schema.json is not what the types say; run `just update`"
+        );
+    }
+}

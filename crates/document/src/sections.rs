@@ -1,0 +1,305 @@
+//! What each tool writes into the document.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// The commands that go on from here, and the one that goes back.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Next {
+    /// What to type to go on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub go_on: Vec<String>,
+    /// What to type to go back, where something was changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub go_back: Option<String>,
+}
+
+/// Written by `preflight`: everything found in one run.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Preflight {
+    /// The tool's version.
+    pub version: String,
+    /// RFC 3339, UTC.
+    pub started_at: String,
+    /// RFC 3339, UTC.
+    pub finished_at: String,
+    /// In order of severity, then of id.
+    pub findings: Vec<Finding>,
+    /// Blockers that a person has judged and accepted, by id.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub accepted: Vec<String>,
+    /// What follows.
+    #[serde(default)]
+    pub next: Next,
+}
+
+impl Preflight {
+    /// The blockers that nobody has accepted.
+    pub fn open_blockers(&self) -> Vec<String> {
+        self.findings
+            .iter()
+            .filter(|f| f.severity == Severity::Blocker && !self.accepted.contains(&f.id))
+            .map(|f| f.id.clone())
+            .collect()
+    }
+}
+
+/// One thing found.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Finding {
+    /// For scripts, and never reworded.
+    pub id: String,
+    /// What it means for the migration.
+    pub severity: Severity,
+    /// For people: one sentence, which may be reworded.
+    pub message: String,
+    /// What to do about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+    /// The figures behind it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub data: BTreeMap<String, serde_json::Value>,
+}
+
+/// What a finding means for the migration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// The migration would fail or lose something.
+    Blocker,
+    /// Something needs an action or a decision.
+    Warning,
+    /// Good to know.
+    Info,
+}
+
+/// Written by `extract-secrets`: where each secret is, never its value.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Secrets {
+    /// The tool's version.
+    pub version: String,
+    /// RFC 3339, UTC.
+    pub started_at: String,
+    /// RFC 3339, UTC.
+    pub finished_at: String,
+    /// The directory of the secret files, relative to the export.
+    pub directory: PathBuf,
+    /// One entry a secret.
+    pub entries: Vec<SecretEntry>,
+    /// In the order of the key file; the first signs events.
+    pub signing_keys: Vec<SigningKey>,
+    /// True when an equal extraction was already there and nothing was written.
+    pub kept: bool,
+    /// What follows.
+    #[serde(default)]
+    pub next: Next,
+}
+
+/// One secret: what it is and where it lies.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct SecretEntry {
+    /// Synapse's option, dotted.
+    pub option: String,
+    /// Its file, relative to the directory; absent when Synapse derives the value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// Where it was found.
+    pub origin: String,
+    /// What it is for.
+    pub purpose: String,
+    /// Where it goes in ESS.
+    pub destination: String,
+}
+
+/// The public half of a signing key.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct SigningKey {
+    /// `ed25519:VERSION`.
+    pub id: String,
+    /// Unpadded base64, as published at `/_matrix/key/v2/server`.
+    pub public_key: String,
+}
+
+/// Written by `pgdump-wrap`: where the dump is and what it holds.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Dump {
+    /// The tool's version.
+    pub version: String,
+    /// RFC 3339, UTC.
+    pub started_at: String,
+    /// RFC 3339, UTC.
+    pub finished_at: String,
+    /// The dump's directory, relative to the export when inside it.
+    pub path: PathBuf,
+    /// SHA-256 of its `manifest.json`, which holds the SHA-256 of every other file.
+    pub manifest_sha256: String,
+    /// Size of the dump on disk.
+    pub bytes: u64,
+    /// How many tables are carried with their rows.
+    pub tables: u64,
+    /// How many rows in all.
+    pub rows: u64,
+    /// True when a whole dump of the unmoved source was already there.
+    pub kept: bool,
+    /// True when other sessions were allowed to go on using the source.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub source_was_running: bool,
+    /// What follows.
+    #[serde(default)]
+    pub next: Next,
+}
+
+/// What of a table a dump carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum Carried {
+    /// Structure and rows.
+    Rows,
+    /// Structure only: its rows mean nothing on another server.
+    Structure,
+    /// Rows written by the proof, last: they let Synapse start.
+    Fence,
+}
+
+/// Written by `ess-wipe`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Wipe {
+    /// The tool's version.
+    pub version: String,
+    /// RFC 3339, UTC.
+    pub started_at: String,
+    /// RFC 3339, UTC.
+    pub finished_at: String,
+    /// False for a plan.
+    pub executed: bool,
+    /// How many objects of each kind the plan holds.
+    pub objects: BTreeMap<String, u64>,
+    /// The dump of what was erased; absent with `--no-backup` or when nothing was there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup: Option<PathBuf>,
+    /// Whether Synapse can start on the target now.
+    pub fence: FenceState,
+    /// Safety checks that a person overrode, by flag.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub overrides: Vec<String>,
+    /// What follows.
+    #[serde(default)]
+    pub next: Next,
+}
+
+/// Whether Synapse can start on the target.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum FenceState {
+    /// It refuses to start.
+    Standing,
+    /// The proof held; it starts.
+    Lifted,
+    /// No fence of ours is there.
+    #[default]
+    Absent,
+}
+
+/// Written by `restore`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Restore {
+    /// The tool's version.
+    pub version: String,
+    /// RFC 3339, UTC.
+    pub started_at: String,
+    /// RFC 3339, UTC.
+    pub finished_at: String,
+    /// What was loaded.
+    pub from: PathBuf,
+    /// What the contents were compared with.
+    pub proven_against: Against,
+    /// Tables compared.
+    pub tables: u64,
+    /// Rows compared.
+    pub rows: u64,
+    /// Entries of the dump that were left out, with the reason.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dropped: Vec<Dropped>,
+    /// Whether Synapse can start on the target now.
+    pub fence: FenceState,
+    /// What follows.
+    #[serde(default)]
+    pub next: Next,
+}
+
+/// What contents were compared with.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum Against {
+    /// The dump's manifest.
+    Manifest,
+    /// The stopped source itself.
+    Source,
+    /// Nothing: a person accepted that.
+    #[default]
+    Nothing,
+}
+
+/// Something of a dump that was left out.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Dropped {
+    /// The entry, as `pg_restore -l` names it.
+    pub entry: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// Written by `verify`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Verify {
+    /// The tool's version.
+    pub version: String,
+    /// RFC 3339, UTC.
+    pub started_at: String,
+    /// RFC 3339, UTC.
+    pub finished_at: String,
+    /// The answer.
+    pub equal: bool,
+    /// What the contents were compared with.
+    pub against: Against,
+    /// Tables compared.
+    pub tables: u64,
+    /// Rows compared.
+    pub rows: u64,
+    /// Each difference, a sentence.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub differences: Vec<String>,
+    /// Whether Synapse can start on the target now.
+    pub fence: FenceState,
+    /// What follows.
+    #[serde(default)]
+    pub next: Next,
+}

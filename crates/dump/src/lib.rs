@@ -1,0 +1,231 @@
+//! pgdump-wrap: `pg_dump` under a snapshot, with the proof of what it holds.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use clap::ValueEnum;
+use ess_archive::{Compression, Dumping, Found, Kind, Layout, Manifest, find, take};
+use ess_cli::{Context, Exit, PgVariables, SourceArgs, Stop, make_directory, now};
+use ess_document::{Document, Dump, Next};
+use ess_postgres::{Access, Conninfo, Facts, Session, end_leftovers, facts, moved, others};
+use ess_proof::{differences, live_inventory};
+use ess_run::{Report, choose};
+
+/// Dump Synapse's database and prove what the dump holds
+///
+/// Runs pg_dump under a snapshot and reads, in the same snapshot, the count and a digest of every
+/// table. The dump appears under its name only when it is whole. Refuses while anyone else uses
+/// the source.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    source: SourceArgs,
+    /// Where the dump goes; EXPORT/dump by default
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// How it lies on disk
+    #[arg(long, value_enum, default_value_t = FormatArg::Directory)]
+    format: FormatArg,
+    /// METHOD[:LEVEL] as for pg_dump -Z, or none
+    #[arg(long, value_name = "METHOD")]
+    compress: Option<String>,
+    /// How many sessions work at a time; the number of processors by default
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    jobs: Option<u16>,
+    /// Move a dump that is there aside instead of keeping or refusing it
+    #[arg(long)]
+    replace: bool,
+    /// A role that may stay connected, such as a monitor's; repeatable
+    #[arg(long, value_name = "ROLE")]
+    ignore_role: Vec<String>,
+    /// Dump although others use the source; what they write after it is not in the dump
+    #[arg(long)]
+    allow_running: bool,
+    /// The homeserver's name, when no configuration says it
+    #[arg(long, value_name = "NAME")]
+    server_name: Option<String>,
+    /// The directory of pg_dump, pg_restore and psql
+    #[arg(long, value_name = "DIR")]
+    pg_bin: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum FormatArg {
+    /// A directory, dumped and restored by several workers
+    Directory,
+    /// One file
+    Custom,
+}
+
+/// Does the job of pgdump-wrap.
+pub fn run(args: Args, context: &mut Context) -> anyhow::Result<Exit> {
+    let conninfo = context.source(&args.source, PgVariables::Serve)?.ok_or_else(|| {
+        Stop::usage("there is no source: no -c, no --source, and no document that names one")
+            .hint("give -c /etc/matrix-synapse/homeserver.yaml, or --source postgresql://USER@HOST/DBNAME")
+    })?;
+    let out = place(&args, &context.document)?;
+    if let Some(export) = context.document.export.clone()
+        && out.starts_with(&export)
+    {
+        make_directory(&export)?;
+    }
+    context.lock_around(&out)?;
+
+    let name = context.application_name();
+    let session = Session::connect(&conninfo, &name, Access::ReadOnly)?;
+    let ended = end_leftovers(&session, &["pgdump-wrap", "pg_dump"])?;
+    if ended > 0 {
+        context.console.note(&format!("ended {ended} sessions that an earlier run had left on the source"));
+    }
+    let facts = facts(&session)?;
+    if let Some(server_name) = &args.server_name {
+        context.source_section().server_name = Some(server_name.clone());
+    }
+    context.source_section().identity = Some(facts.identity.clone());
+    let running = is_running(&args, &session)?;
+
+    let jobs = args.jobs.map_or_else(processors, usize::from);
+    let kept = kept(&args, context, &out, &session, &conninfo, &facts, jobs)?;
+    let was_kept = kept.is_some();
+    let (manifest, sha256) = if let Some(kept) = kept {
+        kept
+    } else {
+        let programs = choose(args.pg_bin.as_deref(), facts.major(), "this source")?;
+        let taken = take(
+            &Dumping {
+                conninfo: &conninfo,
+                facts: &facts,
+                application_name: &name,
+                programs: &programs,
+                jobs,
+                layout: match args.format {
+                    FormatArg::Directory => Layout::Directory,
+                    FormatArg::Custom => Layout::Custom,
+                },
+                compression: Compression(args.compress.clone()),
+                kind: Kind::Migration,
+                id: context.document.id.as_deref().unwrap_or("-"),
+                server_name: context.document.source.as_ref().and_then(|s| s.server_name.as_deref()),
+                source_is_running: running,
+                report: &context.console,
+            },
+            &out,
+        )
+        .context("the dump was not taken, and nothing of it remains")?;
+        (taken.manifest, taken.sha256)
+    };
+    record(context, &out, &manifest, sha256, was_kept);
+    context.finish()?;
+    Ok(Exit::Done)
+}
+
+fn place(args: &Args, document: &Document) -> anyhow::Result<PathBuf> {
+    match (&args.out, &document.export) {
+        (Some(out), _) => std::path::absolute(out).with_context(|| format!("cannot use {}", out.display())),
+        (None, Some(export)) => Ok(export.join("dump")),
+        (None, None) => Err(Stop::usage("there is no place for the dump: no --out, and no export in the document")
+            .hint("give --out DIR")
+            .into()),
+    }
+}
+
+/// Whether others use the source; refuses that unless it was allowed.
+fn is_running(args: &Args, session: &Session) -> anyhow::Result<bool> {
+    if args.allow_running {
+        return Ok(!others(session, &args.ignore_role)?.is_empty());
+    }
+    ess_proof::nobody_else(session, &args.ignore_role, "source")?;
+    Ok(false)
+}
+
+/// The dump that is there, when it is a whole one of this source, which has not moved since.
+fn kept(
+    args: &Args,
+    context: &Context,
+    out: &Path,
+    session: &Session,
+    conninfo: &Conninfo,
+    facts: &Facts,
+    jobs: usize,
+) -> anyhow::Result<Option<(Manifest, String)>> {
+    if std::fs::symlink_metadata(out).is_err() {
+        return Ok(None);
+    }
+    if args.replace {
+        let aside = aside(out);
+        std::fs::rename(out, &aside).with_context(|| format!("cannot move {} aside", out.display()))?;
+        context.console.note(&format!("moved what was at {} to {}", out.display(), aside.display()));
+        return Ok(None);
+    }
+    let refuse = |why: String| {
+        Stop::no(format!("{} is there already: {why}", out.display()))
+            .hint("give --replace to move it aside and dump again")
+    };
+    let Found::Ours { manifest, sha256, .. } = find(out).map_err(|error| refuse(format!("{error:#}")))? else {
+        return Err(refuse("it is not a dump of pgdump-wrap".to_owned()).into());
+    };
+    if manifest.source != facts.identity {
+        return Err(refuse(format!("a dump of {}, and this source is {}", manifest.source, facts.identity)).into());
+    }
+    manifest.check_files(out, &context.console).map_err(|error| refuse(format!("{error:#}")))?;
+    let then = &manifest.inventory.mark;
+    if let Some(change) = moved(session, then)? {
+        return Err(refuse(format!("the source has moved since: {change}")).into());
+    }
+    if ess_postgres::mark(session)?.next_xid != then.next_xid {
+        // Somebody wrote somewhere in the cluster: only reading everything tells that it was not here.
+        let now = live_inventory(conninfo, &context.application_name(), jobs, &context.console)?;
+        if let Some(first) = differences(&manifest.inventory, &now).first() {
+            return Err(refuse(format!("the source has changed since: {first}")).into());
+        }
+    }
+    context.console.note("kept the dump that is there: the source has not moved since");
+    Ok(Some((*manifest, sha256)))
+}
+
+fn aside(out: &Path) -> PathBuf {
+    let name = out.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let stamp = now().replace(':', "");
+    (0..)
+        .map(|n| if n == 0 { format!("{name}.{stamp}") } else { format!("{name}.{stamp}.{n}") })
+        .map(|name| out.with_file_name(name))
+        .find(|path| std::fs::symlink_metadata(path).is_err())
+        .unwrap_or_else(|| out.with_extension("aside"))
+}
+
+fn record(context: &mut Context, out: &Path, manifest: &Manifest, sha256: String, kept: bool) {
+    let path = Document::relative(context.document.export.as_deref(), out);
+    let inventory = &manifest.inventory;
+    let (tables, rows, bytes) = (inventory.table_count(), inventory.row_count(), manifest.bytes());
+    context.console.line(&format!(
+        "pgdump-wrap: {tables} tables, {rows} rows, {bytes} bytes in {}",
+        out.display()
+    ));
+    if manifest.source_was_running {
+        context.console.note("others used the source: what they write after this dump is not in it, and one-time keys were left out");
+    } else {
+        context.console.note(
+            "keep the old Synapse stopped from now on: systemctl disable --now matrix-synapse && systemctl mask matrix-synapse",
+        );
+    }
+    context.document.dump = Some(Dump {
+        version: context.version(),
+        started_at: context.started_at.clone(),
+        finished_at: now(),
+        path,
+        manifest_sha256: sha256,
+        bytes,
+        tables,
+        rows,
+        kept,
+        source_was_running: manifest.source_was_running,
+        next: Next {
+            go_on: vec!["ess-wipe".to_owned(), "restore".to_owned()],
+            go_back: None,
+        },
+    });
+}
+
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}

@@ -1,0 +1,24 @@
+-- Relations, functions, types and extra schemas that another role than $1 owns.
+WITH ours AS (
+    SELECT oid FROM pg_namespace WHERE nspname NOT LIKE 'pg\_%' AND nspname <> 'information_schema'
+), extension AS (
+    SELECT classid, objid FROM pg_depend WHERE deptype = 'e'
+)
+SELECT format('%s %s (%s)', kind, name, pg_get_userbyid(owner))
+  FROM (
+    SELECT CASE relkind WHEN 'S' THEN 'sequence' WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view' ELSE 'table' END AS kind,
+           oid::regclass::text AS name, relowner AS owner, 'pg_class'::regclass::oid AS classid, oid
+      FROM pg_class WHERE relnamespace IN (SELECT oid FROM ours) AND relkind IN ('r', 'p', 'S', 'v', 'm', 'f')
+    UNION ALL
+    SELECT 'function', oid::regprocedure::text, proowner, 'pg_proc'::regclass, oid
+      FROM pg_proc WHERE pronamespace IN (SELECT oid FROM ours)
+    UNION ALL
+    SELECT 'type', oid::regtype::text, typowner, 'pg_type'::regclass, oid
+      FROM pg_type WHERE typnamespace IN (SELECT oid FROM ours) AND typtype IN ('e', 'd', 'r')
+    UNION ALL
+    SELECT 'schema', nspname, nspowner, 'pg_namespace'::regclass, oid
+      FROM pg_namespace WHERE oid IN (SELECT oid FROM ours) AND nspname <> 'public'
+  ) o
+ WHERE pg_get_userbyid(owner) <> $1
+   AND NOT EXISTS (SELECT FROM extension e WHERE e.classid = o.classid AND e.objid = o.oid)
+ ORDER BY 1

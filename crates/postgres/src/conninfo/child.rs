@@ -1,0 +1,116 @@
+//! What a child program must find in its environment to reach the same server.
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::process::Command;
+
+use secrecy::ExposeSecret;
+use tempfile::NamedTempFile;
+
+use super::{Conninfo, ConninfoError, KEYWORDS, OTHER_VARIABLES};
+use crate::passfile;
+
+/// Variables for one child, and the files they name, which live as long as this value.
+pub struct ChildEnvironment {
+    /// To be set.
+    pub vars: Vec<(String, OsString)>,
+    /// To be removed if inherited: libpq's other variables, which would change what is reached.
+    pub unset: Vec<&'static str>,
+    _files: Vec<NamedTempFile>,
+}
+
+impl ChildEnvironment {
+    /// Sets and removes the variables of a command.
+    pub fn apply(&self, command: &mut Command) {
+        for name in &self.unset {
+            command.env_remove(name);
+        }
+        command.envs(self.vars.iter().map(|(name, value)| (name, value)));
+    }
+}
+
+/// The service that carries the parameters which have no variable.
+const SERVICE: &str = "ess-migrate";
+
+impl Conninfo {
+    /// The environment in which libpq's programs reach what this says, resolved before.
+    ///
+    /// The password goes into a password file of mode 0600, and into `PGPASSWORD` of this child only
+    /// if it has a line break, which such a file cannot hold.
+    pub fn child_environment(&self, application_name: &str) -> Result<ChildEnvironment, ConninfoError> {
+        let mut vars = vec![("PGAPPNAME".to_owned(), application_name.into())];
+        let mut service = String::new();
+        for keyword in KEYWORDS {
+            let Some(value) = self.get(keyword.name) else {
+                continue;
+            };
+            let value = match keyword.name {
+                // The first three are ours to say. An encoding would change what pg_dump writes, and
+                // a random order of hosts could take a child elsewhere than us.
+                "application_name"
+                | "fallback_application_name"
+                | "passfile"
+                | "client_encoding"
+                | "load_balance_hosts"
+                | "sslkeylogfile" => continue,
+                // A session that is read-only by our own choice still may be on a primary.
+                "target_session_attrs" if value == "read-write" => "primary",
+                "target_session_attrs" if value == "read-only" => "standby",
+                _ => value,
+            };
+            match keyword.variable {
+                Some(name) => vars.push((name.to_owned(), value.into())),
+                None => service.extend([keyword.name, "=", value, "\n"]),
+            }
+        }
+
+        let mut files = Vec::new();
+        let line = match self.password().map(ExposeSecret::expose_secret) {
+            Some(password) => passfile::line(password).or_else(|| {
+                vars.push(("PGPASSWORD".to_owned(), password.into()));
+                None
+            }),
+            None => None,
+        };
+        // Without a password the file is empty, so that the child finds no other than we did.
+        vars.push((
+            "PGPASSFILE".to_owned(),
+            file(&mut files, line.as_deref().map_or("", String::as_str))?,
+        ));
+        if !service.is_empty() {
+            vars.push((
+                "PGSERVICEFILE".to_owned(),
+                file(&mut files, &format!("[{SERVICE}]\n{service}"))?,
+            ));
+            vars.push(("PGSERVICE".to_owned(), SERVICE.into()));
+        }
+
+        let names = KEYWORDS
+            .iter()
+            .filter_map(|keyword| keyword.variable)
+            .chain(OTHER_VARIABLES.iter().copied());
+        let unset = names
+            .filter(|name| vars.iter().all(|(set, _)| set != name))
+            .collect();
+        Ok(ChildEnvironment {
+            vars,
+            unset,
+            _files: files,
+        })
+    }
+}
+
+/// Writes a file that only this account can read, and says where.
+fn file(files: &mut Vec<NamedTempFile>, text: &str) -> Result<OsString, ConninfoError> {
+    let io = |source| ConninfoError::io(&std::env::temp_dir(), source);
+    let mut file = tempfile::Builder::new()
+        .prefix("ess-migrate-")
+        .tempfile()
+        .map_err(io)?;
+    file.write_all(text.as_bytes())
+        .and_then(|()| file.flush())
+        .map_err(io)?;
+    let path = file.path().as_os_str().to_owned();
+    files.push(file);
+    Ok(path)
+}

@@ -1,0 +1,334 @@
+//! The two forms of a libpq connection string: a URL, and `keyword=value` words.
+//!
+//! No message repeats a value: half of a badly quoted password could be in it.
+
+use std::collections::BTreeMap;
+
+use percent_encoding::percent_decode_str;
+
+use super::ConninfoError;
+
+pub(super) type Params = BTreeMap<String, String>;
+
+pub(super) fn parse(text: &str) -> Result<Params, ConninfoError> {
+    let mut params = Params::new();
+    if let Some(rest) = text
+        .strip_prefix("postgresql://")
+        .or_else(|| text.strip_prefix("postgres://"))
+    {
+        parse_url(rest, &mut params)?;
+    } else if text.contains('=') {
+        parse_words(text, &mut params)?;
+    } else {
+        return Err(ConninfoError::NotConninfo);
+    }
+    Ok(params)
+}
+
+fn store(params: &mut Params, keyword: &str, value: String) -> Result<(), ConninfoError> {
+    // Before anything else can go wrong and be reported.
+    if keyword == "password" {
+        return Err(ConninfoError::PasswordInText);
+    }
+    super::check(keyword, &value)?;
+    params.insert(keyword.to_owned(), value);
+    Ok(())
+}
+
+/// What follows the scheme: `[user[:password]@][host][:port][,...][/dbname][?keyword=value[&...]]`.
+fn parse_url(text: &str, params: &mut Params) -> Result<(), ConninfoError> {
+    let mut rest = text;
+    if let Some(at) = rest.find(['@', '/']).filter(|&at| rest.as_bytes()[at] == b'@') {
+        let (user, password) = rest[..at].split_once(':').unwrap_or((&rest[..at], ""));
+        if !password.is_empty() {
+            return Err(ConninfoError::PasswordInText);
+        }
+        if !user.is_empty() {
+            store(params, "user", decode(user)?)?;
+        }
+        rest = &rest[at + 1..];
+    }
+
+    let (mut hosts, mut ports) = (Vec::new(), Vec::new());
+    loop {
+        let host;
+        if let Some(inside) = rest.strip_prefix('[') {
+            let end = inside.find(']').filter(|&end| end > 0);
+            let end = end.ok_or(ConninfoError::Syntax(
+                "an IPv6 address in a URL stands in [brackets]",
+            ))?;
+            (host, rest) = inside.split_at(end);
+            rest = &rest[1..];
+            if !rest.is_empty() && !rest.starts_with([':', '/', '?', ',']) {
+                return Err(ConninfoError::Syntax(
+                    "unexpected text after the ] of an IPv6 address",
+                ));
+            }
+        } else {
+            (host, rest) = rest.split_at(rest.find([':', '/', '?', ',']).unwrap_or(rest.len()));
+        }
+        hosts.push(decode(host)?);
+        let mut port = "";
+        if let Some(after) = rest.strip_prefix(':') {
+            (port, rest) = after.split_at(after.find(['/', '?', ',']).unwrap_or(after.len()));
+        }
+        ports.push(decode(port)?);
+        match rest.strip_prefix(',') {
+            Some(next) => rest = next,
+            None => break,
+        }
+    }
+    for (keyword, list) in [("host", hosts.join(",")), ("port", ports.join(","))] {
+        if !list.is_empty() {
+            store(params, keyword, list)?;
+        }
+    }
+
+    if let Some(path) = rest.strip_prefix('/') {
+        let (dbname, after) = path.split_at(path.find('?').unwrap_or(path.len()));
+        if !dbname.is_empty() {
+            store(params, "dbname", decode(dbname)?)?;
+        }
+        rest = after;
+    }
+    let Some(query) = rest.strip_prefix('?').filter(|query| !query.is_empty()) else {
+        return Ok(());
+    };
+    for pair in query.split('&') {
+        let (keyword, value) = pair
+            .split_once('=')
+            .filter(|(_, value)| !value.contains('='))
+            .ok_or(ConninfoError::Syntax(
+                "each parameter of a URL is written keyword=value",
+            ))?;
+        let (keyword, value) = (decode(keyword)?, decode(value)?);
+        // The one alias libpq has, for JDBC's URLs.
+        if keyword == "ssl" && value == "true" {
+            store(params, "sslmode", "require".to_owned())?;
+        } else {
+            store(params, &keyword, value)?;
+        }
+    }
+    Ok(())
+}
+
+fn decode(text: &str) -> Result<String, ConninfoError> {
+    let encoded = |after: &str| after.len() >= 2 && after.bytes().take(2).all(|b| b.is_ascii_hexdigit());
+    if !text.split('%').skip(1).all(encoded) {
+        return Err(ConninfoError::Syntax(
+            "a % in a URL is followed by two hexadecimal digits",
+        ));
+    }
+    let decoded = percent_decode_str(text).decode_utf8();
+    Ok(decoded
+        .map_err(|_| ConninfoError::Syntax("what a URL encodes with % is UTF-8"))?
+        .into_owned())
+}
+
+fn parse_words(text: &str, params: &mut Params) -> Result<(), ConninfoError> {
+    let mut rest = text.trim_start_matches(is_space);
+    while !rest.is_empty() {
+        let (keyword, after) = rest.split_at(rest.find(|c| c == '=' || is_space(c)).unwrap_or(rest.len()));
+        let after = after.trim_start_matches(is_space);
+        let after = after.strip_prefix('=').ok_or(ConninfoError::Syntax(
+            "each parameter is written keyword=value, with single quotes around a value with spaces",
+        ))?;
+        let mut chars = after.trim_start_matches(is_space).chars();
+        let quoted = chars.as_str().starts_with('\'');
+        if quoted {
+            chars.next();
+        }
+        let mut value = String::new();
+        loop {
+            match chars.next() {
+                Some('\\') => value.extend(chars.next()),
+                Some('\'') if quoted => break,
+                Some(c) if !quoted && is_space(c) => break,
+                Some(c) => value.push(c),
+                None if quoted => {
+                    // The keyword comes first: its value may be a password that swallowed the rest.
+                    store(params, keyword, String::new())?;
+                    return Err(ConninfoError::Syntax("a single quote is not closed"));
+                }
+                None => break,
+            }
+        }
+        store(params, keyword, value)?;
+        rest = chars.as_str().trim_start_matches(is_space);
+    }
+    Ok(())
+}
+
+/// C's `isspace`.
+fn is_space(c: char) -> bool {
+    matches!(c, ' ' | '\t'..='\r')
+}
+
+/// One `keyword='value'` that `parse` and libpq read back as it was.
+pub(super) fn word(keyword: &str, value: &str) -> String {
+    format!("{keyword}='{}'", value.replace('\\', "\\\\").replace('\'', "\\'"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn read(text: &str) -> Vec<(String, String)> {
+        parse(text)
+            .unwrap_or_else(|error| panic!("{text}: {error}"))
+            .into_iter()
+            .collect()
+    }
+
+    fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
+        expected
+            .iter()
+            .map(|(keyword, value)| ((*keyword).to_owned(), (*value).to_owned()))
+            .collect()
+    }
+
+    #[test]
+    fn urls_are_read_as_libpq_reads_them() {
+        for (text, expected) in [
+            ("postgresql://", &[][..]),
+            ("postgres://h", &[("host", "h")]),
+            (
+                "postgresql://u@h:7/d",
+                &[("dbname", "d"), ("host", "h"), ("port", "7"), ("user", "u")],
+            ),
+            ("postgresql://u:@h", &[("host", "h"), ("user", "u")]),
+            ("postgresql:///d", &[("dbname", "d")]),
+            (
+                "postgresql://[::1]:5433/d",
+                &[("dbname", "d"), ("host", "::1"), ("port", "5433")],
+            ),
+            (
+                "postgresql://a:1,b:2/d",
+                &[("dbname", "d"), ("host", "a,b"), ("port", "1,2")],
+            ),
+            ("postgresql://a,b", &[("host", "a,b"), ("port", ",")]),
+            (
+                "postgresql://%2Frun%2Fpg/d",
+                &[("dbname", "d"), ("host", "/run/pg")],
+            ),
+            (
+                "postgresql:///d?host=/run/pg&port=6",
+                &[("dbname", "d"), ("host", "/run/pg"), ("port", "6")],
+            ),
+            (
+                "postgresql://us%40er@h/My%20D%2Fb",
+                &[("dbname", "My D/b"), ("host", "h"), ("user", "us@er")],
+            ),
+            (
+                "postgresql://h?ssl=true",
+                &[("host", "h"), ("sslmode", "require")],
+            ),
+            (
+                "postgresql://h/d?options=-c%20a%3Db",
+                &[("dbname", "d"), ("host", "h"), ("options", "-c a=b")],
+            ),
+            ("postgresql://h/d@e", &[("dbname", "d@e"), ("host", "h")]),
+        ] {
+            assert_eq!(read(text), pairs(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn words_are_read_as_libpq_reads_them() {
+        for (text, expected) in [
+            ("host=h port=7", &[("host", "h"), ("port", "7")][..]),
+            ("  host = h\tport\n=\n7  ", &[("host", "h"), ("port", "7")]),
+            (r"dbname='a b\'c\\d'", &[("dbname", r"a b'c\d")]),
+            (r"dbname=a\ b\'c user=''", &[("dbname", "a b'c"), ("user", "")]),
+            ("dbname=a'b'", &[("dbname", "a'b'")]),
+            ("dbname='a'user=b", &[("dbname", "a"), ("user", "b")]),
+            ("host=a host=b", &[("host", "b")]),
+            ("host= port=5", &[("host", "port=5")]),
+            ("user=a\\", &[("user", "a")]),
+        ] {
+            assert_eq!(read(text), pairs(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_password_is_refused_wherever_it_stands() {
+        for text in [
+            "postgresql://u:secret@h/d",
+            "postgresql://u:se/cret@h/d?password=x",
+            "postgresql://h/d?password=secret",
+            "postgresql://h/d?pass%77ord=secret",
+            "host=h password=secret",
+            "password='secret",
+            "password=my secret",
+            "host=h password = 'a b'",
+        ] {
+            let error = parse(text).unwrap_err();
+            assert!(!error.to_string().contains("cret"), "{text}: {error}");
+            if !text.contains("se/cret") {
+                assert!(matches!(error, ConninfoError::PasswordInText), "{text}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_libpq_would_not_understand_is_refused() {
+        for (text, says) in [
+            ("synapse", "neither a postgresql:// URL nor keyword=value words"),
+            ("", "neither"),
+            ("mysql://h/d", "neither"),
+            ("database=synapse", "\"database\""),
+            ("host=h user", "keyword=value"),
+            ("host=h dbname='d", "not closed"),
+            ("postgresql://[::1", "[brackets]"),
+            ("postgresql://[]", "[brackets]"),
+            ("postgresql://[::1]x", "after the ]"),
+            ("postgresql://h/%zz", "hexadecimal"),
+            ("postgresql://h/%4", "hexadecimal"),
+            ("postgresql://h/%ff", "UTF-8"),
+            ("postgresql://h/a%00b", "NUL"),
+            ("postgresql://h?sslmode", "keyword=value"),
+            ("postgresql://h?sslmode=a=b", "keyword=value"),
+            ("postgresql://h?nonsense=1", "\"nonsense\""),
+        ] {
+            let error = parse(text).unwrap_err().to_string();
+            assert!(error.contains(says), "{text}: {error}");
+        }
+    }
+
+    fn any_params() -> impl Strategy<Value = Params> {
+        let names = super::super::KEYWORDS
+            .iter()
+            .map(|keyword| keyword.name)
+            .filter(|name| *name != "password");
+        let names = proptest::sample::select(names.collect::<Vec<_>>());
+        proptest::collection::btree_map(names.prop_map(str::to_owned), "[^\0]{0,12}", 0..6)
+    }
+
+    proptest! {
+        #[test]
+        fn words_come_back_as_they_were_quoted(params in any_params()) {
+            let words: Vec<_> = params.iter().map(|(keyword, value)| word(keyword, value)).collect();
+            prop_assume!(!words.is_empty());
+            prop_assert_eq!(parse(&words.join(" ")).unwrap(), params);
+        }
+
+        #[test]
+        fn urls_come_back_as_they_were_encoded(params in any_params()) {
+            let pairs = params.iter().map(|(k, v)| format!("{k}={}", utf8_percent_encode(v, NON_ALPHANUMERIC)));
+            let url = format!("postgresql:///?{}", pairs.collect::<Vec<_>>().join("&"));
+            prop_assert_eq!(parse(&url).unwrap(), params);
+        }
+
+        #[test]
+        fn no_text_makes_it_panic(text in ".*", tail in ".*") {
+            let _ = parse(&text);
+            let _ = parse(&format!("postgresql://{text}"));
+            let _ = parse(&format!("host={text} {tail}"));
+        }
+    }
+}

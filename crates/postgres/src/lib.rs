@@ -1,0 +1,41 @@
+//! Connections as libpq makes them, catalogue queries, snapshots, digests.
+//!
+//! Blocking functions over tokio-postgres; each query stands in `sql/`, as psql would run it.
+
+mod activity;
+mod catalogue;
+mod conninfo;
+mod digest;
+mod error;
+mod facts;
+mod inventory;
+mod movement;
+mod objects;
+mod passfile;
+mod sequences;
+mod service;
+mod session;
+mod tables;
+mod tls;
+mod usage;
+
+pub use activity::{Other, end_leftovers, lock, others};
+pub use catalogue::{catalogue, invalid_indexes, not_owned_by};
+pub use conninfo::{ChildEnvironment, Conninfo, ConninfoError, Env, PasswordOrigin};
+pub use digest::{Algorithm, Digest, digest};
+pub use error::Error;
+pub use facts::{Facts, facts};
+pub use inventory::{Gate, Inventory, Open, Reading, TableRecord, digests};
+pub use movement::{Mark, SchemaRows, StreamPosition, mark, moved, schema_rows};
+pub use objects::{Object, count_by_kind, drop_statements, keepsakes, objects};
+pub use postgres_protocol::escape::{escape_identifier, escape_literal};
+pub use sequences::{Sequence, sequences};
+pub use session::{Access, Session};
+pub use tables::{Column, Table, tables};
+pub use tls::{ConnectError, Connection, Tls, TlsError};
+pub use usage::{Usage, server_names, usage};
+
+/// `"schema"."name"`, quoted by the server's rules.
+pub fn qualified(schema: &str, name: &str) -> String {
+    format!("{}.{}", escape_identifier(schema), escape_identifier(name))
+}

@@ -1,0 +1,90 @@
+//! Everything in a database that its users made, and the statements that drop it.
+
+use std::collections::BTreeMap;
+
+use crate::{Error, Session};
+
+/// An object that a wipe drops.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Object {
+    /// As `DROP` names it, such as `table`.
+    pub kind: String,
+    /// Qualified and quoted.
+    pub name: String,
+    /// Its owner.
+    pub owner: String,
+    /// Whether our role may drop it.
+    pub ours: bool,
+}
+
+/// Every object, in the order in which it can be dropped.
+pub fn objects(session: &Session) -> Result<Vec<Object>, Error> {
+    let rows = session.rows("list what is in the database", include_str!("../sql/objects.sql"), &[])?;
+    Ok(rows
+        .iter()
+        .map(|row| Object {
+            kind: row.get("kind"),
+            name: row.get("name"),
+            owner: row.get("owner"),
+            ours: row.get("ours"),
+        })
+        .collect())
+}
+
+/// What dropping every object must leave as it is.
+pub fn keepsakes(session: &Session) -> Result<Vec<String>, Error> {
+    let rows = session.rows("read what stays", include_str!("../sql/keepsakes.sql"), &[])?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// How many of each kind.
+pub fn count_by_kind(objects: &[Object]) -> BTreeMap<String, u64> {
+    objects.iter().fold(BTreeMap::new(), |mut counts, object| {
+        *counts.entry(object.kind.clone()).or_default() += 1;
+        counts
+    })
+}
+
+/// The statements that drop them, to be run in one transaction.
+///
+/// One statement a kind: tables may refer to each other in a circle.
+/// `IF EXISTS`, because what depends on a table goes with it.
+pub fn drop_statements(objects: &[Object]) -> String {
+    let mut sql = String::new();
+    for group in objects.chunk_by(|a, b| a.kind == b.kind) {
+        let kind = group[0].kind.as_str();
+        let names: Vec<&str> = group.iter().map(|object| object.name.as_str()).collect();
+        let statements = match kind {
+            "large object" => names.iter().map(|oid| format!("SELECT lo_unlink({oid});\n")).collect(),
+            // These take one name a statement.
+            "operator class" | "operator family" | "conversion" | "event trigger" | "collation"
+            | "text search configuration" | "text search dictionary" => names
+                .iter()
+                .map(|name| format!("DROP {} IF EXISTS {name} CASCADE;\n", kind.to_uppercase()))
+                .collect(),
+            _ => format!("DROP {} IF EXISTS {} CASCADE;\n", kind.to_uppercase(), names.join(", ")),
+        };
+        sql.push_str(&statements);
+    }
+    sql
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_that_refer_to_each_other_go_in_one_statement() {
+        let object = |kind: &str, name: &str| Object {
+            kind: kind.to_owned(),
+            name: name.to_owned(),
+            owner: "o".to_owned(),
+            ours: true,
+        };
+        let all = [object("table", "a"), object("table", "b"), object("function", "f(integer)"), object("large object", "7")];
+        assert_eq!(
+            drop_statements(&all),
+            "DROP TABLE IF EXISTS a, b CASCADE;\nDROP FUNCTION IF EXISTS f(integer) CASCADE;\nSELECT lo_unlink(7);\n"
+        );
+    }
+}

@@ -1,0 +1,2 @@
+-- How many large objects there are.
+SELECT count(*) FROM pg_largeobject_metadata

@@ -1,0 +1,69 @@
+//! The checks, by what they look at. None stops another.
+
+pub(crate) mod config;
+pub(crate) mod export;
+pub(crate) mod health;
+pub(crate) mod homeserver;
+pub(crate) mod programs;
+pub(crate) mod source;
+pub(crate) mod target;
+
+use std::collections::BTreeMap;
+
+use ess_document::Finding;
+use ess_postgres::{Access, Conninfo, Error, Facts, Session, facts};
+
+use crate::finding::{Blocker, Detail, blocker};
+
+/// What a check on a server found, or why it could not be made.
+pub(crate) type Found = Result<Vec<Finding>, Error>;
+
+/// A check on `T`: what it looks at, in words, and how.
+pub(crate) type Check<T> = (&'static str, fn(&T) -> Found);
+
+/// Makes each check; one that fails is a finding itself.
+pub(crate) fn all<T>(on: &T, checks: &[Check<T>]) -> Vec<Finding> {
+    checks
+        .iter()
+        .flat_map(|(what, check)| check(on).unwrap_or_else(|error| vec![not_checked(what, &error)]))
+        .collect()
+}
+
+/// `SQLSTATE`s of our own limits.
+const QUERY_CANCELED: &str = "57014";
+const LOCK_NOT_AVAILABLE: &str = "55P03";
+
+pub(crate) fn not_checked(what: &str, error: &Error) -> Finding {
+    let found = blocker(Blocker::NotChecked, format!("not checked: {what}: {error}")).with("check", what);
+    match error.db() {
+        Some(db) if [QUERY_CANCELED, LOCK_NOT_AVAILABLE].contains(&db.code().code()) => {
+            found.hint("the server is busy, or the table is locked; try again when it is quiet")
+        }
+        _ => found,
+    }
+}
+
+/// A connection that disturbs nobody: preflight looks at servers that people use.
+pub(crate) fn connect(conninfo: &Conninfo, name: &str, access: Access) -> Result<(Session, Facts), Error> {
+    let session = Session::connect(&patient(conninfo)?, name, access)?;
+    session.batch("set up the session", "SET statement_timeout = '30s'; SET lock_timeout = '5s'")?;
+    let facts = facts(&session)?;
+    Ok((session, facts))
+}
+
+/// libpq would wait for ever for a server that does not answer.
+fn patient(conninfo: &Conninfo) -> Result<Conninfo, Error> {
+    let mut params: BTreeMap<String, String> = conninfo.params().clone();
+    params.entry("connect_timeout".to_owned()).or_insert_with(|| "10".to_owned());
+    Ok(Conninfo::from_params(params, conninfo.password().cloned())?)
+}
+
+/// The one text column of a query.
+fn texts(session: &Session, what: &str, sql: &str) -> Result<Vec<String>, Error> {
+    Ok(session.rows(what, sql, &[])?.iter().map(|row| row.get(0)).collect())
+}
+
+/// The one number of a query.
+fn number_of(session: &Session, what: &str, sql: &str) -> Result<i64, Error> {
+    Ok(session.one(what, sql, &[])?.get(0))
+}

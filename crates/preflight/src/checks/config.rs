@@ -1,0 +1,167 @@
+//! What the configuration names besides the database: keys, secrets, media.
+
+use ess_document::Finding;
+use ess_synapse::media::Media;
+use ess_synapse::secrets::{Macaroon, Secrets};
+use ess_synapse::{Config, ConfigError};
+use serde_json::{Map, json};
+
+use crate::finding::{Blocker, Detail, blocker, count, info, size, warning};
+
+/// Every secret that Synapse would read, and the public side of its signing keys.
+pub(crate) fn secrets(config: &Config) -> Vec<Finding> {
+    let secrets = match Secrets::read(config) {
+        Ok(secrets) => secrets,
+        Err(error) => return vec![unreadable(&error)],
+    };
+    let keys: Vec<_> = secrets
+        .signing_keys
+        .iter()
+        .map(|key| json!({"id": key.id, "public_key": key.public_key}))
+        .collect();
+    let ids: Vec<&str> = secrets.signing_keys.iter().map(|key| key.id.as_str()).collect();
+    let options: Vec<&str> = secrets.secrets.iter().map(|secret| secret.option.as_str()).collect();
+    let mut found = vec![
+        info("signing-key", format!("the signing key is {}", ids.join(", "))).with("keys", keys),
+        info("secrets", format!("{} in the configuration can be read", count(options.len(), "secret")))
+            .with("options", options),
+    ];
+    match secrets.macaroon {
+        Macaroon::Own => {}
+        Macaroon::RegistrationSharedSecret => found.push(info(
+            "macaroon-secret",
+            "there is no macaroon_secret_key: Synapse uses registration_shared_secret, and extract-secrets does too",
+        )),
+        Macaroon::DerivedFromSigningKey => found.push(info(
+            "macaroon-secret",
+            "there is no macaroon_secret_key, and what Synapse derives in its place cannot move: guests are logged out, and links in old mails to unsubscribe stop working",
+        )),
+    }
+    found.extend(secrets.notes.into_iter().map(|note| info("configuration-note", note)));
+    found
+}
+
+fn unreadable(error: &ConfigError) -> Finding {
+    let of_the_key = match error {
+        ConfigError::SigningKey { .. } => true,
+        ConfigError::File { option, .. } | ConfigError::Option { option, .. } => option.starts_with("signing_key"),
+        _ => false,
+    };
+    let id = if of_the_key { Blocker::SigningKey } else { Blocker::Secrets };
+    let found = blocker(id, error.to_string());
+    match error.hint() {
+        Some(hint) => found.hint(hint),
+        None if error.is_permission() => found.hint("run preflight as root, or as the user that Synapse runs as"),
+        None => found,
+    }
+}
+
+/// The media store, by kind. `uploads`: whether the database says that there are any, when it could be asked.
+pub(crate) fn media(config: &Config, uploads: Option<bool>) -> Result<Vec<Finding>, ConfigError> {
+    let store = config.media_store_path()?;
+    let shown = store.display().to_string();
+    let elsewhere = config.get("media_storage_providers").and_then(|value| value.as_list()).is_some_and(|all| !all.is_empty());
+    let mut found = Vec::new();
+    if elsewhere {
+        found.push(
+            info("media-elsewhere", "media are in a storage provider too, which preflight does not look into")
+                .hint("the target's Synapse needs the same media_storage_providers"),
+        );
+    }
+    let media = match Media::measure(&store) {
+        Ok(media) => media,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let missing = format!("there is no media store at {shown}");
+            found.push(match uploads {
+                Some(false) => info("media", missing),
+                _ if elsewhere => warning("media", missing).hint("see whether the storage provider has all media"),
+                _ => blocker(Blocker::MediaMissing, missing)
+                    .hint("say where Synapse's paths are: --working-directory DIR, or --path-map /data=/srv/synapse of a container"),
+            });
+            return Ok(found);
+        }
+        Err(error) => {
+            found.push(not_ours(format!("the media store {shown} cannot be read: {error}")));
+            return Ok(found);
+        }
+    };
+    if media.unreadable > 0 {
+        let message = format!("{} files or directories of the media store {shown} cannot be read", media.unreadable);
+        found.push(not_ours(message).with("unreadable", media.unreadable));
+    }
+    let kinds: Map<_, _> = media
+        .kinds()
+        .map(|(kind, usage)| (kind.name().to_owned(), json!({"files": usage.files, "bytes": usage.bytes})))
+        .collect();
+    let total = media.total();
+    found.push(
+        info("media", format!("the media store holds {} files, {}", total.files, size(total.bytes)))
+            .with("path", shown)
+            .with("kinds", kinds),
+    );
+    Ok(found)
+}
+
+fn not_ours(message: String) -> Finding {
+    blocker(Blocker::MediaUnreadable, message).hint("run preflight as root, or as the user that Synapse runs as")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use ess_document::Severity;
+    use ess_synapse::Options;
+
+    use super::*;
+
+    const KEY: &str = "ed25519 a_1 nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A\n";
+
+    fn config(dir: &Path, more: &str) -> Config {
+        let file = dir.join("homeserver.yaml");
+        let text = format!("server_name: example.org\ndatabase: {{name: psycopg2, args: {{}}}}\nmacaroon_secret_key: m\n{more}");
+        fs::write(&file, text).expect("it is writable");
+        let options = Options {
+            configs: vec![file],
+            working_directory: Some(dir.to_owned()),
+            ..Options::default()
+        };
+        Config::load(&options).expect("it is a configuration")
+    }
+
+    fn shown(found: &[Finding]) -> Vec<String> {
+        found.iter().map(|f| format!("{:?} {}", f.severity, f.id)).collect()
+    }
+
+    #[test]
+    fn a_signing_key_is_told_from_the_other_secrets() {
+        let dir = tempfile::tempdir().expect("there is room");
+        assert_eq!(shown(&secrets(&config(dir.path(), ""))), ["Blocker signing-key"]);
+        fs::write(dir.path().join("example.org.signing.key"), KEY).expect("it is writable");
+        assert_eq!(shown(&secrets(&config(dir.path(), ""))), ["Info signing-key", "Info secrets"]);
+        let missing = config(dir.path(), "form_secret_path: nowhere\n");
+        assert_eq!(shown(&secrets(&missing)), ["Blocker secrets"]);
+        let short = config(dir.path(), "signing_key: ed25519 a_1 AAAA\n");
+        assert_eq!(shown(&secrets(&short)), ["Blocker signing-key"]);
+    }
+
+    #[test]
+    fn a_media_store_is_missed_when_there_were_uploads() {
+        let dir = tempfile::tempdir().expect("there is room");
+        let of = |more: &str, uploads| {
+            let found = media(&config(dir.path(), more), uploads).expect("the path is one");
+            shown(&found)
+        };
+        assert_eq!(of("", Some(true)), ["Blocker media-missing"]);
+        assert_eq!(of("", None), ["Blocker media-missing"]);
+        assert_eq!(of("", Some(false)), ["Info media"]);
+        assert_eq!(of("media_storage_providers: [{module: s3}]\n", Some(true)), ["Info media-elsewhere", "Warning media"]);
+        fs::create_dir_all(dir.path().join("media_store/local_content/aa")).expect("it is writable");
+        fs::write(dir.path().join("media_store/local_content/aa/x"), "12345").expect("it is writable");
+        let found = media(&config(dir.path(), ""), Some(true)).expect("the path is one");
+        assert_eq!(found[0].severity, Severity::Info);
+        assert_eq!(found[0].message, "the media store holds 1 files, 5 bytes");
+        assert_eq!(found[0].data["kinds"]["local_content"], json!({"files": 1, "bytes": 5}));
+    }
+}

@@ -1,0 +1,147 @@
+//! Where the export will lie: may we write there, and is there room?
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+
+use ess_document::Finding;
+use rustix::fs::{Access, access, statfs, statvfs};
+
+use crate::finding::{Blocker, Detail, blocker, info, size, warning};
+
+/// `statfs(2)` of file systems that live in memory.
+const TMPFS: i128 = 0x0102_1994;
+const RAMFS: i128 = 0x8584_58f6;
+
+/// A dump in the directory format has a file for each table.
+const FILES: u64 = 1_000;
+
+/// What `statvfs` says in our words.
+struct Room {
+    available: u64,
+    /// None where the file system has no fixed number of them.
+    files: Option<u64>,
+    memory: bool,
+}
+
+/// Looks at the place of the export, which may not exist yet. `needed`: an upper bound for the dump.
+pub(crate) fn check(export: &Path, needed: Option<u64>) -> Vec<Finding> {
+    let place = match place(export) {
+        Ok(place) => place,
+        Err(finding) => return vec![*finding],
+    };
+    let room = statvfs(place).and_then(|stat| {
+        let kind = i128::from(statfs(place)?.f_type);
+        Ok(Room {
+            available: stat.f_bavail.saturating_mul(stat.f_frsize),
+            files: (stat.f_files > 0).then_some(stat.f_favail),
+            memory: kind == TMPFS || kind == RAMFS,
+        })
+    });
+    match room {
+        Ok(room) => judge(export, &room, needed),
+        Err(error) => vec![blocker(
+            Blocker::NotChecked,
+            format!("not checked: the room in {}: {}", place.display(), std::io::Error::from(error)),
+        )],
+    }
+}
+
+/// The export itself when it exists, the directory to make it in otherwise.
+fn place(export: &Path) -> Result<&Path, Box<Finding>> {
+    let refuse = |why: &str, hint: String| {
+        let message = format!("the export {} cannot be written: {why}", export.display());
+        Box::new(blocker(Blocker::ExportDirectory, message).hint(hint))
+    };
+    let parent = export.parent().unwrap_or(export);
+    let Ok(found) = fs::symlink_metadata(export) else {
+        if !parent.is_dir() {
+            return Err(refuse("the directory above it is missing", format!("mkdir -p {}", parent.display())));
+        }
+        return match access(parent, Access::WRITE_OK | Access::EXEC_OK) {
+            Ok(()) => Ok(parent),
+            Err(_) => Err(refuse("we may not make it", format!("choose another place than {}", parent.display()))),
+        };
+    };
+    if !found.is_dir() {
+        return Err(refuse("it is not a directory", "choose another place".to_owned()));
+    }
+    if found.uid() != rustix::process::geteuid().as_raw() {
+        return Err(refuse("it belongs to another user", "choose another place, or run the tools as that user".to_owned()));
+    }
+    if found.permissions().mode() & 0o077 != 0 {
+        return Err(refuse("others can enter it", format!("chmod 700 {}", export.display())));
+    }
+    Ok(export)
+}
+
+fn judge(export: &Path, room: &Room, needed: Option<u64>) -> Vec<Finding> {
+    let data = |found: Finding| {
+        found
+            .with("path", export.display().to_string())
+            .with("available", room.available)
+            .with("needed", needed)
+    };
+    let shown = export.display();
+    let mut found = Vec::new();
+    match needed {
+        Some(needed) if room.available < needed => found.push(data(
+            blocker(
+                Blocker::ExportSpace,
+                format!("{} are free for the export {shown}, and the dump may need {}", size(room.available), size(needed)),
+            )
+            .hint("choose another place with --export, or make room"),
+        )),
+        _ => found.push(data(info("export", format!("{} are free for the export {shown}", size(room.available))))),
+    }
+    if let Some(files) = room.files.filter(|files| *files < FILES) {
+        found.push(
+            blocker(Blocker::ExportSpace, format!("only {files} more files fit beside the export {shown}"))
+                .hint("choose another place with --export")
+                .with("files", files),
+        );
+    }
+    if room.memory {
+        found.push(
+            warning("export-in-memory", format!("the export {shown} is in memory, and gone after a restart"))
+                .hint("choose a place on disk with --export"),
+        );
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::Permissions;
+
+    use super::*;
+
+    fn shown(found: &[Finding]) -> Vec<String> {
+        found.iter().map(|f| format!("{:?} {}", f.severity, f.id)).collect()
+    }
+
+    #[test]
+    fn room_is_judged_by_what_the_dump_needs() {
+        let judge = |available, files, memory, needed| shown(&judge(Path::new("/x"), &Room { available, files, memory }, needed));
+        assert_eq!(judge(10, None, false, Some(10)), ["Info export"]);
+        assert_eq!(judge(10, None, false, None), ["Info export"]);
+        assert_eq!(judge(9, Some(5_000), true, Some(10)), ["Blocker export-space", "Warning export-in-memory"]);
+        assert_eq!(judge(10, Some(999), false, Some(10)), ["Info export", "Blocker export-space"]);
+    }
+
+    #[test]
+    fn a_place_that_the_tools_would_refuse_is_refused() {
+        let dir = tempfile::tempdir().expect("there is room");
+        let (export, file) = (dir.path().join("export"), dir.path().join("file"));
+        assert_eq!(place(&export).expect("it can be made"), dir.path());
+        fs::write(&file, "").expect("it is writable");
+        fs::create_dir(&export).expect("it is writable");
+        let message = |place: &Path| self::place(place).err().map(|finding| finding.message).unwrap_or_default();
+        fs::set_permissions(&export, Permissions::from_mode(0o700)).expect("it is ours");
+        assert_eq!(place(&export).expect("it is private"), export);
+        fs::set_permissions(&export, Permissions::from_mode(0o750)).expect("it is ours");
+        assert!(message(&export).ends_with("others can enter it"));
+        assert!(message(&file).ends_with("it is not a directory"));
+        assert!(message(&file.join("export")).ends_with("the directory above it is missing"));
+    }
+}

@@ -1,0 +1,137 @@
+//! Synapse itself, when it runs: its plain HTTP listeners.
+
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use ess_document::Finding;
+use ess_synapse::Config;
+use ureq::{Agent, Error, Timeout};
+
+use crate::finding::{Detail, info, warning};
+
+/// What a listener says.
+enum Answer {
+    /// It is well.
+    Healthy,
+    /// Something answers, or nothing although it accepted the connection.
+    Unwell(String),
+    /// Nobody listens.
+    Silent,
+}
+
+/// Asks each plain HTTP listener of the configuration.
+pub(crate) fn synapse(config: &Config) -> Vec<Finding> {
+    let addresses: Vec<SocketAddr> = config
+        .listeners()
+        .iter()
+        .flat_map(|listener| listener.addresses.iter().map(|address| SocketAddr::new(reachable(*address), listener.port)))
+        .collect();
+    if addresses.is_empty() {
+        return vec![info("synapse-not-asked", "Synapse has no plain HTTP listener that could be asked for its health")];
+    }
+    let agent = agent();
+    let mut silent = Vec::new();
+    let mut found = Vec::new();
+    for address in addresses {
+        let url = format!("http://{address}/health");
+        match ask(&agent, &url) {
+            Answer::Silent => silent.push(url),
+            Answer::Unwell(why) => found.push(
+                warning("synapse-unwell", format!("{url} does not say that Synapse is well: {why}"))
+                    .hint("see Synapse's log; a server that is ill is not moved well"),
+            ),
+            Answer::Healthy => return vec![running(&agent, address)],
+        }
+    }
+    if found.is_empty() {
+        found.push(info("synapse-stopped", format!("no Synapse answers at {}", silent.join(", "))));
+    }
+    found
+}
+
+fn running(agent: &Agent, address: SocketAddr) -> Finding {
+    let version = get(agent, &format!("http://{address}/_synapse/admin/v1/server_version"))
+        .ok()
+        .and_then(|(_, body)| serde_json::from_str::<serde_json::Value>(&body).ok())
+        .and_then(|body| Some(body.get("server_version")?.as_str()?.to_owned()));
+    let found = match &version {
+        Some(version) => info("synapse-runs", format!("Synapse {version} runs and is well")),
+        None => info("synapse-runs", "Synapse runs and is well"),
+    };
+    found.with("address", address.to_string()).with("version", version)
+}
+
+fn ask(agent: &Agent, url: &str) -> Answer {
+    match get(agent, url) {
+        Ok((200, _)) => Answer::Healthy,
+        Ok((status, _)) => Answer::Unwell(format!("it answers {status}")),
+        Err(Error::ConnectionFailed | Error::HostNotFound | Error::Timeout(Timeout::Connect)) => Answer::Silent,
+        // A container's own address is nobody's here.
+        Err(Error::Io(error))
+            if matches!(
+                error.kind(),
+                ErrorKind::ConnectionRefused | ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable | ErrorKind::AddrNotAvailable
+            ) =>
+        {
+            Answer::Silent
+        }
+        Err(error) => Answer::Unwell(error.to_string()),
+    }
+}
+
+fn get(agent: &Agent, url: &str) -> Result<(u16, String), Error> {
+    let mut answer = agent.get(url).call()?;
+    let body = answer.body_mut().with_config().limit(64 << 10).read_to_string()?;
+    Ok((answer.status().as_u16(), body))
+}
+
+fn agent() -> Agent {
+    Agent::config_builder()
+        .http_status_as_error(false)
+        .proxy(None)
+        .max_redirects(0)
+        .timeout_connect(Some(Duration::from_secs(2)))
+        .timeout_global(Some(Duration::from_secs(5)))
+        .build()
+        .new_agent()
+}
+
+/// "Every address" of a listener is reached by loopback.
+fn reachable(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(any) if any.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(any) if any.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+    use std::thread;
+
+    use super::*;
+
+    /// Answers one request with a status line.
+    fn listening(status: &'static str) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("there is a port");
+        let address = listener.local_addr().expect("it is bound");
+        thread::spawn(move || {
+            let (mut peer, _) = listener.accept().expect("someone comes");
+            let _ = peer.read(&mut [0; 4096]);
+            let _ = write!(peer, "HTTP/1.1 {status}\r\nContent-Length: 2\r\nConnection: close\r\n\r\nOK");
+        });
+        format!("http://{address}/health")
+    }
+
+    #[test]
+    fn who_answers_is_told_from_who_does_not() {
+        let agent = agent();
+        assert!(matches!(ask(&agent, &listening("200 OK")), Answer::Healthy));
+        assert!(matches!(ask(&agent, &listening("503 Busy")), Answer::Unwell(why) if why == "it answers 503"));
+        let free = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("there is a port");
+        assert!(matches!(ask(&agent, &format!("http://{free}/health")), Answer::Silent));
+    }
+}

@@ -1,0 +1,233 @@
+//! The source as a database, whatever is in it.
+
+use ess_document::Finding;
+use ess_postgres::{Error, Facts, Session, invalid_indexes, others, tables};
+use ess_synapse::schema::UNLOGGED_TABLES;
+use serde_json::Value;
+
+use super::{Check, Found, all, number_of, texts};
+use crate::finding::{Blocker, Detail, blocker, count, info, number, size, some_of, warning};
+
+/// A source that we are connected to.
+pub(crate) struct Source {
+    /// The connection, which only reads.
+    pub(crate) session: Session,
+    /// What the server says about itself.
+    pub(crate) facts: Facts,
+}
+
+/// Makes all of them.
+pub(crate) fn check(source: &Source) -> Vec<Finding> {
+    let checks: &[Check<Source>] = &[
+        Check<Source>] = &[
+        ("the source's server", |source| Ok(server(&source.facts))),
+        ("the source's encoding and collation", |source| Ok(locale(&source.facts))),
+        ("the source's size", sizes),
+        ("what our role may read", readable),
+        ("extensions of the source", extensions),
+        ("schemas of the source", schemas),
+        ("large objects of the source", large_objects),
+        ("tables without a log", unlogged),
+        ("prepared transactions", prepared),
+        ("invalid indexes", indexes),
+        ("sessions on the source", sessions),
+    ];
+    all(source, checks)
+}
+
+/// A dump of the source needs about so many bytes at most: what is compressed takes a fraction.
+pub(crate) fn dump_size(source: &Source) -> Result<u64, Error> {
+    let sql = include_str!("../../sql/data_size.sql");
+    let bytes = number_of(&source.session, "sum the tables' sizes", sql)?;
+    Ok(u64::try_from(bytes).unwrap_or(0) / 2)
+}
+
+fn server(facts: &Facts) -> Vec<Finding> {
+    let mut found = vec![
+        info(
+            "source-server",
+            format!("the source is database {} of PostgreSQL {}", facts.identity.database, facts.version_text),
+        )
+        .with("version", facts.version_text.as_str())
+        .with("role", facts.user.as_str()),
+    ];
+    if facts.standby {
+        found.push(
+            warning("source-standby", "the source is a standby, which goes on changing whoever stops here")
+                .hint("name the primary server in its place"),
+        );
+    }
+    found
+}
+
+fn locale(facts: &Facts) -> Vec<Finding> {
+    let mut found = Vec::new();
+    if facts.encoding != "UTF8" {
+        found.push(
+            blocker(Blocker::SourceEncoding, format!("the source's encoding is {}, and Synapse needs UTF8", facts.encoding))
+                .with("encoding", facts.encoding.as_str()),
+        );
+    }
+    let of_bytes = |locale: &str| matches!(locale, "C" | "POSIX" | "C.UTF-8" | "C.utf8");
+    let data = |found: Finding| {
+        found.with("collate", facts.collate.as_str()).with("ctype", facts.ctype.as_str())
+    };
+    let both = format!("{}/{}", facts.collate, facts.ctype);
+    if !of_bytes(&facts.collate) {
+        found.push(data(
+            warning(
+                "source-collation",
+                format!("the source sorts by {both}: an update of the system may have left indexes with duplicates, which would stop restore"),
+            )
+            .hint("the target's C is the cure; to see beforehand, run REINDEX DATABASE while Synapse is stopped"),
+        ));
+    } else if facts.collate != "C" || facts.ctype != "C" {
+        found.push(data(info("source-collation", format!("the source sorts by {both}, which is the order of C"))));
+    }
+    found
+}
+
+fn sizes(source: &Source) -> Found {
+    let tables = tables(&source.session)?;
+    let largest: Vec<Value> = tables
+        .iter()
+        .take(10)
+        .map(|table| serde_json::json!({"table": table.qualified(), "bytes": number(table.bytes)}))
+        .collect();
+    let bytes = size(u64::try_from(source.facts.bytes).unwrap_or(0));
+    Ok(vec![
+        info("source-size", format!("the source holds {bytes} in {}", count(tables.len(), "table")))
+            .with("bytes", number(source.facts.bytes))
+            .with("tables", tables.len())
+            .with("largest", largest),
+    ])
+}
+
+fn readable(source: &Source) -> Found {
+    let hidden = texts(&source.session, "see what our role may read", include_str!("../../sql/unreadable.sql"))?;
+    if hidden.is_empty() {
+        return Ok(Vec::new());
+    }
+    let user = &source.facts.user;
+    Ok(vec![
+        blocker(Blocker::SourceUnreadable, format!("role {user} may not read {}", some_of(&hidden)))
+            .hint("connect as the role that owns them, which Synapse uses")
+            .with("relations", hidden),
+    ])
+}
+
+fn extensions(source: &Source) -> Found {
+    let names = texts(&source.session, "list the extensions", include_str!("../../sql/extensions.sql"))?;
+    Ok(named(names, |names| {
+        info("extensions", format!("extensions stay behind, since Synapse needs none: {names}"))
+    }))
+}
+
+fn schemas(source: &Source) -> Found {
+    let names = texts(&source.session, "list the schemas", include_str!("../../sql/schemas.sql"))?;
+    Ok(named(names, |names| {
+        info("schemas", format!("the source has schemas that are not Synapse's, which move too: {names}"))
+    }))
+}
+
+fn large_objects(source: &Source) -> Found {
+    let sql = include_str!("../../sql/large_objects.sql");
+    let objects = number_of(&source.session, "count the large objects", sql)?;
+    if objects == 0 {
+        return Ok(Vec::new());
+    }
+    let message = format!("the source has {objects} large objects, which Synapse does not make");
+    Ok(vec![info("large-objects", message).with("objects", number(objects))])
+}
+
+fn unlogged(source: &Source) -> Found {
+    let names = tables(&source.session)?
+        .iter()
+        .filter(|table| table.unlogged && !UNLOGGED_TABLES.iter().any(|name| table.is(name)))
+        .map(ess_postgres::Table::qualified)
+        .collect();
+    Ok(named(names, |names| {
+        info("unlogged-tables", format!("tables that a crash empties, and that are not Synapse's: {names}"))
+    }))
+}
+
+fn prepared(source: &Source) -> Found {
+    let names = texts(&source.session, "list prepared transactions", include_str!("../../sql/prepared.sql"))?;
+    Ok(named(names, |names| {
+        warning("prepared-transactions", format!("prepared transactions hold locks, and no dump has what they wrote: {names}"))
+            .hint("end each with COMMIT PREPARED or ROLLBACK PREPARED")
+    }))
+}
+
+fn indexes(source: &Source) -> Found {
+    Ok(named(invalid_indexes(&source.session)?, |names| {
+        warning("invalid-indexes", format!("no dump has an index whose build failed: {names}"))
+            .hint("build it again: REINDEX INDEX CONCURRENTLY NAME")
+    }))
+}
+
+/// Synapse is known by its role, which is ours: it may run now, and the tools that act ask again.
+fn sessions(source: &Source) -> Found {
+    let others = others(&source.session, &[])?;
+    let (own, foreign): (Vec<_>, Vec<_>) = others.into_iter().partition(|other| other.user == source.facts.user);
+    let mut found = Vec::new();
+    if !own.is_empty() {
+        let message = format!("{} of Synapse's role {} on the source", count(own.len(), "session"), source.facts.user);
+        found.push(
+            info("synapse-sessions", message)
+                .hint("stop Synapse when it is the turn of pgdump-wrap")
+                .with("sessions", own.len()),
+        );
+    }
+    let mut roles: Vec<String> = foreign.into_iter().map(|other| other.user).collect();
+    roles.sort_unstable();
+    roles.dedup();
+    found.extend(named(roles, |names| {
+        warning("other-sessions", format!("other roles than Synapse's use the source: {names}"))
+            .hint("end them before pgdump-wrap, or let a monitor stay with --ignore-role NAME")
+    }));
+    Ok(found)
+}
+
+/// A finding about names, if there are any.
+fn named(names: Vec<String>, finding: impl Fn(&str) -> Finding) -> Vec<Finding> {
+    if names.is_empty() {
+        return Vec::new();
+    }
+    vec![finding(&some_of(&names)).with("names", names)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts(encoding: &str, collate: &str, ctype: &str) -> Facts {
+        Facts {
+            identity: ess_document::Identity {
+                system_identifier: "1".to_owned(),
+                database: "synapse".to_owned(),
+            },
+            version: 150_020,
+            version_text: "15.20".to_owned(),
+            encoding: encoding.to_owned(),
+            collate: collate.to_owned(),
+            ctype: ctype.to_owned(),
+            owner: "synapse".to_owned(),
+            user: "synapse".to_owned(),
+            superuser: false,
+            standby: false,
+            bytes: 0,
+        }
+    }
+
+    #[test]
+    fn a_collation_is_a_warning_only_when_it_can_have_changed() {
+        let ids = |facts: &Facts| -> Vec<String> {
+            locale(facts).into_iter().map(|f| format!("{:?} {}", f.severity, f.id)).collect()
+        };
+        assert!(ids(&facts("UTF8", "C", "C")).is_empty());
+        assert_eq!(ids(&facts("UTF8", "C.UTF-8", "C.UTF-8")), ["Info source-collation"]);
+        assert_eq!(ids(&facts("UTF8", "de_DE.UTF-8", "C")), ["Warning source-collation"]);
+        assert_eq!(ids(&facts("LATIN1", "C", "C")), ["Blocker source-encoding"]);
+    }
+}

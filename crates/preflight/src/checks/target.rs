@@ -1,0 +1,191 @@
+//! The target: can it take the homeserver, and is it the right one?
+
+use ess_document::{Finding, Identity};
+use ess_postgres::{Facts, Session, objects, others, server_names, usage};
+use ess_proof::{Fence, read_fence};
+
+use super::{Check, Found, all};
+use crate::finding::{Blocker, Detail, blocker, count, info, number, some_of};
+
+/// A target that we are connected to.
+pub(crate) struct Target {
+    /// The connection, which only reads here.
+    pub(crate) session: Session,
+    /// What the server says about itself.
+    pub(crate) facts: Facts,
+    /// The role that will own everything.
+    pub(crate) role: String,
+    /// The homeserver that moves, when it is known.
+    pub(crate) server_name: Option<String>,
+    /// The source, when it could be asked.
+    pub(crate) source: Option<Facts>,
+}
+
+/// Makes all of them.
+pub(crate) fn check(target: &Target) -> Vec<Finding> {
+    let checks: &[Check<Target>] = &[
+        Check<Target>] = &[
+        ("the target's server", |target| Ok(server(&target.facts, target.source.as_ref()))),
+        ("the target's encoding and collation", |target| Ok(locale(&target.facts))),
+        ("our rights on the target", rights),
+        ("what the target holds", content),
+        ("sessions on the target", sessions),
+    ];
+    all(target, checks)
+}
+
+fn server(facts: &Facts, source: Option<&Facts>) -> Vec<Finding> {
+    let mut found = vec![
+        info(
+            "target-server",
+            format!("the target is database {} of PostgreSQL {}", facts.identity.database, facts.version_text),
+        )
+        .with("version", facts.version_text.as_str())
+        .with("role", facts.user.as_str()),
+    ];
+    if facts.standby {
+        found.push(
+            blocker(Blocker::TargetStandby, "the target is a standby, which takes no writes")
+                .hint("name the primary server in its place"),
+        );
+    }
+    let Some(source) = source else { return found };
+    if source.identity == facts.identity {
+        found.push(
+            blocker(Blocker::SameDatabase, format!("source and target are the same database, {}", facts.identity))
+                .hint("check --target"),
+        );
+    }
+    if facts.major() < source.major() {
+        found.push(
+            blocker(
+                Blocker::TargetVersion,
+                format!("the target's PostgreSQL {} is older than the source's {}", facts.version_text, source.version_text),
+            )
+            .hint(format!("move to a server of PostgreSQL {} or newer", source.major()))
+            .with("source", source.version_text.as_str())
+            .with("target", facts.version_text.as_str()),
+        );
+    }
+    found
+}
+
+fn locale(facts: &Facts) -> Vec<Finding> {
+    let is = [facts.encoding.as_str(), &facts.collate, &facts.ctype];
+    if is == ["UTF8", "C", "C"] {
+        return Vec::new();
+    }
+    vec![
+        blocker(Blocker::TargetLocale, format!("the target is {}, and Synapse wants UTF8/C/C", is.join("/")))
+            .hint("make it anew: createdb --encoding=UTF8 --locale=C --template=template0 --owner=ROLE DBNAME")
+            .with("encoding", facts.encoding.as_str())
+            .with("collate", facts.collate.as_str())
+            .with("ctype", facts.ctype.as_str()),
+    ]
+}
+
+fn rights(target: &Target) -> Found {
+    let (user, role) = (&target.facts.user, &target.role);
+    let lacks = |message: String| {
+        blocker(Blocker::TargetRights, message)
+            .hint("connect as the role that Synapse uses there, or name it with --role")
+            .with("user", user.as_str())
+            .with("role", role.as_str())
+    };
+    let rows = target.session.rows("read our rights", include_str!("../../sql/rights.sql"), &[role])?;
+    let Some(row) = rows.first() else {
+        return Ok(vec![lacks(format!("the target has no role {role}"))]);
+    };
+    let (acts, creates): (bool, bool) = (row.get("acts"), row.get("creates"));
+    let mut found = Vec::new();
+    if !acts {
+        found.push(lacks(format!("role {user} may not act as {role}, which is to own everything")));
+    }
+    if !creates {
+        found.push(lacks(format!("role {role} may create nothing in the target's schema public")));
+    }
+    let foreign: Vec<String> = objects(&target.session)?
+        .into_iter()
+        .filter(|object| !object.ours)
+        .map(|object| format!("{} {} of {}", object.kind, object.name, object.owner))
+        .collect();
+    if !foreign.is_empty() {
+        let message = format!("role {user} cannot drop what is on the target: {}", some_of(&foreign));
+        found.push(lacks(message).with("objects", foreign));
+    }
+    Ok(found)
+}
+
+fn content(target: &Target) -> Found {
+    if let Some(fence) = read_fence(&target.session)? {
+        return Ok(vec![fenced(&fence, target.source.as_ref().map(|facts| &facts.identity))]);
+    }
+    let mut found = Vec::new();
+    let names = server_names(&target.session)?;
+    if let Some(ours) = &target.server_name
+        && let Some(theirs) = names.iter().find(|name| *name != ours)
+    {
+        found.push(
+            blocker(Blocker::TargetServerName, format!("the target serves {theirs}, and the homeserver that moves is {ours}"))
+                .hint("check --target, or install ESS with the old server name")
+                .with("server_names", names.as_slice()),
+        );
+    }
+    let usage = usage(&target.session)?;
+    let data = |found: Finding| {
+        found
+            .with("users", number(usage.users))
+            .with("events", number(usage.events))
+            .with("media", number(usage.media))
+    };
+    found.push(data(match usage.used() {
+        Some(why) => blocker(Blocker::TargetUsed, format!("the target is in use: {why}"))
+            .hint("check --target; if all of it may go, --accept target-used here and --allow-used to ess-wipe"),
+        None if names.is_empty() => info("target-fresh", "the target holds no users yet"),
+        None => info("target-fresh", "the target was only tried out"),
+    }));
+    Ok(found)
+}
+
+fn fenced(fence: &Fence, source: Option<&Identity>) -> Finding {
+    match (&fence.source, source) {
+        (Some(theirs), Some(ours)) if theirs != ours => blocker(
+            Blocker::TargetFenced,
+            format!("the target is in the middle of a migration from another source, {theirs}"),
+        )
+        .hint("check --target, or end that migration first"),
+        _ => info("target-fenced", "the target was wiped and waits for restore"),
+    }
+    .with("id", fence.id.as_str())
+}
+
+fn sessions(target: &Target) -> Found {
+    let others = others(&target.session, &[])?;
+    if others.is_empty() {
+        return Ok(Vec::new());
+    }
+    let message = format!("{} on the target", count(others.len(), "session"));
+    Ok(vec![
+        info("target-sessions", message)
+            .hint("scale ESS down before ess-wipe")
+            .with("sessions", others.len()),
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fence_of_another_source_is_not_ours() {
+        let identity = |database: &str| Identity {
+            system_identifier: "1".to_owned(),
+            database: database.to_owned(),
+        };
+        let fence = Fence::new("an id".to_owned(), Some(identity("a")), None);
+        assert_eq!(fenced(&fence, Some(&identity("a"))).id, "target-fenced");
+        assert_eq!(fenced(&fence, Some(&identity("a"))).severity, ess_document::Severity::Info);
+        assert_eq!(fenced(&fence, Some(&identity("b"))).severity, ess_document::Severity::Blocker);
+        assert_eq!(fenced(&fence, None).severity, ess_document::Severity::Info);
+    }
+}

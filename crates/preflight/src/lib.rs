@@ -1,0 +1,302 @@
+//! preflight: everything that can go wrong, before it does.
+
+mod checks;
+mod finding;
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use ess_cli::{Context, Exit, PgVariables, SourceArgs, Stop, TargetArgs, now};
+use ess_document::{Finding, Identity, Next, Preflight, Severity};
+use ess_postgres::{Access, Conninfo, Error, SchemaRows, schema_rows, server_names};
+use ess_proof::read_fence;
+use ess_run::Report;
+use ess_synapse::Config;
+use ess_synapse::config::Database;
+
+use checks::homeserver::{self, Homeserver};
+use checks::source::{self, Source};
+use checks::target::{self, Target};
+use checks::{config, connect, export, health, not_checked, programs};
+use finding::{Blocker, Detail, blocker, count};
+
+/// Look for everything that could stop the migration
+///
+/// Reads Synapse's configuration, looks at source and target without changing them, and reports
+/// all that it finds: what blocks the migration, what needs a decision, and what is good to know.
+/// Synapse may run meanwhile. Exits 1 when something blocks.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    source: SourceArgs,
+    #[command(flatten)]
+    target: TargetArgs,
+    /// Write no document: only the exit status, and the findings on standard error
+    #[arg(long)]
+    check: bool,
+    /// A blocker that a person has judged and accepts; repeatable
+    #[arg(long, value_name = "ID", value_parser = Blocker::acceptable)]
+    accept: Vec<Blocker>,
+    /// The directory of pg_dump, pg_restore and psql
+    #[arg(long, value_name = "DIR")]
+    pg_bin: Option<PathBuf>,
+}
+
+/// Does the job of preflight.
+pub fn run(args: Args, context: &mut Context) -> anyhow::Result<Exit> {
+    let mut findings = look(&args, context)?;
+    ess_run::check()?;
+    findings.sort_by(|a, b| (a.severity, &a.id).cmp(&(b.severity, &b.id)));
+    let accepted = accepted(&args.accept, &findings, context);
+    let preflight = Preflight {
+        version: context.version(),
+        started_at: context.started_at.clone(),
+        finished_at: now(),
+        findings,
+        accepted,
+        next: Next {
+            go_on: ["extract-secrets", "pgdump-wrap", "ess-wipe", "restore"].map(str::to_owned).to_vec(),
+            go_back: None,
+        },
+    };
+    tell(&preflight, context);
+    let exit = if preflight.open_blockers().is_empty() { Exit::Done } else { Exit::No };
+    context.document.preflight = Some(preflight);
+    if !args.check {
+        if let Some(export) = context.document.export.clone().filter(|export| export.is_dir()) {
+            context.lock(&export.join(".lock"))?;
+        }
+        context.finish()?;
+    }
+    Ok(exit)
+}
+
+/// Makes every check that flags and document allow.
+fn look(args: &Args, context: &mut Context) -> anyhow::Result<Vec<Finding>> {
+    let mut findings = Vec::new();
+    let configuration = context.config(&args.source)?;
+    // libpq's variables are the target's when there is one.
+    let has_target = args.target.target.is_some()
+        || context.document.target.as_ref().is_some_and(|target| !target.connection.is_empty());
+    let to = if has_target { context.target(&args.target)? } else { None };
+    let variables = if has_target { PgVariables::BelongToTheOther } else { PgVariables::Serve };
+    let from = match configuration.as_ref().filter(|_| args.source.source.is_none()).and_then(unmovable) {
+        Some(finding) => {
+            findings.push(finding);
+            None
+        }
+        None => context.source(&args.source, variables)?,
+    };
+    if configuration.is_none() && from.is_none() && to.is_none() {
+        return Err(Stop::usage("there is nothing to look at: no -c, no --source, no --target, and no document that names one")
+            .hint("give -c /etc/matrix-synapse/homeserver.yaml, or --source postgresql://USER@HOST/DBNAME")
+            .into());
+    }
+
+    let source = match from {
+        Some(conninfo) => open_source(&conninfo, context, &mut findings)?,
+        None => None,
+    };
+    let target = match to {
+        Some(conninfo) => open_target(&conninfo, source.as_ref(), context, &mut findings)?,
+        None => None,
+    };
+    let (mut uploads, mut dump_size) = (None, None);
+    if let Some(source) = &source {
+        findings.extend(source::check(source));
+        uploads = look_at_homeserver(source, target.as_ref(), context, &mut findings);
+        dump_size = found(source::dump_size(source), "the size of the dump", &mut findings);
+    }
+    if let Some(target) = &target {
+        findings.extend(target::check(target));
+    }
+    let major = source.as_ref().map(|source| source.facts.major());
+    findings.extend(programs::check(args.pg_bin.as_deref(), major));
+    if let Some(configuration) = &configuration {
+        findings.extend(config::secrets(configuration));
+        context.console.stage("measuring the media store", None);
+        findings.extend(config::media(configuration, uploads).context("cannot look for the media store")?);
+        context.console.done();
+        findings.extend(health::synapse(configuration));
+    }
+    if let Some(place) = &context.document.export {
+        findings.extend(export::check(place, dump_size));
+    }
+    Ok(findings)
+}
+
+/// What no tool here moves.
+fn unmovable(config: &Config) -> Option<Finding> {
+    match config.database() {
+        Ok(Database::Sqlite { path }) => Some(
+            blocker(Blocker::Sqlite, format!("Synapse uses SQLite ({}), which these tools do not move", path.display()))
+                .hint("port it to PostgreSQL first, with synapse_port_db"),
+        ),
+        Ok(Database::Split { names }) => Some(
+            blocker(
+                Blocker::SplitDatabases,
+                format!("Synapse's data is split over several databases ({}), which these tools do not move", names.join(", ")),
+            )
+            .hint("bring all data into one database first"),
+        ),
+        // An error is the configuration's, and `Context::source` meets it too.
+        Ok(Database::Postgres { .. }) | Err(_) => None,
+    }
+}
+
+fn open_source(conninfo: &Conninfo, context: &mut Context, findings: &mut Vec<Finding>) -> anyhow::Result<Option<Source>> {
+    match connect(conninfo, &context.application_name(), Access::ReadOnly) {
+        Ok((session, facts)) => {
+            identify(&mut context.source_section().identity, &facts.identity, "source")?;
+            Ok(Some(Source { session, facts }))
+        }
+        Err(error) => {
+            findings.push(unreachable(
+                Blocker::SourceUnreachable,
+                &error,
+                "check database.args of the configuration, or --source and --source-password-file",
+            ));
+            Ok(None)
+        }
+    }
+}
+
+fn open_target(
+    conninfo: &Conninfo,
+    source: Option<&Source>,
+    context: &mut Context,
+    findings: &mut Vec<Finding>,
+) -> anyhow::Result<Option<Target>> {
+    let server_name = server_name(source, context, findings);
+    match connect(conninfo, &context.application_name(), Access::ReadOnly) {
+        Ok((session, facts)) => {
+            let known = context.document.target.get_or_insert_default();
+            identify(&mut known.identity, &facts.identity, "target")?;
+            Ok(Some(Target {
+                role: known.role.clone().unwrap_or_else(|| facts.owner.clone()),
+                session,
+                facts,
+                server_name,
+                source: source.map(|source| source.facts.clone()),
+            }))
+        }
+        Err(error) => {
+            let hint = "check --target and --target-password-file";
+            findings.push(unreachable(Blocker::TargetUnreachable, &error, hint));
+            Ok(None)
+        }
+    }
+}
+
+fn unreachable(id: Blocker, error: &Error, hint: &str) -> Finding {
+    blocker(id, error.to_string()).hint(hint)
+}
+
+/// A document is about one source and one target.
+fn identify(known: &mut Option<Identity>, is: &Identity, whose: &str) -> Result<(), Stop> {
+    match known {
+        Some(known) if known != is => {
+            Err(Stop::no(format!("the {whose} is {is}, and the document was made for {known}"))
+                .hint(format!("check the connection to the {whose}; a tunnel may lead elsewhere now")))
+        }
+        _ => {
+            *known = Some(is.clone());
+            Ok(())
+        }
+    }
+}
+
+/// By configuration or document; otherwise by the users, and then the document is told.
+fn server_name(source: Option<&Source>, context: &mut Context, findings: &mut Vec<Finding>) -> Option<String> {
+    if let Some(known) = context.document.source.as_ref().and_then(|source| source.server_name.clone()) {
+        return Some(known);
+    }
+    let names = found(server_names(&source?.session), "the server name", findings)?;
+    let [one] = names.as_slice() else { return None };
+    context.source_section().server_name = Some(one.clone());
+    Some(one.clone())
+}
+
+/// Returns whether it has media of its users.
+fn look_at_homeserver(
+    source: &Source,
+    target: Option<&Target>,
+    context: &mut Context,
+    findings: &mut Vec<Finding>,
+) -> Option<bool> {
+    if found(read_fence(&source.session), "the fence of an earlier migration", findings)?.is_some() {
+        findings.push(
+            blocker(Blocker::SourceFenced, "the source is the target of a migration that has not ended")
+                .hint("see whether -c and --target are the right way round"),
+        );
+        return None;
+    }
+    let rows = found(schema_rows(&source.session), "the source's schema", findings)?;
+    let theirs = target.and_then(|target| found(target_schema(target), "the target's schema", findings)?);
+    findings.extend(homeserver::schema(&rows, theirs.as_ref()));
+    rows.version?;
+    let server_name = server_name(Some(source), context, findings);
+    let homeserver = Homeserver {
+        session: &source.session,
+        server_name: server_name.as_deref(),
+    };
+    findings.extend(homeserver::check(&homeserver));
+    found(homeserver::has_media(&source.session), "uploads", findings)
+}
+
+/// The rows that a Synapse left there, rather than our fence.
+fn target_schema(target: &Target) -> Result<Option<SchemaRows>, Error> {
+    if read_fence(&target.session)?.is_some() {
+        return Ok(None);
+    }
+    schema_rows(&target.session).map(Some)
+}
+
+fn found<T>(outcome: Result<T, Error>, what: &str, findings: &mut Vec<Finding>) -> Option<T> {
+    outcome.map_err(|error| findings.push(not_checked(what, &error))).ok()
+}
+
+/// Of what was accepted, that which was found.
+fn accepted(accept: &[Blocker], findings: &[Finding], context: &Context) -> Vec<String> {
+    let mut ids: Vec<String> = accept.iter().map(|blocker| blocker.id()).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    ids.retain(|id| {
+        let there = findings.iter().any(|f| f.severity == Severity::Blocker && f.id == *id);
+        if !there {
+            context.console.note(&format!("nothing to accept: {id} was not found"));
+        }
+        there
+    });
+    ids
+}
+
+/// What was found, for people; open blockers even when they asked for quiet.
+fn tell(preflight: &Preflight, context: &Context) {
+    let console = &context.console;
+    for Finding { id, severity, message, hint, .. } in &preflight.findings {
+        let label = match severity {
+            Severity::Blocker if preflight.accepted.contains(id) => "accepted",
+            Severity::Blocker => {
+                let stop = Stop::no(format!("blocker: {message} ({id})"));
+                let stop = hint.iter().fold(stop, |stop, hint| stop.hint(hint));
+                console.error(&stop.into());
+                continue;
+            }
+            Severity::Warning => "warning",
+            Severity::Info => "info",
+        };
+        console.note(&format!("{label}: {message} ({id})"));
+        if let Some(hint) = hint {
+            console.line(&format!("hint: {hint}"));
+        }
+    }
+    let of = |severity| preflight.findings.iter().filter(|f| f.severity == severity).count();
+    let accepted = preflight.findings.iter().filter(|f| preflight.accepted.contains(&f.id)).count();
+    console.note(&format!(
+        "{}, {accepted} accepted, {}, {}",
+        count(of(Severity::Blocker), "blocker"),
+        count(of(Severity::Warning), "warning"),
+        count(of(Severity::Info), "info"),
+    ));
+}

@@ -1,0 +1,184 @@
+//! Every difference between what should be there and what is, a sentence each.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ess_document::Carried;
+use ess_postgres::{Digest, Inventory, Sequence};
+use ess_synapse::schema::FENCE_TABLES;
+
+/// A database has thousands of lines; a person reads the first.
+const SHOWN: usize = 50;
+
+/// What a table's rows should be: carried or not, and their digest.
+type Rows<'a> = BTreeMap<(&'a str, &'a str), (Carried, Option<&'a Digest>)>;
+
+/// Every difference of `found` from `expected`.
+///
+/// Tables that the target has only for the fence do not count.
+pub fn differences(expected: &Inventory, found: &Inventory) -> Vec<String> {
+    let mut all = Vec::new();
+    tables(expected, found, &mut all);
+    sequences(&expected.mark.sequences, &found.mark.sequences, &mut all);
+    catalogue(expected, found, &mut all);
+    let more = all.len().saturating_sub(SHOWN);
+    if more > 0 {
+        all.truncate(SHOWN);
+        all.push(format!("and {more} differences more"));
+    }
+    all
+}
+
+fn rows(inventory: &Inventory) -> Rows<'_> {
+    inventory
+        .tables
+        .iter()
+        .map(|t| ((t.schema.as_str(), t.name.as_str()), (t.carried, t.digest.as_ref())))
+        .collect()
+}
+
+fn tables(expected: &Inventory, found: &Inventory, all: &mut Vec<String>) {
+    let (wanted, there) = (rows(expected), rows(found));
+    for (&(schema, name), &(carried, digest)) in &wanted {
+        let Some((_, actual)) = there.get(&(schema, name)) else {
+            all.push(format!("table {schema}.{name} is missing"));
+            continue;
+        };
+        match (carried, digest, actual) {
+            (Carried::Rows, Some(digest), Some(actual)) if digest.rows != actual.rows => all.push(format!(
+                "table {schema}.{name} has {} rows, not {}",
+                actual.rows, digest.rows
+            )),
+            (Carried::Rows, Some(digest), Some(actual)) if digest != *actual => {
+                all.push(format!("table {schema}.{name} has other contents in its {} rows", digest.rows));
+            }
+            (Carried::Rows, Some(_), Some(_)) | (Carried::Structure | Carried::Fence, ..) => {}
+            (Carried::Rows, ..) => all.push(format!("table {schema}.{name} was not compared")),
+        }
+    }
+    for &(schema, name) in there.keys() {
+        let only_for_the_fence = schema == "public" && FENCE_TABLES.contains(&name);
+        if !wanted.contains_key(&(schema, name)) && !only_for_the_fence {
+            all.push(format!("table {schema}.{name} is not of the source"));
+        }
+    }
+}
+
+fn sequences(expected: &[Sequence], found: &[Sequence], all: &mut Vec<String>) {
+    let there: BTreeMap<_, _> = found.iter().map(|s| ((&s.schema, &s.name), s)).collect();
+    for sequence in expected {
+        let Sequence { schema, name, .. } = sequence;
+        match there.get(&(schema, name)) {
+            None => all.push(format!("sequence {schema}.{name} is missing")),
+            Some(actual) if *actual != sequence => all.push(format!(
+                "sequence {schema}.{name} stands at {}{}, not {}{}",
+                actual.last_value,
+                called(actual),
+                sequence.last_value,
+                called(sequence)
+            )),
+            Some(_) => {}
+        }
+    }
+    let wanted: BTreeSet<_> = expected.iter().map(|s| (&s.schema, &s.name)).collect();
+    for key in there.keys().filter(|key| !wanted.contains(*key)) {
+        all.push(format!("sequence {}.{} is not of the source", key.0, key.1));
+    }
+}
+
+fn called(sequence: &Sequence) -> &'static str {
+    if sequence.is_called { "" } else { " (unused)" }
+}
+
+fn catalogue(expected: &Inventory, found: &Inventory, all: &mut Vec<String>) {
+    // A source without these tables still gets them, for the fence.
+    let has = |name: &str| expected.tables.iter().any(|t| t.schema == "public" && t.name == name);
+    let extra: Vec<String> = FENCE_TABLES
+        .iter()
+        .filter(|name| !has(name))
+        .map(|name| format!("public.{name}"))
+        .collect();
+    let counts = |lines: &[String]| {
+        let mut counts: BTreeMap<String, i64> = BTreeMap::new();
+        for line in lines.iter().filter(|line| !extra.iter().any(|name| line.contains(name.as_str()))) {
+            *counts.entry(line.clone()).or_default() += 1;
+        }
+        counts
+    };
+    let (wanted, there) = (counts(&expected.catalogue), counts(&found.catalogue));
+    let first_line = |text: &str| text.lines().next().unwrap_or_default().to_owned();
+    for (line, count) in &wanted {
+        if there.get(line).unwrap_or(&0) < count {
+            all.push(format!("missing: {}", first_line(line)));
+        }
+    }
+    for (line, count) in &there {
+        if wanted.get(line).unwrap_or(&0) < count {
+            all.push(format!("not of the source: {}", first_line(line)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ess_postgres::{Algorithm, Mark, SchemaRows, TableRecord};
+
+    use super::*;
+
+    fn inventory() -> Inventory {
+        Inventory {
+            algorithm: Algorithm::Rec64,
+            tables: vec![TableRecord {
+                schema: "public".to_owned(),
+                name: "users".to_owned(),
+                carried: Carried::Rows,
+                digest: Some(Digest { rows: 2, sum: "7".to_owned() }),
+            }],
+            mark: Mark {
+                next_xid: "1".to_owned(),
+                sequences: vec![Sequence {
+                    schema: "public".to_owned(),
+                    name: "s".to_owned(),
+                    last_value: "5".to_owned(),
+                    is_called: true,
+                }],
+                stream_positions: Vec::new(),
+            },
+            schema: SchemaRows::default(),
+            catalogue: vec!["relation public.users".to_owned(), "index a\nb".to_owned()],
+        }
+    }
+
+    #[test]
+    fn equal_is_equal_and_fence_tables_do_not_count() {
+        let expected = inventory();
+        let mut found = inventory();
+        found.tables.push(TableRecord {
+            schema: "public".to_owned(),
+            name: "schema_version".to_owned(),
+            carried: Carried::Fence,
+            digest: None,
+        });
+        found.catalogue.push("relation public.schema_version".to_owned());
+        assert_eq!(differences(&expected, &found), Vec::<String>::new());
+    }
+
+    #[test]
+    fn each_difference_is_a_sentence() {
+        let expected = inventory();
+        let mut found = inventory();
+        found.tables[0].digest = Some(Digest { rows: 2, sum: "8".to_owned() });
+        found.mark.sequences[0].is_called = false;
+        found.catalogue[1] = "index a\nc".to_owned();
+        assert_eq!(
+            differences(&expected, &found),
+            [
+                "table public.users has other contents in its 2 rows",
+                "sequence public.s stands at 5 (unused), not 5",
+                "missing: index a",
+                "not of the source: index a",
+            ]
+        );
+        found.tables[0].digest = None;
+        assert_eq!(differences(&expected, &found)[0], "table public.users was not compared");
+    }
+}

@@ -1,0 +1,15 @@
+//! Is the target equal to the manifest, or to the live source? Owns the fence.
+
+mod compare;
+mod expected;
+mod fence;
+mod movement;
+mod prove;
+mod target;
+
+pub use compare::differences;
+pub use expected::live_inventory;
+pub use fence::{Fence, read_fence};
+pub use movement::source_moved;
+pub use prove::{Proof, Proving};
+pub use target::{Target, nobody_else};

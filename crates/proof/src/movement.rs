@@ -1,0 +1,35 @@
+//! The source must not move after its dump.
+
+use ess_cli::Stop;
+use ess_postgres::{Access, Conninfo, Error, Mark, Session, facts, moved};
+use ess_run::Report;
+
+/// Refuses when the source, as far as it can be reached, was written to after `mark`.
+///
+/// The other host of a migration often has no route to it: that is said, and is no error.
+pub fn source_moved(
+    source: &Conninfo,
+    application_name: &str,
+    identity: &ess_document::Identity,
+    mark: &Mark,
+    report: &dyn Report,
+) -> anyhow::Result<()> {
+    let session = match Session::connect(source, application_name, Access::ReadOnly) {
+        Ok(session) => session,
+        Err(error @ Error::Connect { .. }) => {
+            report.note(&format!("cannot see whether the source has moved since the dump: {error}"));
+            return Ok(());
+        }
+        Err(error) => return Err(error.into()),
+    };
+    if facts(&session)?.identity != *identity {
+        report.note(&format!("{source} is not the database that was dumped; not asked whether it has moved"));
+        return Ok(());
+    }
+    match moved(&session, mark)? {
+        None => Ok(()),
+        Some(change) => Err(Stop::no(format!("the old Synapse ran after the dump: {change}"))
+            .hint("stop it for good, then take the dump again: pgdump-wrap --replace")
+            .into()),
+    }
+}

@@ -1,0 +1,159 @@
+//! The proof: everything compared, and only then the fence lifted.
+
+use ess_document::Carried;
+use ess_postgres::{
+    Conninfo, Error, Inventory, Open, Reading, Session, Table, TableRecord, catalogue, digests, invalid_indexes,
+    mark, not_owned_by, schema_rows, tables,
+};
+use ess_run::Report;
+
+use crate::compare::differences;
+use crate::fence::{Fence, read_fence};
+
+/// A target about to be held against what it should be.
+pub struct Proving<'a> {
+    /// The target.
+    pub conninfo: &'a Conninfo,
+    /// Our tool there.
+    pub application_name: &'a str,
+    /// The role that must own everything.
+    pub role: &'a str,
+    /// How many sessions read.
+    pub jobs: usize,
+    /// Who is told.
+    pub report: &'a dyn Report,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub struct Proof {
+    /// Each difference, a sentence; none when the proof holds.
+    pub differences: Vec<String>,
+    /// Tables compared.
+    pub tables: u64,
+    /// Rows compared.
+    pub rows: u64,
+}
+
+impl Proof {
+    /// Whether the target is what it should be.
+    pub fn holds(&self) -> bool {
+        self.differences.is_empty()
+    }
+}
+
+impl Proving<'_> {
+    /// Reads the whole target and lists every difference from `expected`.
+    ///
+    /// `analyze` gathers the planner's statistics in the same pass.
+    pub fn prove(&self, session: &Session, expected: &Inventory, analyze: bool) -> anyhow::Result<Proof> {
+        let all = tables(session)?;
+        let wanted = |table: &Table| {
+            expected
+                .tables
+                .iter()
+                .find(|t| (&t.schema, &t.name) == (&table.schema, &table.name))
+                .map_or(Carried::Fence, |t| t.carried)
+        };
+        let to_read: Vec<&Table> = all.iter().filter(|t| wanted(t) == Carried::Rows).collect();
+        let bytes = u64::try_from(to_read.iter().map(|t| t.bytes).sum::<i64>()).ok();
+        self.report.stage("proving every table", bytes);
+        let statistics = |session: &Session, table: &Table| {
+            session.batch(
+                &format!("analyze {}", table.qualified()),
+                &format!("ANALYZE {}", table.qualified()),
+            )
+        };
+        let sums = digests(
+            &Reading {
+                conninfo: self.conninfo,
+                application_name: self.application_name,
+                snapshot: None,
+                algorithm: expected.algorithm,
+                jobs: self.jobs,
+                gate: &Open,
+                then: analyze.then_some(&statistics),
+                report: self.report,
+            },
+            &to_read,
+        )?;
+        self.report.done();
+        let mut sums = sums.into_iter();
+        let found = Inventory {
+            algorithm: expected.algorithm,
+            tables: all
+                .iter()
+                .map(|table| TableRecord {
+                    schema: table.schema.clone(),
+                    name: table.name.clone(),
+                    carried: wanted(table),
+                    digest: (wanted(table) == Carried::Rows).then(|| sums.next()).flatten(),
+                })
+                .collect(),
+            mark: mark(session)?,
+            schema: schema_rows(session)?,
+            catalogue: catalogue(session)?,
+        };
+        let mut differences = differences(expected, &found);
+        differences.extend(invalid_indexes(session)?.into_iter().map(|name| format!("index {name} is not valid")));
+        differences.extend(
+            not_owned_by(session, self.role)?
+                .into_iter()
+                .map(|object| format!("{object} is not owned by {}", self.role)),
+        );
+        differences.extend(behind_their_streams(&found));
+        if read_fence(session)?.is_none() && found.schema != expected.schema {
+            differences.push("the schema version is not that of the source".to_owned());
+        }
+        Ok(Proof {
+            differences,
+            tables: found.table_count(),
+            rows: found.row_count(),
+        })
+    }
+
+    /// The proof's last transaction: the true version rows, durably.
+    pub fn lift_fence(&self, session: &Session, expected: &Inventory) -> Result<(), Error> {
+        let has = |name: &str| expected.tables.iter().any(|t| t.schema == "public" && t.name == name);
+        let drop = |name: &str| {
+            if has(name) { String::new() } else { format!("DROP TABLE public.{name};\n") }
+        };
+        let sql = format!(
+            "BEGIN; SET LOCAL synchronous_commit = on; {} {} {} COMMIT;",
+            Fence::lift(&expected.schema),
+            drop("schema_version"),
+            drop("schema_compat_version"),
+        );
+        session.batch("lift the fence", &sql)
+    }
+}
+
+/// Sequences that make Synapse refuse to start: behind the stream position that it recorded.
+fn behind_their_streams(found: &Inventory) -> Vec<String> {
+    let number = |text: &str| text.parse::<i64>().unwrap_or(0);
+    ess_synapse::schema::SEQUENCES
+        .iter()
+        .filter_map(|rule| {
+            let stream = rule.stream?;
+            let sequence = found
+                .mark
+                .sequences
+                .iter()
+                .find(|s| s.schema == "public" && s.name == rule.name)?;
+            let last = number(&sequence.last_value) - i64::from(!sequence.is_called);
+            let position = found
+                .mark
+                .stream_positions
+                .iter()
+                .filter(|p| p.stream == stream)
+                .map(|p| number(&p.position))
+                .max()?;
+            (position > last).then(|| {
+                format!(
+                    "sequence {} stands at {last}, behind position {position} of stream {stream}: Synapse would not start",
+                    rule.name
+                )
+            })
+        })
+        .collect()
+}

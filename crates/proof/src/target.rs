@@ -1,0 +1,105 @@
+//! A target that we may work on: locked, identified, without anyone else.
+
+use std::thread;
+use std::time::Duration;
+
+use ess_cli::{Context, Exit, Stop};
+use ess_document::Identity;
+use ess_postgres::{Access, Conninfo, Facts, Session, end_leftovers, facts, lock, others};
+use ess_run::Report;
+
+use crate::fence::{Fence, read_fence};
+
+/// A target under our lock.
+pub struct Target {
+    /// The session that holds the lock.
+    pub session: Session,
+    /// What the server says about itself.
+    pub facts: Facts,
+    /// The role that must own everything.
+    pub role: String,
+    /// The fence that stands there.
+    pub fence: Option<Fence>,
+}
+
+/// How long we wait for others to go.
+const PATIENCE: Duration = Duration::from_secs(5);
+const STEP: Duration = Duration::from_millis(200);
+
+impl Target {
+    /// Connects, takes the lock and notes the target's identity in the document.
+    pub fn open(context: &mut Context, conninfo: &Conninfo) -> anyhow::Result<Self> {
+        let session = Session::connect(conninfo, &context.application_name(), Access::ReadWrite)?;
+        take_lock(&session)?;
+        let ended = end_leftovers(&session, &["ess-wipe", "restore", "verify", "pg_restore", "psql"])?;
+        if ended > 0 {
+            context.console.note(&format!("ended {ended} sessions that an earlier run had left on the target"));
+        }
+        let facts = facts(&session)?;
+        let target = context.document.target.get_or_insert_default();
+        if let Some(known) = &target.identity
+            && *known != facts.identity
+        {
+            return Err(Stop::no(format!(
+                "the target is {}, and the document was made for {known}",
+                facts.identity
+            ))
+            .hint("check --target; a tunnel may lead elsewhere now")
+            .into());
+        }
+        target.identity = Some(facts.identity.clone());
+        let role = target.role.clone().unwrap_or_else(|| facts.owner.clone());
+        let fence = read_fence(&session)?;
+        Ok(Self {
+            session,
+            facts,
+            role,
+            fence,
+        })
+    }
+
+    /// The role to switch to, when it is not the one that connected.
+    pub fn other_role(&self) -> Option<&str> {
+        (self.role != self.facts.user).then_some(self.role.as_str())
+    }
+
+    /// The same database is refused, with no override.
+    pub fn is_not(&self, source: Option<&Identity>) -> Result<(), Stop> {
+        if source == Some(&self.facts.identity) {
+            return Err(Stop::no(format!("source and target are the same database, {}", self.facts.identity))
+                .hint("check --target"));
+        }
+        Ok(())
+    }
+}
+
+fn take_lock(session: &Session) -> anyhow::Result<()> {
+    // The program before us in the pipe may be gone a moment before its lock is.
+    for _ in 0..PATIENCE.as_millis() / STEP.as_millis() {
+        if lock(session)? {
+            return Ok(());
+        }
+        ess_run::check()?;
+        thread::sleep(STEP);
+    }
+    Err(Stop::new(Exit::Busy, format!("another run works on {}", session.server()))
+        .hint("wait for that run, or end it")
+        .into())
+}
+
+/// Refuses while anyone else is connected, after asking again for five seconds.
+pub fn nobody_else(session: &Session, ignored_roles: &[String], whose: &str) -> anyhow::Result<()> {
+    let mut found = others(session, ignored_roles)?;
+    for _ in 0..PATIENCE.as_millis() / STEP.as_millis() {
+        if found.is_empty() {
+            return Ok(());
+        }
+        ess_run::check()?;
+        thread::sleep(STEP);
+        found = others(session, ignored_roles)?;
+    }
+    let list: Vec<String> = found.iter().take(5).map(ToString::to_string).collect();
+    Err(Stop::no(format!("{} other sessions use the {whose}: {}", found.len(), list.join(", ")))
+        .hint("stop Synapse and everything else there (--ignore-role NAME for a monitor)")
+        .into())
+}

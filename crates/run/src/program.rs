@@ -1,0 +1,325 @@
+//! One child process: hermetic environment, both pipes drained, ended with us.
+
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Read, Write};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::{fmt, thread};
+
+use crate::interrupt::Watched;
+use crate::{Interrupted, Report, interrupted};
+
+/// What a child may see of our environment. Anything else could redirect it to another server.
+const INHERITED: [&str; 7] = [
+    "PATH",
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "TMPDIR",
+    "LD_LIBRARY_PATH",
+    "SSL_CERT_FILE",
+];
+
+/// Writes a child's stdin.
+type Source<'a> = &'a mut (dyn FnMut(&mut dyn Write) -> io::Result<()> + Send);
+/// Reads a child's stdout.
+type Sink<'a> = &'a mut dyn FnMut(&mut dyn Read) -> io::Result<()>;
+
+/// How much of a child's stderr is kept for the message.
+const MESSAGES: usize = 64 << 10;
+
+/// A child process that could not do its job.
+#[derive(Debug)]
+pub enum Error {
+    /// It is nowhere, or the one that is there does not fit.
+    Missing { what: String, hint: String },
+    /// It could not be started.
+    Start { program: String, source: io::Error },
+    /// It ended with a failure; `stderr` is what it said.
+    Failed {
+        program: String,
+        status: ExitStatus,
+        stderr: String,
+    },
+    /// Its input or output could not be handled by us.
+    Stream { program: String, source: io::Error },
+    /// We were told to stop.
+    Interrupted(Interrupted),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing { what, .. } => f.write_str(what),
+            Self::Start { program, .. } => write!(f, "cannot run {program}"),
+            Self::Failed {
+                program,
+                status,
+                stderr,
+            } => {
+                write!(f, "{program} failed ({status})")?;
+                stderr.lines().try_for_each(|line| write!(f, "\n  | {line}"))
+            }
+            Self::Stream { program, .. } => write!(f, "cannot pass data to or from {program}"),
+            Self::Interrupted(interrupted) => interrupted.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Start { source, .. } | Self::Stream { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+}
+
+/// A program about to be run.
+pub struct Program {
+    command: Command,
+    name: String,
+}
+
+impl Program {
+    /// `path` is found in `PATH` when it is a bare name.
+    pub fn new(path: impl AsRef<OsStr>) -> Self {
+        let path = path.as_ref();
+        let mut command = Command::new(path);
+        command.env_clear().stdin(Stdio::null()).process_group(0);
+        for name in INHERITED {
+            if let Some(value) = std::env::var_os(name) {
+                command.env(name, value);
+            }
+        }
+        // Messages we can quote and parse; the encoding of data is not ours to change.
+        command.env("LC_MESSAGES", "C");
+        end_with_parent(&mut command);
+        let name = std::path::Path::new(path).file_name().unwrap_or(path);
+        Self {
+            name: name.to_string_lossy().into_owned(),
+            command,
+        }
+    }
+
+    /// Adds an argument; never a secret.
+    #[must_use]
+    pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
+        self.command.arg(arg);
+        self
+    }
+
+    /// Adds arguments; never a secret.
+    #[must_use]
+    pub fn args<S: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
+        self.command.args(args);
+        self
+    }
+
+    /// Sets variables of the child's environment, the only way in for a secret.
+    #[must_use]
+    pub fn envs(mut self, vars: &[(String, OsString)]) -> Self {
+        self.command.envs(vars.iter().map(|(name, value)| (name, value)));
+        self
+    }
+
+    /// Runs it to its end and returns what it wrote on stdout.
+    pub fn capture(self, report: &dyn Report) -> Result<Vec<u8>, Error> {
+        let mut output = Vec::new();
+        self.run(
+            report,
+            None,
+            Some(&mut |stdout: &mut dyn Read| stdout.read_to_end(&mut output).map(|_| ())),
+        )?;
+        Ok(output)
+    }
+
+    /// Runs it to its end; what it writes on stdout is dropped.
+    pub fn finish(self, report: &dyn Report) -> Result<(), Error> {
+        self.run(report, None, None)
+    }
+
+    /// Runs it to its end while `source` writes its stdin.
+    pub fn feed(
+        self,
+        report: &dyn Report,
+        source: Source<'_>,
+    ) -> Result<(), Error> {
+        self.run(report, Some(source), None)
+    }
+
+    fn run(
+        mut self,
+        report: &dyn Report,
+        source: Option<Source<'_>>,
+        sink: Option<Sink<'_>>,
+    ) -> Result<(), Error> {
+        report.command(&self.shown());
+        if source.is_some() {
+            self.command.stdin(Stdio::piped());
+        }
+        let stdout = if sink.is_some() { Stdio::piped() } else { Stdio::null() };
+        self.command.stdout(stdout).stderr(Stdio::piped());
+        let program = self.name;
+        let mut child = self.command.spawn().map_err(|source| Error::Start {
+            program: program.clone(),
+            source,
+        })?;
+        let watched = Watched::new(child.id());
+        let (fed, taken, messages) = pump(&mut child, source, sink);
+        let ended = child.wait();
+        drop(watched);
+        if let Some(interrupted) = interrupted() {
+            return Err(Error::Interrupted(interrupted));
+        }
+        match (ended, fed.and(taken)) {
+            // What the program says explains a broken pipe better than the pipe does.
+            (Ok(status), _) if !status.success() => Err(Error::Failed {
+                program,
+                status,
+                stderr: messages,
+            }),
+            (Ok(_), Ok(())) => Ok(()),
+            (Err(source), _) | (_, Err(source)) => Err(Error::Stream { program, source }),
+        }
+    }
+
+    /// The command line as one could type it; the environment is not shown.
+    fn shown(&self) -> String {
+        std::iter::once(self.command.get_program())
+            .chain(self.command.get_args())
+            .map(|word| quoted(&word.to_string_lossy()))
+            .collect::<Vec<_>>()
+            .join(" ")
+    }
+}
+
+/// Both ends at once: a child that fills the pipe nobody empties waits for ever.
+fn pump(
+    child: &mut Child,
+    source: Option<Source<'_>>,
+    sink: Option<Sink<'_>>,
+) -> (io::Result<()>, io::Result<()>, String) {
+    let stdin = child.stdin.take();
+    let mut stdout = child.stdout.take();
+    let stderr = child.stderr.take();
+    thread::scope(|scope| {
+        let feeder = scope.spawn(move || match (source, stdin) {
+            (Some(source), Some(mut stdin)) => source(&mut stdin).and_then(|()| stdin.flush()),
+            _ => Ok(()),
+        });
+        let reader = scope.spawn(move || stderr.map_or_else(String::new, last_of));
+        let taken = match (sink, &mut stdout) {
+            (Some(sink), Some(stdout)) => sink(stdout),
+            _ => Ok(()),
+        };
+        drop(stdout); // so that a child still writing ends
+        let broken = || Err(io::Error::other("a thread of ours panicked"));
+        (
+            feeder.join().unwrap_or_else(|_| broken()),
+            taken,
+            reader.join().unwrap_or_default(),
+        )
+    })
+}
+
+/// The last [`MESSAGES`] bytes of a stream.
+fn last_of(mut pipe: impl Read) -> String {
+    let mut kept: Vec<u8> = Vec::new();
+    let mut chunk = [0; 4096];
+    while let Ok(n @ 1..) = pipe.read(&mut chunk) {
+        kept.extend_from_slice(&chunk[..n]);
+        if kept.len() > 2 * MESSAGES {
+            kept.drain(..kept.len() - MESSAGES);
+        }
+    }
+    String::from_utf8_lossy(&kept[kept.len().saturating_sub(MESSAGES)..]).into_owned()
+}
+
+/// A word for a POSIX shell.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_=./:,@%+".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+/// A killed tool leaves no pg_dump behind: the kernel ends the child with its parent.
+fn end_with_parent(command: &mut Command) {
+    let parent = rustix::process::getpid();
+    let die = move || {
+        rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+        // The parent may have died before the line above.
+        if rustix::process::getppid() == Some(parent) {
+            Ok(())
+        } else {
+            Err(io::Error::other("the parent is gone"))
+        }
+    };
+    #[expect(
+        unsafe_code,
+        reason = "std offers no safe way to run code between fork and exec; two system calls without allocation are allowed there"
+    )]
+    unsafe {
+        command.pre_exec(die);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+    use crate::Silent;
+
+    #[test]
+    fn a_child_that_floods_stderr_does_not_hang_and_is_quoted() {
+        let script = "i=0; while [ $i -lt 20000 ]; do echo line $i >&2; i=$((i+1)); done; exit 3";
+        let error = Program::new("sh").args(["-c", script]).capture(&Silent).unwrap_err();
+        let text = error.to_string();
+        assert!(text.starts_with("sh failed (exit status: 3)\n"), "{}", &text[..60]);
+        assert!(text.ends_with("\n  | line 19999"));
+    }
+
+    #[test]
+    fn the_environment_is_not_inherited() {
+        let output = Program::new("env")
+            .envs(&[("PGAPPNAME".to_owned(), "x".into())])
+            .capture(&Silent)
+            .unwrap();
+        let names: Vec<_> = std::str::from_utf8(&output)
+            .unwrap()
+            .lines()
+            .filter_map(|line| line.split_once('='))
+            .map(|(name, _)| name)
+            .filter(|name| !INHERITED.contains(name))
+            .collect();
+        assert_eq!(names, ["LC_MESSAGES", "PGAPPNAME"]);
+    }
+
+    #[test]
+    fn a_failed_child_explains_a_broken_pipe() {
+        let error = Program::new("sh")
+            .args(["-c", "echo no room >&2; exit 1"])
+            .feed(&Silent, &mut |stdin| {
+                let block = [b'x'; 65536];
+                (0..64).try_for_each(|_| stdin.write_all(&block))
+            })
+            .unwrap_err();
+        assert_eq!(error.to_string(), "sh failed (exit status: 1)\n  | no room");
+    }
+
+    #[test]
+    fn a_missing_program_is_an_error_of_its_own() {
+        let error = Program::new("no-such-program-here").finish(&Silent).unwrap_err();
+        assert!(matches!(error, Error::Start { .. }), "{error}");
+    }
+
+    #[test]
+    fn what_is_shown_can_be_typed() {
+        let program = Program::new("pg_dump").args(["-d", "dbname='It''s'", "-j", "2"]);
+        assert_eq!(program.shown(), r"pg_dump -d 'dbname='\''It'\'''\''s'\''' -j 2");
+    }
+}

@@ -1,0 +1,145 @@
+//! `secrets/index.json`: what each file is, where it was found, where it goes. It holds no value.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use ess_synapse::Config;
+use ess_synapse::secrets::{self, Macaroon, Secrets};
+use serde::{Deserialize, Serialize};
+
+/// A new name only when a reader of the old one would be misled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Format {
+    #[serde(rename = "ess-secrets/1")]
+    V1,
+}
+
+/// Without times, so that an equal extraction has an equal index.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Index {
+    pub format: Format,
+    pub server_name: String,
+    pub secrets: Vec<Entry>,
+    /// In the order of the key file: the first signs events.
+    pub signing_keys: Vec<SigningKey>,
+    /// The copies of the configuration, in the order in which Synapse merges them.
+    pub config: Vec<ConfigFile>,
+    /// What a person should look at.
+    pub notes: Vec<String>,
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Entry {
+    /// Synapse's option, dotted.
+    pub option: String,
+    /// Its file beside this index; none when Synapse derives the value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    pub origin: Origin,
+    pub purpose: String,
+    pub destination: String,
+    /// Why there is no file, and what is lost by that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub derived: Option<String>,
+}
+
+/// Where a value was found.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Origin {
+    /// The option that was read.
+    pub option: String,
+    /// The configuration file that sets it; none when Synapse's default counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<PathBuf>,
+    /// The file that it names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<PathBuf>,
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SigningKey {
+    pub id: String,
+    pub public_key: String,
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ConfigFile {
+    /// The copy, relative to the export.
+    pub file: PathBuf,
+    pub original: PathBuf,
+}
+
+impl Index {
+    pub(crate) fn new(config: &Config, secrets: &Secrets, copies: Vec<ConfigFile>) -> Self {
+        let mut entries: Vec<Entry> = secrets.secrets.iter().map(Entry::of).collect();
+        if secrets.macaroon == Macaroon::DerivedFromSigningKey {
+            entries.push(Entry::derived_macaroon());
+        }
+        let signing_keys = secrets.signing_keys.iter().map(|key| SigningKey {
+            id: key.id.clone(),
+            public_key: key.public_key.clone(),
+        });
+        Self {
+            format: Format::V1,
+            server_name: config.server_name().to_owned(),
+            secrets: entries,
+            signing_keys: signing_keys.collect(),
+            config: copies,
+            notes: secrets.notes.clone(),
+        }
+    }
+}
+
+impl Entry {
+    fn of(secret: &secrets::Secret) -> Self {
+        let secrets::Origin { option, config, file } = secret.origin.clone();
+        Self {
+            option: secret.option.clone(),
+            file: Some(secret.option.clone()),
+            origin: Origin { option, config, file },
+            purpose: secret.purpose.to_owned(),
+            destination: secret.destination.to_owned(),
+            derived: None,
+        }
+    }
+
+    fn derived_macaroon() -> Self {
+        Self {
+            option: "macaroon_secret_key".to_owned(),
+            file: None,
+            origin: Origin {
+                option: "signing_key".to_owned(),
+                config: None,
+                file: None,
+            },
+            purpose: "signs short-lived tokens".to_owned(),
+            destination: "synapse.macaroon".to_owned(),
+            derived: Some(
+                "it is not set, and what Synapse derives from the signing key is not text and cannot be carried; \
+                 with a new one, guests, single sign-on logins in flight and unsubscribe links in e-mails are lost, \
+                 all other logins stay"
+                    .to_owned(),
+            ),
+        }
+    }
+}
+
+/// For people: `/etc/x.key, which form_secret_path in /etc/homeserver.yaml names`.
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { option, config, file } = self;
+        match (file, config) {
+            (Some(file), Some(config)) => {
+                write!(f, "{}, which {option} in {} names", file.display(), config.display())
+            }
+            (Some(file), None) => write!(f, "{}, the default of {option}", file.display()),
+            (None, Some(config)) => write!(f, "{option} in {}", config.display()),
+            (None, None) => write!(f, "derived from {option}"),
+        }
+    }
+}

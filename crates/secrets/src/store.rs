@@ -1,0 +1,233 @@
+//! The files of an export: written once, and afterwards only compared.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use ess_cli::{Exit, Stop, make_directory, write_file};
+use ess_synapse::Config;
+use ess_synapse::secrets::Secrets;
+use secrecy::{ExposeSecret as _, SecretSlice};
+use zeroize::Zeroizing;
+
+use crate::index::{ConfigFile, Index};
+
+/// Where the secrets lie in an export.
+pub(crate) const DIRECTORY: &str = "secrets";
+/// Where the configuration lies in an export.
+const CONFIG_DIRECTORY: &str = "config";
+const INDEX: &str = "index.json";
+
+/// Everything that an export shall hold.
+pub(crate) struct Plan<'a> {
+    pub(crate) index: Index,
+    secrets: Vec<(&'a str, &'a SecretSlice<u8>)>,
+    config: Vec<(PathBuf, Zeroizing<Vec<u8>>)>,
+}
+
+/// What was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// Secrets were written.
+    Written,
+    /// All was there already.
+    Kept,
+    /// The secrets were there already; the configuration was another.
+    ConfigRenewed,
+}
+
+impl<'a> Plan<'a> {
+    /// Reads the configuration files once more, for their copies.
+    pub(crate) fn new(config: &Config, secrets: &'a Secrets) -> anyhow::Result<Self> {
+        let (mut copies, mut contents) = (Vec::new(), Vec::new());
+        for (index, original) in config.files().iter().enumerate() {
+            let file = Path::new(CONFIG_DIRECTORY).join(copy_name(index, original));
+            let content = fs::read(original)
+                .map(Zeroizing::new)
+                .with_context(|| format!("cannot read {}", original.display()))?;
+            contents.push((file.clone(), content));
+            copies.push(ConfigFile {
+                file,
+                original: original.clone(),
+            });
+        }
+        Ok(Self {
+            index: Index::new(config, secrets, copies),
+            secrets: secrets
+                .secrets
+                .iter()
+                .map(|secret| (&*secret.option, &secret.value))
+                .collect(),
+            config: contents,
+        })
+    }
+}
+
+/// `-c EXPORT/config` merges the copies as Synapse merges the originals: in the order of their numbers.
+fn copy_name(index: usize, original: &Path) -> String {
+    let name = original.file_name().unwrap_or_default().to_string_lossy();
+    let end = if name.ends_with(".yaml") { "" } else { ".yaml" };
+    format!("{:03}-{name}{end}", index + 1)
+}
+
+/// Makes an export hold what the plan says, unless it holds other secrets. The caller has its lock.
+pub(crate) fn put(plan: &Plan, export: &Path) -> anyhow::Result<Outcome> {
+    let directory = export.join(DIRECTORY);
+    for directory in [&directory, &export.join(CONFIG_DIRECTORY)] {
+        make_directory(directory)?;
+        remove_partials(directory)?;
+    }
+    let old = old_index(&directory)?;
+    let missing = compare(plan, old.as_ref(), &directory)?;
+
+    for (option, value) in &missing {
+        write_file(&directory.join(option), value.expose_secret())?;
+    }
+    let mut renewed = false;
+    for (file, content) in &plan.config {
+        let path = export.join(file);
+        if existing(&path)?.as_ref() != Some(content) {
+            write_file(&path, content)?;
+            renewed = true;
+        }
+    }
+    for stale in old.iter().flat_map(|old| &old.config) {
+        if !plan.config.iter().any(|(file, _)| *file == stale.file) {
+            remove_copy(export, &stale.file)?;
+            renewed = true;
+        }
+    }
+    // Last: an index by its name says that everything is there.
+    if old.as_ref() != Some(&plan.index) {
+        let mut text = serde_json::to_vec_pretty(&plan.index).context("cannot write the index")?;
+        text.push(b'\n');
+        write_file(&directory.join(INDEX), &text)?;
+    }
+    Ok(match old {
+        Some(_) if missing.is_empty() && renewed => Outcome::ConfigRenewed,
+        Some(_) if missing.is_empty() => Outcome::Kept,
+        _ => Outcome::Written,
+    })
+}
+
+/// What a killed run left half written. The caller has the lock.
+fn remove_partials(directory: &Path) -> anyhow::Result<()> {
+    let failed = || format!("cannot clean up {}", directory.display());
+    for entry in fs::read_dir(directory).with_context(failed)? {
+        let entry = entry.with_context(failed)?;
+        let name = entry.file_name();
+        let name = name.as_encoded_bytes();
+        if name.starts_with(b".") && name.ends_with(b".partial") {
+            fs::remove_file(entry.path()).with_context(failed)?;
+        }
+    }
+    Ok(())
+}
+
+fn old_index(directory: &Path) -> anyhow::Result<Option<Index>> {
+    let path = directory.join(INDEX);
+    let Some(text) = existing(&path)? else {
+        return Ok(None);
+    };
+    let index = serde_json::from_slice(&text).map_err(|error| {
+        Stop::data(format!(
+            "{} is not an index that this version reads: {error}",
+            path.display()
+        ))
+    })?;
+    Ok(Some(index))
+}
+
+/// The secrets whose files are not there. Refuses when others are.
+fn compare<'a>(
+    plan: &Plan<'a>,
+    old: Option<&Index>,
+    directory: &Path,
+) -> anyhow::Result<Vec<(&'a str, &'a SecretSlice<u8>)>> {
+    if let Some(old) = old
+        && old.server_name != plan.index.server_name
+    {
+        let message = format!(
+            "{} holds the secrets of {}, not of {}",
+            directory.display(),
+            old.server_name,
+            plan.index.server_name
+        );
+        return Err(Stop::no(message).hint("give another --out").into());
+    }
+    let wanted: BTreeSet<&str> = options(&plan.index);
+    // Without an index an earlier run was cut short: what it left counts only where it differs.
+    let known = old.map_or_else(|| wanted.clone(), options);
+    let mut different: BTreeSet<&str> = wanted.symmetric_difference(&known).copied().collect();
+    let mut missing = Vec::new();
+    for (option, value) in &plan.secrets {
+        match existing(&directory.join(option))? {
+            None => missing.push((*option, *value)),
+            Some(found) if found.as_slice() == value.expose_secret() => {}
+            Some(_) => drop(different.insert(option)),
+        }
+    }
+    if different.is_empty() {
+        return Ok(missing);
+    }
+    let names = different.into_iter().collect::<Vec<_>>().join(", ");
+    let message = format!(
+        "{} holds other secrets than the configuration: {names}",
+        directory.display()
+    );
+    let hint = format!("to extract again, first: mv {0} {0}.old", directory.display());
+    Err(Stop::no(message).hint(hint).into())
+}
+
+/// The options that have a file.
+fn options(index: &Index) -> BTreeSet<&str> {
+    index.secrets.iter().filter_map(|entry| entry.file.as_deref()).collect()
+}
+
+/// A file that we wrote earlier. Anything else under its name is refused.
+fn existing(path: &Path) -> anyhow::Result<Option<Zeroizing<Vec<u8>>>> {
+    let found = match fs::symlink_metadata(path) {
+        Ok(found) => found,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => {
+            return Err(error).with_context(|| format!("cannot look at {}", path.display()));
+        }
+    };
+    let directory = path.parent().map(fs::metadata).transpose().ok().flatten();
+    let refuse = |why: &str| {
+        let message = format!("will not use {}: {why}", path.display());
+        Err(Stop::new(Exit::Permission, message).into())
+    };
+    if !found.is_file() {
+        return refuse("it is not a regular file");
+    }
+    // The directory is ours; that was seen to when it was made.
+    if directory.is_none_or(|directory| directory.uid() != found.uid()) {
+        return refuse("it belongs to another user");
+    }
+    if found.permissions().mode() & 0o077 != 0 {
+        return refuse("others can read it");
+    }
+    let content = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(Some(content.into()))
+}
+
+/// Only what lies directly in the directory of copies, whatever an index says.
+fn remove_copy(export: &Path, file: &Path) -> anyhow::Result<()> {
+    let Some(name) = file.file_name() else {
+        return Ok(());
+    };
+    let path = export.join(CONFIG_DIRECTORY).join(name);
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+#[path = "store_tests.rs"]
+mod tests;

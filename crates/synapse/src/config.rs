@@ -1,0 +1,588 @@
+//! Synapse's configuration, from the files and directories that its command line names.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::net::IpAddr;
+use std::path::{Component, Path, PathBuf};
+
+use secrecy::SecretString;
+use zeroize::Zeroizing;
+
+use crate::signing_key::SigningKeyError;
+use crate::yaml::{self, Kind, Map, Scalar, Value};
+
+/// Where Synapse's process finds its configuration, and where this one finds the same files.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// `-c`, in order: files, or directories whose `*.yaml` are read in sorted order.
+    pub configs: Vec<PathBuf>,
+    /// The working directory of Synapse's process, against which it resolves relative paths.
+    pub working_directory: Option<PathBuf>,
+    /// Synapse uses its `--data-directory` only to write a first configuration; here so that its command line fits.
+    pub data_directory: Option<PathBuf>,
+    /// Where the signing key lies when no option names it; otherwise beside the last file.
+    pub keys_directory: Option<PathBuf>,
+    /// Paths as Synapse sees them, and where they are here: `/data` of a container is `/srv/synapse` outside.
+    pub path_map: Vec<(PathBuf, PathBuf)>,
+}
+
+/// How the working directory was chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layout {
+    /// By `--working-directory`.
+    Given,
+    /// The configuration lies in `/etc/matrix-synapse`: `/var/lib/matrix-synapse`, as in Debian's unit.
+    Debian,
+    /// The configuration lies in `/data`: `/`, as in the container image.
+    Docker,
+    /// Neither: our own working directory.
+    Here,
+}
+
+/// A configuration as Synapse has it after reading all files.
+#[derive(Debug)]
+pub struct Config {
+    /// Each top-level key with its value and the index of the file that set it.
+    options: BTreeMap<String, (Value, usize)>,
+    server_name: String,
+    files: Vec<PathBuf>,
+    skipped: Vec<PathBuf>,
+    layout: Layout,
+    working_directory: PathBuf,
+    keys_directory: PathBuf,
+    path_map: Vec<(PathBuf, PathBuf)>,
+}
+
+/// A plain HTTP listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listener {
+    /// Addresses that it is bound to; unspecified ones (`::`, `0.0.0.0`) are reached by loopback.
+    pub addresses: Vec<IpAddr>,
+    /// Its port.
+    pub port: u16,
+}
+
+/// Where Synapse keeps its data.
+#[derive(Debug)]
+pub enum Database {
+    /// `PostgreSQL`.
+    Postgres {
+        /// Connection parameters by their libpq names, without the password and without Synapse's own (`cp_*`).
+        args: BTreeMap<String, String>,
+        /// The password, when the configuration holds it.
+        password: Option<SecretString>,
+        /// Synapse was told to accept another collation than `C`.
+        allow_unsafe_locale: bool,
+    },
+    /// A file.
+    Sqlite {
+        /// Here, not as Synapse's process sees it.
+        path: PathBuf,
+    },
+    /// Several databases, which no tool here moves.
+    Split {
+        /// Their names in `databases`.
+        names: Vec<String>,
+    },
+}
+
+impl Config {
+    /// Reads everything that the options name.
+    pub fn load(options: &Options) -> Result<Self, ConfigError> {
+        let files = find_files(&options.configs)?;
+        let last = absolute(files.last().ok_or(ConfigError::NoFiles)?)?;
+        let directory = last.parent().unwrap_or(Path::new("/")).to_owned();
+
+        let (mut merged, mut skipped) = (BTreeMap::new(), Vec::new());
+        for (index, path) in files.iter().enumerate() {
+            let Some(map) = read_file(path)? else {
+                skipped.push(path.clone());
+                continue;
+            };
+            for (key, value) in map.into_pairs().filter(|(key, _)| key.kind == Kind::Text) {
+                merged.insert(key.text.to_string(), (value, index));
+            }
+        }
+
+        let (layout, working_directory) = match &options.working_directory {
+            Some(given) => (Layout::Given, absolute(given)?),
+            None => match unmap(&directory, &options.path_map) {
+                seen if seen.starts_with("/etc/matrix-synapse") => (Layout::Debian, "/var/lib/matrix-synapse".into()),
+                seen if seen.starts_with("/data") => (Layout::Docker, "/".into()),
+                _ => (Layout::Here, absolute(Path::new("."))?),
+            },
+        };
+        let mut config = Self {
+            options: merged,
+            server_name: String::new(),
+            files,
+            skipped,
+            layout,
+            working_directory,
+            keys_directory: directory,
+            path_map: options.path_map.clone(),
+        };
+        if let Some(given) = &options.keys_directory {
+            config.keys_directory = config.resolve(given);
+        }
+        config.server_name = match config.get("server_name") {
+            None => {
+                return Err(ConfigError::NoServerName { files: config.files });
+            }
+            Some(value) => value
+                .as_str()
+                .ok_or_else(|| config.not_a("a string", "server_name", value))?
+                .to_owned(),
+        };
+        Ok(config)
+    }
+
+    /// The value of a dotted option: `database.args.host`, `oidc_providers.0.client_id`.
+    pub fn get(&self, option: &str) -> Option<&Value> {
+        let mut names = option.split('.');
+        let (value, _) = self.options.get(names.next()?)?;
+        names.try_fold(value, |value, name| match value {
+            Value::Map(map) => map.get(name),
+            Value::List(list) => list.get(name.parse::<usize>().ok()?),
+            Value::Scalar(_) => None,
+        })
+    }
+
+    /// The file that sets a dotted option's top-level key.
+    pub fn file_of(&self, option: &str) -> Option<&Path> {
+        let (_, index) = self.options.get(option.split('.').next()?)?;
+        self.files.get(*index).map(PathBuf::as_path)
+    }
+
+    /// The domain of all its users.
+    pub fn server_name(&self) -> &str {
+        &self.server_name
+    }
+
+    /// Every file that was read, in order.
+    pub fn files(&self) -> &[PathBuf] {
+        &self.files
+    }
+
+    /// Those of them that hold no mapping, which Synapse passes over.
+    pub fn skipped(&self) -> &[PathBuf] {
+        &self.skipped
+    }
+
+    /// The directory against which Synapse resolves relative paths, as its process sees it.
+    pub fn working_directory(&self) -> &Path {
+        &self.working_directory
+    }
+
+    /// How that was chosen.
+    pub fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// Where a path of the configuration is on this machine.
+    pub fn resolve_path(&self, path: &str) -> PathBuf {
+        self.resolve(Path::new(path))
+    }
+
+    fn resolve(&self, path: &Path) -> PathBuf {
+        let path = normal(&self.working_directory.join(path));
+        let nearest = self
+            .path_map
+            .iter()
+            .filter_map(|(theirs, ours)| path.strip_prefix(theirs).ok().map(|rest| (ours, rest)))
+            .min_by_key(|(_, rest)| rest.components().count());
+        match nearest {
+            // Joining nothing would add a slash, which a file must not end in.
+            Some((ours, rest)) if rest.as_os_str().is_empty() => ours.clone(),
+            Some((ours, rest)) => ours.join(rest),
+            None => path,
+        }
+    }
+
+    /// The media store.
+    pub fn media_store_path(&self) -> Result<PathBuf, ConfigError> {
+        let option = "media_store_path";
+        let path = match self.get(option) {
+            None => "media_store",
+            Some(value) => value.as_str().ok_or_else(|| self.not_a("a string", option, value))?,
+        };
+        Ok(self.resolve_path(path))
+    }
+
+    /// The signing key file, which counts unless the key is in the configuration itself (`signing_key`).
+    pub fn signing_key_path(&self) -> Result<PathBuf, ConfigError> {
+        Ok(match self.string("signing_key_path")? {
+            Some(path) => self.resolve_path(path),
+            None => self.keys_directory.join(format!("{}.signing.key", self.server_name)),
+        })
+    }
+
+    /// Its plain HTTP listeners, all of which answer `/health`.
+    pub fn listeners(&self) -> Vec<Listener> {
+        self.listener_maps().filter_map(plain_http).collect()
+    }
+
+    /// Does any listener speak TLS itself?
+    pub fn has_tls_listener(&self) -> bool {
+        self.listener_maps()
+            .any(|listener| listener.get("tls").is_some_and(Value::is_true))
+    }
+
+    fn listener_maps(&self) -> impl Iterator<Item = &Map> {
+        let listeners = self.get("listeners").and_then(Value::as_list).unwrap_or_default();
+        listeners.iter().filter_map(Value::as_map)
+    }
+
+    /// Where it keeps its data.
+    pub fn database(&self) -> Result<Database, ConfigError> {
+        let path = self.string("database_path")?.filter(|path| !path.is_empty());
+        let (option, database) = match (self.set("databases"), self.set("database")) {
+            (Some(_), Some(_)) => return Err(self.wrong("databases", "`database` is set too")),
+            (Some(_), None) if path.is_some() => {
+                return Err(self.wrong("databases", "`database_path` is set too"));
+            }
+            (Some(databases), None) => {
+                let databases = self.map("databases", databases)?;
+                let mut all = databases.iter();
+                if let (Some((name, one)), None) = (all.next(), all.next()) {
+                    (format!("databases.{}", *name.text), one)
+                } else {
+                    let names = databases.iter().map(|(name, _)| name.text.to_string()).collect();
+                    return Ok(Database::Split { names });
+                }
+            }
+            (None, Some(database)) => ("database".to_owned(), database),
+            (None, None) => {
+                let path = path.ok_or_else(|| self.wrong("database", "it is missing"))?;
+                return Ok(Database::Sqlite {
+                    path: self.resolve_path(path),
+                });
+            }
+        };
+        let database = self.map(&option, database)?;
+        let args_option = format!("{option}.args");
+        let args = match database.get("args").filter(|args| args.is_true()) {
+            Some(args) => Some(self.map(&args_option, args)?),
+            None => None,
+        };
+        match database.get("name").map_or(Some("sqlite3"), Value::as_str) {
+            Some("psycopg2") => {
+                let (args, password) = self.connection(args, &args_option)?;
+                let allow_unsafe_locale = database.get("allow_unsafe_locale").is_some_and(Value::is_true);
+                Ok(Database::Postgres {
+                    args,
+                    password,
+                    allow_unsafe_locale,
+                })
+            }
+            Some("sqlite3") => {
+                // Synapse means `database_path` to win here, but compares the wrong name.
+                let path = args.and_then(|args| args.get("database")?.as_str());
+                let option = format!("{args_option}.database");
+                let path = path.ok_or_else(|| self.wrong(&option, "it is missing"))?;
+                Ok(Database::Sqlite {
+                    path: self.resolve_path(path),
+                })
+            }
+            _ => Err(self.wrong(&format!("{option}.name"), "it is neither `psycopg2` nor `sqlite3`")),
+        }
+    }
+
+    /// The arguments of psycopg2 by their libpq names.
+    fn connection(
+        &self,
+        args: Option<&Map>,
+        option: &str,
+    ) -> Result<(BTreeMap<String, String>, Option<SecretString>), ConfigError> {
+        let (mut connection, mut password) = (BTreeMap::new(), None);
+        for (key, value) in args.into_iter().flat_map(Map::iter) {
+            let name = key.text.as_str();
+            let option = format!("{option}.{name}");
+            if name.starts_with("cp_") || value.is_null() {
+                continue;
+            }
+            if name == "dsn" {
+                return Err(self.wrong(&option, "write it as `host`, `port`, `dbname` and so on"));
+            }
+            let text = value
+                .as_scalar()
+                .and_then(python_str)
+                .ok_or_else(|| self.not_a("a string", &option, value))?;
+            match name {
+                "password" => password = Some(SecretString::from(text)),
+                "database" | "dbname" if connection.contains_key("dbname") => {
+                    return Err(self.wrong(&option, "both `database` and `dbname` are set"));
+                }
+                "database" => drop(connection.insert("dbname".to_owned(), text)),
+                _ => drop(connection.insert(name.to_owned(), text)),
+            }
+        }
+        Ok((connection, password))
+    }
+
+    /// An option that is set, by Python's idea of truth.
+    pub(crate) fn set(&self, option: &str) -> Option<&Value> {
+        self.get(option).filter(|value| value.is_true())
+    }
+
+    /// An option that must be a string when it is there.
+    pub(crate) fn string(&self, option: &str) -> Result<Option<&str>, ConfigError> {
+        match self.get(option) {
+            Some(value) if !value.is_null() => value
+                .as_str()
+                .map(Some)
+                .ok_or_else(|| self.not_a("a string", option, value)),
+            _ => Ok(None),
+        }
+    }
+
+    fn map<'a>(&self, option: &str, value: &'a Value) -> Result<&'a Map, ConfigError> {
+        value.as_map().ok_or_else(|| self.not_a("a mapping", option, value))
+    }
+
+    pub(crate) fn not_a(&self, wanted: &str, option: &str, value: &Value) -> ConfigError {
+        let quote = match value.as_scalar() {
+            Some(_) if wanted == "a string" && !value.is_null() => "; put it in quotes",
+            _ => "",
+        };
+        let kind = value.kind_name();
+        self.wrong(option, &format!("it is {kind} to Synapse, not {wanted}{quote}"))
+    }
+
+    pub(crate) fn wrong(&self, option: &str, message: &str) -> ConfigError {
+        ConfigError::Option {
+            option: option.into(),
+            file: self.file_of(option).map(Path::to_owned),
+            message: message.into(),
+        }
+    }
+}
+
+/// Python's `str()` of what a configuration may hold.
+pub(crate) fn python_str(scalar: &Scalar) -> Option<String> {
+    match scalar.kind {
+        Kind::Bool(true) => Some("True".into()),
+        Kind::Bool(false) => Some("False".into()),
+        Kind::Int(Some(value)) => Some(value.to_string()),
+        Kind::Int(None) | Kind::Float(_) | Kind::Text => Some(scalar.text.to_string()),
+        Kind::Null | Kind::Timestamp | Kind::Binary => None,
+    }
+}
+
+fn plain_http(listener: &Map) -> Option<Listener> {
+    let set = |key| listener.get(key).filter(|value| value.is_true());
+    if listener.get("type").and_then(Value::as_str) != Some("http") || set("tls").is_some() {
+        return None;
+    }
+    let port = u16::try_from(set("port")?.as_int()?).ok()?;
+    let several = set("bind_addresses").and_then(Value::as_list).unwrap_or_default();
+    let mut addresses: Vec<IpAddr> = several
+        .iter()
+        .chain(set("bind_address"))
+        .filter_map(|address| address.as_str()?.parse().ok())
+        .collect();
+    if addresses.is_empty() {
+        addresses = vec![IpAddr::from([0u16; 8]), IpAddr::from([0u8; 4])];
+    }
+    Some(Listener { addresses, port })
+}
+
+fn find_files(configs: &[PathBuf]) -> Result<Vec<PathBuf>, ConfigError> {
+    let mut files = Vec::new();
+    for path in configs {
+        if !path.is_dir() {
+            files.push(path.clone());
+            continue;
+        }
+        let failed = |source| ConfigError::Read {
+            path: path.clone(),
+            source,
+        };
+        let mut found = Vec::new();
+        for entry in path.read_dir().map_err(failed)? {
+            let file = entry.map_err(failed)?.path();
+            if file.is_file() && file.as_os_str().as_encoded_bytes().ends_with(b".yaml") {
+                found.push(file);
+            }
+        }
+        found.sort();
+        files.append(&mut found);
+    }
+    Ok(files)
+}
+
+fn read_file(path: &Path) -> Result<Option<Map>, ConfigError> {
+    let source = std::fs::read(path)
+        .map(Zeroizing::new)
+        .map_err(|source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+    match yaml::load(&source) {
+        Ok(Value::Map(map)) => Ok(Some(map)),
+        Ok(_) => Ok(None),
+        Err(source) => Err(ConfigError::Yaml {
+            path: path.to_owned(),
+            source,
+        }),
+    }
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, ConfigError> {
+    std::path::absolute(path).map_err(|source| ConfigError::Read {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// What Synapse calls a directory of this machine.
+fn unmap(path: &Path, path_map: &[(PathBuf, PathBuf)]) -> PathBuf {
+    path_map
+        .iter()
+        .find_map(|(theirs, ours)| path.strip_prefix(ours).ok().map(|rest| theirs.join(rest)))
+        .unwrap_or_else(|| path.to_owned())
+}
+
+/// Takes out `.` and `..` by their names alone, as Python's `abspath` does.
+fn normal(path: &Path) -> PathBuf {
+    let mut normal = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::CurDir => {}
+            Component::ParentDir => drop(normal.pop()),
+            other => normal.push(other),
+        }
+    }
+    normal
+}
+
+/// Why a configuration could not be read, or would not be accepted by Synapse. Never quotes a value.
+#[derive(Debug)]
+pub enum ConfigError {
+    /// No file was named, or the directories hold none.
+    NoFiles,
+    /// A configuration file or directory could not be read.
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It is not the YAML that Synapse reads.
+    Yaml {
+        /// Which.
+        path: PathBuf,
+        /// Where and why.
+        source: yaml::Error,
+    },
+    /// No file sets `server_name`.
+    NoServerName {
+        /// All that were read.
+        files: Vec<PathBuf>,
+    },
+    /// An option is not as Synapse wants it.
+    Option {
+        /// Dotted.
+        option: String,
+        /// The file that sets it.
+        file: Option<PathBuf>,
+        /// What is wrong.
+        message: String,
+    },
+    /// An option names a file that could not be read.
+    File {
+        /// Dotted.
+        option: String,
+        /// Where it should be, here.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// There are no good signing keys where they should be.
+    SigningKey {
+        /// Dotted.
+        option: String,
+        /// Which file, unless the key is in the configuration itself.
+        path: Option<PathBuf>,
+        /// Why.
+        source: SigningKeyError,
+    },
+}
+
+impl ConfigError {
+    /// Was it the permission that lacked?
+    pub fn is_permission(&self) -> bool {
+        matches!(self, Self::Read { source, .. } | Self::File { source, .. }
+            if source.kind() == io::ErrorKind::PermissionDenied)
+    }
+
+    /// The one thing to do, if there is one.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::NoFiles => {
+                Some("name the files that Synapse is started with: -c /etc/matrix-synapse/homeserver.yaml")
+            }
+            Self::NoServerName { .. } => Some("on Debian it is in another file: add -c /etc/matrix-synapse/conf.d"),
+            Self::File { source, .. } if source.kind() == io::ErrorKind::NotFound => Some(
+                "say where Synapse finds its files: --working-directory DIR, or --path-map /data=/srv/synapse of a container",
+            ),
+            Self::SigningKey { source, .. } => source.hint(),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoFiles => write!(f, "no configuration file"),
+            Self::Read { path, source } => write!(f, "cannot read {}: {source}", path.display()),
+            Self::Yaml { path, source } => write!(f, "cannot read {}: {source}", path.display()),
+            Self::NoServerName { files } => {
+                write!(f, "`server_name` is not set in")?;
+                files.iter().try_for_each(|file| write!(f, " {}", file.display()))
+            }
+            Self::Option {
+                option,
+                file: Some(file),
+                message,
+            } => {
+                write!(f, "`{option}` in {}: {message}", file.display())
+            }
+            Self::Option {
+                option,
+                file: None,
+                message,
+            } => write!(f, "`{option}`: {message}"),
+            Self::File { option, path, source } => {
+                write!(f, "cannot read {}, which `{option}` names: {source}", path.display())
+            }
+            Self::SigningKey {
+                option,
+                path: Some(path),
+                source,
+            } => {
+                write!(
+                    f,
+                    "no signing key in {}, which `{option}` names: {source}",
+                    path.display()
+                )
+            }
+            Self::SigningKey {
+                option,
+                path: None,
+                source,
+            } => {
+                write!(f, "no signing key in `{option}`: {source}")
+            }
+        }
+    }
+}
+
+/// The cause is part of the message.
+impl std::error::Error for ConfigError {}
+
+#[cfg(test)]
+#[path = "config_tests.rs"]
+mod tests;

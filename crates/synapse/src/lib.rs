@@ -1,0 +1,12 @@
+//! Synapse's own formats: configuration, signing keys, media layout, sequences.
+
+pub mod config;
+pub mod media;
+pub mod schema;
+pub mod secrets;
+pub mod signing_key;
+pub mod yaml;
+
+mod text;
+
+pub use config::{Config, ConfigError, Options};

@@ -1,0 +1,577 @@
+//! Every secret of a configuration, exactly as Synapse uses it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use secrecy::{ExposeSecret as _, SecretSlice};
+use zeroize::Zeroizing;
+
+use crate::config::{Config, ConfigError, Database, python_str};
+use crate::signing_key::{self, SigningKey, SigningKeyError};
+use crate::text;
+use crate::yaml::Value;
+
+/// One secret.
+#[derive(Debug)]
+pub struct Secret {
+    /// Dotted, without `_path`: `macaroon_secret_key`, `oidc_providers.0.client_secret`.
+    pub option: String,
+    /// The bytes that Synapse uses.
+    pub value: SecretSlice<u8>,
+    /// Where they were found.
+    pub origin: Origin,
+    /// What Synapse uses them for.
+    pub purpose: &'static str,
+    /// Where they go in Element Server Suite.
+    pub destination: &'static str,
+}
+
+/// Where a secret was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// The option that was read, dotted: `macaroon_secret_key_path`.
+    pub option: String,
+    /// The configuration file that sets it; none when Synapse's default counts.
+    pub config: Option<PathBuf>,
+    /// The file that it names, when it names one.
+    pub file: Option<PathBuf>,
+}
+
+/// Which secret Synapse signs macaroons with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Macaroon {
+    /// `macaroon_secret_key` or the file of `macaroon_secret_key_path`.
+    Own,
+    /// The registration shared secret, for want of an own one.
+    RegistrationSharedSecret,
+    /// A digest of the first signing key, for want of both. It is not text: no configuration can carry it.
+    DerivedFromSigningKey,
+}
+
+/// All secrets of a configuration.
+#[derive(Debug)]
+pub struct Secrets {
+    /// In a fixed order.
+    pub secrets: Vec<Secret>,
+    /// The public side of `signing_key`, in the order of the file: Synapse signs events with the first.
+    pub signing_keys: Vec<SigningKey>,
+    /// Which secret `macaroon_secret_key` is, if it is among them.
+    pub macaroon: Macaroon,
+    /// What a person should look at: sentences without full stop.
+    pub notes: Vec<String>,
+}
+
+/// An option that holds a secret.
+struct Spec {
+    option: &'static str,
+    /// The option that names a file instead. Synapse strips what it reads from there.
+    path: Option<&'static str>,
+    /// Synapse looks at it only when this option is true.
+    needs: Option<&'static str>,
+    purpose: &'static str,
+    destination: &'static str,
+}
+
+const fn inline(option: &'static str, purpose: &'static str, destination: &'static str) -> Spec {
+    Spec {
+        option,
+        path: None,
+        needs: None,
+        purpose,
+        destination,
+    }
+}
+
+const fn either(option: &'static str, path: &'static str, purpose: &'static str, destination: &'static str) -> Spec {
+    Spec {
+        option,
+        path: Some(path),
+        needs: None,
+        purpose,
+        destination,
+    }
+}
+
+const ADDITIONAL: &str = "synapse.additional";
+const MAS_OR_ADDITIONAL: &str = "synapse.additional, or an upstream provider of Matrix Authentication Service";
+const OF_MAS: &str = "matrixAuthenticationService.synapseSharedSecret";
+const NOT_NEEDED: &str = "not needed";
+
+const SPECS: &[Spec] = &[
+    inline(
+        "password_config.pepper",
+        "mixed into every password hash: without it no password is right",
+        "synapse.additional, or a password scheme's secret of Matrix Authentication Service",
+    ),
+    either(
+        "form_secret",
+        "form_secret_path",
+        "authenticates forms sent to users",
+        ADDITIONAL,
+    ),
+    either(
+        "worker_replication_secret",
+        "worker_replication_secret_path",
+        "workers authenticate to each other",
+        NOT_NEEDED,
+    ),
+    either(
+        "turn_shared_secret",
+        "turn_shared_secret_path",
+        "credentials for the TURN server",
+        ADDITIONAL,
+    ),
+    inline("turn_username", "user of the TURN server", ADDITIONAL),
+    inline("turn_password", "password of the TURN server", ADDITIONAL),
+    either(
+        "recaptcha_public_key",
+        "recaptcha_public_key_path",
+        "captcha at registration",
+        ADDITIONAL,
+    ),
+    either(
+        "recaptcha_private_key",
+        "recaptcha_private_key_path",
+        "captcha at registration",
+        ADDITIONAL,
+    ),
+    inline("email.smtp_user", "user of the mail server", ADDITIONAL),
+    inline("email.smtp_pass", "password of the mail server", ADDITIONAL),
+    Spec {
+        option: "redis.password",
+        path: Some("redis.password_path"),
+        needs: Some("redis.enabled"),
+        purpose: "password of Redis",
+        destination: "not needed, or synapse.redis.password",
+    },
+    Spec {
+        option: "matrix_authentication_service.secret",
+        path: Some("matrix_authentication_service.secret_path"),
+        needs: Some("matrix_authentication_service.enabled"),
+        purpose: "Synapse and Matrix Authentication Service authenticate to each other",
+        destination: OF_MAS,
+    },
+    either(
+        "experimental_features.msc3861.client_secret",
+        "experimental_features.msc3861.client_secret_path",
+        "Synapse as a client of Matrix Authentication Service",
+        NOT_NEEDED,
+    ),
+    either(
+        "experimental_features.msc3861.admin_token",
+        "experimental_features.msc3861.admin_token_path",
+        "Matrix Authentication Service administers Synapse",
+        OF_MAS,
+    ),
+    Spec {
+        option: "jwt_config.secret",
+        path: None,
+        needs: Some("jwt_config.enabled"),
+        purpose: "checks JSON web tokens at login",
+        destination: ADDITIONAL,
+    },
+    inline(
+        "saml2_config.sp_config.key_file_passphrase",
+        "opens the SAML key",
+        ADDITIONAL,
+    ),
+    inline("manhole_settings.password", "password of the manhole", NOT_NEEDED),
+    inline("sentry.dsn", "reports errors to Sentry", ADDITIONAL),
+];
+
+/// Values which Synapse turns into strings itself.
+const STRINGIFIED: &[&str] = &["turn_username", "turn_password", "redis.password"];
+
+/// Options that name a file which is a secret as a whole, with what must be true for Synapse to read it.
+const FILES: &[(&str, Option<&str>, &str, &str)] = &[
+    (
+        "key_server_signing_keys_path",
+        None,
+        "signs what this server says of other servers' keys",
+        ADDITIONAL,
+    ),
+    (
+        "saml2_config.sp_config.key_file",
+        None,
+        "signs SAML requests",
+        "an extra volume of Synapse",
+    ),
+    (
+        "redis.private_key_file",
+        Some("redis.use_tls"),
+        "authenticates to Redis",
+        NOT_NEEDED,
+    ),
+    (
+        "manhole_settings.ssh_priv_key_path",
+        None,
+        "host key of the manhole",
+        NOT_NEEDED,
+    ),
+];
+
+/// Secrets of the S3 storage provider.
+const STORAGE_SECRETS: &[&str] = &[
+    "access_key_id",
+    "secret_access_key",
+    "session_token",
+    "sse_customer_key",
+];
+
+/// A value and where it was found, before anyone says what it is for.
+struct Found {
+    value: Zeroizing<Vec<u8>>,
+    origin: Origin,
+}
+
+impl Secrets {
+    /// Resolves all of them. A file that an option names and that cannot be read is an error.
+    pub fn read(config: &Config) -> Result<Self, ConfigError> {
+        let mut reader = Reader {
+            config,
+            secrets: Vec::new(),
+            notes: Vec::new(),
+        };
+        let signing_keys = reader.signing_key()?;
+        let macaroon = reader.macaroon_and_registration()?;
+        for spec in SPECS {
+            if spec.needs.is_some_and(|needs| config.set(needs).is_none()) {
+                continue;
+            }
+            let found = match spec.path {
+                Some(path) => reader.either(spec.option, path)?,
+                None => reader.inline(spec.option)?,
+            };
+            reader.add(spec.option, found, spec.purpose, spec.destination);
+        }
+        for (option, needs, purpose, destination) in FILES {
+            if needs.is_none_or(|needs| config.set(needs).is_some()) {
+                let found = reader.whole_file(option)?;
+                reader.add(option, found, purpose, destination);
+            }
+        }
+        if config.has_tls_listener() {
+            let found = reader.whole_file("tls_private_key_path")?;
+            reader.add(
+                "tls_private_key_path",
+                found,
+                "TLS of Synapse's own listeners",
+                NOT_NEEDED,
+            );
+        }
+        reader.oidc()?;
+        reader.lists()?;
+        reader.database()?;
+        reader.note_what_is_free_form();
+        let Reader { secrets, notes, .. } = reader;
+        Ok(Self {
+            secrets,
+            signing_keys,
+            macaroon,
+            notes,
+        })
+    }
+}
+
+struct Reader<'a> {
+    config: &'a Config,
+    secrets: Vec<Secret>,
+    notes: Vec<String>,
+}
+
+impl Reader<'_> {
+    /// Empty is as good as not set.
+    fn add(&mut self, option: &str, found: Option<Found>, purpose: &'static str, destination: &'static str) {
+        if let Some(Found { value, origin }) = found.filter(|found| !found.value.is_empty()) {
+            let value = SecretSlice::from(value.to_vec());
+            self.secrets.push(Secret {
+                option: option.into(),
+                value,
+                origin,
+                purpose,
+                destination,
+            });
+        }
+    }
+
+    fn origin(&self, option: &str, file: Option<&Path>) -> Origin {
+        Origin {
+            option: option.into(),
+            config: self.config.file_of(option).map(Path::to_owned),
+            file: file.map(Path::to_owned),
+        }
+    }
+
+    /// The option itself.
+    fn inline(&self, option: &str) -> Result<Option<Found>, ConfigError> {
+        let Some(value) = self.config.set(option) else {
+            return Ok(None);
+        };
+        let text = match value {
+            Value::Scalar(scalar) if STRINGIFIED.contains(&option) => python_str(scalar),
+            _ => value.as_str().map(str::to_owned),
+        };
+        let text = text.ok_or_else(|| self.config.not_a("a string", option, value))?;
+        Ok(Some(Found {
+            value: text.into_bytes().into(),
+            origin: self.origin(option, None),
+        }))
+    }
+
+    /// The option, or the stripped content of the file that the other option names.
+    fn either(&self, option: &str, path_option: &str) -> Result<Option<Found>, ConfigError> {
+        match (self.config.set(option), self.config.set(path_option)) {
+            (_, None) => self.inline(option),
+            (Some(_), Some(_)) => {
+                let message = format!("`{path_option}` is set too, and Synapse accepts only one of them");
+                Err(self.config.wrong(option, &message))
+            }
+            (None, Some(path)) => self.file(path_option, path, text::strip).map(Some),
+        }
+    }
+
+    /// A file as text, as much of it as `part` takes.
+    fn file(&self, option: &str, path: &Value, part: impl Fn(&str) -> &str) -> Result<Found, ConfigError> {
+        let path = self.path(option, path)?;
+        let text = text::read(&path).map_err(|source| cannot_read(option, &path, source))?;
+        let value = part(&text).as_bytes().to_vec();
+        Ok(Found {
+            value: value.into(),
+            origin: self.origin(option, Some(&path)),
+        })
+    }
+
+    /// A file byte for byte.
+    fn whole_file(&self, option: &str) -> Result<Option<Found>, ConfigError> {
+        let Some(path) = self.config.set(option) else {
+            return Ok(None);
+        };
+        let path = self.path(option, path)?;
+        let value = std::fs::read(&path).map_err(|source| cannot_read(option, &path, source))?;
+        Ok(Some(Found {
+            value: value.into(),
+            origin: self.origin(option, Some(&path)),
+        }))
+    }
+
+    fn path(&self, option: &str, path: &Value) -> Result<PathBuf, ConfigError> {
+        let path = path
+            .as_str()
+            .ok_or_else(|| self.config.not_a("a string", option, path))?;
+        Ok(self.config.resolve_path(path))
+    }
+
+    /// The key itself wins over its path, even when it is null.
+    fn signing_key(&mut self) -> Result<Vec<SigningKey>, ConfigError> {
+        const PURPOSE: &str = "this server's identity: signs its events and requests";
+        const DESTINATION: &str = "synapse.signingKey";
+        if let Some(value) = self.config.get("signing_key") {
+            let text = value
+                .as_str()
+                .ok_or_else(|| self.config.not_a("a string", "signing_key", value))?;
+            let key = signing_key::parse_line(text, 1).map_err(|source| ConfigError::SigningKey {
+                option: "signing_key".into(),
+                path: None,
+                source,
+            })?;
+            let mut line: Zeroizing<String> = text.split_whitespace().collect::<Vec<_>>().join(" ").into();
+            line.push('\n');
+            let found = Found {
+                value: line.as_bytes().to_vec().into(),
+                origin: self.origin("signing_key", None),
+            };
+            self.add("signing_key", Some(found), PURPOSE, DESTINATION);
+            return Ok(vec![key]);
+        }
+        let option = "signing_key_path";
+        let path = self.config.signing_key_path()?;
+        let value = Zeroizing::new(std::fs::read(&path).map_err(|source| cannot_read(option, &path, source))?);
+        let keys = std::str::from_utf8(&value)
+            .map_err(|_| SigningKeyError::NotText)
+            .and_then(|text| signing_key::parse(&text::newlines(text)))
+            .map_err(|source| ConfigError::SigningKey {
+                option: option.into(),
+                path: Some(path.clone()),
+                source,
+            })?;
+        let found = Found {
+            value,
+            origin: self.origin(option, Some(&path)),
+        };
+        self.add("signing_key", Some(found), PURPOSE, DESTINATION);
+        Ok(keys)
+    }
+
+    fn macaroon_and_registration(&mut self) -> Result<Macaroon, ConfigError> {
+        let registration = self.registration()?;
+        let own = self.either("macaroon_secret_key", "macaroon_secret_key_path")?;
+        let (macaroon, found) = match (own, &registration) {
+            (Some(own), _) if !own.value.is_empty() => (Macaroon::Own, Some(own)),
+            (_, Some(found)) if !found.value.is_empty() => {
+                let same = Found {
+                    value: found.value.clone(),
+                    origin: found.origin.clone(),
+                };
+                (Macaroon::RegistrationSharedSecret, Some(same))
+            }
+            _ => (Macaroon::DerivedFromSigningKey, None),
+        };
+        self.add(
+            "macaroon_secret_key",
+            found,
+            "signs short-lived tokens",
+            "synapse.macaroon",
+        );
+        self.add(
+            "registration_shared_secret",
+            registration,
+            "registers users without an invitation",
+            "synapse.registrationSharedSecret",
+        );
+        Ok(macaroon)
+    }
+
+    /// Synapse makes the file when it is not there; so nothing is lost without it.
+    fn registration(&mut self) -> Result<Option<Found>, ConfigError> {
+        match self.either("registration_shared_secret", "registration_shared_secret_path") {
+            Err(ConfigError::File { option, path, source }) if source.kind() == io::ErrorKind::NotFound => {
+                self.notes.push(format!(
+                    "{}, which `{option}` names, does not exist; Synapse would make it with a new secret",
+                    path.display()
+                ));
+                Ok(None)
+            }
+            other => other,
+        }
+    }
+
+    fn oidc(&mut self) -> Result<(), ConfigError> {
+        let providers = self
+            .config
+            .get("oidc_providers")
+            .and_then(Value::as_list)
+            .unwrap_or_default();
+        let mut names: Vec<String> = (0..providers.len())
+            .map(|index| format!("oidc_providers.{index}"))
+            .collect();
+        if self.config.set("oidc_config.enabled").is_some() {
+            names.push("oidc_config".into());
+        }
+        for name in names {
+            self.provider(&name)?;
+        }
+        Ok(())
+    }
+
+    fn provider(&mut self, name: &str) -> Result<(), ConfigError> {
+        let is_set = |option: &str| self.config.get(option).filter(|value| !value.is_null());
+        let (secret, path) = (format!("{name}.client_secret"), format!("{name}.client_secret_path"));
+        // Here, unlike everywhere else, an empty string is set, and only newlines at the end are stripped.
+        let found = match (is_set(&secret), is_set(&path)) {
+            (_, None) => self.inline(&secret)?,
+            (None, Some(value)) => Some(self.file(&path, value, |text| text.trim_end_matches('\n'))?),
+            (Some(_), Some(_)) => {
+                let message = format!("`{path}` is set too, and Synapse accepts only one of them");
+                return Err(self.config.wrong(&secret, &message));
+            }
+        };
+        self.add(
+            &secret,
+            found,
+            "Synapse as a client of the identity provider",
+            MAS_OR_ADDITIONAL,
+        );
+
+        let (key, path) = (
+            format!("{name}.client_secret_jwt_key.key"),
+            format!("{name}.client_secret_jwt_key.key_file"),
+        );
+        let found = match self.config.set(&path) {
+            Some(value) => Some(self.file(&path, value, |text| text)?),
+            None => self.inline(&key)?,
+        };
+        self.add(
+            &key,
+            found,
+            "signs the client secret for the identity provider",
+            MAS_OR_ADDITIONAL,
+        );
+        Ok(())
+    }
+
+    fn lists(&mut self) -> Result<(), ConfigError> {
+        let count = |option| {
+            self.config
+                .get(option)
+                .and_then(Value::as_list)
+                .map_or(0, <[Value]>::len)
+        };
+        for index in 0..count("app_service_config_files") {
+            let option = format!("app_service_config_files.{index}");
+            let found = self.whole_file(&option)?;
+            self.add(
+                &option,
+                found,
+                "an application service with its tokens",
+                "synapse.appservices",
+            );
+        }
+        for index in 0..count("media_storage_providers") {
+            for key in STORAGE_SECRETS {
+                let option = format!("media_storage_providers.{index}.config.{key}");
+                let found = self.inline(&option)?;
+                self.add(&option, found, "media in object storage", ADDITIONAL);
+            }
+        }
+        Ok(())
+    }
+
+    fn database(&mut self) -> Result<(), ConfigError> {
+        let Database::Postgres {
+            password: Some(password),
+            ..
+        } = self.config.database()?
+        else {
+            return Ok(());
+        };
+        let option = "database.args.password";
+        let found = Found {
+            value: password.expose_secret().as_bytes().to_vec().into(),
+            origin: self.origin(
+                if self.config.set("database").is_some() {
+                    option
+                } else {
+                    "databases"
+                },
+                None,
+            ),
+        };
+        self.add(option, Some(found), "password of the old database", NOT_NEEDED);
+        Ok(())
+    }
+
+    fn note_what_is_free_form(&mut self) {
+        for option in ["modules", "password_providers", "saml2_config.config_path"] {
+            if self.config.set(option).is_some() {
+                self.notes
+                    .push(format!("`{option}` may hold secrets of its own; look at them by eye"));
+            }
+        }
+        if self.config.set("old_signing_keys").is_some() {
+            self.notes
+                .push("`old_signing_keys` is public and goes to synapse.additional as it is".into());
+        }
+    }
+}
+
+fn cannot_read(option: &str, path: &Path, source: io::Error) -> ConfigError {
+    ConfigError::File {
+        option: option.into(),
+        path: path.to_owned(),
+        source,
+    }
+}
+
+#[cfg(test)]
+#[path = "secrets_tests.rs"]
+mod tests;

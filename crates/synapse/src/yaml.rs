@@ -1,0 +1,273 @@
+//! YAML as Synapse reads it: version 1.1, resolved as `PyYAML`'s `SafeLoader` does.
+//!
+//! The parser is hidden here. What differs from other YAML libraries: `yes` and `off` are booleans, `0777` is octal,
+//! `1:30` is ninety, `1e5` is a string, a key that comes twice counts the last time, `<<` merges, tabs are refused.
+//! Every scalar keeps its source text: a secret of digits is an integer to Synapse, and a person wants to see why.
+
+mod compose;
+mod resolve;
+
+use std::fmt;
+
+use zeroize::Zeroizing;
+
+pub use compose::load;
+
+/// A value of a configuration file. Its `Debug` shows kinds and never content: any scalar may be a secret.
+#[derive(Clone, PartialEq)]
+pub enum Value {
+    /// One text with one meaning.
+    Scalar(Scalar),
+    /// `[a, b]`
+    List(Vec<Value>),
+    /// `{a: b}`
+    Map(Map),
+}
+
+/// A scalar, its source text and what `PyYAML` makes of it.
+#[derive(Clone, PartialEq)]
+pub struct Scalar {
+    /// As written, after unquoting and folding.
+    pub text: Zeroizing<String>,
+    /// As resolved.
+    pub kind: Kind,
+}
+
+/// What a scalar is to Python.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Kind {
+    /// `None`
+    Null,
+    /// `True` or `False`
+    Bool(bool),
+    /// An `int`; without its value when it exceeds 128 bits.
+    Int(Option<i128>),
+    /// A `float`
+    Float(f64),
+    /// A `date` or a `datetime`
+    Timestamp,
+    /// `bytes`, still in base64.
+    Binary,
+    /// A `str`
+    Text,
+}
+
+/// A mapping, in the order of the file. Keys are scalars of any kind.
+#[derive(Clone, Default, PartialEq)]
+pub struct Map(Vec<(Scalar, Value)>);
+
+impl Map {
+    /// The value of a key that is a string.
+    pub fn get(&self, key: &str) -> Option<&Value> {
+        self.0
+            .iter()
+            .find(|(name, _)| name.kind == Kind::Text && *name.text == key)
+            .map(|(_, value)| value)
+    }
+
+    /// Keys and values, in order, by value.
+    pub fn into_pairs(self) -> impl Iterator<Item = (Scalar, Value)> {
+        self.0.into_iter()
+    }
+
+    /// Keys and values, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&Scalar, &Value)> {
+        self.0.iter().map(|(key, value)| (key, value))
+    }
+}
+
+impl Value {
+    /// The text of a string; of nothing else.
+    pub fn as_str(&self) -> Option<&str> {
+        match self {
+            Self::Scalar(scalar) if scalar.kind == Kind::Text => Some(&scalar.text),
+            _ => None,
+        }
+    }
+
+    /// A scalar of any kind.
+    pub fn as_scalar(&self) -> Option<&Scalar> {
+        match self {
+            Self::Scalar(scalar) => Some(scalar),
+            _ => None,
+        }
+    }
+
+    /// A list.
+    pub fn as_list(&self) -> Option<&[Self]> {
+        match self {
+            Self::List(list) => Some(list),
+            _ => None,
+        }
+    }
+
+    /// A mapping.
+    pub fn as_map(&self) -> Option<&Map> {
+        match self {
+            Self::Map(map) => Some(map),
+            _ => None,
+        }
+    }
+
+    /// An integer that fits.
+    pub fn as_int(&self) -> Option<i128> {
+        match self.as_scalar()?.kind {
+            Kind::Int(value) => value,
+            _ => None,
+        }
+    }
+
+    /// Is it `None` to Python?
+    pub fn is_null(&self) -> bool {
+        self.as_scalar().is_some_and(|scalar| scalar.kind == Kind::Null)
+    }
+
+    /// Python's truth, which Synapse uses to ask whether an option is set.
+    pub fn is_true(&self) -> bool {
+        match self {
+            Self::List(list) => !list.is_empty(),
+            Self::Map(map) => !map.0.is_empty(),
+            Self::Scalar(Scalar { text, kind }) => match kind {
+                Kind::Null => false,
+                Kind::Bool(value) => *value,
+                Kind::Int(value) => *value != Some(0),
+                Kind::Float(value) => *value != 0.0,
+                Kind::Timestamp => true,
+                Kind::Binary | Kind::Text => !text.is_empty(),
+            },
+        }
+    }
+
+    /// What a person calls it: `a string`, `an integer`.
+    pub fn kind_name(&self) -> &'static str {
+        match self {
+            Self::List(_) => "a list",
+            Self::Map(_) => "a mapping",
+            Self::Scalar(scalar) => match scalar.kind {
+                Kind::Null => "nothing",
+                Kind::Bool(_) => "a boolean",
+                Kind::Int(_) => "an integer",
+                Kind::Float(_) => "a number",
+                Kind::Timestamp => "a date",
+                Kind::Binary => "binary data",
+                Kind::Text => "a string",
+            },
+        }
+    }
+
+    /// How many levels of lists and mappings.
+    fn depth(&self) -> usize {
+        match self {
+            Self::Scalar(_) => 0,
+            Self::List(list) => 1 + list.iter().map(Self::depth).max().unwrap_or(0),
+            Self::Map(map) => 1 + map.0.iter().map(|(_, value)| value.depth()).max().unwrap_or(0),
+        }
+    }
+
+    /// Roughly its bytes in memory.
+    fn weight(&self) -> usize {
+        64 + match self {
+            Self::Scalar(scalar) => scalar.text.len(),
+            Self::List(list) => list.iter().map(Self::weight).sum(),
+            Self::Map(map) => map
+                .0
+                .iter()
+                .map(|(key, value)| 64 + key.text.len() + value.weight())
+                .sum(),
+        }
+    }
+}
+
+impl fmt::Debug for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Scalar(_) => f.write_str(self.kind_name()),
+            Self::List(list) => f.debug_list().entries(list).finish(),
+            Self::Map(map) => map.fmt(f),
+        }
+    }
+}
+
+impl fmt::Debug for Map {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map()
+            .entries(self.0.iter().map(|(key, value)| (&*key.text, value)))
+            .finish()
+    }
+}
+
+/// Where and why a file is not the YAML that Synapse accepts. Never quotes the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Error {
+    /// Counted from 1.
+    pub line: u64,
+    /// Counted from 1.
+    pub column: u64,
+    /// One sentence, lower case, no full stop.
+    pub message: String,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}, column {}: {}", self.line, self.column, self.message)
+    }
+}
+
+impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::{Kind, load};
+
+    #[test]
+    fn a_scalar_keeps_its_source_text() {
+        let value = load(b"a: 0x0A\nb: yes\n").unwrap();
+        let map = value.as_map().unwrap();
+
+        let a = map.get("a").unwrap().as_scalar().unwrap();
+        assert_eq!((a.text.as_str(), a.kind), ("0x0A", Kind::Int(Some(10))));
+        let b = map.get("b").unwrap().as_scalar().unwrap();
+        assert_eq!((b.text.as_str(), b.kind), ("yes", Kind::Bool(true)));
+    }
+
+    #[test]
+    fn truth_is_pythons() {
+        let value = load(b"[0, 0.0, '', ~, no, [], {}, 1, ' ', 2024-01-01, [0], {a: }]").unwrap();
+
+        let truth: Vec<bool> = value.as_list().unwrap().iter().map(super::Value::is_true).collect();
+        assert_eq!(truth.iter().position(|truth| *truth), Some(7));
+        assert!(truth[7..].iter().all(|truth| *truth));
+    }
+
+    #[test]
+    fn errors_name_line_and_column_and_never_the_content() {
+        for (source, message) in [
+            (
+                &b"a: 1\nb:\tcanary\n"[..],
+                "line 2, column 3: a tab, where YAML allows only spaces",
+            ),
+            (
+                b"a: canary\n---\nb: 1\n",
+                "line 2, column 1: a second document, where Synapse accepts only one",
+            ),
+            (b"a: 1\nb: c\xffanary", "line 2, column 5: the file is not UTF-8"),
+            (
+                b"a: *canary\n",
+                "line 1, column 4: an alias to an anchor that is not defined before it",
+            ),
+            (
+                b"a: \"canary\n",
+                "line 2, column 1: found unexpected end of stream while scanning a quoted scalar",
+            ),
+        ] {
+            assert_eq!(load(source).unwrap_err().to_string(), message);
+        }
+    }
+
+    #[test]
+    fn debug_shows_no_scalar() {
+        assert!(!format!("{:?}", load(b"a: [canary, {b: canary}]").unwrap()).contains("canary"));
+    }
+}

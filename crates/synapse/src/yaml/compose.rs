@@ -1,0 +1,455 @@
+//! From parser events to one [`Value`], with anchors, merges and the limits that keep a hostile file harmless.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::panic::{self, AssertUnwindSafe};
+
+use libyaml_safer::{Event, EventData, Mark, Parser, ScalarStyle};
+use zeroize::Zeroizing;
+
+use super::resolve::{self, Resolved};
+use super::{Error, Kind, Map, Scalar, Value};
+
+/// A configuration is far smaller; a file this large is a mistake.
+const MAX_BYTES: usize = 8 << 20;
+/// Nested deeper, no person wrote it; Python itself gives up not much later.
+const MAX_DEPTH: usize = 100;
+/// What the values of all anchors and aliases of a file may take, in bytes.
+const MAX_COPIES: usize = 16 << 20;
+
+const TAG_PREFIX: &str = "tag:yaml.org,2002:";
+
+/// Reads one document. An empty file is null.
+pub fn load(source: &[u8]) -> Result<Value, Error> {
+    if source.len() > MAX_BYTES {
+        return Err(at_start(format!("the file is larger than {} MiB", MAX_BYTES >> 20)));
+    }
+    let text = std::str::from_utf8(source).map_err(|error| {
+        let before = &source[..error.valid_up_to()];
+        let line = before.split(|byte| *byte == b'\n').count() as u64;
+        let column = before.rsplit(|byte| *byte == b'\n').next().map_or(0, <[u8]>::len) as u64 + 1;
+        Error {
+            line,
+            column,
+            message: "the file is not UTF-8".into(),
+        }
+    })?;
+    // Python opens the file as text: every line ending is one newline before YAML sees it.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut text = crate::text::newlines(text);
+    refuse_unprintable(&text)?;
+    let unfinished = unfinished_line(&text);
+    if unfinished.is_some() {
+        // The parser needs it; a block scalar that ends with the file gives it back.
+        text.push('\n');
+    }
+
+    let mut bytes = text.as_bytes();
+    let mut parser = Parser::new();
+    parser.set_input(&mut bytes);
+    let mut composer = Composer {
+        parser,
+        anchors: HashMap::new(),
+        copies: 0,
+        text: &text,
+        tabs_allowed: Vec::new(),
+        unfinished,
+    };
+    // The parser panics on a few malformed inputs (`[!tag, x]`); a file must not bring the program down.
+    let value = panic::catch_unwind(AssertUnwindSafe(|| composer.document()))
+        .unwrap_or_else(|_| Err(at_start("the parser gave up on this file".into())))?;
+    refuse_tabs(&text, &composer.tabs_allowed)?;
+    Ok(value)
+}
+
+/// What stands after the last newline.
+#[derive(Clone, Copy)]
+enum Unfinished {
+    Text,
+    Blanks,
+}
+
+fn unfinished_line(text: &str) -> Option<Unfinished> {
+    let last = text
+        .rsplit(['\n', '\u{85}', '\u{2028}', '\u{2029}'])
+        .next()
+        .filter(|last| !last.is_empty())?;
+    Some(if last.trim_matches(' ').is_empty() {
+        Unfinished::Blanks
+    } else {
+        Unfinished::Text
+    })
+}
+
+fn at_start(message: String) -> Error {
+    Error {
+        line: 1,
+        column: 1,
+        message,
+    }
+}
+
+fn at(mark: Mark, message: impl Into<String>) -> Error {
+    Error {
+        line: mark.line + 1,
+        column: mark.column + 1,
+        message: message.into(),
+    }
+}
+
+fn at_byte(text: &str, index: usize, message: &str) -> Error {
+    let before = &text[..index];
+    let line = before.matches('\n').count() as u64 + 1;
+    let column = before.rsplit('\n').next().map_or(0, |start| start.chars().count()) as u64 + 1;
+    Error {
+        line,
+        column,
+        message: message.into(),
+    }
+}
+
+fn refuse_unprintable(text: &str) -> Result<(), Error> {
+    let printable = |c: char| matches!(c, '\t' | '\n' | ' '..='~' | '\u{85}' | '\u{a0}'..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..);
+    match text.char_indices().find(|(_, c)| !printable(*c)) {
+        Some((index, _)) => Err(at_byte(text, index, "a control character, which YAML does not allow")),
+        None => Ok(()),
+    }
+}
+
+/// `PyYAML` takes tabs only inside quotes, block scalars and comments; the parser is more lenient.
+fn refuse_tabs(text: &str, allowed: &[Range<usize>]) -> Result<(), Error> {
+    let mut comment = false;
+    let mut blank_before = true;
+    let mut allowed = allowed.iter().peekable();
+    for (index, character) in text.char_indices() {
+        while allowed.next_if(|range| range.end <= index).is_some() {
+            // A comment may follow a quoted scalar without a blank between.
+            blank_before = true;
+        }
+        if allowed.peek().is_some_and(|range| range.contains(&index)) {
+            continue;
+        }
+        match character {
+            '\n' | '\u{85}' | '\u{2028}' | '\u{2029}' => comment = false,
+            '#' if blank_before => comment = true,
+            '\t' if !comment => {
+                return Err(at_byte(text, index, "a tab, where YAML allows only spaces"));
+            }
+            _ => {}
+        }
+        blank_before = character.is_whitespace() || matches!(character, '[' | ']' | '{' | '}' | ',');
+    }
+    Ok(())
+}
+
+struct Composer<'a, 'b> {
+    parser: Parser<&'b mut &'a [u8]>,
+    /// `None` while the anchored value is still being read.
+    anchors: HashMap<String, Option<Value>>,
+    copies: usize,
+    text: &'b str,
+    /// Bytes of quoted and block scalars, in order.
+    tabs_allowed: Vec<Range<usize>>,
+    unfinished: Option<Unfinished>,
+}
+
+impl Composer<'_, '_> {
+    fn next(&mut self) -> Result<Event, Error> {
+        self.parser.parse().map_err(|error| {
+            let mark = error.problem_mark().unwrap_or_default();
+            let context = error.context().map(|context| format!(" {context}")).unwrap_or_default();
+            at(mark, format!("{}{context}", error.problem()))
+        })
+    }
+
+    fn document(&mut self) -> Result<Value, Error> {
+        let mut value = None;
+        loop {
+            let event = self.next()?;
+            match event.data {
+                EventData::StreamEnd => break,
+                EventData::DocumentStart { .. } if value.is_some() => {
+                    let message = "a second document, where Synapse accepts only one";
+                    return Err(at(event.start_mark, message));
+                }
+                EventData::StreamStart { .. } | EventData::DocumentStart { .. } | EventData::DocumentEnd { .. } => {}
+                _ => value = Some(self.value(event, 0)?),
+            }
+        }
+        Ok(value.unwrap_or_else(|| {
+            Value::Scalar(Scalar {
+                text: String::new().into(),
+                kind: Kind::Null,
+            })
+        }))
+    }
+
+    fn value(&mut self, event: Event, depth: usize) -> Result<Value, Error> {
+        let mark = event.start_mark;
+        match self.node(event, depth)? {
+            Node::Value(value) => Ok(value),
+            Node::Merge | Node::Default(_) => Err(at(mark, "`<<` and `=` mean something only as keys; quote them")),
+        }
+    }
+
+    fn node(&mut self, event: Event, depth: usize) -> Result<Node, Error> {
+        let mark = event.start_mark;
+        if depth > MAX_DEPTH {
+            return Err(at(mark, format!("nested deeper than {MAX_DEPTH} levels")));
+        }
+        let (anchor, node) = match event.data {
+            EventData::Alias { anchor } => {
+                return self.alias(&anchor, mark, depth).map(Node::Value);
+            }
+            EventData::Scalar {
+                anchor,
+                tag,
+                mut value,
+                plain_implicit,
+                style,
+                ..
+            } => {
+                self.announce(anchor.as_deref(), mark)?;
+                let bytes = index(event.start_mark)..index(event.end_mark);
+                if matches!(style, ScalarStyle::Literal | ScalarStyle::Folded) {
+                    self.check_header(&bytes).map_err(|message| at(mark, message))?;
+                    if bytes.end == self.text.len() {
+                        self.end_unfinished(&mut value).map_err(|message| at(mark, message))?;
+                    }
+                }
+                self.tabs_allowed.extend(content(self.text, bytes, style));
+                (
+                    anchor,
+                    scalar(tag.as_deref(), value, plain_implicit).map_err(|message| at(mark, message))?,
+                )
+            }
+            EventData::SequenceStart { anchor, tag, .. } => {
+                self.announce(anchor.as_deref(), mark)?;
+                expect_tag(tag.as_deref(), "seq").map_err(|message| at(mark, message))?;
+                (anchor, Node::Value(self.list(depth)?))
+            }
+            EventData::MappingStart { anchor, tag, .. } => {
+                self.announce(anchor.as_deref(), mark)?;
+                expect_tag(tag.as_deref(), "map").map_err(|message| at(mark, message))?;
+                (anchor, Node::Value(self.map(depth)?))
+            }
+            // The parser closes what it opened; this cannot come here.
+            _ => return Err(at(mark, "a value is missing")),
+        };
+        if let (Some(anchor), Node::Value(value)) = (anchor, &node) {
+            self.copies = self.copies.saturating_add(value.weight());
+            self.check_copies(mark)?;
+            self.anchors.insert(anchor, Some(value.clone()));
+        }
+        Ok(node)
+    }
+
+    /// Notes an anchor before its value is read, so that an alias to itself is recognised.
+    fn announce(&mut self, anchor: Option<&str>, mark: Mark) -> Result<(), Error> {
+        match anchor {
+            Some(name) if self.anchors.insert(name.to_owned(), None).is_some() => {
+                Err(at(mark, "this anchor has been defined before"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn alias(&mut self, anchor: &str, mark: Mark, depth: usize) -> Result<Value, Error> {
+        let value = match self.anchors.get(anchor) {
+            Some(Some(value)) => value,
+            Some(None) => return Err(at(mark, "an alias inside the value that it stands for")),
+            None => {
+                return Err(at(mark, "an alias to an anchor that is not defined before it"));
+            }
+        };
+        let value = value.clone();
+        if depth + value.depth() > MAX_DEPTH {
+            return Err(at(
+                mark,
+                format!("an alias that makes it nested deeper than {MAX_DEPTH} levels"),
+            ));
+        }
+        self.copies = self.copies.saturating_add(value.weight());
+        self.check_copies(mark)?;
+        Ok(value)
+    }
+
+    fn check_copies(&self, mark: Mark) -> Result<(), Error> {
+        if self.copies > MAX_COPIES {
+            return Err(at(
+                mark,
+                "anchors and aliases that expand to more than any configuration holds",
+            ));
+        }
+        Ok(())
+    }
+
+    fn list(&mut self, depth: usize) -> Result<Value, Error> {
+        let mut list = Vec::new();
+        loop {
+            let event = self.next()?;
+            if matches!(event.data, EventData::SequenceEnd) {
+                return Ok(Value::List(list));
+            }
+            list.push(self.value(event, depth + 1)?);
+        }
+    }
+
+    fn map(&mut self, depth: usize) -> Result<Value, Error> {
+        let mut merged = Vec::new();
+        let mut own = Vec::new();
+        loop {
+            let event = self.next()?;
+            if matches!(event.data, EventData::MappingEnd) {
+                break;
+            }
+            let mark = event.start_mark;
+            let key = self.node(event, depth + 1)?;
+            let event = self.next()?;
+            let value_mark = event.start_mark;
+            let value = self.value(event, depth + 1)?;
+            match key {
+                Node::Merge => {
+                    merged.extend(to_merge(value).map_err(|message| at(value_mark, message))?);
+                }
+                Node::Default(text) => own.push((Scalar { text, kind: Kind::Text }, value)),
+                Node::Value(Value::Scalar(key)) => own.push((key, value)),
+                Node::Value(_) => return Err(at(mark, "a list or mapping as a key")),
+            }
+        }
+        // What is merged in counts as if it stood before, so that own keys win.
+        merged.extend(own);
+        Ok(Value::Map(last_wins(merged)))
+    }
+
+    /// `|#` is no comment to `PyYAML`; the parser takes it for one.
+    fn check_header(&self, bytes: &Range<usize>) -> Result<(), &'static str> {
+        let header = self
+            .text
+            .get(bytes.clone())
+            .and_then(|scalar| scalar.lines().next())
+            .unwrap_or_default();
+        match header.split_once('#') {
+            Some((before, _)) if !before.ends_with(' ') => Err("a comment needs a blank before it here"),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes back the newline that the file did not have.
+    fn end_unfinished(&self, value: &mut String) -> Result<(), &'static str> {
+        match self.unfinished {
+            None => Ok(()),
+            Some(Unfinished::Text) => {
+                if value.ends_with('\n') {
+                    value.pop();
+                }
+                Ok(())
+            }
+            Some(Unfinished::Blanks) => {
+                Err("this block ends with a line of blanks and no newline; end the file with one")
+            }
+        }
+    }
+}
+
+/// The bytes of a quoted or block scalar without its anchor, tag and block header.
+fn content(text: &str, bytes: Range<usize>, style: ScalarStyle) -> Option<Range<usize>> {
+    let scalar = text.get(bytes.clone())?;
+    let start = match style {
+        ScalarStyle::Literal | ScalarStyle::Folded => scalar.find('\n')?,
+        ScalarStyle::SingleQuoted => opening(scalar, '\'')?,
+        ScalarStyle::DoubleQuoted => opening(scalar, '"')?,
+        _ => return None,
+    };
+    Some(bytes.start + start..bytes.end)
+}
+
+/// The first quote that stands at the beginning of a word; a tag may hold others.
+fn opening(scalar: &str, quote: char) -> Option<usize> {
+    scalar
+        .match_indices(quote)
+        .map(|(at, _)| at)
+        .find(|at| scalar[..*at].chars().next_back().is_none_or(char::is_whitespace))
+}
+
+fn index(mark: Mark) -> usize {
+    usize::try_from(mark.index).unwrap_or(usize::MAX)
+}
+
+/// A value, or one of the two plain scalars that are special as keys.
+enum Node {
+    Value(Value),
+    Merge,
+    Default(Zeroizing<String>),
+}
+
+fn scalar(tag: Option<&str>, text: String, plain: bool) -> Result<Node, String> {
+    let text = Zeroizing::new(text);
+    let resolved = match tag {
+        None if !plain => Resolved::Kind(Kind::Text),
+        // `!` is no tag to PyYAML, not even before quotes.
+        None | Some("!") => resolve::plain(&text)?,
+        Some(tag) => match tag.strip_prefix(TAG_PREFIX) {
+            Some(name) => resolve::tagged(name, &text)?,
+            None => return Err(format!("the tag {tag}, which Synapse does not accept")),
+        },
+    };
+    Ok(match resolved {
+        Resolved::Kind(kind) => Node::Value(Value::Scalar(Scalar { text, kind })),
+        Resolved::Merge => Node::Merge,
+        Resolved::Default => Node::Default(text),
+    })
+}
+
+fn expect_tag(tag: Option<&str>, name: &str) -> Result<(), String> {
+    match tag {
+        None | Some("!") => Ok(()),
+        Some(tag) if tag.strip_prefix(TAG_PREFIX) == Some(name) => Ok(()),
+        Some(tag) => Err(format!("the tag {tag}, which Synapse does not accept here")),
+    }
+}
+
+/// What `<<` brings in: of a list, the first mapping wins.
+fn to_merge(value: Value) -> Result<Vec<(Scalar, Value)>, &'static str> {
+    const EXPECTED: &str = "`<<` takes a mapping or a list of mappings";
+    match value {
+        Value::Map(map) => Ok(map.0),
+        Value::List(list) => {
+            let mut merged = Vec::new();
+            for value in list.into_iter().rev() {
+                let Value::Map(map) = value else {
+                    return Err(EXPECTED);
+                };
+                merged.extend(map.0);
+            }
+            Ok(merged)
+        }
+        Value::Scalar(_) => Err(EXPECTED),
+    }
+}
+
+/// A Python dictionary: a key that comes again keeps its place and takes the later value.
+fn last_wins(pairs: Vec<(Scalar, Value)>) -> Map {
+    let mut places: HashMap<String, usize> = HashMap::new();
+    let mut map: Vec<(Scalar, Value)> = Vec::with_capacity(pairs.len());
+    for (key, value) in pairs {
+        let place = *places.entry(identity(&key)).or_insert(map.len());
+        match map.get_mut(place) {
+            Some(entry) => entry.1 = value,
+            None => map.push((key, value)),
+        }
+    }
+    Map(map)
+}
+
+/// Equal for keys that are equal to Python: `1`, `0x1`, `1.0` and `yes` are one key, `"1"` is another.
+fn identity(key: &Scalar) -> String {
+    match key.kind {
+        Kind::Text => format!("s{}", *key.text),
+        Kind::Null => "null".into(),
+        Kind::Bool(value) => format!("n{}", i32::from(value)),
+        Kind::Int(Some(value)) => format!("n{value}"),
+        Kind::Float(value) => format!("n{value}"),
+        Kind::Int(None) | Kind::Timestamp | Kind::Binary => format!("x{}", *key.text),
+    }
+}

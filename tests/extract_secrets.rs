@@ -1,0 +1,444 @@
+//! extract-secrets: every secret as Synapse uses it, in files, and nowhere else.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+use serde_json::json;
+
+use crate::support::{Ran, Stdin, World};
+
+/// Also in values, so that one search finds each of them.
+const CANARY: &str = "CANARY";
+/// A seed with the canary in it.
+const KEY: &str = "ed25519 a_key CANARY/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A\n";
+const PUBLIC_KEY: &str = "xCsUHuvcPjojMeZXHx4qgMKxjajszxI1FtuS9g1JdFY";
+
+/// `/etc/matrix-synapse` of a world, with these options in a file of conf.d.
+fn debian(world: &World, options: &str) {
+    world.write(
+        "etc/homeserver.yaml",
+        "# as the package ships it\r\nsigning_key_path: /etc/matrix-synapse/homeserver.signing.key\r\n\
+         database:\r\n  name: sqlite3\r\n",
+    );
+    world.write("etc/homeserver.signing.key", KEY);
+    world.write("etc/conf.d/server_name.yaml", "server_name: example.org\n");
+    world.write("etc/conf.d/report_stats.yaml", "report_stats: no\n");
+    world.write("etc/conf.d/zz-own.yaml", options);
+    world.write("etc/conf.d/ignored.yml", "server_name: wrong.example\n");
+}
+
+const POSTGRES: &str =
+    "database: {name: psycopg2, args: {database: Synapse-Prod, host: /run/pg, password: \"CANARY p@ss\", cp_min: 5}}\n";
+
+fn args(world: &World) -> Vec<String> {
+    let map = |theirs: &str, ours: &str| format!("{theirs}={}", world.path(ours).display());
+    [
+        "-c",
+        "etc/homeserver.yaml",
+        "-c",
+        "etc/conf.d",
+        "--path-map",
+        &map("/etc/matrix-synapse", "etc"),
+        "--path-map",
+        &map("/var/lib/matrix-synapse", "var"),
+        "--out",
+        "export",
+    ]
+    .map(str::to_owned)
+    .to_vec()
+}
+
+/// Runs it on the configuration of [`debian`].
+fn extract(world: &World) -> Ran {
+    let ran = world.run("extract-secrets", args(world), Stdin::Null);
+    assert!(!ran.stdout.contains(CANARY) && !ran.stderr.contains(CANARY), "{ran}");
+    ran
+}
+
+fn index(world: &World) -> serde_json::Value {
+    serde_json::from_str(&world.read("export/secrets/index.json")).unwrap()
+}
+
+#[test]
+fn a_debian_homeserver_gives_up_its_secrets_to_files_only() {
+    let world = World::new();
+    debian(
+        &world,
+        &format!(
+            "{POSTGRES}macaroon_secret_key: \"CANARY 'q\\\"\\\\ ü🦀\\nsecond line\"\n\
+             registration_shared_secret_path: reg\nform_secret: |\n  CANARY with newline\n\
+             password_config:\n  pepper: CANARY # not part of it\n\
+             redis:\n  enabled: yes\n  password: 0x10\nturn_shared_secret_path: /var/lib/matrix-synapse/turn\n\
+             app_service_config_files: [/etc/matrix-synapse/bridge.yaml]\n"
+        ),
+    );
+    world.write("var/reg", "  CANARY registration\r\n\n");
+    world.write("var/turn", "CANARY turn");
+    world.write("etc/bridge.yaml", "as_token: CANARY\r\n");
+
+    let ran = extract(&world).success();
+
+    for (option, value) in [
+        ("macaroon_secret_key", "CANARY 'q\"\\ ü🦀\nsecond line"),
+        ("registration_shared_secret", "CANARY registration"),
+        ("form_secret", "CANARY with newline\n"),
+        ("password_config.pepper", "CANARY"),
+        ("redis.password", "16"),
+        ("turn_shared_secret", "CANARY turn"),
+        ("app_service_config_files.0", "as_token: CANARY\r\n"),
+        ("database.args.password", "CANARY p@ss"),
+        ("signing_key", KEY),
+    ] {
+        assert_eq!(world.read(&format!("export/secrets/{option}")), value, "{option}");
+    }
+    for entry in walkdir::WalkDir::new(world.path("export")) {
+        let entry = entry.unwrap();
+        let mode = entry.metadata().unwrap().permissions().mode() & 0o777;
+        let wanted = if entry.file_type().is_dir() { 0o700 } else { 0o600 };
+        assert_eq!(mode, wanted, "{}", entry.path().display());
+        let path = entry.path();
+        if path.extension().is_some_and(|extension| extension == "json") {
+            assert!(
+                !fs::read_to_string(path).unwrap().contains(CANARY),
+                "{}",
+                path.display()
+            );
+        }
+    }
+    let document = ran.json();
+    assert_eq!(document["source"]["server_name"], "example.org");
+    assert_eq!(
+        document["source"]["connection"],
+        json!({"dbname": "Synapse-Prod", "host": "/run/pg"})
+    );
+    assert_eq!(document["source"]["password"], json!({"from": "config"}));
+    assert_eq!(document["export"], world.path("export").to_str().unwrap());
+    assert_eq!(
+        document["secrets"]["signing_keys"],
+        json!([{"id": "ed25519:a_key", "public_key": PUBLIC_KEY}])
+    );
+    assert_eq!(document["secrets"]["entries"].as_array().unwrap().len(), 9);
+    assert_eq!(document["secrets"]["kept"], false);
+    insta::assert_snapshot!(ran.stderr.replace(world.path("").to_str().unwrap(), "$WORLD/"), @r"
+    extract-secrets: wrote 9 secrets of example.org to $WORLD/export/secrets
+    extract-secrets: signing key ed25519:a_key, public key xCsUHuvcPjojMeZXHx4qgMKxjajszxI1FtuS9g1JdFY
+    ");
+}
+
+#[test]
+fn the_configuration_is_kept_byte_for_byte_in_the_order_of_the_merge() {
+    let world = World::new();
+    debian(&world, POSTGRES);
+    extract(&world).success();
+
+    let copies = [
+        ("config/001-homeserver.yaml", "etc/homeserver.yaml"),
+        ("config/002-report_stats.yaml", "etc/conf.d/report_stats.yaml"),
+        ("config/003-server_name.yaml", "etc/conf.d/server_name.yaml"),
+        ("config/004-zz-own.yaml", "etc/conf.d/zz-own.yaml"),
+    ];
+    for (copy, original) in copies {
+        assert_eq!(world.read(&format!("export/{copy}")), world.read(original), "{copy}");
+    }
+    let recorded = copies.map(|(file, original)| json!({"file": file, "original": world.path(original)}));
+    assert_eq!(index(&world)["config"], json!(recorded));
+}
+
+#[test]
+fn the_macaroon_secret_is_what_synapse_falls_back_to() {
+    let world = World::new();
+    debian(&world, &format!("{POSTGRES}registration_shared_secret: CANARY reg\n"));
+    extract(&world).success();
+    assert_eq!(world.read("export/secrets/macaroon_secret_key"), "CANARY reg");
+
+    let world = World::new();
+    debian(&world, POSTGRES);
+    let ran = extract(&world).success();
+    assert!(!world.path("export/secrets/macaroon_secret_key").exists());
+    let entries = ran.json()["secrets"]["entries"].as_array().unwrap().clone();
+    let entry = entries
+        .iter()
+        .find(|entry| entry["option"] == "macaroon_secret_key")
+        .unwrap();
+    assert_eq!(
+        (&entry["file"], &entry["origin"]),
+        (&json!(null), &json!("derived from signing_key"))
+    );
+    assert!(ran.stderr.contains("guests, single sign-on logins in flight"), "{ran}");
+}
+
+#[test]
+fn the_same_line_again_writes_nothing_and_says_so() {
+    let world = World::new();
+    debian(&world, POSTGRES);
+    extract(&world).success();
+    let before = fs::metadata(world.path("export/secrets/index.json"))
+        .unwrap()
+        .modified()
+        .unwrap();
+
+    let again = extract(&world).success();
+
+    assert_eq!(again.json()["secrets"]["kept"], true);
+    assert!(
+        again.stderr.contains("are in") && again.stderr.contains("nothing was written"),
+        "{again}"
+    );
+    let after = fs::metadata(world.path("export/secrets/index.json"))
+        .unwrap()
+        .modified()
+        .unwrap();
+    assert_eq!(before, after);
+    assert!(world.path("export/documents/02-extract-secrets.json").exists());
+}
+
+#[test]
+fn other_secrets_than_before_are_refused_by_name() {
+    let world = World::new();
+    debian(
+        &world,
+        &format!("{POSTGRES}form_secret: CANARY 1\nturn_username: CANARY\n"),
+    );
+    extract(&world).success();
+    debian(
+        &world,
+        &format!("{POSTGRES}form_secret: CANARY 2\nturn_username: CANARY\nturn_password: CANARY\n"),
+    );
+
+    let ran = extract(&world);
+
+    insta::assert_snapshot!(ran, @r"
+    -- stderr --
+    extract-secrets: $WORLD/export/secrets holds other secrets than the configuration: form_secret, turn_password
+    hint: to extract again, first: mv $WORLD/export/secrets $WORLD/export/secrets.old
+    -- exit status: 1 --
+    ");
+    assert_eq!(world.read("export/secrets/form_secret"), "CANARY 1");
+    assert!(!world.path("export/secrets/turn_password").exists());
+}
+
+#[test]
+fn what_synapse_would_not_accept_is_refused_with_the_place() {
+    for (options, message) in [
+        (
+            "macaroon_secret_key: yes\n",
+            "`macaroon_secret_key` in $WORLD/etc/conf.d/zz-own.yaml: it is a boolean to Synapse",
+        ),
+        (
+            "form_secret: 1234\n",
+            "it is an integer to Synapse, not a string; put it in quotes",
+        ),
+        (
+            "form_secret: CANARY\nform_secret_path: x\n",
+            "`form_secret_path` is set too",
+        ),
+        (
+            "form_secret_path: none\n",
+            "cannot read $WORLD/var/none, which `form_secret_path` names",
+        ),
+        (
+            "form_secret: CANARY\n\tx: 1\n",
+            "zz-own.yaml: line 3, column 1: found a tab",
+        ),
+        (
+            "form_secret: CANARY\n---\n",
+            "zz-own.yaml: line 3, column 1: a second document",
+        ),
+        ("signing_key: CANARY\n", "a key in the old format"),
+        (
+            "server_name: [CANARY]\n",
+            "`server_name` in $WORLD/etc/conf.d/zz-own.yaml: it is a list",
+        ),
+    ] {
+        let world = World::new();
+        debian(&world, &format!("{POSTGRES}{options}"));
+
+        let ran = extract(&world);
+
+        let shown = ran.to_string();
+        assert!(
+            shown.contains(message) && shown.ends_with("-- exit status: 78 --"),
+            "{options}{shown}"
+        );
+        assert!(
+            ran.stdout.is_empty() && !world.path("export/secrets").exists(),
+            "{shown}"
+        );
+    }
+}
+
+#[test]
+fn without_conf_d_the_way_out_is_named() {
+    let world = World::new();
+    debian(&world, POSTGRES);
+
+    let ran = world.run(
+        "extract-secrets",
+        ["-c", "etc/homeserver.yaml", "--out", "export"],
+        Stdin::Null,
+    );
+
+    insta::assert_snapshot!(ran, @r"
+    -- stderr --
+    extract-secrets: `server_name` is not set in $WORLD/etc/homeserver.yaml
+    hint: on Debian it is in another file: add -c /etc/matrix-synapse/conf.d
+    -- exit status: 78 --
+    ");
+}
+
+#[test]
+fn an_sqlite_homeserver_has_secrets_too() {
+    let world = World::new();
+    debian(
+        &world,
+        "database: {name: sqlite3, args: {database: x.db}}\nform_secret: CANARY\n",
+    );
+
+    let ran = extract(&world).success();
+
+    assert_eq!(world.read("export/secrets/form_secret"), CANARY);
+    assert_eq!(ran.json()["source"]["connection"], json!(null));
+}
+
+#[test]
+fn a_directory_of_others_or_open_to_others_is_refused() {
+    let world = World::new();
+    debian(&world, POSTGRES);
+    let out = |out: &str| {
+        let mut args = args(&world);
+        *args.last_mut().unwrap() = out.into();
+        world.run("extract-secrets", args, Stdin::Null)
+    };
+    world.write("open/file", "");
+    fs::set_permissions(world.path("open"), Permissions::from_mode(0o755)).unwrap();
+    world.write("own/file", "");
+    symlink(world.path("own"), world.path("link")).unwrap();
+
+    insta::assert_snapshot!(out("open"), @r"
+    -- stderr --
+    extract-secrets: will not write into $WORLD/open: others can enter it
+    hint: chmod 700 $WORLD/open
+    -- exit status: 77 --
+    ");
+    insta::assert_snapshot!(out("/usr"), @r"
+    -- stderr --
+    extract-secrets: will not write into /usr: it belongs to another user
+    -- exit status: 77 --
+    ");
+    insta::assert_snapshot!(out("link"), @r"
+    -- stderr --
+    extract-secrets: will not write into $WORLD/link: it is not a directory
+    -- exit status: 77 --
+    ");
+    insta::assert_snapshot!(out("none/export"), @r"
+    -- stderr --
+    extract-secrets: cannot make directory $WORLD/none/export: No such file or directory (os error 2)
+    -- exit status: 74 --
+    ");
+}
+
+#[test]
+fn a_planted_link_is_not_followed() {
+    let world = World::new();
+    debian(&world, &format!("{POSTGRES}form_secret: CANARY\n"));
+    let victim = world.write("victim", "untouched");
+    world.write("export/secrets/x", "");
+    symlink(&victim, world.path("export/secrets/form_secret")).unwrap();
+
+    let ran = extract(&world);
+
+    assert_eq!(ran.status.code(), Some(77), "{ran}");
+    assert_eq!(world.read("victim"), "untouched");
+    assert!(!world.path("export/secrets/signing_key").exists());
+}
+
+#[test]
+fn the_document_carries_the_configuration_and_the_export() {
+    let world = World::new();
+    debian(&world, POSTGRES);
+    let document = extract(&world).success().stdout;
+
+    let again = world.run("extract-secrets", [""; 0], document.as_str()).success();
+    assert_eq!(again.json()["secrets"]["kept"], true);
+    assert_eq!(
+        again.json()["id"],
+        serde_json::from_str::<serde_json::Value>(&document).unwrap()["id"]
+    );
+
+    let elsewhere = world.run("extract-secrets", ["--out", "elsewhere"], document.as_str());
+    assert_eq!(elsewhere.status.code(), Some(64), "{elsewhere}");
+    assert!(
+        elsewhere.stderr.contains("elsewhere, the document's `export` says"),
+        "{elsewhere}"
+    );
+    fs::rename(world.path("export"), world.path("carried")).unwrap();
+    let carried = world
+        .run("extract-secrets", ["--export", "carried"], document.as_str())
+        .success();
+    assert_eq!(carried.json()["secrets"]["kept"], true);
+}
+
+#[test]
+fn what_is_missing_is_named_with_its_flag() {
+    let world = World::new();
+    debian(&world, POSTGRES);
+
+    let run = |args: &[&str], stdin: &str| world.run("extract-secrets", args, stdin);
+    insta::assert_snapshot!(run(&["-n", "--out", "export"], ""), @r"
+    -- stderr --
+    extract-secrets: there is no configuration: neither -c nor the document's `source.config` names one
+    hint: give -c /etc/matrix-synapse/homeserver.yaml
+    -- exit status: 64 --
+    ");
+    insta::assert_snapshot!(run(&["-n", "-c", "etc"], ""), @r"
+    -- stderr --
+    extract-secrets: there is no export: neither --out nor the document's `export` says where
+    hint: give --out DIR
+    -- exit status: 64 --
+    ");
+    insta::assert_snapshot!(run(&["-n", "--source", "postgresql:///x", "--out", "export"], ""), @r"
+    -- stderr --
+    extract-secrets: secrets come from Synapse's configuration, not from a database
+    hint: give -c /etc/matrix-synapse/homeserver.yaml instead of --source
+    -- exit status: 64 --
+    ");
+    insta::assert_snapshot!(run(&["-c", "etc", "--out", "export"], ""), @r"
+    -- stderr --
+    extract-secrets: cannot read the document on standard input: it is empty: the program before this one wrote nothing
+    hint: look at the error of the program before this one, or give `-n` to read nothing
+    -- exit status: 65 --
+    ");
+    assert!(!world.path("export").exists());
+}
+
+#[test]
+fn two_runs_at_once_are_one_too_many() {
+    let world = World::new();
+    debian(&world, POSTGRES);
+    extract(&world).success();
+
+    let ran = world
+        .script(r#"flock export/.lock extract-secrets "$@""#)
+        .args(["bash".to_owned()].into_iter().chain(args(&world)))
+        .run();
+
+    assert_eq!(ran.status.code(), Some(75), "{ran}");
+}
+
+#[test]
+fn a_document_that_says_no_is_not_acted_on() {
+    let world = World::new();
+    debian(&world, POSTGRES);
+    let no = json!({
+        "format": "ess-migration/1",
+        "preflight": {
+            "version": "0", "started_at": "", "finished_at": "",
+            "findings": [{"id": "sqlite", "severity": "blocker", "message": "x"}],
+        },
+    });
+
+    let ran = world.run("extract-secrets", args(&world), no.to_string().as_str());
+
+    assert_eq!(ran.status.code(), Some(1), "{ran}");
+    assert!(!world.path("export").exists());
+}

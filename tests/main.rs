@@ -1,0 +1,22 @@
+//! The shipped programs, run for real: `PostgreSQL` servers and a Synapse of our own, one file a
+//! program.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod extract_secrets;
+mod harness;
+mod support;
+
+#[test]
+fn every_file_of_tests_is_listed_above() {
+    let listed = include_str!("main.rs");
+    for entry in std::fs::read_dir("tests").unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let module = name.strip_suffix(".rs").filter(|module| *module != "main");
+        if let Some(module) = module {
+            assert!(
+                listed.contains(&format!("\nmod {module};\n")),
+                "tests/main.rs lacks `mod {module};`"
+            );
+        }
+    }
+}

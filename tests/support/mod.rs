@@ -1,0 +1,209 @@
+//! A world per test: a directory, servers and programs in it, and the form of a run in snapshots.
+
+mod call;
+mod place;
+mod postgres;
+mod seed;
+mod synapse;
+mod template;
+
+use std::ffi::OsStr;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+pub(crate) use call::{Ran, Stdin};
+pub(crate) use place::{TOOLS, place};
+pub(crate) use postgres::{Cluster, ESS_PASSWORD, Local};
+pub(crate) use seed::{SERVER_NAME, Seeded};
+pub(crate) use synapse::{Database, Identity, Synapse};
+
+/// Where a test works. All that runs in it ends, and all that lies in it goes, with it.
+pub(crate) struct World(Arc<Shared>);
+
+/// What the world's servers and runs have from it.
+pub(crate) struct Shared {
+    dir: PathBuf,
+    /// Text that differs from run to run, and the name to show in its place.
+    masks: Mutex<Vec<(String, String)>>,
+    runs: AtomicU32,
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let dir = place()
+            .dir
+            .join(COUNT.fetch_add(1, Ordering::Relaxed).to_string());
+        place().make_dir(&dir);
+        let masks = Mutex::new(vec![(dir.display().to_string(), "$WORLD".to_owned())]);
+        Self(Arc::new(Shared {
+            dir,
+            masks,
+            runs: AtomicU32::new(0),
+        }))
+    }
+
+    /// A path in the world.
+    pub(crate) fn path(&self, path: impl AsRef<Path>) -> PathBuf {
+        self.0.dir.join(path)
+    }
+
+    /// Writes a file (0600) and the directories above it.
+    pub(crate) fn write(&self, path: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        self.0.write(path, content.as_ref())
+    }
+
+    #[track_caller]
+    pub(crate) fn read(&self, path: &str) -> String {
+        fs::read_to_string(self.path(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+    }
+
+    /// Shows `text` as `name` in snapshots.
+    pub(crate) fn mask(&self, text: impl Into<String>, name: &str) {
+        self.0.add_mask(text.into(), name);
+    }
+
+    /// A shipped program, to be run.
+    pub(crate) fn tool<'a>(&self, name: &str) -> call::Call<'a> {
+        assert!(
+            TOOLS.iter().any(|(tool, _)| *tool == name),
+            "{name} is not a shipped program"
+        );
+        call::Call::new(Arc::clone(&self.0), place().bin.join(name))
+    }
+
+    /// A script for bash, to be run; the shipped programs come first on its PATH.
+    pub(crate) fn script<'a>(&self, script: &str) -> call::Call<'a> {
+        call::Call::new(Arc::clone(&self.0), "/bin/bash".into()).args(["-c", script])
+    }
+
+    /// Runs a shipped program.
+    pub(crate) fn run<'a, A: AsRef<OsStr>>(
+        &self,
+        tool: &str,
+        args: impl IntoIterator<Item = A>,
+        stdin: impl Into<Stdin<'a>>,
+    ) -> Ran {
+        self.tool(tool).args(args).stdin(stdin).run()
+    }
+
+    /// Runs a script, with /dev/null as its standard input.
+    pub(crate) fn shell(&self, script: &str) -> Ran {
+        self.script(script).run()
+    }
+
+    /// The command lines of the programs named `name` that now run in the world: what should not
+    /// outlive a kill. The kernel keeps 15 bytes of a name.
+    pub(crate) fn running(&self, name: &str) -> Vec<String> {
+        let line = |pid| fs::read_to_string(format!("/proc/{pid}/cmdline")).ok();
+        let lines = self.named(name).filter_map(line);
+        lines
+            .map(|line| line.replace('\0', " ").trim_end().to_owned())
+            .collect()
+    }
+
+    /// Sends a signal to the programs named `name` that now run in the world, wherever in a
+    /// pipeline they are. Says whether there was one.
+    pub(crate) fn signal(&self, name: &str, signal: Signal) -> bool {
+        let sent = self
+            .named(name)
+            .map(|pid| kill_process(Pid::from_raw(pid).unwrap(), signal).is_ok());
+        sent.fold(false, |any, sent| any | sent)
+    }
+
+    fn named(&self, name: &str) -> impl Iterator<Item = i32> {
+        let comm = |pid| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        let all = place::processes_in(&self.0.dir).into_iter();
+        all.filter(move |pid| comm(*pid).trim_end() == name)
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        for _ in 0..100 {
+            let left = place::processes_in(&self.0.dir);
+            if left.is_empty() {
+                break;
+            }
+            for pid in left {
+                let _ = kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL);
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        // Whatever is left is the watchdog's.
+        let _ = fs::remove_dir_all(&self.0.dir);
+    }
+}
+
+impl Shared {
+    fn write(&self, path: &str, content: &[u8]) -> PathBuf {
+        let path = self.dir.join(path);
+        let missing: Vec<&Path> = path
+            .ancestors()
+            .skip(1)
+            .take_while(|dir| !dir.exists())
+            .collect();
+        for dir in missing.into_iter().rev() {
+            place().make_dir(dir);
+        }
+        fs::write(&path, content).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+        place().give(&path);
+        path
+    }
+
+    fn add_mask(&self, text: String, name: &str) {
+        self.masks.lock().unwrap().push((text, name.to_owned()));
+    }
+
+    /// Files for the output of a run, beside the world: a tool may look at its directory.
+    fn output_files(&self) -> (PathBuf, PathBuf) {
+        let number = self.runs.fetch_add(1, Ordering::Relaxed);
+        let file = |what| self.dir.with_extension(format!("{number}.{what}"));
+        (file("out"), file("err"))
+    }
+
+    fn mask(&self, text: &str) -> String {
+        let mut text = text.to_owned();
+        for (from, to) in self.masks.lock().unwrap().iter() {
+            text = text.replace(from, to);
+        }
+        let text = mask_shape(&text, "hhhhhhhh-hhhh-hhhh-hhhh-hhhhhhhhhhhh", "$ID");
+        mask_shape(&text, "dddd-dd-ddTdd:dd:ddZ", "$TIME")
+    }
+}
+
+/// Replaces what has the shape: `h` stands for a hexadecimal digit, `d` for a decimal one.
+fn mask_shape(text: &str, shape: &str, name: &str) -> String {
+    let fits = |rest: &str| {
+        rest.len() >= shape.len()
+            && rest
+                .bytes()
+                .zip(shape.bytes())
+                .all(|(byte, shape)| match shape {
+                    b'h' => byte.is_ascii_hexdigit(),
+                    b'd' => byte.is_ascii_digit(),
+                    other => byte == other,
+                })
+    };
+    let mut masked = String::new();
+    let mut rest = text;
+    while let Some(next) = rest.chars().next() {
+        let taken = if fits(rest) {
+            masked.push_str(name);
+            shape.len()
+        } else {
+            masked.push(next);
+            next.len_utf8()
+        };
+        rest = &rest[taken..];
+    }
+    masked
+}

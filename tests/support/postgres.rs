@@ -1,0 +1,313 @@
+//! Throwaway `PostgreSQL` servers.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use postgres_protocol::escape::{escape_identifier, escape_literal};
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::place::{free_port, place};
+use super::synapse::Database;
+use super::{Shared, World};
+
+/// Of the superuser `postgres`, who needs none on the Unix socket.
+pub(crate) const SUPERUSER_PASSWORD: &str = "superuser's own";
+
+/// Of `synapse_user`, the role that Element Server Suite makes for Synapse.
+pub(crate) const ESS_PASSWORD: &str = "Zx8-made-by-ess";
+
+/// How roles other than the superuser come in over the Unix socket. Over TCP all need a password.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Local {
+    Trust,
+    /// The role must be named as the operating system's user, `place().user_name()`.
+    Peer,
+}
+
+/// A `PostgreSQL` server in a world, on a Unix socket and a loopback port.
+pub(crate) struct Cluster {
+    world: Arc<Shared>,
+    /// Holds the socket, the log and `data`.
+    pub(crate) dir: PathBuf,
+    pub(crate) port: u16,
+    postmaster: Mutex<Option<Child>>,
+}
+
+impl Cluster {
+    /// Clusters of different names have different system identifiers.
+    pub(crate) fn new(world: &World, name: &str) -> Self {
+        Self::with_local(world, name, Local::Trust)
+    }
+
+    pub(crate) fn with_local(world: &World, name: &str, local: Local) -> Self {
+        let world = Arc::clone(&world.0);
+        let dir = world.dir.join(name);
+        let port = free_port();
+        world.add_mask(port.to_string(), &format!("${}_PORT", name.to_uppercase()));
+        place().make_dir(&dir);
+        copy(&initialised(name), &dir.join("data"));
+        let local = if local == Local::Peer {
+            "peer"
+        } else {
+            "trust"
+        };
+        let access = format!(
+            "local all postgres trust\n\
+             local all all {local}\n\
+             host all all 127.0.0.1/32 scram-sha-256\n"
+        );
+        fs::write(dir.join("data/pg_hba.conf"), access).unwrap();
+        let settings = format!(
+            "listen_addresses = '127.0.0.1'\nport = {port}\nunix_socket_directories = '{}'\n\
+             fsync = off\nfull_page_writes = off\nshared_buffers = 16MB\nmax_connections = 60\n",
+            dir.display()
+        );
+        fs::write(dir.join("data/postgresql.conf"), settings).unwrap();
+        let cluster = Self {
+            world,
+            dir,
+            port,
+            postmaster: Mutex::new(None),
+        };
+        cluster.start();
+        cluster
+    }
+
+    /// A server as Element Server Suite makes it: the role `synapse_user`, and its empty database
+    /// `synapse`.
+    pub(crate) fn ess(world: &World, name: &str) -> Self {
+        let cluster = Self::new(world, name);
+        cluster.create_role("synapse_user", ESS_PASSWORD);
+        cluster.create_database("synapse", "synapse_user");
+        cluster
+    }
+
+    /// Starts the server, and waits until it takes connections.
+    pub(crate) fn start(&self) {
+        let log = File::options()
+            .append(true)
+            .create(true)
+            .open(self.dir.join("log"))
+            .unwrap();
+        let data = self.dir.join("data");
+        // Not pg_ctl: the server is our child, and ends with us.
+        let mut child = place()
+            .command(place().pgbin.join("postgres"), &data)
+            .arg("-D")
+            .arg(&data)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let start = Instant::now();
+        // The eighth line of the file says how far the server is.
+        let pid = child.id().to_string();
+        let ready = || {
+            let state = fs::read_to_string(data.join("postmaster.pid")).unwrap_or_default();
+            let mut lines = state.lines();
+            lines.next() == Some(&pid) && lines.nth(6).is_some_and(|line| line.trim() == "ready")
+        };
+        while !ready() {
+            let ended = child.try_wait().unwrap();
+            assert!(
+                ended.is_none() && start.elapsed() < Duration::from_secs(60),
+                "PostgreSQL did not start ({ended:?}):\n{}",
+                self.log()
+            );
+            thread::sleep(Duration::from_millis(10));
+        }
+        *self.postmaster.lock().unwrap() = Some(child);
+    }
+
+    /// Stops the server at once, whoever is connected.
+    pub(crate) fn stop(&self) {
+        if let Some(mut child) = self.postmaster.lock().unwrap().take() {
+            let _ = kill_process(Pid::from_child(&child), Signal::QUIT);
+            let _ = child.wait();
+        }
+    }
+
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.dir.join("log")).unwrap_or_default()
+    }
+
+    /// Runs SQL as the superuser; rows come one a line, columns parted by `|`.
+    #[track_caller]
+    pub(crate) fn psql(&self, database: &str, sql: &str) -> String {
+        self.psql_as("postgres", database, sql)
+    }
+
+    /// Runs SQL as any role, over the Unix socket.
+    #[track_caller]
+    pub(crate) fn psql_as(&self, role: &str, database: &str, sql: &str) -> String {
+        let mut psql = self.program("psql");
+        psql.args([
+            "-X",
+            "-A",
+            "-t",
+            "-q",
+            "-v",
+            "ON_ERROR_STOP=1",
+            "-U",
+            role,
+            "-d",
+            database,
+        ]);
+        let text = String::from_utf8(feed(psql, sql.as_bytes())).unwrap();
+        text.strip_suffix('\n').unwrap_or(&text).to_owned()
+    }
+
+    pub(crate) fn create_role(&self, name: &str, password: &str) {
+        let name = escape_identifier(name);
+        self.psql(
+            "postgres",
+            &format!(
+                "CREATE ROLE {name} LOGIN PASSWORD {}",
+                escape_literal(password)
+            ),
+        );
+    }
+
+    /// With the encoding and collation that Synapse demands.
+    pub(crate) fn create_database(&self, name: &str, owner: &str) {
+        let mut createdb = self.program("createdb");
+        createdb.args([
+            "--encoding=UTF8",
+            "--locale=C",
+            "--template=template0",
+            "-U",
+            "postgres",
+        ]);
+        createdb.args(["--owner", owner, "--", name]);
+        feed(createdb, b"");
+    }
+
+    /// A libpq URL, without a password.
+    pub(crate) fn url(&self, database: &str, role: &str) -> String {
+        format!(
+            "postgresql://{}@127.0.0.1:{}/{}",
+            percent(role),
+            self.port,
+            percent(database)
+        )
+    }
+
+    /// A libpq URL that goes over the Unix socket.
+    pub(crate) fn socket_url(&self, database: &str, role: &str) -> String {
+        let dir = percent(&self.dir.display().to_string());
+        format!(
+            "postgresql://{}@{dir}:{}/{}",
+            percent(role),
+            self.port,
+            percent(database)
+        )
+    }
+
+    /// How a Synapse reaches a database here.
+    pub(crate) fn database(&self, name: &str, role: &str, password: &str) -> Database {
+        Database {
+            port: self.port,
+            name: name.into(),
+            role: role.into(),
+            password: password.into(),
+        }
+    }
+
+    /// A `PostgreSQL` program with this server as the one it connects to.
+    pub(crate) fn program(&self, name: &str) -> Command {
+        let mut command = place().command(place().pgbin.join(name), &self.world.dir);
+        command
+            .env("PGHOST", &self.dir)
+            .env("PGPORT", self.port.to_string());
+        command
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Runs a command with `input` as its standard input, and returns what it wrote.
+#[track_caller]
+pub(super) fn feed(mut command: Command, input: &[u8]) -> Vec<u8> {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut pipe = child.stdin.take().unwrap();
+    let output = thread::scope(|scope| {
+        // One that fails ends without reading; its status says so.
+        scope.spawn(move || pipe.write_all(input));
+        child.wait_with_output().unwrap()
+    });
+    assert!(
+        output.status.success(),
+        "{command:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    output.stdout
+}
+
+/// The data directory of a server that never ran, made once per name: a copy is faster.
+fn initialised(name: &str) -> PathBuf {
+    static MADE: Mutex<Vec<String>> = Mutex::new(Vec::new());
+    let template = place().dir.join("initdb").join(name);
+    let mut made = MADE
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    if !made.iter().any(|made| made == name) {
+        if made.is_empty() {
+            place().make_dir(template.parent().unwrap());
+        }
+        let password = place().dir.join("initdb/superuser.pw");
+        fs::write(&password, SUPERUSER_PASSWORD).unwrap();
+        place().give(&password);
+        let mut initdb = place().command(place().pgbin.join("initdb"), &place().dir);
+        initdb.args([
+            "--no-sync",
+            "-E",
+            "UTF8",
+            "--locale=C",
+            "-U",
+            "postgres",
+            "--auth=scram-sha-256",
+        ]);
+        initdb
+            .arg("--wal-segsize=1")
+            .arg("--pwfile")
+            .arg(&password)
+            .arg("-D")
+            .arg(&template);
+        feed(initdb, b"");
+        made.push(name.to_owned());
+    }
+    template
+}
+
+/// Copies a directory as the unprivileged user.
+fn copy(from: &Path, to: &Path) {
+    let mut cp = place().command("/bin/cp", &place().dir);
+    cp.args(["-a", "--reflink=auto"]).args([from, to]);
+    feed(cp, b"");
+}
+
+/// Percent-encodes a part of a URL.
+pub(crate) fn percent(text: &str) -> String {
+    let encode = |byte: u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => {
+            char::from(byte).to_string()
+        }
+        _ => format!("%{byte:02X}"),
+    };
+    text.bytes().map(encode).collect()
+}

@@ -106,20 +106,20 @@ impl Manifest {
         let here = files_below(dump, &self.data)?;
         for name in &here {
             if !self.files.contains_key(name) {
-                return Err(damaged(dump, format!("{name} is not in the manifest")).into());
+                return Err(damaged(dump, &format!("{name} is not in the manifest")).into());
             }
         }
         for (name, record) in &self.files {
             if !here.contains(name) {
-                return Err(damaged(dump, format!("{name} is missing")).into());
+                return Err(damaged(dump, &format!("{name} is missing")).into());
             }
             let (sha256, bytes) = hash_file(&dump.join(name), report)?;
             if bytes != record.bytes {
                 let message = format!("{name} has {bytes} bytes, the manifest says {}", record.bytes);
-                return Err(damaged(dump, message).into());
+                return Err(damaged(dump, &message).into());
             }
             if sha256 != record.sha256 {
-                return Err(damaged(dump, format!("{name} does not match its SHA-256")).into());
+                return Err(damaged(dump, &format!("{name} does not match its SHA-256")).into());
             }
         }
         report.done();
@@ -127,7 +127,7 @@ impl Manifest {
     }
 }
 
-fn damaged(dump: &Path, what: String) -> Stop {
+fn damaged(dump: &Path, what: &str) -> Stop {
     Stop::data(format!("the dump at {} is damaged: {what}", dump.display()))
         .hint("copy it again from where it was made, or take it again")
 }
@@ -151,7 +151,7 @@ fn files_below(dump: &Path, data: &Path) -> anyhow::Result<Vec<String>> {
         let entry = match entry {
             Ok(entry) => entry,
             Err(error) if error.io_error().is_some_and(|e| e.kind() == std::io::ErrorKind::NotFound) => {
-                return Err(damaged(dump, format!("{} is missing", data.display())).into());
+                return Err(damaged(dump, &format!("{} is missing", data.display())).into());
             }
             Err(error) => {
                 return Err(std::io::Error::from(error))
@@ -163,7 +163,7 @@ fn files_below(dump: &Path, data: &Path) -> anyhow::Result<Vec<String>> {
         }
         let name = entry.path().strip_prefix(dump).unwrap_or(entry.path());
         if !entry.file_type().is_file() {
-            return Err(damaged(dump, format!("{} is not a plain file", name.display())).into());
+            return Err(damaged(dump, &format!("{} is not a plain file", name.display())).into());
         }
         names.push(name.to_string_lossy().into_owned());
     }

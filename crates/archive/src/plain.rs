@@ -171,7 +171,7 @@ impl Scanner<'_> {
         }
     }
 
-    /// A backslash command between statements: three that `pg_dump` writes are left out.
+    /// A backslash command between statements: those that `pg_dump` writes are left out.
     fn command(&mut self) -> Result<(), PlainError> {
         let line = self.input.line();
         let at_line_start = self.input.at_line_start();
@@ -182,12 +182,13 @@ impl Scanner<'_> {
         }
         let text = String::from_utf8_lossy(&text).trim_end().to_owned();
         let (name, argument) = text.split_once(' ').unwrap_or((&text, ""));
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
         let refused = || PlainError::Backslash {
             line,
             command: name.to_owned(),
         };
         match name {
-            "\\restrict" | "\\unrestrict" if argument.bytes().all(|byte| byte.is_ascii_alphanumeric()) => {
+            "\\restrict" | "\\unrestrict" | "\\encoding" if argument.bytes().all(is_plain) => {
                 self.outcome.dropped.push(name.to_owned());
             }
             "\\connect" => {

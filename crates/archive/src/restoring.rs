@@ -4,12 +4,13 @@ use std::io::Write;
 use std::path::Path;
 
 use anyhow::Context;
+use ess_cli::Stop;
 use ess_postgres::{ChildEnvironment, Conninfo, SchemaRows};
 use ess_run::{Installation, Program, Report};
 
 use crate::dumping::child_name;
 use crate::manifest::Manifest;
-use crate::plain::{self, Outcome};
+use crate::plain::{self, Outcome, PlainError};
 use crate::toc::{Entry, Toc};
 
 /// Where and how a dump is loaded.
@@ -65,6 +66,7 @@ impl Restoring<'_> {
             .capture(self.report)
             .with_context(|| format!("cannot read the schema version in {}", archive.display()))?;
         let outcome = plain::scan(&mut text.as_slice(), &mut std::io::sink())
+            .map_err(|error| refused(&error))
             .with_context(|| format!("cannot read the schema version in {}", archive.display()))?;
         Ok(outcome.schema)
     }
@@ -72,7 +74,7 @@ impl Restoring<'_> {
     /// Runs `before`, all of pre-data and `after` as one transaction.
     pub fn load_pre_data(&self, archive: &Path, entries: &[&Entry], before: &str, after: &str) -> anyhow::Result<()> {
         let list = list_file(entries)?;
-        // Whole before psql sees a byte: psql commits at the end of its input, wherever that is.
+        // Whole before psql sees a byte: what pg_restore cannot read should not reach the target.
         let sql = self
             .pg_restore(list.path())
             .args(["--section=pre-data", "--file=-"])
@@ -103,39 +105,43 @@ impl Restoring<'_> {
 
     /// Runs `before`, an SQL dump without what is the target's own, and `after` as one transaction.
     pub fn load_plain(&self, path: &Path, before: &str, after: &str) -> anyhow::Result<Outcome> {
-        let mut scanned = None;
+        let mut scanned: Result<Outcome, PlainError> = Ok(Outcome::default());
         let loaded = self.psql(&mut |psql| {
             psql.write_all(before.as_bytes())?;
-            let outcome = plain::open_plain(path)
-                .map_err(plain::PlainError::from)
+            scanned = plain::open_plain(path)
+                .map_err(PlainError::from)
                 .and_then(|mut reader| plain::scan(&mut reader, psql));
-            match outcome {
-                Ok(outcome) => {
-                    scanned = Some(Ok(outcome));
-                    psql.write_all(after.as_bytes())
-                }
-                Err(error) => {
-                    scanned = Some(Err(error));
-                    // psql commits at the end of its input; this makes the transaction fail instead.
-                    psql.write_all(b"\n;SELECT 1/0 AS the_dump_was_refused;\n")
-                }
+            match scanned {
+                Ok(_) => psql.write_all(after.as_bytes()),
+                // What was written ends in a syntax error: psql undoes it all.
+                Err(_) => Ok(()),
             }
         });
-        match scanned {
-            Some(Err(error)) => Err(anyhow::Error::from(error).context(format!("cannot load {}", path.display()))),
-            Some(Ok(outcome)) => loaded.map(|()| outcome).with_context(|| format!("cannot load {}", path.display())),
-            None => Err(loaded.err().map_or_else(|| anyhow::anyhow!("psql took no input"), anyhow::Error::from)),
+        let failed = || format!("cannot load {}", path.display());
+        match (scanned, loaded) {
+            (Ok(outcome), Ok(())) => Ok(outcome),
+            // psql went first: its words explain the broken pipe.
+            (Ok(_) | Err(PlainError::Io(_)), Err(error)) => Err(error.context(failed())),
+            (Err(PlainError::Io(error)), Ok(())) => Err(error).with_context(failed),
+            (Err(error), _) => Err(refused(&error)).with_context(failed),
         }
     }
 
+    /// Runs SQL as one transaction.
+    ///
+    /// The COMMIT is ours to say: `psql --single-transaction` says it wherever its input ends, which
+    /// is in the middle when we are killed.
     fn psql(&self, source: &mut (dyn FnMut(&mut dyn Write) -> std::io::Result<()> + Send)) -> Result<(), anyhow::Error> {
         let child = self.child("psql")?;
         self.programs
             .program("psql")
-            .args(["--no-psqlrc", "--quiet", "--no-password", "--single-transaction"])
-            .args(["--set", "ON_ERROR_STOP=1", "--file=-"])
+            .args(["--no-psqlrc", "--quiet", "--no-password", "--set", "ON_ERROR_STOP=1", "--file=-"])
             .envs(&self.variables(&child))
-            .feed(self.report, source)?;
+            .feed(self.report, &mut |psql| {
+                psql.write_all(b"BEGIN;\n")?;
+                source(psql)?;
+                psql.write_all(b"\nCOMMIT;\n")
+            })?;
         Ok(())
     }
 
@@ -178,6 +184,15 @@ pub fn read_back(dump: &Path, manifest: &Manifest, programs: &Installation, repo
         .arg(dump.join(&manifest.data))
         .finish(report)
         .with_context(|| format!("cannot read back {}", dump.display()))
+}
+
+/// A dump that is not what these tools load.
+fn refused(error: &PlainError) -> Stop {
+    let stop = Stop::data(error.to_string());
+    match error.hint() {
+        Some(hint) => stop.hint(hint),
+        None => stop,
+    }
 }
 
 fn list_file(entries: &[&Entry]) -> anyhow::Result<tempfile::NamedTempFile> {

@@ -29,7 +29,7 @@ pub use sha256::{Hashing, hash_file, hex};
 pub fn main<A: Args>(
     name: &'static str,
     empty_pipe: EmptyPipe,
-    work: impl FnOnce(A, &mut Context) -> anyhow::Result<Exit>,
+    work: impl FnOnce(&A, &mut Context) -> anyhow::Result<Exit>,
 ) -> ExitCode {
     let (common, args) = match parse::<A>(name, std::env::args_os()) {
         Ok(parsed) => parsed,
@@ -38,13 +38,13 @@ pub fn main<A: Args>(
             return text.print().map_or(Exit::Io, |()| exit).into();
         }
     };
+    // What we and our children write holds secrets or data.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     input::listen_to_signals();
     let console = Console::new(name, common.quiet, common.verbose);
-    let outcome = input::read(&common, empty_pipe, &console)
-        .map_err(anyhow::Error::from)
-        .and_then(|document| {
+    let outcome = input::read(&common, empty_pipe, &console).and_then(|document| {
             let mut context = Context::new(name, common, console.clone(), document)?;
-            work(args, &mut context)
+            work(&args, &mut context)
         });
     let exit = outcome.unwrap_or_else(|error| {
         console.error(&error);

@@ -58,12 +58,12 @@ enum FormatArg {
 }
 
 /// Does the job of pgdump-wrap.
-pub fn run(args: Args, context: &mut Context) -> anyhow::Result<Exit> {
+pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     let conninfo = context.source(&args.source, PgVariables::Serve)?.ok_or_else(|| {
         Stop::usage("there is no source: no -c, no --source, and no document that names one")
             .hint("give -c /etc/matrix-synapse/homeserver.yaml, or --source postgresql://USER@HOST/DBNAME")
     })?;
-    let out = place(&args, &context.document)?;
+    let out = place(args, &context.document)?;
     if let Some(export) = context.document.export.clone()
         && out.starts_with(&export)
     {
@@ -82,10 +82,10 @@ pub fn run(args: Args, context: &mut Context) -> anyhow::Result<Exit> {
         context.source_section().server_name = Some(server_name.clone());
     }
     context.source_section().identity = Some(facts.identity.clone());
-    let running = is_running(&args, &session)?;
+    let running = is_running(args, &session)?;
 
     let jobs = args.jobs.map_or_else(processors, usize::from);
-    let kept = kept(&args, context, &out, &session, &conninfo, &facts, jobs)?;
+    let kept = kept(args, context, &out, &session, &conninfo, &facts, jobs)?;
     let was_kept = kept.is_some();
     let (manifest, sha256) = if let Some(kept) = kept {
         kept
@@ -184,13 +184,8 @@ fn kept(
 }
 
 fn aside(out: &Path) -> PathBuf {
-    let name = out.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let stamp = now().replace(':', "");
-    (0..)
-        .map(|n| if n == 0 { format!("{name}.{stamp}") } else { format!("{name}.{stamp}.{n}") })
-        .map(|name| out.with_file_name(name))
-        .find(|path| std::fs::symlink_metadata(path).is_err())
-        .unwrap_or_else(|| out.with_extension("aside"))
+    let name = out.file_name().unwrap_or_default().to_string_lossy();
+    out.with_file_name(format!("{name}.{}.{}", now().replace(':', ""), std::process::id()))
 }
 
 fn record(context: &mut Context, out: &Path, manifest: &Manifest, sha256: String, kept: bool) {

@@ -53,6 +53,9 @@ impl Inventory {
     }
 }
 
+/// What is done with a table after its digest.
+pub type Then<'a> = dyn Fn(&Session, &Table) -> Result<(), Error> + Sync + 'a;
+
 /// Where and how digests are read.
 pub struct Reading<'a> {
     /// The database.
@@ -68,7 +71,7 @@ pub struct Reading<'a> {
     /// Asked for a place before each table, and given it back after.
     pub gate: &'a (dyn Gate + 'a),
     /// Statements run for each table after its digest, such as `ANALYZE`.
-    pub then: Option<&'a (dyn Fn(&Session, &Table) -> Result<(), Error> + Sync)>,
+    pub then: Option<&'a Then<'a>>,
     /// Who is told.
     pub report: &'a dyn Report,
 }

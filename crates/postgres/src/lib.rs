@@ -25,7 +25,7 @@ pub use conninfo::{ChildEnvironment, Conninfo, ConninfoError, Env, PasswordOrigi
 pub use digest::{Algorithm, Digest, digest};
 pub use error::Error;
 pub use facts::{Facts, facts};
-pub use inventory::{Gate, Inventory, Open, Reading, TableRecord, digests};
+pub use inventory::{Gate, Inventory, Open, Reading, TableRecord, Then, digests};
 pub use movement::{Mark, SchemaRows, StreamPosition, mark, moved, schema_rows};
 pub use objects::{Object, count_by_kind, drop_statements, keepsakes, objects};
 pub use postgres_protocol::escape::{escape_identifier, escape_literal};

@@ -55,18 +55,21 @@ pub fn drop_statements(objects: &[Object]) -> String {
         let kind = group[0].kind.as_str();
         let names: Vec<&str> = group.iter().map(|object| object.name.as_str()).collect();
         let statements = match kind {
-            "large object" => names.iter().map(|oid| format!("SELECT lo_unlink({oid});\n")).collect(),
+            "large object" => each(&names, |oid| format!("SELECT lo_unlink({oid});\n")),
             // These take one name a statement.
             "operator class" | "operator family" | "conversion" | "event trigger" | "collation"
-            | "text search configuration" | "text search dictionary" => names
-                .iter()
-                .map(|name| format!("DROP {} IF EXISTS {name} CASCADE;\n", kind.to_uppercase()))
-                .collect(),
+            | "text search configuration" | "text search dictionary" => {
+                each(&names, |name| format!("DROP {} IF EXISTS {name} CASCADE;\n", kind.to_uppercase()))
+            }
             _ => format!("DROP {} IF EXISTS {} CASCADE;\n", kind.to_uppercase(), names.join(", ")),
         };
         sql.push_str(&statements);
     }
     sql
+}
+
+fn each(names: &[&str], statement: impl Fn(&str) -> String) -> String {
+    names.iter().map(|name| statement(name)).collect::<Vec<_>>().concat()
 }
 
 #[cfg(test)]

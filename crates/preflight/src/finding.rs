@@ -199,7 +199,7 @@ mod tests {
         assert_eq!(size(1_023), "1023 bytes");
         assert_eq!(size(1_536), "1.5 KiB");
         assert_eq!(size(5 << 40), "5.0 TiB");
-        assert_eq!(size(u64::MAX), "16384.0 PiB");
+        assert_eq!(size(u64::MAX), "16383.9 PiB");
         let names: Vec<String> = (1..=7).map(|n| n.to_string()).collect();
         assert_eq!(some_of(&names), "1, 2, 3, 4, 5 and 2 more");
         assert_eq!(count(1, "table") + ", " + &count(0, "table"), "1 table, 0 tables");

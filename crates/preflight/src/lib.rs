@@ -43,8 +43,8 @@ pub struct Args {
 }
 
 /// Does the job of preflight.
-pub fn run(args: Args, context: &mut Context) -> anyhow::Result<Exit> {
-    let mut findings = look(&args, context)?;
+pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
+    let mut findings = look(args, context)?;
     ess_run::check()?;
     findings.sort_by(|a, b| (a.severity, &a.id).cmp(&(b.severity, &b.id)));
     let accepted = accepted(&args.accept, &findings, context);
@@ -279,7 +279,7 @@ fn tell(preflight: &Preflight, context: &Context) {
             Severity::Blocker if preflight.accepted.contains(id) => "accepted",
             Severity::Blocker => {
                 let stop = Stop::no(format!("blocker: {message} ({id})"));
-                let stop = hint.iter().fold(stop, |stop, hint| stop.hint(hint));
+                let stop = hint.iter().fold(stop, Stop::hint);
                 console.error(&stop.into());
                 continue;
             }

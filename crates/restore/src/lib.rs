@@ -55,19 +55,19 @@ pub(crate) struct Loaded {
 }
 
 /// Does the job of restore.
-pub fn run(args: Args, context: &mut Context) -> anyhow::Result<Exit> {
+pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     let conninfo = context.target_needed(&args.target)?;
     let source = context.source_beside(&args.source)?;
     if let Some(export) = context.document.export.clone().filter(|export| export.is_dir()) {
         context.lock(&export.join(".lock"))?;
     }
-    let from = place(&args, &context.document)?;
+    let from = place(args, &context.document)?;
     let found = find(&from)?;
     check_dump(context, &found)?;
     let target = Target::open(context, &conninfo)?;
     is_fit(context, &target, &found)?;
     nobody_else(&target.session, &args.ignore_role, "target")?;
-    let expectation = expected::choose(context, &args, source.as_ref(), &found)?;
+    let expectation = expected::choose(context, args, source.as_ref(), &found)?;
 
     let programs = choose(args.pg_bin.as_deref(), needed_major(&target, &found), "this target")?;
     let jobs = args.jobs.map_or_else(processors, usize::from);

@@ -247,10 +247,12 @@ fn quoted(word: &str) -> String {
 }
 
 /// A killed tool leaves no pg_dump behind: the kernel ends the child with its parent.
+///
+/// By SIGTERM, which pg_dump and pg_restore pass on to their workers; the kernel knows of one child only.
 fn end_with_parent(command: &mut Command) {
     let parent = rustix::process::getpid();
     let die = move || {
-        rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+        rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))?;
         // The parent may have died before the line above.
         if rustix::process::getppid() == Some(parent) {
             Ok(())
@@ -304,7 +306,7 @@ mod tests {
         let error = Program::new("sh")
             .args(["-c", "echo no room >&2; exit 1"])
             .feed(&Silent, &mut |stdin| {
-                let block = [b'x'; 65536];
+                let block = vec![b'x'; 65536];
                 (0..64).try_for_each(|_| stdin.write_all(&block))
             })
             .unwrap_err();

@@ -32,7 +32,7 @@ pub struct Args {
 }
 
 /// Does the job of extract-secrets.
-pub fn run(args: Args, context: &mut Context) -> anyhow::Result<Exit> {
+pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     let Args { source, out } = args;
     if source.source.is_some() || source.source_password_file.is_some() {
         return Err(
@@ -42,7 +42,7 @@ pub fn run(args: Args, context: &mut Context) -> anyhow::Result<Exit> {
         );
     }
     let export = export(out.as_deref(), context.document.export.as_deref())?;
-    let config = context.config(&source)?.ok_or_else(|| {
+    let config = context.config(source)?.ok_or_else(|| {
         Stop::usage("there is no configuration: neither -c nor the document's `source.config` names one")
             .hint("give -c /etc/matrix-synapse/homeserver.yaml")
     })?;

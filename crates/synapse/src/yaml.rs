@@ -254,8 +254,12 @@ mod tests {
             ),
             (b"a: 1\nb: c\xffanary", "line 2, column 5: the file is not UTF-8"),
             (
+                b"a: !canary\n",
+                "line 1, column 4: a tag that Synapse does not accept; a value that begins with `!` needs quotes",
+            ),
+            (
                 b"a: *canary\n",
-                "line 1, column 4: an alias to an anchor that is not defined before it",
+                "line 1, column 4: an alias without an anchor; a value that begins with `*` needs quotes",
             ),
             (
                 b"a: \"canary\n",

@@ -179,7 +179,7 @@ fn document() -> impl Strategy<Value = String> {
         "[\\[\\]{},]",
         "['\"]",
         "[|>][-+]?[1-4]?\n {0,4}",
-        "(#| #|\t|: |:|\\? |\n|\n\n|  |---\n|\\.\\.\\.\n|%YAML 1\\.[0-3]\n|\u{85}|\u{2028}|\r\n)",
+        "(#| #|\t|: |:|\\? |\n|\n\n|  |---\n|\\.\\.\\.\n|%YAML 1\\.[12]\n|\u{85}|\u{2028}|\r\n)",
         "[a-z0-9.]{1,4}",
     ];
     // We refuse a file that ends in blanks after a block scalar; see `limit-blank-end.yaml`.

@@ -29,12 +29,12 @@ pub struct Args {
 }
 
 /// Does the job of verify.
-pub fn run(args: Args, context: &mut Context) -> anyhow::Result<Exit> {
+pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     let conninfo = context.target_needed(&args.target)?;
     let jobs = args
         .jobs
         .map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from);
-    let (against, expected) = expected(&args, context, jobs)?;
+    let (against, expected) = expected(args, context, jobs)?;
     let target = Target::open(context, &conninfo)?;
     let name = context.application_name();
     let proving = Proving {

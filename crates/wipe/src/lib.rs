@@ -19,6 +19,7 @@ use ess_run::{Report, choose};
 /// what is there and reads the backup back first, then drops everything in one transaction and
 /// leaves a fence that keeps Synapse from starting until `restore` has proven what it loaded.
 #[derive(Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct Args {
     #[command(flatten)]
     target: TargetArgs,
@@ -60,7 +61,7 @@ pub struct Args {
 }
 
 /// Does the job of ess-wipe.
-pub fn run(args: Args, context: &mut Context) -> anyhow::Result<Exit> {
+pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     let conninfo = context.target_needed(&args.target)?;
     if let Some(server_name) = &args.server_name {
         context.source_section().server_name = Some(server_name.clone());
@@ -70,13 +71,13 @@ pub fn run(args: Args, context: &mut Context) -> anyhow::Result<Exit> {
         context.lock(&export.join(".lock"))?;
     }
     let target = Target::open(context, &conninfo)?;
-    let identity = source_identity(&args, context)?;
+    let identity = source_identity(args, context)?;
     target.is_not(identity.as_ref())?;
     if let Some(source) = &source {
         source_stands_still(context, source)?;
     }
 
-    let resumed = guards::check(&args, context, &target, identity.as_ref())?;
+    let resumed = guards::check(args, context, &target, identity.as_ref())?;
     let plan = objects(&target.session)?;
     plan::can_be_dropped(&target.session, &plan)?;
     let server_name = guards::server_name(context, &target)?;
@@ -84,7 +85,7 @@ pub fn run(args: Args, context: &mut Context) -> anyhow::Result<Exit> {
     plan::show(&context.console, &target, &plan, &confirmation);
     if !args.execute {
         context.console.line(&format!("nothing was changed; to erase, add: --execute --confirm '{confirmation}'"));
-        record(context, &args, &plan, None, target.fence.is_some(), Vec::new());
+        record(context, args, &plan, None, target.fence.is_some(), Vec::new());
         context.finish()?;
         return Ok(Exit::Done);
     }
@@ -100,7 +101,7 @@ pub fn run(args: Args, context: &mut Context) -> anyhow::Result<Exit> {
         // The first backup stays the undo, however often the line is run.
         target.fence.as_ref().and_then(|fence| fence.backup.clone()).map(PathBuf::from)
     } else {
-        Some(back_up(&args, context, &conninfo, &target)?)
+        Some(back_up(args, context, &conninfo, &target)?)
     };
     let fence = Fence::new(
         context.document.id.clone().unwrap_or_default(),
@@ -108,8 +109,8 @@ pub fn run(args: Args, context: &mut Context) -> anyhow::Result<Exit> {
         backup.as_ref().map(|path| path.to_string_lossy().into_owned()),
     );
     plan::execute(&target, &plan, (!args.no_fence).then_some(&fence)).context("nothing was erased")?;
-    let undo = undo(&args, context, backup.as_deref(), &confirmation);
-    record(context, &args, &plan, backup, !args.no_fence, undo);
+    let undo = undo(args, context, backup.as_deref(), &confirmation);
+    record(context, args, &plan, backup, !args.no_fence, undo);
     drop(target);
     context.finish()?;
     Ok(Exit::Done)
@@ -222,13 +223,14 @@ fn undo(args: &Args, context: &Context, backup: Option<&Path>, confirmation: &st
         .filter_map(|keyword| target.connection.get(*keyword).map(|value| (keyword, value)))
         .map(|(keyword, value)| format!("{keyword}='{}'", value.replace('\\', r"\\").replace('\'', r"\'")))
         .collect();
-    let mut words = format!("--target {}", shell(&place.join(" ")));
+    let mut words = vec!["--target".to_owned(), shell(&place.join(" "))];
     if let Some(ess_document::PasswordAt::File { path }) = &target.password {
-        words.push_str(&format!(" --target-password-file {}", shell(&path.display().to_string())));
+        words.extend(["--target-password-file".to_owned(), shell(&path.display().to_string())]);
     }
     if let Some(role) = &args.target.role {
-        words.push_str(&format!(" --role {}", shell(role)));
+        words.extend(["--role".to_owned(), shell(role)]);
     }
+    let words = words.join(" ");
     let server_name = confirmation.split('/').next().unwrap_or_default();
     vec![format!(
         "ess-wipe -n {words} --server-name {} --execute --confirm {} --no-backup --allow-used | restore --from {}",

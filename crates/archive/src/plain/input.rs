@@ -61,20 +61,19 @@ impl<'a> Input<'a> {
     pub(super) fn rest_of_line(&mut self) -> Result<&[u8], PlainError> {
         self.peek(0)?;
         let rest = &self.buffer[self.at..];
-        // A `BufRead` over a slice finds the end faster than an iterator does.
-        let length = (&mut &*rest).skip_until(b'\n')?;
-        Ok(&rest[..length])
+        Ok(&rest[..line_length(rest)])
     }
 
     /// Goes past bytes that were looked at.
     #[inline]
     pub(super) fn skip(&mut self, count: usize) {
         let end = (self.at + count).min(self.buffer.len());
-        let passed = &self.buffer[self.at..end];
-        if let Some(last) = passed.last() {
-            self.at_line_start = *last == b'\n';
-            let ends = passed.iter().filter(|&&byte| byte == b'\n').count();
-            self.line += u64::try_from(ends).unwrap_or(0);
+        let mut passed = &self.buffer[self.at..end];
+        while !passed.is_empty() {
+            let (line, rest) = passed.split_at(line_length(passed));
+            self.at_line_start = line.ends_with(b"\n");
+            self.line += u64::from(self.at_line_start);
+            passed = rest;
         }
         self.at = end;
     }
@@ -113,4 +112,10 @@ impl<'a> Input<'a> {
         self.ended = length == 0;
         Ok(!self.ended)
     }
+}
+
+/// How many bytes there are up to the first line end, with it.
+fn line_length(mut bytes: &[u8]) -> usize {
+    // The reader over a slice searches faster than an iterator, and cannot fail.
+    bytes.skip_until(b'\n').unwrap_or(0)
 }

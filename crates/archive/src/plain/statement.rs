@@ -288,18 +288,14 @@ impl Statement {
         let Some((table, rest)) = table(&self.tokens[2..]) else {
             return Verdict::Pass;
         };
-        let (mut names, rest) = columns(rest);
-        if names.is_empty() {
+        let (named, rest) = columns(rest);
+        let names: Vec<String> = match (named.is_empty(), unqualified(&table)) {
             // In the order of Synapse's own CREATE TABLE.
-            names = match unqualified(&table) {
-                "schema_version" => vec!["lock", "version", "upgraded"],
-                "schema_compat_version" => vec!["lock", "compat_version"],
-                _ => vec![],
-            }
-            .into_iter()
-            .map(str::to_owned)
-            .collect();
-        }
+            (true, "schema_version") => ["lock", "version", "upgraded"].map(str::to_owned).into(),
+            (true, "schema_compat_version") => ["lock", "compat_version"].map(str::to_owned).into(),
+            (true, _) => return Verdict::Pass,
+            (false, _) => named.clone(),
+        };
         if !is_schema_table(&table, &names) {
             return Verdict::Pass;
         }
@@ -311,8 +307,11 @@ impl Statement {
             Token::Word(text) | Token::Text(text) | Token::Number(text) => Some(text.as_str()),
             _ => None,
         });
-        let row = Row::new(names.iter().map(String::as_str).zip(values));
-        Verdict::Schema(row.filter(|_| self.rows == 1))
+        match Row::new(names.iter().map(String::as_str).zip(values)) {
+            // Another program's table of this name.
+            None if named.is_empty() => Verdict::Pass,
+            row => Verdict::Schema(row.filter(|_| self.rows == 1)),
+        }
     }
 
     fn set(&self) -> Result<Verdict, PlainError> {

@@ -126,6 +126,7 @@ fn what_is_the_servers_own_is_left_out_and_listed() {
         ),
         ("\\restrict aB3\n", "\\restrict"),
         ("\\unrestrict aB3\r\n", "\\unrestrict"),
+        ("\\encoding SQL_ASCII\n", "\\encoding"),
     ] {
         let (outcome, output) = passed(statement);
         assert_eq!(
@@ -144,7 +145,6 @@ fn what_is_the_servers_own_is_left_out_and_listed() {
         "SELECT pg_catalog.setval('public.s', 5, true);",
         "SELECT pg_catalog.set_config('search_path', '', false);",
         "CREATE TABLE t (c text DEFAULT 'x OWNER TO y');",
-        "ALTER TABLE t RENAME owner TO x;",
     ] {
         assert_eq!(passed(kept).1, format!("{kept}\n"));
     }
@@ -184,6 +184,7 @@ fn commands_to_psql_are_refused_wherever_psql_sees_them() {
         "CREATE TABLE t (a text); \\connect x",
         "CREATE FUNCTION f() AS $a$ $b$ $a$ \\! $b$;",
         "\\restrict a`id`",
+        "\\encoding `id`",
         "\\restrict a\r\\! sh",
         "\\connect `id`",
         "\\connect x y",
@@ -349,7 +350,7 @@ fn the_rows_of_the_schemas_version_are_taken_out() {
         "COPY public.schema_version (lock, version, upgraded) FROM stdin;\nX\t92\tt\nX\t93\tt\n\\.\n",
         "COPY public.schema_version (lock, version, upgraded) FROM stdin;\nX\tnone\tt\n\\.\n",
         "INSERT INTO public.schema_version VALUES ('X', 92, true), ('X', 93, true);",
-        "INSERT INTO public.schema_compat_version VALUES ('X', f());",
+        "INSERT INTO public.schema_compat_version (lock, compat_version) VALUES ('X', f());",
     ] {
         assert!(refused(text).contains("the schema's version"), "{text}");
     }
@@ -409,7 +410,8 @@ fn gzip_is_unpacked_and_its_damage_noticed() {
         read(&packed[..packed.len() - 20]),
         Err(PlainError::Damaged { .. })
     ));
-    packed[20] ^= 0x55;
+    let checksum = packed.len() - 8;
+    packed[checksum] ^= 1;
     assert!(matches!(read(&packed), Err(PlainError::Damaged { .. })));
 }
 

@@ -21,7 +21,6 @@ pub(crate) struct Homeserver<'a> {
 /// Makes all of them.
 pub(crate) fn check(homeserver: &Homeserver<'_>) -> Vec<Finding> {
     let checks: &[Check<Homeserver<'_>>] = &[
-        Check<Homeserver<'_>>] = &[
         ("background updates", background_updates),
         ("server names of users", foreign_users),
         ("sequences", lagging_sequences),

@@ -19,7 +19,6 @@ pub(crate) struct Source {
 /// Makes all of them.
 pub(crate) fn check(source: &Source) -> Vec<Finding> {
     let checks: &[Check<Source>] = &[
-        Check<Source>] = &[
         ("the source's server", |source| Ok(server(&source.facts))),
         ("the source's encoding and collation", |source| Ok(locale(&source.facts))),
         ("the source's size", sizes),

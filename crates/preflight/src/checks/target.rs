@@ -24,7 +24,6 @@ pub(crate) struct Target {
 /// Makes all of them.
 pub(crate) fn check(target: &Target) -> Vec<Finding> {
     let checks: &[Check<Target>] = &[
-        Check<Target>] = &[
         ("the target's server", |target| Ok(server(&target.facts, target.source.as_ref()))),
         ("the target's encoding and collation", |target| Ok(locale(&target.facts))),
         ("our rights on the target", rights),

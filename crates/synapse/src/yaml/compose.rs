@@ -11,13 +11,15 @@ use super::resolve::{self, Resolved};
 use super::{Error, Kind, Map, Scalar, Value};
 
 /// A configuration is far smaller; a file this large is a mistake.
-const MAX_BYTES: usize = 8 << 20;
+const MAX_BYTES: usize = 2 << 20;
 /// Nested deeper, no person wrote it; Python itself gives up not much later.
 const MAX_DEPTH: usize = 100;
 /// What the values of all anchors and aliases of a file may take, in bytes.
 const MAX_COPIES: usize = 16 << 20;
 
 const TAG_PREFIX: &str = "tag:yaml.org,2002:";
+/// It may be a password: so it is not shown.
+const FOREIGN_TAG: &str = "a tag that Synapse does not accept; a value that begins with `!` needs quotes";
 
 /// Reads one document. An empty file is null.
 pub fn load(source: &[u8]) -> Result<Value, Error> {
@@ -52,13 +54,13 @@ pub fn load(source: &[u8]) -> Result<Value, Error> {
         anchors: HashMap::new(),
         copies: 0,
         text: &text,
-        tabs_allowed: Vec::new(),
+        scalars: Vec::new(),
         unfinished,
     };
     // The parser panics on a few malformed inputs (`[!tag, x]`); a file must not bring the program down.
     let value = panic::catch_unwind(AssertUnwindSafe(|| composer.document()))
         .unwrap_or_else(|_| Err(at_start("the parser gave up on this file".into())))?;
-    refuse_tabs(&text, &composer.tabs_allowed)?;
+    refuse_tabs(&text, &composer.scalars)?;
     Ok(value)
 }
 
@@ -117,27 +119,28 @@ fn refuse_unprintable(text: &str) -> Result<(), Error> {
 }
 
 /// `PyYAML` takes tabs only inside quotes, block scalars and comments; the parser is more lenient.
-fn refuse_tabs(text: &str, allowed: &[Range<usize>]) -> Result<(), Error> {
+fn refuse_tabs(text: &str, scalars: &[(Range<usize>, bool)]) -> Result<(), Error> {
     let mut comment = false;
     let mut blank_before = true;
-    let mut allowed = allowed.iter().peekable();
+    let mut scalars = scalars.iter().peekable();
     for (index, character) in text.char_indices() {
-        while allowed.next_if(|range| range.end <= index).is_some() {
+        while scalars.next_if(|(bytes, _)| bytes.end <= index).is_some() {
             // A comment may follow a quoted scalar without a blank between.
             blank_before = true;
         }
-        if allowed.peek().is_some_and(|range| range.contains(&index)) {
-            continue;
+        let scalar = scalars.peek().filter(|(bytes, _)| bytes.contains(&index));
+        let allowed = scalar.map_or(comment, |(_, allowed)| *allowed);
+        if character == '\t' && !allowed {
+            return Err(at_byte(text, index, "a tab, where YAML allows only spaces"));
         }
-        match character {
-            '\n' | '\u{85}' | '\u{2028}' | '\u{2029}' => comment = false,
-            '#' if blank_before => comment = true,
-            '\t' if !comment => {
-                return Err(at_byte(text, index, "a tab, where YAML allows only spaces"));
+        if scalar.is_none() {
+            match character {
+                '\n' | '\u{85}' | '\u{2028}' | '\u{2029}' => comment = false,
+                '#' if blank_before => comment = true,
+                _ => {}
             }
-            _ => {}
+            blank_before = character.is_whitespace() || matches!(character, '[' | ']' | '{' | '}' | ',');
         }
-        blank_before = character.is_whitespace() || matches!(character, '[' | ']' | '{' | '}' | ',');
     }
     Ok(())
 }
@@ -148,8 +151,8 @@ struct Composer<'a, 'b> {
     anchors: HashMap<String, Option<Value>>,
     copies: usize,
     text: &'b str,
-    /// Bytes of quoted and block scalars, in order.
-    tabs_allowed: Vec<Range<usize>>,
+    /// The bytes of all scalars, in order, and whether they may hold tabs.
+    scalars: Vec<(Range<usize>, bool)>,
     unfinished: Option<Unfinished>,
 }
 
@@ -217,7 +220,7 @@ impl Composer<'_, '_> {
                         self.end_unfinished(&mut value).map_err(|message| at(mark, message))?;
                     }
                 }
-                self.tabs_allowed.extend(content(self.text, bytes, style));
+                self.scalars.extend(content(self.text, bytes, style));
                 (
                     anchor,
                     scalar(tag.as_deref(), value, plain_implicit).map_err(|message| at(mark, message))?,
@@ -259,7 +262,10 @@ impl Composer<'_, '_> {
             Some(Some(value)) => value,
             Some(None) => return Err(at(mark, "an alias inside the value that it stands for")),
             None => {
-                return Err(at(mark, "an alias to an anchor that is not defined before it"));
+                return Err(at(
+                    mark,
+                    "an alias without an anchor; a value that begins with `*` needs quotes",
+                ));
             }
         };
         let value = value.clone();
@@ -352,16 +358,16 @@ impl Composer<'_, '_> {
     }
 }
 
-/// The bytes of a quoted or block scalar without its anchor, tag and block header.
-fn content(text: &str, bytes: Range<usize>, style: ScalarStyle) -> Option<Range<usize>> {
+/// The bytes of a scalar without its anchor, tag and block header, and whether they may hold tabs.
+fn content(text: &str, bytes: Range<usize>, style: ScalarStyle) -> Option<(Range<usize>, bool)> {
     let scalar = text.get(bytes.clone())?;
     let start = match style {
         ScalarStyle::Literal | ScalarStyle::Folded => scalar.find('\n')?,
         ScalarStyle::SingleQuoted => opening(scalar, '\'')?,
         ScalarStyle::DoubleQuoted => opening(scalar, '"')?,
-        _ => return None,
+        _ => return Some((bytes, false)),
     };
-    Some(bytes.start + start..bytes.end)
+    Some((bytes.start + start..bytes.end, true))
 }
 
 /// The first quote that stands at the beginning of a word; a tag may hold others.
@@ -383,7 +389,7 @@ enum Node {
     Default(Zeroizing<String>),
 }
 
-fn scalar(tag: Option<&str>, text: String, plain: bool) -> Result<Node, String> {
+fn scalar(tag: Option<&str>, text: String, plain: bool) -> Result<Node, &'static str> {
     let text = Zeroizing::new(text);
     let resolved = match tag {
         None if !plain => Resolved::Kind(Kind::Text),
@@ -391,7 +397,7 @@ fn scalar(tag: Option<&str>, text: String, plain: bool) -> Result<Node, String> 
         None | Some("!") => resolve::plain(&text)?,
         Some(tag) => match tag.strip_prefix(TAG_PREFIX) {
             Some(name) => resolve::tagged(name, &text)?,
-            None => return Err(format!("the tag {tag}, which Synapse does not accept")),
+            None => return Err(FOREIGN_TAG),
         },
     };
     Ok(match resolved {
@@ -401,11 +407,11 @@ fn scalar(tag: Option<&str>, text: String, plain: bool) -> Result<Node, String> 
     })
 }
 
-fn expect_tag(tag: Option<&str>, name: &str) -> Result<(), String> {
+fn expect_tag(tag: Option<&str>, name: &str) -> Result<(), &'static str> {
     match tag {
         None | Some("!") => Ok(()),
         Some(tag) if tag.strip_prefix(TAG_PREFIX) == Some(name) => Ok(()),
-        Some(tag) => Err(format!("the tag {tag}, which Synapse does not accept here")),
+        Some(_) => Err(FOREIGN_TAG),
     }
 }
 

@@ -214,12 +214,15 @@ impl Scanner<'_> {
 
     fn statement(&mut self) -> Result<(), PlainError> {
         let mut statement = Statement::new(self.input.line());
-        let read = self.read_statement(&mut statement);
-        if !statement.is_streaming() {
-            // Nothing of it is written, hence nothing to be closed.
-            self.unclosed.clear();
+        if let Err(error) = self.read_statement(&mut statement) {
+            if statement.is_streaming() {
+                statement.flush(&mut self.output)?;
+            } else {
+                // Nothing of it is written, hence nothing to be closed.
+                self.unclosed.clear();
+            }
+            return Err(error);
         }
-        read?;
         let line = statement.line;
         match statement.verdict(true)? {
             Verdict::Pass => {
@@ -233,7 +236,7 @@ impl Scanner<'_> {
                 self.outcome.dropped.push(statement.summary());
                 self.same_database(line, name)?;
             }
-            Verdict::Schema(row) => self.schema_row(line, row)?,
+            Verdict::Schema(row) => self.schema_row(line, row.as_ref())?,
             Verdict::Copy { table, columns } => {
                 self.end_of_line()?;
                 if statement::is_schema_table(&table, &columns) {
@@ -271,14 +274,9 @@ impl Scanner<'_> {
                     statement.push(b" ");
                 }
                 b'\\' => {
-                    let mut command = String::new();
-                    for ahead in 0..20 {
-                        match self.input.peek(ahead)? {
-                            Some(byte) if byte.is_ascii_graphic() => command.push(char::from(byte)),
-                            _ => break,
-                        }
-                    }
                     let line = self.input.line();
+                    let length = self.run_length(0, |byte| byte.is_ascii_graphic())?.min(20);
+                    let command = String::from_utf8_lossy(self.input.ahead(length)?).into_owned();
                     return Err(PlainError::Backslash { line, command });
                 }
                 b'\'' if statement.after_escapes() => {
@@ -308,11 +306,7 @@ impl Scanner<'_> {
 
     /// Moves bytes from the input to the statement, and from a long statement on to the output.
     fn take(&mut self, statement: &mut Statement, count: usize) -> Result<(), PlainError> {
-        for ahead in 0..count {
-            if let Some(byte) = self.input.peek(ahead)? {
-                statement.push(&[byte]);
-            }
-        }
+        statement.push(self.input.ahead(count)?);
         self.input.skip(count);
         if statement.is_long() {
             match statement.verdict(false)? {
@@ -324,10 +318,7 @@ impl Scanner<'_> {
     }
 
     fn take_token(&mut self, statement: &mut Statement, length: usize) -> Result<Vec<u8>, PlainError> {
-        let mut text = Vec::new();
-        for ahead in 0..length.min(token::LIMIT) {
-            text.extend(self.input.peek(ahead)?);
-        }
+        let text = self.input.ahead(length)?.to_vec();
         self.take(statement, length)?;
         Ok(text)
     }
@@ -400,19 +391,21 @@ impl Scanner<'_> {
         self.take(statement, 1)?;
         self.unclosed = vec![quote];
         loop {
-            let length = match (self.input.peek(0)?, self.input.peek(1)?) {
-                (Some(b'\\'), Some(_)) if escapes => 2,
+            let plain = self.input.run(|byte| byte != quote && byte != b'\\')?;
+            let (length, kept) = match (self.input.peek(0)?, self.input.peek(1)?) {
+                _ if plain > 0 => (plain, plain.min(token::LIMIT)),
+                (Some(b'\\'), Some(_)) if escapes => (2, 2),
                 (Some(byte), next) if byte == quote => {
                     if next != Some(quote) {
                         break;
                     }
-                    2
+                    (2, 1)
                 }
-                (Some(_), _) => 1,
+                (Some(_), _) => (1, 1),
                 (None, _) => return Err(self.truncated("inside a quoted string or name")),
             };
             if text.len() < token::LIMIT {
-                text.extend(self.input.peek(length - 1)?);
+                text.extend_from_slice(self.input.ahead(kept)?);
             }
             self.take(statement, length)?;
         }
@@ -439,20 +432,16 @@ impl Scanner<'_> {
                 return Err(self.unexpected("a dollar quote longer than any name"));
             }
         }
-        let tag = {
-            let mut tag = Vec::new();
-            for ahead in 0..=length {
-                tag.extend(self.input.peek(ahead)?);
-            }
-            tag
-        };
+        let tag = self.input.ahead(length + 1)?.to_vec();
         self.take(statement, tag.len())?;
         self.unclosed.clone_from(&tag);
         while !self.input.starts_with(&tag)? {
             if self.input.peek(0)?.is_none() {
                 return Err(self.truncated("inside a dollar-quoted string"));
             }
-            self.take(statement, 1)?;
+            // At least the dollar sign that did not end it.
+            let length = self.input.run(|byte| byte != b'$')?.max(1);
+            self.take(statement, length)?;
         }
         self.take(statement, tag.len())?;
         self.unclosed.clear();
@@ -465,7 +454,10 @@ impl Scanner<'_> {
         loop {
             match self.input.peek(0)? {
                 Some(b' ' | b'\t' | b'\r') => self.input.skip(1),
-                Some(b'\n') => return Ok(self.input.skip(1)),
+                Some(b'\n') => {
+                    self.input.skip(1);
+                    return Ok(());
+                }
                 Some(_) => return Err(self.unexpected("text after COPY ... FROM stdin on the same line")),
                 None => return Err(self.truncated("before the rows of a table")),
             }
@@ -527,19 +519,19 @@ impl Scanner<'_> {
             let text = String::from_utf8_lossy(&row);
             let values = text.trim_end_matches(['\n', '\r']).split('\t');
             let row = Row::new(columns.iter().map(String::as_str).zip(values));
-            self.schema_row(line, row)?;
+            self.schema_row(line, row.as_ref())?;
         }
         Ok(())
     }
 
-    fn schema_row(&mut self, line: u64, row: Option<Row>) -> Result<(), PlainError> {
+    fn schema_row(&mut self, line: u64, row: Option<&Row>) -> Result<(), PlainError> {
         let schema = &mut self.outcome.schema;
         match row {
             Some(Row::Version { version, upgraded }) if schema.version.is_none() => {
-                schema.version = Some(version);
-                schema.upgraded = Some(upgraded);
+                schema.version = Some(*version);
+                schema.upgraded = Some(*upgraded);
             }
-            Some(Row::Compat(version)) if schema.compat_version.is_none() => schema.compat_version = Some(version),
+            Some(Row::Compat(version)) if schema.compat_version.is_none() => schema.compat_version = Some(*version),
             _ => {
                 return Err(PlainError::Unexpected {
                     line,

@@ -11,7 +11,7 @@ use ess_run::Report;
 
 use crate::{Console, Lock, Stop, input, make_directory, write_file};
 
-/// The flags that every tool has
+// No doc comment: clap would take it for the tool's own description.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Everywhere")]
 pub struct Common {

@@ -1,6 +1,7 @@
 //! What every main does: arguments, the document in and out, the exit table, progress on
 //! stderr, signals, locks. The only code that prints.
 
+mod bug;
 mod context;
 mod exit;
 mod files;
@@ -33,19 +34,22 @@ pub fn main<A: Args>(
 ) -> ExitCode {
     let (common, args) = match parse::<A>(name, std::env::args_os()) {
         Ok(parsed) => parsed,
-        Err(text) => {
-            let exit = if text.use_stderr() { Exit::Usage } else { Exit::Done };
-            return text.print().map_or(Exit::Io, |()| exit).into();
+        Err(text) if text.use_stderr() => {
+            Console::new(name, false, false).usage(&text.to_string());
+            return Exit::Usage.into();
         }
+        Err(help) => return help.print().map_or(Exit::Io, |()| Exit::Done).into(),
     };
     // What we and our children write holds secrets or data.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     input::listen_to_signals();
+    bug::remember_panics();
     let console = Console::new(name, common.quiet, common.verbose);
-    let outcome = input::read(&common, empty_pipe, &console).and_then(|document| {
-            let mut context = Context::new(name, common, console.clone(), document)?;
-            work(&args, &mut context)
-        });
+    let outcome = bug::catch(|| {
+        let document = input::read(&common, empty_pipe, &console)?;
+        let mut context = Context::new(name, common, console.clone(), document)?;
+        work(&args, &mut context)
+    });
     let exit = outcome.unwrap_or_else(|error| {
         console.error(&error);
         Exit::of(&error)
@@ -66,8 +70,7 @@ fn parse<A: Args>(
     ))
 }
 
-/// The command line of a tool: its own flags and those that all have.
+/// The command line of a tool: its own flags, then those that all have.
 pub fn command<A: Args>(name: &'static str) -> Command {
-    // The tool last: its doc comment is the one that `--help` shows.
-    A::augment_args(Common::augment_args(Command::new(name).version(env!("CARGO_PKG_VERSION"))))
+    Common::augment_args(A::augment_args(Command::new(name).version(env!("CARGO_PKG_VERSION"))))
 }

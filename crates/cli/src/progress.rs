@@ -51,6 +51,12 @@ impl Console {
         }
     }
 
+    /// Prints what clap says of a wrong command line, in our form.
+    pub(crate) fn usage(&self, text: &str) {
+        let text = text.trim_end();
+        self.print(&format!("{}: {}", self.0.tool, text.strip_prefix("error: ").unwrap_or(text)));
+    }
+
     /// Takes the bar off the terminal.
     pub(crate) fn clear(&self) {
         if let Some(stage) = self.stage_now().take() {

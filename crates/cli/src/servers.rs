@@ -13,7 +13,8 @@ use zeroize::Zeroize;
 
 use crate::{Context, Stop};
 
-/// The homeserver that moves
+// No doc comment on these three: clap would take it for the tool's own description.
+
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(next_help_heading = "Source")]
 pub struct SourceArgs {
@@ -40,7 +41,6 @@ pub struct SourceArgs {
     pub source_password_file: Option<PathBuf>,
 }
 
-/// The database that will serve it
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(next_help_heading = "Target")]
 pub struct TargetArgs {
@@ -67,17 +67,11 @@ pub enum PgVariables {
 impl Context {
     /// Synapse's configuration, if flags or document name one.
     pub fn config(&mut self, args: &SourceArgs) -> anyhow::Result<Option<config::Config>> {
-        let given = config_given(args)?;
         let known = self.document.source.as_ref().and_then(|source| source.config.clone());
-        let config = match (given, known) {
-            (Some(given), Some(known)) if given.paths != known.paths => {
-                return Err(contradiction("-c", &paths(&given), "source.config.paths", &paths(&known)).into());
-            }
-            (Some(given), _) => given,
-            (None, Some(known)) => known,
-            (None, None) => return Ok(None),
-        };
+        let Some(mut config) = config_of(args, known)? else { return Ok(None) };
         let loaded = config::Config::load(&options(&config)?)?;
+        // Our own directory is another one in the next tool, perhaps.
+        config.working_directory.get_or_insert_with(|| loaded.working_directory().to_owned());
         let source = self.document.source.get_or_insert_default();
         source.config = Some(config);
         source.server_name = Some(loaded.server_name().to_owned());
@@ -250,20 +244,36 @@ fn of_config(config: &config::Config) -> anyhow::Result<Conninfo> {
     }
 }
 
-fn config_given(args: &SourceArgs) -> anyhow::Result<Option<Config>> {
-    if args.config.is_empty() {
-        return Ok(None);
-    }
-    let absolute = |path: &PathBuf| {
-        std::path::absolute(path).with_context(|| format!("cannot use {}", path.display()))
+/// The configuration that flags and document name together; a flag outranks, but `-c` may not contradict.
+fn config_of(args: &SourceArgs, known: Option<Config>) -> anyhow::Result<Option<Config>> {
+    let absolute = |path: &PathBuf| std::path::absolute(path).with_context(|| format!("cannot use {}", path.display()));
+    let given: Vec<PathBuf> = args.config.iter().map(absolute).collect::<Result<_, _>>()?;
+    let mut config = match known {
+        Some(known) if !given.is_empty() && known.paths != given => {
+            let error = contradiction("-c", &joined(&given), "source.config.paths", &joined(&known.paths));
+            return Err(error.into());
+        }
+        Some(known) => known,
+        None if given.is_empty() => return Ok(None),
+        None => Config {
+            paths: given,
+            ..Config::default()
+        },
     };
-    Ok(Some(Config {
-        paths: args.config.iter().map(absolute).collect::<Result<_, _>>()?,
-        working_directory: args.working_directory.as_ref().map(absolute).transpose()?,
-        data_directory: args.data_directory.as_ref().map(absolute).transpose()?,
-        keys_directory: args.keys_directory.as_ref().map(absolute).transpose()?,
-        path_map: args.path_map.clone(),
-    }))
+    let directories = [
+        (&args.working_directory, &mut config.working_directory),
+        (&args.data_directory, &mut config.data_directory),
+        (&args.keys_directory, &mut config.keys_directory),
+    ];
+    for (flag, field) in directories {
+        if let Some(directory) = flag {
+            *field = Some(absolute(directory)?);
+        }
+    }
+    if !args.path_map.is_empty() {
+        config.path_map.clone_from(&args.path_map);
+    }
+    Ok(Some(config))
 }
 
 /// What the configuration's reader needs, from what the document says.
@@ -304,8 +314,8 @@ fn contradiction(flag: &str, given: &str, field: &str, known: &str) -> Stop {
         .hint("drop the flag, or start with a document for that server")
 }
 
-fn paths(config: &Config) -> String {
-    config.paths.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(" ")
+fn joined(paths: &[PathBuf]) -> String {
+    paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" ")
 }
 
 /// The first line of a password file, without its end.

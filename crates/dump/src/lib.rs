@@ -18,8 +18,6 @@ use ess_run::{Report, choose};
 /// the source.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    #[command(flatten)]
-    source: SourceArgs,
     /// Where the dump goes; EXPORT/dump by default
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -47,6 +45,8 @@ pub struct Args {
     /// The directory of pg_dump, pg_restore and psql
     #[arg(long, value_name = "DIR")]
     pg_bin: Option<PathBuf>,
+    #[command(flatten)]
+    source: SourceArgs,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]

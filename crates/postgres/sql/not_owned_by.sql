@@ -1,8 +1,9 @@
 -- Relations, functions, types and extra schemas that another role than $1 owns.
 WITH ours AS (
     SELECT oid FROM pg_namespace WHERE nspname NOT LIKE 'pg\_%' AND nspname <> 'information_schema'
-), extension AS (
-    SELECT classid, objid FROM pg_depend WHERE deptype = 'e'
+), part AS (
+    -- Of an extension, or of another object: constructors of a range type have no owner of their own.
+    SELECT classid, objid FROM pg_depend WHERE deptype IN ('e', 'i') AND objsubid = 0
 )
 SELECT format('%s %s (%s)', kind, name, pg_get_userbyid(owner))
   FROM (
@@ -20,5 +21,5 @@ SELECT format('%s %s (%s)', kind, name, pg_get_userbyid(owner))
       FROM pg_namespace WHERE oid IN (SELECT oid FROM ours) AND nspname <> 'public'
   ) o
  WHERE pg_get_userbyid(owner) <> $1
-   AND NOT EXISTS (SELECT FROM extension e WHERE e.classid = o.classid AND e.objid = o.oid)
+   AND NOT EXISTS (SELECT FROM part p WHERE p.classid = o.classid AND p.objid = o.oid)
  ORDER BY 1

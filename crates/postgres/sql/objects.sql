@@ -1,10 +1,10 @@
 -- Everything that belongs to the database's users, in the order in which it can be dropped.
--- Left alone: extensions and what belongs to them, and the schema public itself.
+-- Left alone: extensions and what belongs to them, what goes with another object, and the schema public itself.
 WITH ns AS (
     SELECT oid, nspname FROM pg_namespace
      WHERE nspname NOT LIKE 'pg\_%' AND nspname <> 'information_schema'
-), extension AS (
-    SELECT classid, objid FROM pg_depend WHERE deptype = 'e'
+), part AS (
+    SELECT classid, objid FROM pg_depend WHERE deptype IN ('e', 'i') AND objsubid = 0
 ), object AS (
     SELECT 1 AS step, 'schema' AS kind, format('%I', nspname) AS name, nspowner AS owner,
            'pg_namespace'::regclass::oid AS classid, oid
@@ -55,5 +55,5 @@ WITH ns AS (
 )
 SELECT kind, name, pg_get_userbyid(owner)::text AS owner, pg_has_role(owner, 'USAGE') AS ours
   FROM object
- WHERE NOT EXISTS (SELECT FROM extension e WHERE e.classid = object.classid AND e.objid = object.oid)
+ WHERE NOT EXISTS (SELECT FROM part p WHERE p.classid = object.classid AND p.objid = object.oid)
  ORDER BY step, name COLLATE "C"

@@ -110,9 +110,7 @@ impl ConninfoError {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::PasswordInText => Some("give the password by --target-password-file or PGPASSFILE"),
-            Self::NotConninfo => {
-                Some("write postgresql://USER@HOST/DBNAME or 'host=HOST user=USER dbname=DBNAME'")
-            }
+            Self::NotConninfo => Some("write postgresql://USER@HOST/DBNAME or 'host=HOST user=USER dbname=DBNAME'"),
             _ => None,
         }
     }
@@ -122,14 +120,11 @@ impl fmt::Display for ConninfoError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::PasswordInText => f.write_str("connection string: a password in it is not accepted"),
-            Self::NotConninfo => {
-                f.write_str("connection string: neither a postgresql:// URL nor keyword=value words")
-            }
+            Self::NotConninfo => f.write_str("connection string: neither a postgresql:// URL nor keyword=value words"),
             Self::Syntax(rule) => write!(f, "connection string: {rule}"),
-            Self::UnknownKeyword(keyword) => write!(
-                f,
-                "connection parameter {keyword:?}: libpq knows none of this name"
-            ),
+            Self::UnknownKeyword(keyword) => {
+                write!(f, "connection parameter {keyword:?}: libpq knows none of this name")
+            }
             Self::Value { keyword, expected } => {
                 write!(f, "connection parameter {keyword}: expected {expected}")
             }
@@ -140,9 +135,7 @@ impl fmt::Display for ConninfoError {
             Self::ServiceFile { path, line, what } => {
                 write!(f, "service file {}: line {line}: {what}", path.display())
             }
-            Self::NoUser => {
-                f.write_str("user to connect as: none is given, and this process's account has no name")
-            }
+            Self::NoUser => f.write_str("user to connect as: none is given, and this process's account has no name"),
             Self::Tls(error) => error.fmt(f),
             Self::Io { path, source } => write!(f, "{}: {source}", path.display()),
         }
@@ -169,10 +162,7 @@ const NOT_SUPPORTED: &[(&str, &str)] = &[
     ("sslcrldir", "revocation lists are not read"),
     ("sslpassword", "use a key file without a passphrase"),
     ("requirepeer", "the owner of the server process cannot be checked"),
-    (
-        "require_auth",
-        "use channel_binding=require or sslmode=verify-full",
-    ),
+    ("require_auth", "use channel_binding=require or sslmode=verify-full"),
     ("replication", "this is no replication client"),
     ("scram_client_key", "use a password"),
     ("scram_server_key", "use a password"),
@@ -222,10 +212,7 @@ impl Conninfo {
         let password = password
             .or(inside)
             .filter(|password| !password.expose_secret().is_empty());
-        let mut conninfo = Self {
-            params,
-            password: None,
-        };
+        let mut conninfo = Self { params, password: None };
         if let Some(password) = password {
             conninfo.set_password(password);
         }
@@ -264,8 +251,7 @@ impl Conninfo {
                 "service" | "servicefile" => {}
                 "password" if value.is_empty() => {}
                 "password" => {
-                    self.password
-                        .get_or_insert((value.into(), PasswordOrigin::Environment));
+                    self.password.get_or_insert((value.into(), PasswordOrigin::Environment));
                 }
                 // An empty variable says as much as none, but for these two where libpq refuses it.
                 name if value.is_empty() && !matches!(name, "sslmode" | "channel_binding") => {}
@@ -350,10 +336,7 @@ impl Conninfo {
         };
         let found = self.endpoints()?.iter().find_map(|endpoint| {
             let host = endpoint.passfile_host(&SOCKET_DIRS);
-            passfile::find(
-                &text,
-                [&host, &endpoint.port.to_string(), self.dbname(), self.user()],
-            )
+            passfile::find(&text, [&host, &endpoint.port.to_string(), self.dbname(), self.user()])
         });
         zeroize::Zeroize::zeroize(&mut text);
         let Some(password) = found else {
@@ -381,9 +364,7 @@ impl Conninfo {
 
     /// The host or hosts, or their addresses if only these are known; a socket directory starts with `/`.
     pub fn host(&self) -> &str {
-        self.get("host")
-            .or_else(|| self.get("hostaddr"))
-            .unwrap_or_default()
+        self.get("host").or_else(|| self.get("hostaddr")).unwrap_or_default()
     }
 
     /// The port or ports.
@@ -419,14 +400,8 @@ impl Conninfo {
     }
 
     /// [`Conninfo::connector`], and the configuration without hosts that it starts from.
-    pub fn tokio_config(
-        &self,
-        application_name: &str,
-    ) -> Result<(tokio_postgres::Config, Tls), ConninfoError> {
-        Ok((
-            self.template(application_name)?,
-            self.connector(application_name)?,
-        ))
+    pub fn tokio_config(&self, application_name: &str) -> Result<(tokio_postgres::Config, Tls), ConninfoError> {
+        Ok((self.template(application_name)?, self.connector(application_name)?))
     }
 
     fn template(&self, application_name: &str) -> Result<tokio_postgres::Config, ConninfoError> {
@@ -492,11 +467,7 @@ impl Conninfo {
     }
 
     fn number(&self, keyword: &str) -> Result<Option<u64>, ConninfoError> {
-        let number = |text: &str| {
-            text.trim()
-                .parse::<i64>()
-                .map(|number| number.try_into().unwrap_or(0))
-        };
+        let number = |text: &str| text.trim().parse::<i64>().map(|number| number.try_into().unwrap_or(0));
         self.get(keyword)
             .map(number)
             .transpose()
@@ -530,10 +501,7 @@ impl Conninfo {
             };
             let hostaddr = match addrs.get(at).copied().unwrap_or_default() {
                 "" => None,
-                text => Some(
-                    text.parse()
-                        .map_err(|_| value("hostaddr", "an IPv4 or IPv6 address"))?,
-                ),
+                text => Some(text.parse().map_err(|_| value("hostaddr", "an IPv4 or IPv6 address"))?),
             };
             let host = match hosts.get(at).copied().unwrap_or_default() {
                 "" if hostaddr.is_none() => default_socket_dir(&port.to_string()),
@@ -559,14 +527,7 @@ impl Conninfo {
 /// Safe to show: `user@host:port/dbname`.
 impl fmt::Display for Conninfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}@{}:{}/{}",
-            self.user(),
-            self.host(),
-            self.port(),
-            self.dbname()
-        )
+        write!(f, "{}@{}:{}/{}", self.user(), self.host(), self.port(), self.dbname())
     }
 }
 

@@ -123,10 +123,7 @@ mod tests {
             look(r"\:\:1:1:a\\b:u:p\:q\\r:ignored", ["::1", "1", r"a\b", "u"]).as_deref(),
             Some(r"p:q\r")
         );
-        assert_eq!(
-            look(r"h:1:d:u:end\", ["h", "1", "d", "u"]).as_deref(),
-            Some(r"end\")
-        );
+        assert_eq!(look(r"h:1:d:u:end\", ["h", "1", "d", "u"]).as_deref(), Some(r"end\"));
         assert_eq!(look(r"\*:1:d:u:x", ["*", "1", "d", "u"]).as_deref(), Some("x"));
         assert_eq!(look("h*:1:d:u:x", ["host", "1", "d", "u"]), None);
     }

@@ -7,11 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::conninfo::{ConninfoError, Env, check, home};
 
 /// Where Debian, Red Hat and upstream put `pg_service.conf`.
-const SYSTEM_DIRS: [&str; 3] = [
-    "/etc/postgresql-common",
-    "/etc/sysconfig/pgsql",
-    "/usr/local/pgsql/etc",
-];
+const SYSTEM_DIRS: [&str; 3] = ["/etc/postgresql-common", "/etc/sysconfig/pgsql", "/usr/local/pgsql/etc"];
 
 /// What the first file that defines the service says, and that file.
 pub(crate) fn find(
@@ -41,11 +37,7 @@ pub(crate) fn find(
     Err(ConninfoError::NoSuchService(service.to_owned()))
 }
 
-fn section(
-    text: &str,
-    service: &str,
-    path: &Path,
-) -> Result<Option<BTreeMap<String, String>>, ConninfoError> {
+fn section(text: &str, service: &str, path: &Path) -> Result<Option<BTreeMap<String, String>>, ConninfoError> {
     let mut found: Option<BTreeMap<String, String>> = None;
     for (number, line) in text.lines().enumerate() {
         let wrong = |what| ConninfoError::ServiceFile {
@@ -61,10 +53,7 @@ fn section(
             if found.is_some() {
                 break;
             }
-            if name
-                .strip_prefix(service)
-                .is_some_and(|rest| rest.starts_with(']'))
-            {
+            if name.strip_prefix(service).is_some_and(|rest| rest.starts_with(']')) {
                 found = Some(BTreeMap::new());
             }
             continue;
@@ -73,17 +62,13 @@ fn section(
         if line.starts_with("ldap") {
             return Err(wrong("an LDAP lookup is not supported"));
         }
-        let (keyword, value) = line
-            .split_once('=')
-            .ok_or_else(|| wrong("expected keyword=value"))?;
+        let (keyword, value) = line.split_once('=').ok_or_else(|| wrong("expected keyword=value"))?;
         if matches!(keyword, "service" | "servicefile") {
             return Err(wrong("a service cannot name another one"));
         }
         check(keyword, value)?;
         // libpq keeps the first of two.
-        params
-            .entry(keyword.to_owned())
-            .or_insert_with(|| value.to_owned());
+        params.entry(keyword.to_owned()).or_insert_with(|| value.to_owned());
     }
     Ok(found)
 }
@@ -100,7 +85,8 @@ mod tests {
 
     #[test]
     fn a_section_ends_where_the_next_begins() {
-        let text = "# all\n[other]\nhost=no\n\n  [mine]\nhost=h\n port=7 \nhost=later\n# x\ndbname=a b\n[mine]\nuser=no\n";
+        let text =
+            "# all\n[other]\nhost=no\n\n  [mine]\nhost=h\n port=7 \nhost=later\n# x\ndbname=a b\n[mine]\nuser=no\n";
         let found = read(text).unwrap().unwrap();
         let found: Vec<_> = found
             .iter()

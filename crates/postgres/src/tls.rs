@@ -73,12 +73,8 @@ impl fmt::Display for TlsError {
                 path.display()
             ),
             Self::File { path, what } => write!(f, "{}: {what}", path.display()),
-            Self::NoSystemRoots => {
-                f.write_str("sslrootcert=system: this system lists no certificate authorities")
-            }
-            Self::NoHostName => {
-                f.write_str("sslmode=verify-full: the host's name is needed besides its address")
-            }
+            Self::NoSystemRoots => f.write_str("sslrootcert=system: this system lists no certificate authorities"),
+            Self::NoHostName => f.write_str("sslmode=verify-full: the host's name is needed besides its address"),
             Self::Handshake(what) => f.write_str(what),
         }
     }
@@ -136,10 +132,7 @@ impl Tls {
     pub(crate) fn new(params: &Params, template: Config, endpoints: Vec<Endpoint>) -> Result<Self, TlsError> {
         let sslmode = params.get("sslmode").map_or("prefer", String::as_str);
         let plain_only = sslmode == "disable" || endpoints.iter().all(Endpoint::is_unix);
-        if !plain_only
-            && sslmode == "verify-full"
-            && endpoints.iter().any(|endpoint| endpoint.host.is_empty())
-        {
+        if !plain_only && sslmode == "verify-full" && endpoints.iter().any(|endpoint| endpoint.host.is_empty()) {
             return Err(TlsError::NoHostName);
         }
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -183,11 +176,8 @@ impl Tls {
                 return Ok(connected);
             }
             // A server that was met ends the search, unless it is only starting up.
-            let last = failures
-                .last()
-                .and_then(|failure: &Failure| failure.error.as_ref());
-            let starting =
-                |error: &tokio_postgres::Error| error.code() == Some(&SqlState::CANNOT_CONNECT_NOW);
+            let last = failures.last().and_then(|failure: &Failure| failure.error.as_ref());
+            let starting = |error: &tokio_postgres::Error| error.code() == Some(&SqlState::CANNOT_CONNECT_NOW);
             if !last.is_none_or(|error| starting(error) || is(error, UNREACHABLE)) {
                 break;
             }
@@ -195,11 +185,7 @@ impl Tls {
         Err(ConnectError { failures })
     }
 
-    async fn connect_to(
-        &self,
-        endpoint: &Endpoint,
-        failures: &mut Vec<Failure>,
-    ) -> Option<(Client, Connection)> {
+    async fn connect_to(&self, endpoint: &Endpoint, failures: &mut Vec<Failure>) -> Option<(Client, Connection)> {
         let modes = if endpoint.is_unix() {
             &[SslMode::Disable]
         } else {
@@ -222,11 +208,7 @@ impl Tls {
             if again > 0 {
                 what = format!(
                     "{} TLS: {what}",
-                    if *mode == SslMode::Disable {
-                        "without"
-                    } else {
-                        "with"
-                    }
+                    if *mode == SslMode::Disable { "without" } else { "with" }
                 );
             }
             if self.endpoints.len() > 1 {
@@ -274,11 +256,7 @@ impl TlsConnect<Socket> for Handshake {
 
     fn connect(self, socket: Socket) -> Self::Future {
         let handshake = self.0.connect(socket);
-        Box::pin(async {
-            handshake
-                .await
-                .map_err(|error| TlsError::Handshake(sentence(&error)))
-        })
+        Box::pin(async { handshake.await.map_err(|error| TlsError::Handshake(sentence(&error))) })
     }
 }
 
@@ -333,18 +311,13 @@ fn said(error: &tokio_postgres::Error) -> String {
 
 /// A rustls error in people's words.
 fn sentence(error: &io::Error) -> String {
-    let Some(error) = error
-        .get_ref()
-        .and_then(|inner| inner.downcast_ref::<rustls::Error>())
-    else {
+    let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) else {
         return format!("TLS handshake: {error}");
     };
     let what = match error {
         rustls::Error::InvalidCertificate(certificate) => match certificate {
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => "it has expired",
-            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-                "it is not valid yet"
-            }
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => "it is not valid yet",
             CertificateError::UnknownIssuer | CertificateError::BadSignature => {
                 "it is not signed by an authority of sslrootcert"
             }
@@ -371,14 +344,7 @@ fn modes(sslmode: &str) -> &'static [SslMode] {
     }
 }
 
-const MODES: [&str; 6] = [
-    "disable",
-    "allow",
-    "prefer",
-    "require",
-    "verify-ca",
-    "verify-full",
-];
+const MODES: [&str; 6] = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];
 
 /// Fills in the files that libpq finds under `~/.postgresql`, and the mode that goes without saying.
 pub(crate) fn resolve(params: &mut Params, home: Option<&Path>) {
@@ -416,15 +382,9 @@ pub(crate) fn check(params: &Params) -> Result<(), ConninfoError> {
         return Err(value("sslmode", "verify-full, with sslrootcert=system"));
     }
     if get("sslnegotiation") == Some("direct") && MODES[..3].contains(&sslmode) {
-        return Err(value(
-            "sslmode",
-            "require or stronger, with sslnegotiation=direct",
-        ));
+        return Err(value("sslmode", "require or stronger, with sslnegotiation=direct"));
     }
-    for (keyword, too_old) in [
-        ("ssl_min_protocol_version", true),
-        ("ssl_max_protocol_version", false),
-    ] {
+    for (keyword, too_old) in [("ssl_min_protocol_version", true), ("ssl_max_protocol_version", false)] {
         match get(keyword).map(str::to_ascii_lowercase).as_deref() {
             None | Some("" | "tlsv1.2" | "tlsv1.3") => {}
             // As a lower bound it forbids nothing that we do.
@@ -515,10 +475,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
 }
 
 /// The client's certificate: libpq goes without one whose file is absent, but not without its key.
-fn client_key(
-    params: &Params,
-    provider: &rustls::crypto::CryptoProvider,
-) -> Result<Option<CertifiedKey>, TlsError> {
+fn client_key(params: &Params, provider: &rustls::crypto::CryptoProvider) -> Result<Option<CertifiedKey>, TlsError> {
     let file = |keyword| params.get(keyword).filter(|path| !path.is_empty()).map(Path::new);
     let Some(certificate) = file("sslcert").filter(|path| path.exists()) else {
         return Ok(None);
@@ -531,8 +488,7 @@ fn client_key(
         path: path.to_owned(),
         what,
     };
-    let meta = fs::metadata(path)
-        .map_err(|error| wrong(format!("the key of {}: {error}", certificate.display())))?;
+    let meta = fs::metadata(path).map_err(|error| wrong(format!("the key of {}: {error}", certificate.display())))?;
     let forbidden = if meta.uid() == 0 { 0o037 } else { 0o077 };
     if meta.mode() & forbidden != 0 {
         return Err(wrong(

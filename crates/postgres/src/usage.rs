@@ -25,7 +25,8 @@ pub struct Usage {
 impl Usage {
     /// A sentence that says by which measure it is used; `None` when it was only tried out.
     pub fn used(&self) -> Option<String> {
-        let more = |found: i64, limit: i64, of: &str| (found > limit).then(|| format!("it holds more than {limit} {of}"));
+        let more =
+            |found: i64, limit: i64, of: &str| (found > limit).then(|| format!("it holds more than {limit} {of}"));
         more(self.users, USERS, "users")
             .or_else(|| more(self.events, EVENTS, "events"))
             .or_else(|| (self.senders > SENDERS).then(|| "it holds messages from several of its users".to_owned()))
@@ -39,11 +40,21 @@ pub fn usage(session: &Session) -> Result<Usage, Error> {
         users: count(session, &["users"], include_str!("../sql/usage_users.sql"), USERS)?,
         events: count(session, &["events"], include_str!("../sql/usage_events.sql"), EVENTS)?,
         senders: 0,
-        media: count(session, &["local_media_repository"], include_str!("../sql/usage_media.sql"), MEDIA)?,
+        media: count(
+            session,
+            &["local_media_repository"],
+            include_str!("../sql/usage_media.sql"),
+            MEDIA,
+        )?,
     };
     if found.events <= EVENTS {
         // Only now is the search as short as the table.
-        found.senders = count(session, &["events", "users"], include_str!("../sql/usage_senders.sql"), SENDERS)?;
+        found.senders = count(
+            session,
+            &["events", "users"],
+            include_str!("../sql/usage_senders.sql"),
+            SENDERS,
+        )?;
     }
     Ok(found)
 }
@@ -55,7 +66,11 @@ pub fn server_names(session: &Session) -> Result<Vec<String>, Error> {
     if !exists(session, "public.users")? {
         return Ok(Vec::new());
     }
-    let rows = session.rows("read the users' server name", include_str!("../sql/server_names.sql"), &[])?;
+    let rows = session.rows(
+        "read the users' server name",
+        include_str!("../sql/server_names.sql"),
+        &[],
+    )?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
@@ -84,7 +99,13 @@ mod tests {
         let used = |usage: Usage| usage.used().unwrap_or_default();
         assert_eq!(used(Usage { users: 6, ..trial }), "it holds more than 5 users");
         assert_eq!(used(Usage { events: 1_001, ..trial }), "it holds more than 1000 events");
-        assert_eq!(used(Usage { senders: 2, ..trial }), "it holds messages from several of its users");
-        assert_eq!(used(Usage { media: 101, ..trial }), "it holds more than 100 uploaded media");
+        assert_eq!(
+            used(Usage { senders: 2, ..trial }),
+            "it holds messages from several of its users"
+        );
+        assert_eq!(
+            used(Usage { media: 101, ..trial }),
+            "it holds more than 100 uploaded media"
+        );
     }
 }

@@ -31,11 +31,7 @@ const PASSWORDS: [&str; 7] = [
 ];
 
 fn run(program: &str, args: &[&str], dir: &Path) -> Output {
-    let output = Command::new(program)
-        .args(args)
-        .current_dir(dir)
-        .output()
-        .unwrap();
+    let output = Command::new(program).args(args).current_dir(dir).output().unwrap();
     assert!(
         output.status.success(),
         "{program} {args:?}: {}",
@@ -59,11 +55,7 @@ fn serve(program: &str, args: &[&str], dir: &Path) {
 impl Server {
     fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let port = TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let server = Self { dir, port };
         let at = server.dir.path();
         fs::set_permissions(at, fs::Permissions::from_mode(0o755)).unwrap();
@@ -100,11 +92,7 @@ impl Server {
                    host all all 127.0.0.1/32 scram-sha-256\n";
         fs::write(at.join("server/data/pg_hba.conf"), hba).unwrap();
         server.certificate("good");
-        serve(
-            "pg_ctl",
-            &["-D", "server/data", "-l", "server/log", "-w", "start"],
-            at,
-        );
+        serve("pg_ctl", &["-D", "server/data", "-l", "server/log", "-w", "start"], at);
         server.sql("CREATE ROLE sslonly LOGIN; CREATE ROLE plainonly LOGIN; CREATE ROLE certified LOGIN");
         for (number, password) in PASSWORDS.iter().enumerate() {
             server.sql(&format!(
@@ -197,10 +185,7 @@ impl Server {
 
     fn conninfo(&self, text: &str) -> Conninfo {
         let text = format!("port={} dbname=postgres {text}", self.port);
-        Conninfo::parse(&text)
-            .unwrap()
-            .resolve(&self.env(), false)
-            .unwrap()
+        Conninfo::parse(&text).unwrap().resolve(&self.env(), false).unwrap()
     }
 
     /// What our connection and `psql` say: `t` with TLS, `f` without, or why not.
@@ -241,10 +226,7 @@ fn ours(conninfo: &Conninfo) -> Result<String, String> {
     runtime.block_on(async {
         let (client, connection) = tls.connect().await.map_err(|error| error.to_string())?;
         tokio::spawn(connection);
-        let rows = client
-            .simple_query(QUERY)
-            .await
-            .map_err(|error| error.to_string())?;
+        let rows = client.simple_query(QUERY).await.map_err(|error| error.to_string())?;
         let row = rows.into_iter().find_map(|message| match message {
             SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
             _ => None,
@@ -308,14 +290,7 @@ fn make_certificates(dir: &Path) {
     run("sh", &["-c", script], dir);
 }
 
-const MODES: [&str; 6] = [
-    "disable",
-    "allow",
-    "prefer",
-    "require",
-    "verify-ca",
-    "verify-full",
-];
+const MODES: [&str; 6] = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];
 
 #[test]
 fn every_mode_and_certificate_ends_as_with_libpq() {
@@ -360,10 +335,7 @@ fn every_mode_and_certificate_ends_as_with_libpq() {
                         assert_eq!(why, format!("{refused}it is for another host"));
                     }
                     ("verify-full", "unknown", Err(why)) if root == "ca" && user == "sslonly" => {
-                        assert_eq!(
-                            why,
-                            format!("{refused}it is not signed by an authority of sslrootcert")
-                        );
+                        assert_eq!(why, format!("{refused}it is not signed by an authority of sslrootcert"));
                     }
                     _ => {}
                 }
@@ -392,19 +364,12 @@ fn names_and_versions(server: &Server) {
         ("hostaddr=127.0.0.1", false),
         ("host=localhost hostaddr=127.0.0.1", false),
     ] {
-        let conninfo = server.conninfo(&format!(
-            "user=boss {host} sslmode=verify-full sslrootcert='{root}'"
-        ));
+        let conninfo = server.conninfo(&format!("user=boss {host} sslmode=verify-full sslrootcert='{root}'"));
         assert_eq!(server.agreed(&conninfo, host).is_ok(), verified, "{host}");
-        let conninfo = server.conninfo(&format!(
-            "user=boss {host} sslmode=verify-ca sslrootcert='{root}'"
-        ));
+        let conninfo = server.conninfo(&format!("user=boss {host} sslmode=verify-ca sslrootcert='{root}'"));
         assert_eq!(server.agreed(&conninfo, host).as_deref(), Ok("t"), "{host}");
     }
-    for version in [
-        "ssl_max_protocol_version=TLSv1.2",
-        "ssl_min_protocol_version=TLSv1.3",
-    ] {
+    for version in ["ssl_max_protocol_version=TLSv1.2", "ssl_min_protocol_version=TLSv1.3"] {
         for certificate in ["good", "v1"] {
             server.certificate(certificate);
             server.reload("on");
@@ -421,9 +386,7 @@ fn names_and_versions(server: &Server) {
 
     server.reload("off");
     for mode in MODES {
-        let conninfo = server.conninfo(&format!(
-            "user=boss host=127.0.0.1 sslmode={mode} sslrootcert='{root}'"
-        ));
+        let conninfo = server.conninfo(&format!("user=boss host=127.0.0.1 sslmode={mode} sslrootcert='{root}'"));
         let outcome = server.agreed(&conninfo, mode);
         assert_eq!(
             outcome.is_ok(),
@@ -450,11 +413,7 @@ fn passwords(server: &Server) {
             let mut conninfo = server.conninfo(&format!("user=role{number} host={host}"));
             conninfo.set_password((*password).to_owned().into());
             let tls = if host == socket { "f" } else { "t" };
-            assert_eq!(
-                server.agreed(&conninfo, password).as_deref(),
-                Ok(tls),
-                "{password}"
-            );
+            assert_eq!(server.agreed(&conninfo, password).as_deref(), Ok(tls), "{password}");
         }
         let mut conninfo = server.conninfo(&format!("user=role{number} host=127.0.0.1"));
         conninfo.set_password(format!("{password}\n").into());
@@ -496,11 +455,7 @@ fn client_certificates(server: &Server) {
     let pair = format!("sslcert='{}' sslkey='{}'", certificate.display(), key.display());
     assert_eq!(server.agreed(&with(&pair), "certificate").as_deref(), Ok("t"));
     assert!(server.agreed(&with(""), "no certificate").is_err());
-    assert!(
-        server
-            .agreed(&with("sslcert=/nowhere"), "absent certificate")
-            .is_err()
-    );
+    assert!(server.agreed(&with("sslcert=/nowhere"), "absent certificate").is_err());
     assert!(
         server
             .agreed(
@@ -524,27 +479,36 @@ fn client_certificates(server: &Server) {
     }
     assert!(server.agreed(&with(""), "a strange root.crt").is_err());
     fs::copy(server.path("ca.crt"), server.path("home/.postgresql/root.crt")).unwrap();
-    assert_eq!(
-        server.agreed(&with(""), "files of ~/.postgresql").as_deref(),
-        Ok("t")
-    );
+    assert_eq!(server.agreed(&with(""), "files of ~/.postgresql").as_deref(), Ok("t"));
 }
 
 fn lists_of_hosts(server: &Server) {
     let socket = server.path("server").display().to_string();
-    let dead = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
+    let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
 
     for (text, expected) in [
-        (format!("host=127.0.0.1,{socket} port={dead},{} user=boss", server.port), Ok("f")),
-        (format!("host={socket},127.0.0.1 port={dead},{} user=boss", server.port), Ok("t")),
-        ("host=127.0.0.1 user=boss target_session_attrs=read-write options='-c default_transaction_read_only=off'".to_owned(), Ok("t")),
-        ("host=127.0.0.1 user=boss target_session_attrs=standby".to_owned(), Err(())),
+        (
+            format!("host=127.0.0.1,{socket} port={dead},{} user=boss", server.port),
+            Ok("f"),
+        ),
+        (
+            format!("host={socket},127.0.0.1 port={dead},{} user=boss", server.port),
+            Ok("t"),
+        ),
+        (
+            "host=127.0.0.1 user=boss target_session_attrs=read-write options='-c default_transaction_read_only=off'"
+                .to_owned(),
+            Ok("t"),
+        ),
+        (
+            "host=127.0.0.1 user=boss target_session_attrs=standby".to_owned(),
+            Err(()),
+        ),
         ("host=127.0.0.1 user=boss channel_binding=require".to_owned(), Err(())),
-        ("host=127.0.0.1 user=boss keepalives_idle=30 tcp_user_timeout=10000".to_owned(), Ok("t")),
+        (
+            "host=127.0.0.1 user=boss keepalives_idle=30 tcp_user_timeout=10000".to_owned(),
+            Ok("t"),
+        ),
         // The server says no: the next host is not asked.
         (format!("host=127.0.0.1,{socket} user=nobody_known"), Err(())),
     ] {

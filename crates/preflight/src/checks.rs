@@ -46,7 +46,10 @@ pub(crate) fn not_checked(what: &str, error: &Error) -> Finding {
 /// A connection that disturbs nobody: preflight looks at servers that people use.
 pub(crate) fn connect(conninfo: &Conninfo, name: &str, access: Access) -> Result<(Session, Facts), Error> {
     let session = Session::connect(&patient(conninfo)?, name, access)?;
-    session.batch("set up the session", "SET statement_timeout = '30s'; SET lock_timeout = '5s'")?;
+    session.batch(
+        "set up the session",
+        "SET statement_timeout = '30s'; SET lock_timeout = '5s'",
+    )?;
     let facts = facts(&session)?;
     Ok((session, facts))
 }
@@ -54,7 +57,9 @@ pub(crate) fn connect(conninfo: &Conninfo, name: &str, access: Access) -> Result
 /// libpq would wait for ever for a server that does not answer.
 fn patient(conninfo: &Conninfo) -> Result<Conninfo, Error> {
     let mut params: BTreeMap<String, String> = conninfo.params().clone();
-    params.entry("connect_timeout".to_owned()).or_insert_with(|| "10".to_owned());
+    params
+        .entry("connect_timeout".to_owned())
+        .or_insert_with(|| "10".to_owned());
     Ok(Conninfo::from_params(params, conninfo.password().cloned())?)
 }
 

@@ -71,7 +71,8 @@ impl Blocker {
 
     /// The stable id.
     pub(crate) fn id(self) -> String {
-        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+        self.to_possible_value()
+            .map_or_else(String::new, |value| value.get_name().to_owned())
     }
 
     /// The argument of `--accept`.
@@ -120,7 +121,7 @@ fn finding(id: String, severity: Severity, message: impl Into<String>) -> Findin
 pub(crate) trait Detail {
     /// What to do about it.
     fn hint(self, hint: impl Into<String>) -> Self;
-    /// A figure behind it.
+    /// A figure behind it, unless it is null.
     fn with(self, name: &str, value: impl Into<Value>) -> Self;
 }
 
@@ -131,7 +132,10 @@ impl Detail for Finding {
     }
 
     fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
-        self.data.insert(name.to_owned(), value.into());
+        let value = value.into();
+        if !value.is_null() {
+            self.data.insert(name.to_owned(), value);
+        }
         self
     }
 }
@@ -163,7 +167,12 @@ pub(crate) fn size(bytes: u64) -> String {
 /// The first few of a list, in a sentence.
 pub(crate) fn some_of(names: &[String]) -> String {
     const SHOWN: usize = 5;
-    let shown = names.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
+    let shown = names
+        .iter()
+        .take(SHOWN)
+        .map(String::as_str)
+        .collect::<Vec<_>>()
+        .join(", ");
     match names.len().saturating_sub(SHOWN) {
         0 => shown,
         more => format!("{shown} and {more} more"),
@@ -182,9 +191,15 @@ mod tests {
     #[test]
     fn only_what_a_person_can_judge_is_accepted() {
         assert_eq!(Blocker::acceptable("target-used"), Ok(Blocker::TargetUsed));
-        assert_eq!(Blocker::acceptable("same-database"), Err("this is never accepted".to_owned()));
+        assert_eq!(
+            Blocker::acceptable("same-database"),
+            Err("this is never accepted".to_owned())
+        );
         let unknown = Blocker::acceptable("everything").expect_err("there is none");
-        assert!(unknown.contains("target-used") && !unknown.contains("sqlite"), "{unknown}");
+        assert!(
+            unknown.contains("target-used") && !unknown.contains("sqlite"),
+            "{unknown}"
+        );
     }
 
     #[test]

@@ -26,11 +26,8 @@ use finding::{Blocker, Detail, blocker, count};
 /// all that it finds: what blocks the migration, what needs a decision, and what is good to know.
 /// Synapse may run meanwhile. Exits 1 when something blocks.
 #[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Findings")]
 pub struct Args {
-    #[command(flatten)]
-    source: SourceArgs,
-    #[command(flatten)]
-    target: TargetArgs,
     /// Write no document: only the exit status, and the findings on standard error
     #[arg(long)]
     check: bool,
@@ -40,6 +37,11 @@ pub struct Args {
     /// The directory of pg_dump, pg_restore and psql
     #[arg(long, value_name = "DIR")]
     pg_bin: Option<PathBuf>,
+    // Last, because their headings hold for all that follows.
+    #[command(flatten)]
+    source: SourceArgs,
+    #[command(flatten)]
+    target: TargetArgs,
 }
 
 /// Does the job of preflight.
@@ -55,12 +57,18 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
         findings,
         accepted,
         next: Next {
-            go_on: ["extract-secrets", "pgdump-wrap", "ess-wipe", "restore"].map(str::to_owned).to_vec(),
+            go_on: ["extract-secrets", "pgdump-wrap", "ess-wipe", "restore"]
+                .map(str::to_owned)
+                .to_vec(),
             go_back: None,
         },
     };
     tell(&preflight, context);
-    let exit = if preflight.open_blockers().is_empty() { Exit::Done } else { Exit::No };
+    let exit = if preflight.open_blockers().is_empty() {
+        Exit::Done
+    } else {
+        Exit::No
+    };
     context.document.preflight = Some(preflight);
     if !args.check {
         if let Some(export) = context.document.export.clone().filter(|export| export.is_dir()) {
@@ -77,10 +85,26 @@ fn look(args: &Args, context: &mut Context) -> anyhow::Result<Vec<Finding>> {
     let configuration = context.config(&args.source)?;
     // libpq's variables are the target's when there is one.
     let has_target = args.target.target.is_some()
-        || context.document.target.as_ref().is_some_and(|target| !target.connection.is_empty());
-    let to = if has_target { context.target(&args.target)? } else { None };
-    let variables = if has_target { PgVariables::BelongToTheOther } else { PgVariables::Serve };
-    let from = match configuration.as_ref().filter(|_| args.source.source.is_none()).and_then(unmovable) {
+        || context
+            .document
+            .target
+            .as_ref()
+            .is_some_and(|target| !target.connection.is_empty());
+    let to = if has_target {
+        context.target(&args.target)?
+    } else {
+        None
+    };
+    let variables = if has_target {
+        PgVariables::BelongToTheOther
+    } else {
+        PgVariables::Serve
+    };
+    let from = match configuration
+        .as_ref()
+        .filter(|_| args.source.source.is_none())
+        .and_then(unmovable)
+    {
         Some(finding) => {
             findings.push(finding);
             None
@@ -88,9 +112,11 @@ fn look(args: &Args, context: &mut Context) -> anyhow::Result<Vec<Finding>> {
         None => context.source(&args.source, variables)?,
     };
     if configuration.is_none() && from.is_none() && to.is_none() {
-        return Err(Stop::usage("there is nothing to look at: no -c, no --source, no --target, and no document that names one")
-            .hint("give -c /etc/matrix-synapse/homeserver.yaml, or --source postgresql://USER@HOST/DBNAME")
-            .into());
+        return Err(Stop::usage(
+            "there is nothing to look at: no -c, no --source, no --target, and no document that names one",
+        )
+        .hint("give -c /etc/matrix-synapse/homeserver.yaml, or --source postgresql://USER@HOST/DBNAME")
+        .into());
     }
 
     let source = match from {
@@ -101,11 +127,10 @@ fn look(args: &Args, context: &mut Context) -> anyhow::Result<Vec<Finding>> {
         Some(conninfo) => open_target(&conninfo, source.as_ref(), context, &mut findings)?,
         None => None,
     };
-    let (mut uploads, mut dump_size) = (None, None);
+    let mut uploads = None;
     if let Some(source) = &source {
         findings.extend(source::check(source));
         uploads = look_at_homeserver(source, target.as_ref(), context, &mut findings);
-        dump_size = found(source::dump_size(source), "the size of the dump", &mut findings);
     }
     if let Some(target) = &target {
         findings.extend(target::check(target));
@@ -113,14 +138,18 @@ fn look(args: &Args, context: &mut Context) -> anyhow::Result<Vec<Finding>> {
     let major = source.as_ref().map(|source| source.facts.major());
     findings.extend(programs::check(args.pg_bin.as_deref(), major));
     if let Some(configuration) = &configuration {
-        findings.extend(config::secrets(configuration));
+        let (secrets, keys) = config::secrets(configuration);
+        findings.extend(secrets);
         context.console.stage("measuring the media store", None);
         findings.extend(config::media(configuration, uploads).context("cannot look for the media store")?);
         context.console.done();
-        findings.extend(health::synapse(configuration));
+        findings.extend(health::synapse(configuration, &keys));
     }
     if let Some(place) = &context.document.export {
-        findings.extend(export::check(place, dump_size));
+        findings.extend(export::check(
+            place,
+            source.as_ref().map(|source| source::dump_size(&source.facts)),
+        ));
     }
     Ok(findings)
 }
@@ -129,13 +158,22 @@ fn look(args: &Args, context: &mut Context) -> anyhow::Result<Vec<Finding>> {
 fn unmovable(config: &Config) -> Option<Finding> {
     match config.database() {
         Ok(Database::Sqlite { path }) => Some(
-            blocker(Blocker::Sqlite, format!("Synapse uses SQLite ({}), which these tools do not move", path.display()))
-                .hint("port it to PostgreSQL first, with synapse_port_db"),
+            blocker(
+                Blocker::Sqlite,
+                format!(
+                    "Synapse uses SQLite ({}), which these tools do not move",
+                    path.display()
+                ),
+            )
+            .hint("port it to PostgreSQL first, with synapse_port_db"),
         ),
         Ok(Database::Split { names }) => Some(
             blocker(
                 Blocker::SplitDatabases,
-                format!("Synapse's data is split over several databases ({}), which these tools do not move", names.join(", ")),
+                format!(
+                    "Synapse's data is split over several databases ({}), which these tools do not move",
+                    names.join(", ")
+                ),
             )
             .hint("bring all data into one database first"),
         ),
@@ -144,7 +182,11 @@ fn unmovable(config: &Config) -> Option<Finding> {
     }
 }
 
-fn open_source(conninfo: &Conninfo, context: &mut Context, findings: &mut Vec<Finding>) -> anyhow::Result<Option<Source>> {
+fn open_source(
+    conninfo: &Conninfo,
+    context: &mut Context,
+    findings: &mut Vec<Finding>,
+) -> anyhow::Result<Option<Source>> {
     match connect(conninfo, &context.application_name(), Access::ReadOnly) {
         Ok((session, facts)) => {
             identify(&mut context.source_section().identity, &facts.identity, "source")?;
@@ -195,10 +237,12 @@ fn unreachable(id: Blocker, error: &Error, hint: &str) -> Finding {
 /// A document is about one source and one target.
 fn identify(known: &mut Option<Identity>, is: &Identity, whose: &str) -> Result<(), Stop> {
     match known {
-        Some(known) if known != is => {
-            Err(Stop::no(format!("the {whose} is {is}, and the document was made for {known}"))
-                .hint(format!("check the connection to the {whose}; a tunnel may lead elsewhere now")))
-        }
+        Some(known) if known != is => Err(Stop::no(format!(
+            "the {whose} is {is}, and the document was made for {known}"
+        ))
+        .hint(format!(
+            "check the connection to the {whose}; a tunnel may lead elsewhere now"
+        ))),
         _ => {
             *known = Some(is.clone());
             Ok(())
@@ -208,7 +252,12 @@ fn identify(known: &mut Option<Identity>, is: &Identity, whose: &str) -> Result<
 
 /// By configuration or document; otherwise by the users, and then the document is told.
 fn server_name(source: Option<&Source>, context: &mut Context, findings: &mut Vec<Finding>) -> Option<String> {
-    if let Some(known) = context.document.source.as_ref().and_then(|source| source.server_name.clone()) {
+    if let Some(known) = context
+        .document
+        .source
+        .as_ref()
+        .and_then(|source| source.server_name.clone())
+    {
         return Some(known);
     }
     let names = found(server_names(&source?.session), "the server name", findings)?;
@@ -224,10 +273,19 @@ fn look_at_homeserver(
     context: &mut Context,
     findings: &mut Vec<Finding>,
 ) -> Option<bool> {
-    if found(read_fence(&source.session), "the fence of an earlier migration", findings)?.is_some() {
+    if found(
+        read_fence(&source.session),
+        "the fence of an earlier migration",
+        findings,
+    )?
+    .is_some()
+    {
         findings.push(
-            blocker(Blocker::SourceFenced, "the source is the target of a migration that has not ended")
-                .hint("see whether -c and --target are the right way round"),
+            blocker(
+                Blocker::SourceFenced,
+                "the source is the target of a migration that has not ended",
+            )
+            .hint("see whether -c and --target are the right way round"),
         );
         return None;
     }
@@ -274,7 +332,14 @@ fn accepted(accept: &[Blocker], findings: &[Finding], context: &Context) -> Vec<
 /// What was found, for people; open blockers even when they asked for quiet.
 fn tell(preflight: &Preflight, context: &Context) {
     let console = &context.console;
-    for Finding { id, severity, message, hint, .. } in &preflight.findings {
+    for Finding {
+        id,
+        severity,
+        message,
+        hint,
+        ..
+    } in &preflight.findings
+    {
         let label = match severity {
             Severity::Blocker if preflight.accepted.contains(id) => "accepted",
             Severity::Blocker => {
@@ -292,7 +357,11 @@ fn tell(preflight: &Preflight, context: &Context) {
         }
     }
     let of = |severity| preflight.findings.iter().filter(|f| f.severity == severity).count();
-    let accepted = preflight.findings.iter().filter(|f| preflight.accepted.contains(&f.id)).count();
+    let accepted = preflight
+        .findings
+        .iter()
+        .filter(|f| preflight.accepted.contains(&f.id))
+        .count();
     console.note(&format!(
         "{}, {accepted} accepted, {}, {}",
         count(of(Severity::Blocker), "blocker"),

@@ -10,6 +10,6 @@ mod target;
 pub use compare::differences;
 pub use expected::live_inventory;
 pub use fence::{Fence, read_fence};
-pub use movement::source_moved;
+pub use movement::{identify_source, source_moved};
 pub use prove::{Proof, Proving};
 pub use target::{Target, nobody_else};

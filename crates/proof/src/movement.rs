@@ -1,6 +1,6 @@
 //! The source must not move after its dump.
 
-use ess_cli::Stop;
+use ess_cli::{Context, Stop};
 use ess_postgres::{Access, Conninfo, Error, Mark, Session, facts, moved};
 use ess_run::Report;
 
@@ -32,4 +32,21 @@ pub fn source_moved(
             .hint("stop it for good, then take the dump again: pgdump-wrap --replace")
             .into()),
     }
+}
+
+/// Notes in the document which database the source is, when no tool before this one did.
+///
+/// A source that cannot be reached stays unknown, which is said.
+pub fn identify_source(context: &mut Context, source: &Conninfo) -> anyhow::Result<()> {
+    if context.source_section().identity.is_some() {
+        return Ok(());
+    }
+    match Session::connect(source, &context.application_name(), Access::ReadOnly) {
+        Ok(session) => context.source_section().identity = Some(facts(&session)?.identity),
+        Err(error @ Error::Connect { .. }) => {
+            context.console.note(&format!("cannot see which database the source is: {error}"));
+        }
+        Err(error) => return Err(error.into()),
+    }
+    Ok(())
 }

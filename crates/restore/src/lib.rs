@@ -22,10 +22,6 @@ use expected::Expected;
 /// lifts the fence only when all of it is equal.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    #[command(flatten)]
-    target: TargetArgs,
-    #[command(flatten)]
-    source: SourceArgs,
     /// The dump: of pgdump-wrap, an archive of pg_dump, or .sql(.gz); by default the document's
     #[arg(long, value_name = "PATH")]
     from: Option<PathBuf>,
@@ -44,6 +40,10 @@ pub struct Args {
     /// The directory of pg_restore and psql
     #[arg(long, value_name = "DIR")]
     pg_bin: Option<PathBuf>,
+    #[command(flatten)]
+    target: TargetArgs,
+    #[command(flatten)]
+    source: SourceArgs,
 }
 
 /// What was loaded.
@@ -64,6 +64,9 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     let from = place(args, &context.document)?;
     let found = find(&from)?;
     check_dump(context, &found)?;
+    if let Some(source) = &source {
+        ess_proof::identify_source(context, source)?;
+    }
     let target = Target::open(context, &conninfo)?;
     is_fit(context, &target, &found)?;
     nobody_else(&target.session, &args.ignore_role, "target")?;

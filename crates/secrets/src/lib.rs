@@ -24,11 +24,11 @@ use crate::store::{Outcome, Plan};
 /// configuration files. No value is ever printed.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    #[command(flatten)]
-    source: SourceArgs,
     /// The export: a directory of our own, made when it is not there
     #[arg(long, value_name = "EXPORT")]
     out: Option<PathBuf>,
+    #[command(flatten)]
+    source: SourceArgs,
 }
 
 /// Does the job of extract-secrets.

@@ -16,16 +16,16 @@ use ess_proof::{Proving, Target};
 /// equal; writes nothing otherwise.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    #[command(flatten)]
-    target: TargetArgs,
-    #[command(flatten)]
-    source: SourceArgs,
     /// The dump whose manifest is compared; by default the document's, or the source itself
     #[arg(long, value_name = "PATH")]
     from: Option<PathBuf>,
     /// How many sessions read; the number of processors by default
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
+    #[command(flatten)]
+    target: TargetArgs,
+    #[command(flatten)]
+    source: SourceArgs,
 }
 
 /// Does the job of verify.

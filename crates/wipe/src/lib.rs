@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use ess_archive::{Compression, Dumping, Found, Kind, Layout, Manifest, find, read_back, take};
 use ess_cli::{Context, Exit, SourceArgs, Stop, TargetArgs, make_directory, now};
 use ess_document::{FenceState, Identity, Next, Wipe};
-use ess_postgres::{Conninfo, Object, count_by_kind, moved, objects};
+use ess_postgres::{Access, Conninfo, Error, Object, Session, count_by_kind, facts, moved, objects};
 use ess_proof::{Fence, Target, nobody_else};
 use ess_run::{Report, choose};
 
@@ -21,10 +21,6 @@ use ess_run::{Report, choose};
 #[derive(Debug, clap::Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct Args {
-    #[command(flatten)]
-    target: TargetArgs,
-    #[command(flatten)]
-    source: SourceArgs,
     /// Erase; without it the plan is printed and nothing is changed
     #[arg(long, requires = "confirm")]
     execute: bool,
@@ -58,6 +54,10 @@ pub struct Args {
     /// The directory of pg_dump, pg_restore and psql
     #[arg(long, value_name = "DIR")]
     pg_bin: Option<PathBuf>,
+    #[command(flatten)]
+    target: TargetArgs,
+    #[command(flatten)]
+    source: SourceArgs,
 }
 
 /// Does the job of ess-wipe.
@@ -70,8 +70,11 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     if let Some(export) = context.document.export.clone().filter(|export| export.is_dir()) {
         context.lock(&export.join(".lock"))?;
     }
+    if let Some(source) = &source {
+        ess_proof::identify_source(context, source)?;
+    }
     let target = Target::open(context, &conninfo)?;
-    let identity = source_identity(args, context)?;
+    let identity = source_identity(args, context, source.as_ref())?;
     target.is_not(identity.as_ref())?;
     if let Some(source) = &source {
         source_stands_still(context, source)?;
@@ -116,9 +119,14 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-fn source_identity(args: &Args, context: &Context) -> anyhow::Result<Option<Identity>> {
+fn source_identity(args: &Args, context: &Context, source: Option<&Conninfo>) -> anyhow::Result<Option<Identity>> {
     let known = context.document.source.as_ref().and_then(|source| source.identity.clone());
-    let Some(text) = &args.source_identity else { return Ok(known) };
+    let Some(text) = &args.source_identity else {
+        return match (known, source) {
+            (None, Some(source)) => asked_identity(context, source),
+            (known, _) => Ok(known),
+        };
+    };
     let given = text
         .split_once('/')
         .map(|(system_identifier, database)| Identity {
@@ -135,6 +143,18 @@ fn source_identity(args: &Args, context: &Context) -> anyhow::Result<Option<Iden
         .into());
     }
     Ok(Some(given))
+}
+
+/// What a source that is only named says of itself: it may be the target by another name.
+fn asked_identity(context: &Context, source: &Conninfo) -> anyhow::Result<Option<Identity>> {
+    match Session::connect(source, &context.application_name(), Access::ReadOnly) {
+        Ok(session) => Ok(Some(facts(&session)?.identity)),
+        Err(error @ Error::Connect { .. }) => {
+            context.console.note(&format!("cannot see which database the source is: {error}"));
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// A wipe for a dump that is outdated already only costs time.

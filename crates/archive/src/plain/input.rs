@@ -57,6 +57,20 @@ impl<'a> Input<'a> {
         Ok(true)
     }
 
+    /// So many bytes, or all up to the end.
+    pub(super) fn ahead(&mut self, count: usize) -> Result<&[u8], PlainError> {
+        self.peek(count.saturating_sub(1))?;
+        let end = (self.at + count).min(self.buffer.len());
+        Ok(&self.buffer[self.at..end])
+    }
+
+    /// How many of the bytes at hand belong together; more may follow.
+    pub(super) fn run(&mut self, belongs: impl Fn(u8) -> bool) -> Result<usize, PlainError> {
+        self.peek(0)?;
+        let rest = &self.buffer[self.at..];
+        Ok(rest.iter().position(|&byte| !belongs(byte)).unwrap_or(rest.len()))
+    }
+
     /// The rest of this line with its end, or as much of it as is at hand; empty at the end.
     pub(super) fn rest_of_line(&mut self) -> Result<&[u8], PlainError> {
         self.peek(0)?;

@@ -85,9 +85,8 @@ pub(super) struct Statement {
     /// How many words of `OWNER TO name` were last.
     owner: u8,
     after_escapes: bool,
-    /// Of an INSERT: past VALUES, and the rows so far.
-    values: bool,
-    rows: u64,
+    /// Of an INSERT, past VALUES: its rows so far.
+    rows: Option<u64>,
 }
 
 impl Statement {
@@ -101,8 +100,7 @@ impl Statement {
             is_routine: false,
             owner: 0,
             after_escapes: false,
-            values: false,
-            rows: 0,
+            rows: None,
         }
     }
 
@@ -174,7 +172,9 @@ impl Statement {
     pub(super) fn word(&mut self, text: &[u8]) -> bool {
         let word = lossy(text).to_ascii_lowercase();
         self.is_routine |= matches!(word.as_str(), "function" | "procedure");
-        self.values |= word == "values" && self.parens == 0;
+        if word == "values" && self.parens == 0 {
+            self.rows.get_or_insert(0);
+        }
         let is_body = word == "begin" && self.is_routine;
         self.add(Token::Word(word));
         is_body
@@ -184,7 +184,9 @@ impl Statement {
     pub(super) fn symbol(&mut self, byte: u8) {
         match byte {
             b'(' => {
-                self.rows += u64::from(self.values && self.parens == 0);
+                if let (Some(rows), 0) = (&mut self.rows, self.parens) {
+                    *rows += 1;
+                }
                 self.parens += 1;
             }
             b')' => self.parens = self.parens.saturating_sub(1),
@@ -200,7 +202,7 @@ impl Statement {
             _ => return None,
         };
         // INSERT INTO t DEFAULT VALUES
-        Some((table, self.rows.max(1)))
+        Some((table, self.rows.unwrap_or(0).max(1)))
     }
 
     /// What becomes of it; `ended` is false while more is to come.
@@ -223,9 +225,8 @@ impl Statement {
             ] => {
                 return Err(PlainError::Cluster { line: self.line });
             }
-            ["create" | "alter", "database", ..] => self.database(2),
             ["drop", "database", "if", "exists", ..] => self.database(4),
-            ["drop", "database", ..] => self.database(2),
+            ["create" | "alter" | "drop", "database", ..] => self.database(2),
             ["comment", "on", "database", ..] => self.database(3),
             ["alter", "default", "privileges", ..]
             | ["alter", "large", "object", ..]
@@ -288,13 +289,13 @@ impl Statement {
         let Some((table, rest)) = table(&self.tokens[2..]) else {
             return Verdict::Pass;
         };
-        let (named, rest) = columns(rest);
-        let names: Vec<String> = match (named.is_empty(), unqualified(&table)) {
+        let (given, rest) = columns(rest);
+        let names: Vec<String> = match (given.is_empty(), unqualified(&table)) {
             // In the order of Synapse's own CREATE TABLE.
             (true, "schema_version") => ["lock", "version", "upgraded"].map(str::to_owned).into(),
             (true, "schema_compat_version") => ["lock", "compat_version"].map(str::to_owned).into(),
             (true, _) => return Verdict::Pass,
-            (false, _) => named.clone(),
+            (false, _) => given.clone(),
         };
         if !is_schema_table(&table, &names) {
             return Verdict::Pass;
@@ -309,8 +310,8 @@ impl Statement {
         });
         match Row::new(names.iter().map(String::as_str).zip(values)) {
             // Another program's table of this name.
-            None if named.is_empty() => Verdict::Pass,
-            row => Verdict::Schema(row.filter(|_| self.rows == 1)),
+            None if given.is_empty() => Verdict::Pass,
+            row => Verdict::Schema(row.filter(|_| self.rows == Some(1))),
         }
     }
 

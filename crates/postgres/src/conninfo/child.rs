@@ -89,9 +89,7 @@ impl Conninfo {
             .iter()
             .filter_map(|keyword| keyword.variable)
             .chain(OTHER_VARIABLES.iter().copied());
-        let unset = names
-            .filter(|name| vars.iter().all(|(set, _)| set != name))
-            .collect();
+        let unset = names.filter(|name| vars.iter().all(|(set, _)| set != name)).collect();
         Ok(ChildEnvironment {
             vars,
             unset,
@@ -103,10 +101,7 @@ impl Conninfo {
 /// Writes a file that only this account can read, and says where.
 fn file(files: &mut Vec<NamedTempFile>, text: &str) -> Result<OsString, ConninfoError> {
     let io = |source| ConninfoError::io(&std::env::temp_dir(), source);
-    let mut file = tempfile::Builder::new()
-        .prefix("ess-migrate-")
-        .tempfile()
-        .map_err(io)?;
+    let mut file = tempfile::Builder::new().prefix("ess-migrate-").tempfile().map_err(io)?;
     file.write_all(text.as_bytes())
         .and_then(|()| file.flush())
         .map_err(io)?;

@@ -54,15 +54,11 @@ fn parse_url(text: &str, params: &mut Params) -> Result<(), ConninfoError> {
         let host;
         if let Some(inside) = rest.strip_prefix('[') {
             let end = inside.find(']').filter(|&end| end > 0);
-            let end = end.ok_or(ConninfoError::Syntax(
-                "an IPv6 address in a URL stands in [brackets]",
-            ))?;
+            let end = end.ok_or(ConninfoError::Syntax("an IPv6 address in a URL stands in [brackets]"))?;
             (host, rest) = inside.split_at(end);
             rest = &rest[1..];
             if !rest.is_empty() && !rest.starts_with([':', '/', '?', ',']) {
-                return Err(ConninfoError::Syntax(
-                    "unexpected text after the ] of an IPv6 address",
-                ));
+                return Err(ConninfoError::Syntax("unexpected text after the ] of an IPv6 address"));
             }
         } else {
             (host, rest) = rest.split_at(rest.find([':', '/', '?', ',']).unwrap_or(rest.len()));
@@ -95,12 +91,12 @@ fn parse_url(text: &str, params: &mut Params) -> Result<(), ConninfoError> {
         return Ok(());
     };
     for pair in query.split('&') {
-        let (keyword, value) = pair
-            .split_once('=')
-            .filter(|(_, value)| !value.contains('='))
-            .ok_or(ConninfoError::Syntax(
-                "each parameter of a URL is written keyword=value",
-            ))?;
+        let (keyword, value) =
+            pair.split_once('=')
+                .filter(|(_, value)| !value.contains('='))
+                .ok_or(ConninfoError::Syntax(
+                    "each parameter of a URL is written keyword=value",
+                ))?;
         let (keyword, value) = (decode(keyword)?, decode(value)?);
         // The one alias libpq has, for JDBC's URLs.
         if keyword == "ssl" && value == "true" {
@@ -212,10 +208,7 @@ mod tests {
                 &[("dbname", "d"), ("host", "a,b"), ("port", "1,2")],
             ),
             ("postgresql://a,b", &[("host", "a,b"), ("port", ",")]),
-            (
-                "postgresql://%2Frun%2Fpg/d",
-                &[("dbname", "d"), ("host", "/run/pg")],
-            ),
+            ("postgresql://%2Frun%2Fpg/d", &[("dbname", "d"), ("host", "/run/pg")]),
             (
                 "postgresql:///d?host=/run/pg&port=6",
                 &[("dbname", "d"), ("host", "/run/pg"), ("port", "6")],
@@ -224,10 +217,7 @@ mod tests {
                 "postgresql://us%40er@h/My%20D%2Fb",
                 &[("dbname", "My D/b"), ("host", "h"), ("user", "us@er")],
             ),
-            (
-                "postgresql://h?ssl=true",
-                &[("host", "h"), ("sslmode", "require")],
-            ),
+            ("postgresql://h?ssl=true", &[("host", "h"), ("sslmode", "require")]),
             (
                 "postgresql://h/d?options=-c%20a%3Db",
                 &[("dbname", "d"), ("host", "h"), ("options", "-c a=b")],

@@ -75,10 +75,7 @@ fn the_environment_is_left_alone_when_it_serves_another_server() {
         .resolve(&env(&vars), false)
         .unwrap();
     assert_eq!((conninfo.host(), conninfo.get("sslmode")), ("h", Some("prefer")));
-    assert_eq!(
-        conninfo.find_password(&env(&vars)).unwrap(),
-        PasswordOrigin::None(None)
-    );
+    assert_eq!(conninfo.find_password(&env(&vars)).unwrap(), PasswordOrigin::None(None));
 }
 
 #[test]
@@ -96,9 +93,7 @@ fn a_password_is_looked_up_in_the_passfile() {
         let mut conninfo = Conninfo::parse(text).unwrap().resolve(&vars, false).unwrap();
         let origin = conninfo.find_password(&vars).unwrap();
         (
-            conninfo
-                .password()
-                .map(|password| password.expose_secret().to_owned()),
+            conninfo.password().map(|password| password.expose_secret().to_owned()),
             origin,
         )
     };
@@ -142,18 +137,12 @@ fn values_that_make_no_sense_are_refused_without_being_repeated() {
             "port: expected one port, or as many as there are hosts",
         ),
         ("host=a,b hostaddr=1.2.3.4", "hostaddr: expected as many"),
-        (
-            "hostaddr=example.org",
-            "hostaddr: expected an IPv4 or IPv6 address",
-        ),
+        ("hostaddr=example.org", "hostaddr: expected an IPv4 or IPv6 address"),
         ("sslmode=verify", "sslmode: expected"),
         ("sslmode=''", "sslmode: expected"),
         ("connect_timeout=soon", "connect_timeout: expected a whole number"),
         ("channel_binding=maybe", "channel_binding: expected"),
-        (
-            "sslrootcert=system sslmode=require",
-            "sslmode: expected verify-full",
-        ),
+        ("sslrootcert=system sslmode=require", "sslmode: expected verify-full"),
         ("sslnegotiation=direct", "sslmode: expected require or stronger"),
         (
             "ssl_max_protocol_version=TLSv1",
@@ -187,12 +176,7 @@ fn values_that_make_no_sense_are_refused_without_being_repeated() {
 
 #[test]
 fn parameters_of_a_program_are_taken_with_their_password() {
-    let params = |pairs: &[(&str, &str)]| {
-        pairs
-            .iter()
-            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
-            .collect()
-    };
+    let params = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
     let conninfo = Conninfo::from_params(
         params(&[("user", "u"), ("password", "p"), ("keepalives_idle", "10")]),
         None,
@@ -239,10 +223,7 @@ fn a_child_gets_all_of_it_and_nothing_else() {
         assert!(child.unset.contains(&gone), "{gone}");
     }
     let passfile = PathBuf::from(get("PGPASSFILE").unwrap());
-    assert_eq!(
-        std::fs::read_to_string(&passfile).unwrap(),
-        "*:*:*:*:p\\:a\\\\ss\n"
-    );
+    assert_eq!(std::fs::read_to_string(&passfile).unwrap(), "*:*:*:*:p\\:a\\\\ss\n");
     assert_eq!(passfile.metadata().unwrap().permissions().mode() & 0o777, 0o600);
     let services = std::fs::read_to_string(get("PGSERVICEFILE").unwrap()).unwrap();
     assert_eq!(

@@ -7,8 +7,7 @@
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::crypto::{
-    WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
-    verify_tls13_signature_with_raw_key,
+    WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature, verify_tls13_signature_with_raw_key,
 };
 use rustls::pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
 use rustls::server::ParsedCertificate;
@@ -101,11 +100,7 @@ impl Verifier {
             candidate.signature_alg_id().as_ref() == algorithm
                 && candidate.public_key_alg_id().as_ref() == key_algorithm
                 && candidate
-                    .verify_signature(
-                        key.subject_public_key.raw_bytes(),
-                        signed,
-                        parsed.signature.raw_bytes(),
-                    )
+                    .verify_signature(key.subject_public_key.raw_bytes(), signed, parsed.signature.raw_bytes())
                     .is_ok()
         })
     }
@@ -178,12 +173,7 @@ impl ServerCertVerifier for Verifier {
             .subject_public_key_info
             .to_der()
             .map_err(|_| bad())?;
-        verify_tls13_signature_with_raw_key(
-            message,
-            &SubjectPublicKeyInfoDer::from(key),
-            dss,
-            &self.algorithms,
-        )
+        verify_tls13_signature_with_raw_key(message, &SubjectPublicKeyInfoDer::from(key), dss, &self.algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -236,10 +226,7 @@ fn contents(algorithm: &impl Encode) -> Vec<u8> {
 fn names(certificate: &Certificate, server_name: &ServerName<'_>) -> Result<bool, Error> {
     let host = server_name.to_str();
     let address: Option<std::net::IpAddr> = host.parse().ok();
-    let alternatives = certificate
-        .tbs_certificate
-        .get::<SubjectAltName>()
-        .map_err(|_| bad())?;
+    let alternatives = certificate.tbs_certificate.get::<SubjectAltName>().map_err(|_| bad())?;
     let mut common_name_counts = true;
     for name in alternatives.iter().flat_map(|(_, names)| &names.0) {
         match name {
@@ -287,8 +274,7 @@ fn name_matches(pattern: &str, host: &str) -> bool {
             .strip_prefix('*')
             .filter(|rest| rest.len() > 1 && rest.starts_with('.'))
             .is_some_and(|rest| {
-                host.split_once('.').is_some_and(|(label, domain)| {
-                    !label.is_empty() && rest[1..].eq_ignore_ascii_case(domain)
-                })
+                host.split_once('.')
+                    .is_some_and(|(label, domain)| !label.is_empty() && rest[1..].eq_ignore_ascii_case(domain))
             })
 }

@@ -3,16 +3,17 @@
 use ess_document::Finding;
 use ess_synapse::media::Media;
 use ess_synapse::secrets::{Macaroon, Secrets};
+use ess_synapse::signing_key::SigningKey;
 use ess_synapse::{Config, ConfigError};
 use serde_json::{Map, json};
 
 use crate::finding::{Blocker, Detail, blocker, count, info, size, warning};
 
 /// Every secret that Synapse would read, and the public side of its signing keys.
-pub(crate) fn secrets(config: &Config) -> Vec<Finding> {
+pub(crate) fn secrets(config: &Config) -> (Vec<Finding>, Vec<SigningKey>) {
     let secrets = match Secrets::read(config) {
         Ok(secrets) => secrets,
-        Err(error) => return vec![unreadable(&error)],
+        Err(error) => return (vec![unreadable(&error)], Vec::new()),
     };
     let keys: Vec<_> = secrets
         .signing_keys
@@ -23,8 +24,11 @@ pub(crate) fn secrets(config: &Config) -> Vec<Finding> {
     let options: Vec<&str> = secrets.secrets.iter().map(|secret| secret.option.as_str()).collect();
     let mut found = vec![
         info("signing-key", format!("the signing key is {}", ids.join(", "))).with("keys", keys),
-        info("secrets", format!("{} in the configuration can be read", count(options.len(), "secret")))
-            .with("options", options),
+        info(
+            "secrets",
+            format!("{} in the configuration can be read", count(options.len(), "secret")),
+        )
+        .with("options", options),
     ];
     match secrets.macaroon {
         Macaroon::Own => {}
@@ -38,7 +42,7 @@ pub(crate) fn secrets(config: &Config) -> Vec<Finding> {
         )),
     }
     found.extend(secrets.notes.into_iter().map(|note| info("configuration-note", note)));
-    found
+    (found, secrets.signing_keys)
 }
 
 fn unreadable(error: &ConfigError) -> Finding {
@@ -47,7 +51,11 @@ fn unreadable(error: &ConfigError) -> Finding {
         ConfigError::File { option, .. } | ConfigError::Option { option, .. } => option.starts_with("signing_key"),
         _ => false,
     };
-    let id = if of_the_key { Blocker::SigningKey } else { Blocker::Secrets };
+    let id = if of_the_key {
+        Blocker::SigningKey
+    } else {
+        Blocker::Secrets
+    };
     let found = blocker(id, error.to_string());
     match error.hint() {
         Some(hint) => found.hint(hint),
@@ -60,12 +68,18 @@ fn unreadable(error: &ConfigError) -> Finding {
 pub(crate) fn media(config: &Config, uploads: Option<bool>) -> Result<Vec<Finding>, ConfigError> {
     let store = config.media_store_path()?;
     let shown = store.display().to_string();
-    let elsewhere = config.get("media_storage_providers").and_then(|value| value.as_list()).is_some_and(|all| !all.is_empty());
+    let elsewhere = config
+        .get("media_storage_providers")
+        .and_then(|value| value.as_list())
+        .is_some_and(|all| !all.is_empty());
     let mut found = Vec::new();
     if elsewhere {
         found.push(
-            info("media-elsewhere", "media are in a storage provider too, which preflight does not look into")
-                .hint("the target's Synapse needs the same media_storage_providers"),
+            info(
+                "media-elsewhere",
+                "media are in a storage provider too, which preflight does not look into",
+            )
+            .hint("the target's Synapse needs the same media_storage_providers"),
         );
     }
     let media = match Media::measure(&store) {
@@ -86,18 +100,29 @@ pub(crate) fn media(config: &Config, uploads: Option<bool>) -> Result<Vec<Findin
         }
     };
     if media.unreadable > 0 {
-        let message = format!("{} files or directories of the media store {shown} cannot be read", media.unreadable);
+        let message = format!(
+            "{} files or directories of the media store {shown} cannot be read",
+            media.unreadable
+        );
         found.push(not_ours(message).with("unreadable", media.unreadable));
     }
     let kinds: Map<_, _> = media
         .kinds()
-        .map(|(kind, usage)| (kind.name().to_owned(), json!({"files": usage.files, "bytes": usage.bytes})))
+        .map(|(kind, usage)| {
+            (
+                kind.name().to_owned(),
+                json!({"files": usage.files, "bytes": usage.bytes}),
+            )
+        })
         .collect();
     let total = media.total();
     found.push(
-        info("media", format!("the media store holds {} files, {}", total.files, size(total.bytes)))
-            .with("path", shown)
-            .with("kinds", kinds),
+        info(
+            "media",
+            format!("the media store holds {} files, {}", total.files, size(total.bytes)),
+        )
+        .with("path", shown)
+        .with("kinds", kinds),
     );
     Ok(found)
 }
@@ -120,7 +145,9 @@ mod tests {
 
     fn config(dir: &Path, more: &str) -> Config {
         let file = dir.join("homeserver.yaml");
-        let text = format!("server_name: example.org\ndatabase: {{name: psycopg2, args: {{}}}}\nmacaroon_secret_key: m\n{more}");
+        let text = format!(
+            "server_name: example.org\ndatabase: {{name: psycopg2, args: {{}}}}\nmacaroon_secret_key: m\n{more}"
+        );
         fs::write(&file, text).expect("it is writable");
         let options = Options {
             configs: vec![file],
@@ -137,13 +164,16 @@ mod tests {
     #[test]
     fn a_signing_key_is_told_from_the_other_secrets() {
         let dir = tempfile::tempdir().expect("there is room");
-        assert_eq!(shown(&secrets(&config(dir.path(), ""))), ["Blocker signing-key"]);
+        assert_eq!(shown(&secrets(&config(dir.path(), "")).0), ["Blocker signing-key"]);
         fs::write(dir.path().join("example.org.signing.key"), KEY).expect("it is writable");
-        assert_eq!(shown(&secrets(&config(dir.path(), ""))), ["Info signing-key", "Info secrets"]);
+        assert_eq!(
+            shown(&secrets(&config(dir.path(), "")).0),
+            ["Info signing-key", "Info secrets"]
+        );
         let missing = config(dir.path(), "form_secret_path: nowhere\n");
-        assert_eq!(shown(&secrets(&missing)), ["Blocker secrets"]);
+        assert_eq!(shown(&secrets(&missing).0), ["Blocker secrets"]);
         let short = config(dir.path(), "signing_key: ed25519 a_1 AAAA\n");
-        assert_eq!(shown(&secrets(&short)), ["Blocker signing-key"]);
+        assert_eq!(shown(&secrets(&short).0), ["Blocker signing-key"]);
     }
 
     #[test]
@@ -156,7 +186,10 @@ mod tests {
         assert_eq!(of("", Some(true)), ["Blocker media-missing"]);
         assert_eq!(of("", None), ["Blocker media-missing"]);
         assert_eq!(of("", Some(false)), ["Info media"]);
-        assert_eq!(of("media_storage_providers: [{module: s3}]\n", Some(true)), ["Info media-elsewhere", "Warning media"]);
+        assert_eq!(
+            of("media_storage_providers: [{module: s3}]\n", Some(true)),
+            ["Info media-elsewhere", "Warning media"]
+        );
         fs::create_dir_all(dir.path().join("media_store/local_content/aa")).expect("it is writable");
         fs::write(dir.path().join("media_store/local_content/aa/x"), "12345").expect("it is writable");
         let found = media(&config(dir.path(), ""), Some(true)).expect("the path is one");

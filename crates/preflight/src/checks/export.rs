@@ -42,7 +42,11 @@ pub(crate) fn check(export: &Path, needed: Option<u64>) -> Vec<Finding> {
         Ok(room) => judge(export, &room, needed),
         Err(error) => vec![blocker(
             Blocker::NotChecked,
-            format!("not checked: the room in {}: {}", place.display(), std::io::Error::from(error)),
+            format!(
+                "not checked: the room in {}: {}",
+                place.display(),
+                std::io::Error::from(error)
+            ),
         )],
     }
 }
@@ -56,18 +60,27 @@ fn place(export: &Path) -> Result<&Path, Box<Finding>> {
     let parent = export.parent().unwrap_or(export);
     let Ok(found) = fs::symlink_metadata(export) else {
         if !parent.is_dir() {
-            return Err(refuse("the directory above it is missing", format!("mkdir -p {}", parent.display())));
+            return Err(refuse(
+                "the directory above it is missing",
+                format!("mkdir -p {}", parent.display()),
+            ));
         }
         return match access(parent, Access::WRITE_OK | Access::EXEC_OK) {
             Ok(()) => Ok(parent),
-            Err(_) => Err(refuse("we may not make it", format!("choose another place than {}", parent.display()))),
+            Err(_) => Err(refuse(
+                "we may not make it",
+                format!("choose another place than {}", parent.display()),
+            )),
         };
     };
     if !found.is_dir() {
         return Err(refuse("it is not a directory", "choose another place".to_owned()));
     }
     if found.uid() != rustix::process::geteuid().as_raw() {
-        return Err(refuse("it belongs to another user", "choose another place, or run the tools as that user".to_owned()));
+        return Err(refuse(
+            "it belongs to another user",
+            "choose another place, or run the tools as that user".to_owned(),
+        ));
     }
     if found.permissions().mode() & 0o077 != 0 {
         return Err(refuse("others can enter it", format!("chmod 700 {}", export.display())));
@@ -88,23 +101,36 @@ fn judge(export: &Path, room: &Room, needed: Option<u64>) -> Vec<Finding> {
         Some(needed) if room.available < needed => found.push(data(
             blocker(
                 Blocker::ExportSpace,
-                format!("{} are free for the export {shown}, and the dump may need {}", size(room.available), size(needed)),
+                format!(
+                    "{} are free for the export {shown}, and the dump may need {}",
+                    size(room.available),
+                    size(needed)
+                ),
             )
             .hint("choose another place with --export, or make room"),
         )),
-        _ => found.push(data(info("export", format!("{} are free for the export {shown}", size(room.available))))),
+        _ => found.push(data(info(
+            "export",
+            format!("{} are free for the export {shown}", size(room.available)),
+        ))),
     }
     if let Some(files) = room.files.filter(|files| *files < FILES) {
         found.push(
-            blocker(Blocker::ExportSpace, format!("only {files} more files fit beside the export {shown}"))
-                .hint("choose another place with --export")
-                .with("files", files),
+            blocker(
+                Blocker::ExportSpace,
+                format!("only {files} more files fit beside the export {shown}"),
+            )
+            .hint("choose another place with --export")
+            .with("files", files),
         );
     }
     if room.memory {
         found.push(
-            warning("export-in-memory", format!("the export {shown} is in memory, and gone after a restart"))
-                .hint("choose a place on disk with --export"),
+            warning(
+                "export-in-memory",
+                format!("the export {shown} is in memory, and gone after a restart"),
+            )
+            .hint("choose a place on disk with --export"),
         );
     }
     found
@@ -122,11 +148,27 @@ mod tests {
 
     #[test]
     fn room_is_judged_by_what_the_dump_needs() {
-        let judge = |available, files, memory, needed| shown(&judge(Path::new("/x"), &Room { available, files, memory }, needed));
+        let judge = |available, files, memory, needed| {
+            shown(&judge(
+                Path::new("/x"),
+                &Room {
+                    available,
+                    files,
+                    memory,
+                },
+                needed,
+            ))
+        };
         assert_eq!(judge(10, None, false, Some(10)), ["Info export"]);
         assert_eq!(judge(10, None, false, None), ["Info export"]);
-        assert_eq!(judge(9, Some(5_000), true, Some(10)), ["Blocker export-space", "Warning export-in-memory"]);
-        assert_eq!(judge(10, Some(999), false, Some(10)), ["Info export", "Blocker export-space"]);
+        assert_eq!(
+            judge(9, Some(5_000), true, Some(10)),
+            ["Blocker export-space", "Warning export-in-memory"]
+        );
+        assert_eq!(
+            judge(10, Some(999), false, Some(10)),
+            ["Info export", "Blocker export-space"]
+        );
     }
 
     #[test]
@@ -136,7 +178,12 @@ mod tests {
         assert_eq!(place(&export).expect("it can be made"), dir.path());
         fs::write(&file, "").expect("it is writable");
         fs::create_dir(&export).expect("it is writable");
-        let message = |place: &Path| self::place(place).err().map(|finding| finding.message).unwrap_or_default();
+        let message = |place: &Path| {
+            self::place(place)
+                .err()
+                .map(|finding| finding.message)
+                .unwrap_or_default()
+        };
         fs::set_permissions(&export, Permissions::from_mode(0o700)).expect("it is ours");
         assert_eq!(place(&export).expect("it is private"), export);
         fs::set_permissions(&export, Permissions::from_mode(0o750)).expect("it is ours");

@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use ess_document::Finding;
 use ess_synapse::Config;
+use ess_synapse::signing_key::SigningKey;
+use serde_json::Value;
 use ureq::{Agent, Error, Timeout};
 
-use crate::finding::{Detail, info, warning};
+use crate::finding::{Blocker, Detail, blocker, info, warning};
 
 /// What a listener says.
 enum Answer {
@@ -20,15 +22,23 @@ enum Answer {
     Silent,
 }
 
-/// Asks each plain HTTP listener of the configuration.
-pub(crate) fn synapse(config: &Config) -> Vec<Finding> {
+/// Asks each plain HTTP listener of the configuration. `keys`: those that it names, when they could be read.
+pub(crate) fn synapse(config: &Config, keys: &[SigningKey]) -> Vec<Finding> {
     let addresses: Vec<SocketAddr> = config
         .listeners()
         .iter()
-        .flat_map(|listener| listener.addresses.iter().map(|address| SocketAddr::new(reachable(*address), listener.port)))
+        .flat_map(|listener| {
+            listener
+                .addresses
+                .iter()
+                .map(|address| SocketAddr::new(reachable(*address), listener.port))
+        })
         .collect();
     if addresses.is_empty() {
-        return vec![info("synapse-not-asked", "Synapse has no plain HTTP listener that could be asked for its health")];
+        return vec![info(
+            "synapse-not-asked",
+            "Synapse has no plain HTTP listener that could be asked for its health",
+        )];
     }
     let agent = agent();
     let mut silent = Vec::new();
@@ -38,28 +48,57 @@ pub(crate) fn synapse(config: &Config) -> Vec<Finding> {
         match ask(&agent, &url) {
             Answer::Silent => silent.push(url),
             Answer::Unwell(why) => found.push(
-                warning("synapse-unwell", format!("{url} does not say that Synapse is well: {why}"))
-                    .hint("see Synapse's log; a server that is ill is not moved well"),
+                warning(
+                    "synapse-unwell",
+                    format!("{url} does not say that Synapse is well: {why}"),
+                )
+                .hint("see Synapse's log; a server that is ill is not moved well"),
             ),
-            Answer::Healthy => return vec![running(&agent, address)],
+            Answer::Healthy => {
+                let mut found = vec![running(&agent, address)];
+                if let Some(published) = json(&agent, address, "/_matrix/key/v2/server") {
+                    found.extend(other_keys(&published, keys));
+                }
+                return found;
+            }
         }
     }
     if found.is_empty() {
-        found.push(info("synapse-stopped", format!("no Synapse answers at {}", silent.join(", "))));
+        found.push(info(
+            "synapse-stopped",
+            format!("no Synapse answers at {}", silent.join(", ")),
+        ));
     }
     found
 }
 
 fn running(agent: &Agent, address: SocketAddr) -> Finding {
-    let version = get(agent, &format!("http://{address}/_synapse/admin/v1/server_version"))
-        .ok()
-        .and_then(|(_, body)| serde_json::from_str::<serde_json::Value>(&body).ok())
+    let version = json(agent, address, "/_synapse/admin/v1/server_version")
         .and_then(|body| Some(body.get("server_version")?.as_str()?.to_owned()));
     let found = match &version {
         Some(version) => info("synapse-runs", format!("Synapse {version} runs and is well")),
         None => info("synapse-runs", "Synapse runs and is well"),
     };
     found.with("address", address.to_string()).with("version", version)
+}
+
+/// A key that Synapse publishes and the configuration does not name: the configuration is another server's,
+/// or was changed since Synapse started.
+fn other_keys(published: &Value, keys: &[SigningKey]) -> Option<Finding> {
+    let (id, _) = published.get("verify_keys")?.as_object()?.iter().find(|(id, key)| {
+        let public = key.get("key").and_then(Value::as_str);
+        !keys
+            .iter()
+            .any(|key| key.id == **id && Some(key.public_key.as_str()) == public)
+    })?;
+    // Without keys to compare there is a blocker already.
+    (!keys.is_empty()).then(|| {
+        blocker(
+            Blocker::SigningKey,
+            format!("Synapse runs with a signing key {id} that is not the one in the configuration"),
+        )
+        .hint("see whether -c names the configuration that this Synapse was started with")
+    })
 }
 
 fn ask(agent: &Agent, url: &str) -> Answer {
@@ -71,13 +110,21 @@ fn ask(agent: &Agent, url: &str) -> Answer {
         Err(Error::Io(error))
             if matches!(
                 error.kind(),
-                ErrorKind::ConnectionRefused | ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable | ErrorKind::AddrNotAvailable
+                ErrorKind::ConnectionRefused
+                    | ErrorKind::HostUnreachable
+                    | ErrorKind::NetworkUnreachable
+                    | ErrorKind::AddrNotAvailable
             ) =>
         {
             Answer::Silent
         }
         Err(error) => Answer::Unwell(error.to_string()),
     }
+}
+
+fn json(agent: &Agent, address: SocketAddr, path: &str) -> Option<Value> {
+    let (_, body) = get(agent, &format!("http://{address}{path}")).ok()?;
+    serde_json::from_str(&body).ok()
 }
 
 fn get(agent: &Agent, url: &str) -> Result<(u16, String), Error> {
@@ -121,9 +168,28 @@ mod tests {
         thread::spawn(move || {
             let (mut peer, _) = listener.accept().expect("someone comes");
             let _ = peer.read(&mut [0; 4096]);
-            let _ = write!(peer, "HTTP/1.1 {status}\r\nContent-Length: 2\r\nConnection: close\r\n\r\nOK");
+            let _ = write!(
+                peer,
+                "HTTP/1.1 {status}\r\nContent-Length: 2\r\nConnection: close\r\n\r\nOK"
+            );
         });
         format!("http://{address}/health")
+    }
+
+    #[test]
+    fn a_key_of_another_server_is_noticed() {
+        let keys = [SigningKey {
+            id: "ed25519:a".to_owned(),
+            public_key: "A".to_owned(),
+        }];
+        let other = |text: &str, keys: &[SigningKey]| {
+            other_keys(&serde_json::from_str(text).expect("it is JSON"), keys).is_some()
+        };
+        assert!(!other(r#"{"verify_keys": {"ed25519:a": {"key": "A"}}}"#, &keys));
+        assert!(other(r#"{"verify_keys": {"ed25519:a": {"key": "B"}}}"#, &keys));
+        assert!(other(r#"{"verify_keys": {"ed25519:b": {"key": "A"}}}"#, &keys));
+        assert!(!other(r#"{"verify_keys": {"ed25519:b": {"key": "A"}}}"#, &[]));
+        assert!(!other(r#"{"errcode": "M_UNRECOGNIZED"}"#, &keys));
     }
 
     #[test]
@@ -131,7 +197,9 @@ mod tests {
         let agent = agent();
         assert!(matches!(ask(&agent, &listening("200 OK")), Answer::Healthy));
         assert!(matches!(ask(&agent, &listening("503 Busy")), Answer::Unwell(why) if why == "it answers 503"));
-        let free = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("there is a port");
+        let free = TcpListener::bind("127.0.0.1:0")
+            .and_then(|l| l.local_addr())
+            .expect("there is a port");
         assert!(matches!(ask(&agent, &format!("http://{free}/health")), Answer::Silent));
     }
 }

@@ -32,8 +32,11 @@ pub(crate) fn check(homeserver: &Homeserver<'_>) -> Vec<Finding> {
 pub(crate) fn schema(source: &SchemaRows, target: Option<&SchemaRows>) -> Vec<Finding> {
     let Some(version) = source.version else {
         return vec![
-            blocker(Blocker::SourceEmpty, "the source holds no homeserver: it has no schema version")
-                .hint("see whether -c or --source names the database that Synapse uses"),
+            blocker(
+                Blocker::SourceEmpty,
+                "the source holds no homeserver: it has no schema version",
+            )
+            .hint("see whether -c or --source names the database that Synapse uses"),
         ];
     };
     let data = |found: Finding| {
@@ -42,7 +45,10 @@ pub(crate) fn schema(source: &SchemaRows, target: Option<&SchemaRows>) -> Vec<Fi
             .with("compat_version", source.compat_version)
             .with("target_version", target.and_then(|rows| rows.version))
     };
-    let mut found = vec![data(info("schema", format!("the source's schema is version {version}")))];
+    let mut found = vec![data(info(
+        "schema",
+        format!("the source's schema is version {version}"),
+    ))];
     let Some(theirs) = target.and_then(|rows| rows.version) else {
         return found;
     };
@@ -50,7 +56,9 @@ pub(crate) fn schema(source: &SchemaRows, target: Option<&SchemaRows>) -> Vec<Fi
         found.push(data(
             blocker(
                 Blocker::SchemaIncompatible,
-                format!("the source's schema asks for a Synapse of schema {compat} at least, and the target's has {theirs}"),
+                format!(
+                    "the source's schema asks for a Synapse of schema {compat} at least, and the target's has {theirs}"
+                ),
             )
             .hint("update the target's Synapse first"),
         ));
@@ -76,7 +84,9 @@ pub(crate) fn has_media(session: &Session) -> Result<bool, Error> {
     if !relations(session)?.iter().any(|name| name == "local_media_repository") {
         return Ok(false);
     }
-    Ok(session.one("look for media", include_str!("../../sql/local_media.sql"), &[])?.get(0))
+    Ok(session
+        .one("look for media", include_str!("../../sql/local_media.sql"), &[])?
+        .get(0))
 }
 
 fn relations(session: &Session) -> Result<Vec<String>, Error> {
@@ -101,7 +111,9 @@ fn foreign_users(homeserver: &Homeserver<'_>) -> Found {
         return Ok(Vec::new());
     };
     let sql = include_str!("../../sql/foreign_users.sql");
-    let row = homeserver.session.one("read the users' server names", sql, &[&server_name])?;
+    let row = homeserver
+        .session
+        .one("read the users' server names", sql, &[&server_name])?;
     let (users, example): (i64, Option<String>) = (row.get(0), row.get(1));
     Ok(example
         .map(|example| {
@@ -131,13 +143,20 @@ fn lagging_sequences(homeserver: &Homeserver<'_>) -> Found {
     let streams = streams(session, &relations)?;
     let there = sequences(session)?;
     let mut all_held = Vec::new();
-    for rule in SEQUENCES.iter().filter(|rule| there.iter().any(|s| s.schema == "public" && s.name == rule.name)) {
+    for rule in SEQUENCES
+        .iter()
+        .filter(|rule| there.iter().any(|s| s.schema == "public" && s.name == rule.name))
+    {
         let mut held = Held {
             rule,
             tables: 0,
             stream: rule.stream.and_then(|stream| streams.get(stream).copied()),
         };
-        for (table, column) in rule.columns.iter().filter(|(table, _)| relations.iter().any(|name| name == table)) {
+        for (table, column) in rule
+            .columns
+            .iter()
+            .filter(|(table, _)| relations.iter().any(|name| name == table))
+        {
             held.tables = held.tables.max(furthest(session, table, column, rule.negative)?);
         }
         all_held.push(held);
@@ -157,7 +176,11 @@ fn streams(session: &Session, relations: &[String]) -> Result<BTreeMap<String, i
     if !relations.iter().any(|name| name == "stream_positions") {
         return Ok(BTreeMap::new());
     }
-    let negative: Vec<&str> = SEQUENCES.iter().filter(|rule| rule.negative).filter_map(|rule| rule.stream).collect();
+    let negative: Vec<&str> = SEQUENCES
+        .iter()
+        .filter(|rule| rule.negative)
+        .filter_map(|rule| rule.stream)
+        .collect();
     let sql = include_str!("../../sql/stream_positions.sql");
     let rows = session.rows("read the stream positions", sql, &[&negative])?;
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
@@ -165,7 +188,10 @@ fn streams(session: &Session, relations: &[String]) -> Result<BTreeMap<String, i
 
 fn furthest(session: &Session, table: &str, column: &str, negative: bool) -> Result<i64, Error> {
     let (of, column) = (if negative { "-min" } else { "max" }, escape_identifier(column));
-    let sql = format!("SELECT coalesce({of}({column}), 0)::int8 FROM {}", qualified("public", table));
+    let sql = format!(
+        "SELECT coalesce({of}({column}), 0)::int8 FROM {}",
+        qualified("public", table)
+    );
     Ok(session.one(&format!("read how far {table} is"), &sql, &[])?.get(0))
 }
 
@@ -179,7 +205,11 @@ fn judge(all_held: &[Held], sequences: &BTreeMap<String, i64>) -> Vec<Finding> {
             // A stream that counts down never stands above zero to Synapse.
             Some(stream) if !rule.negative && stream > last => {
                 refused.insert(rule.name.to_owned(), data());
-                cure.push(format!("SELECT setval('public.{}', {});", rule.name, stream.max(tables)));
+                cure.push(format!(
+                    "SELECT setval('public.{}', {});",
+                    rule.name,
+                    stream.max(tables)
+                ));
             }
             _ if tables > last => drop(healed.insert(rule.name.to_owned(), data())),
             _ => {}
@@ -191,7 +221,10 @@ fn judge(all_held: &[Held], sequences: &BTreeMap<String, i64>) -> Vec<Finding> {
         found.push(
             blocker(
                 Blocker::SequenceBehindStream,
-                format!("sequences are behind their streams, and Synapse will refuse to start: {}", names(&refused)),
+                format!(
+                    "sequences are behind their streams, and Synapse will refuse to start: {}",
+                    names(&refused)
+                ),
             )
             .hint(format!("while Synapse is stopped, in psql: {}", cure.join(" ")))
             .with("sequences", refused),
@@ -199,8 +232,14 @@ fn judge(all_held: &[Held], sequences: &BTreeMap<String, i64>) -> Vec<Finding> {
     }
     if !healed.is_empty() {
         found.push(
-            info("sequence-behind-table", format!("sequences are behind their tables, which Synapse repairs when it starts: {}", names(&healed)))
-                .with("sequences", healed),
+            info(
+                "sequence-behind-table",
+                format!(
+                    "sequences are behind their tables, which Synapse repairs when it starts: {}",
+                    names(&healed)
+                ),
+            )
+            .with("sequences", healed),
         );
     }
     found
@@ -237,7 +276,11 @@ mod tests {
     fn sequences_are_judged_by_synapses_rule() {
         let rule = |name| SEQUENCES.iter().find(|rule| rule.name == name).expect("Synapse has it");
         let judge = |name: &'static str, last, tables, stream| {
-            let held = Held { rule: rule(name), tables, stream };
+            let held = Held {
+                rule: rule(name),
+                tables,
+                stream,
+            };
             let found = judge(&[held], &BTreeMap::from([(name.to_owned(), last)]));
             ids(&found).join(" ")
         };
@@ -245,7 +288,10 @@ mod tests {
         assert_eq!(judge("events_stream_seq", 10, 11, Some(10)), "sequence-behind-table");
         assert_eq!(judge("events_stream_seq", 10, 12, Some(11)), "sequence-behind-stream");
         assert_eq!(judge("events_backfill_stream_seq", 10, 0, Some(11)), "");
-        assert_eq!(judge("events_backfill_stream_seq", 10, 11, Some(11)), "sequence-behind-table");
+        assert_eq!(
+            judge("events_backfill_stream_seq", 10, 11, Some(11)),
+            "sequence-behind-table"
+        );
         assert_eq!(judge("state_group_id_seq", 10, 10, None), "");
     }
 }

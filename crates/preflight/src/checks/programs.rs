@@ -10,9 +10,12 @@ use crate::finding::{Blocker, Detail, blocker, info};
 /// Whether the programs of this machine fit the newest server that they will meet.
 pub(crate) fn check(only: Option<&Path>, major: Option<u32>) -> Vec<Finding> {
     vec![match choose(only, major.unwrap_or(0), "this source") {
-        Ok(programs) => info("client-programs", format!("pg_dump, pg_restore and psql are of version {}", programs.version))
-            .with("version", programs.version)
-            .with("directory", programs.directory.display().to_string()),
+        Ok(programs) => info(
+            "client-programs",
+            format!("pg_dump, pg_restore and psql are of version {}", programs.version),
+        )
+        .with("version", programs.version)
+        .with("directory", programs.directory.display().to_string()),
         Err(error) => {
             let found = blocker(Blocker::ClientPrograms, error.to_string());
             match error {

@@ -1,7 +1,7 @@
 //! The source as a database, whatever is in it.
 
 use ess_document::Finding;
-use ess_postgres::{Error, Facts, Session, invalid_indexes, others, tables};
+use ess_postgres::{Facts, Session, Table, invalid_indexes, others, tables};
 use ess_synapse::schema::UNLOGGED_TABLES;
 use serde_json::Value;
 
@@ -20,13 +20,14 @@ pub(crate) struct Source {
 pub(crate) fn check(source: &Source) -> Vec<Finding> {
     let checks: &[Check<Source>] = &[
         ("the source's server", |source| Ok(server(&source.facts))),
-        ("the source's encoding and collation", |source| Ok(locale(&source.facts))),
-        ("the source's size", sizes),
+        ("the source's encoding and collation", |source| {
+            Ok(locale(&source.facts))
+        }),
+        ("the source's tables", content),
         ("what our role may read", readable),
         ("extensions of the source", extensions),
         ("schemas of the source", schemas),
         ("large objects of the source", large_objects),
-        ("tables without a log", unlogged),
         ("prepared transactions", prepared),
         ("invalid indexes", indexes),
         ("sessions on the source", sessions),
@@ -34,26 +35,30 @@ pub(crate) fn check(source: &Source) -> Vec<Finding> {
     all(source, checks)
 }
 
-/// A dump of the source needs about so many bytes at most: what is compressed takes a fraction.
-pub(crate) fn dump_size(source: &Source) -> Result<u64, Error> {
-    let sql = include_str!("../../sql/data_size.sql");
-    let bytes = number_of(&source.session, "sum the tables' sizes", sql)?;
-    Ok(u64::try_from(bytes).unwrap_or(0) / 2)
+/// An upper bound for a dump: half of a database is indexes, and compression halves the rest.
+pub(crate) fn dump_size(facts: &Facts) -> u64 {
+    u64::try_from(facts.bytes).unwrap_or(0) / 4
 }
 
 fn server(facts: &Facts) -> Vec<Finding> {
     let mut found = vec![
         info(
             "source-server",
-            format!("the source is database {} of PostgreSQL {}", facts.identity.database, facts.version_text),
+            format!(
+                "the source is database {} of PostgreSQL {}",
+                facts.identity.database, facts.version_text
+            ),
         )
         .with("version", facts.version_text.as_str())
         .with("role", facts.user.as_str()),
     ];
     if facts.standby {
         found.push(
-            warning("source-standby", "the source is a standby, which goes on changing whoever stops here")
-                .hint("name the primary server in its place"),
+            warning(
+                "source-standby",
+                "the source is a standby, which goes on changing whoever stops here",
+            )
+            .hint("name the primary server in its place"),
         );
     }
     found
@@ -63,13 +68,18 @@ fn locale(facts: &Facts) -> Vec<Finding> {
     let mut found = Vec::new();
     if facts.encoding != "UTF8" {
         found.push(
-            blocker(Blocker::SourceEncoding, format!("the source's encoding is {}, and Synapse needs UTF8", facts.encoding))
-                .with("encoding", facts.encoding.as_str()),
+            blocker(
+                Blocker::SourceEncoding,
+                format!("the source's encoding is {}, and Synapse needs UTF8", facts.encoding),
+            )
+            .with("encoding", facts.encoding.as_str()),
         );
     }
     let of_bytes = |locale: &str| matches!(locale, "C" | "POSIX" | "C.UTF-8" | "C.utf8");
     let data = |found: Finding| {
-        found.with("collate", facts.collate.as_str()).with("ctype", facts.ctype.as_str())
+        found
+            .with("collate", facts.collate.as_str())
+            .with("ctype", facts.ctype.as_str())
     };
     let both = format!("{}/{}", facts.collate, facts.ctype);
     if !of_bytes(&facts.collate) {
@@ -81,12 +91,15 @@ fn locale(facts: &Facts) -> Vec<Finding> {
             .hint("the target's C is the cure; to see beforehand, run REINDEX DATABASE while Synapse is stopped"),
         ));
     } else if facts.collate != "C" || facts.ctype != "C" {
-        found.push(data(info("source-collation", format!("the source sorts by {both}, which is the order of C"))));
+        found.push(data(info(
+            "source-collation",
+            format!("the source sorts by {both}, which is the order of C"),
+        )));
     }
     found
 }
 
-fn sizes(source: &Source) -> Found {
+fn content(source: &Source) -> Found {
     let tables = tables(&source.session)?;
     let largest: Vec<Value> = tables
         .iter()
@@ -94,38 +107,74 @@ fn sizes(source: &Source) -> Found {
         .map(|table| serde_json::json!({"table": table.qualified(), "bytes": number(table.bytes)}))
         .collect();
     let bytes = size(u64::try_from(source.facts.bytes).unwrap_or(0));
-    Ok(vec![
-        info("source-size", format!("the source holds {bytes} in {}", count(tables.len(), "table")))
-            .with("bytes", number(source.facts.bytes))
-            .with("tables", tables.len())
-            .with("largest", largest),
-    ])
+    let mut found = vec![
+        info(
+            "source-size",
+            format!("the source holds {bytes} in {}", count(tables.len(), "table")),
+        )
+        .with("bytes", number(source.facts.bytes))
+        .with("tables", tables.len())
+        .with("largest", largest),
+    ];
+    let unlogged = tables
+        .iter()
+        .filter(|table| table.unlogged && !UNLOGGED_TABLES.iter().any(|name| table.is(name)))
+        .map(Table::qualified)
+        .collect();
+    found.extend(named(unlogged, |names| {
+        info(
+            "unlogged-tables",
+            format!("tables that a crash empties, and that are not Synapse's: {names}"),
+        )
+    }));
+    Ok(found)
 }
 
 fn readable(source: &Source) -> Found {
-    let hidden = texts(&source.session, "see what our role may read", include_str!("../../sql/unreadable.sql"))?;
+    let hidden = texts(
+        &source.session,
+        "see what our role may read",
+        include_str!("../../sql/unreadable.sql"),
+    )?;
     if hidden.is_empty() {
         return Ok(Vec::new());
     }
     let user = &source.facts.user;
     Ok(vec![
-        blocker(Blocker::SourceUnreadable, format!("role {user} may not read {}", some_of(&hidden)))
-            .hint("connect as the role that owns them, which Synapse uses")
-            .with("relations", hidden),
+        blocker(
+            Blocker::SourceUnreadable,
+            format!("role {user} may not read {}", some_of(&hidden)),
+        )
+        .hint("connect as the role that owns them, which Synapse uses")
+        .with("relations", hidden),
     ])
 }
 
 fn extensions(source: &Source) -> Found {
-    let names = texts(&source.session, "list the extensions", include_str!("../../sql/extensions.sql"))?;
+    let names = texts(
+        &source.session,
+        "list the extensions",
+        include_str!("../../sql/extensions.sql"),
+    )?;
     Ok(named(names, |names| {
-        info("extensions", format!("extensions stay behind, since Synapse needs none: {names}"))
+        info(
+            "extensions",
+            format!("extensions stay behind, since Synapse needs none: {names}"),
+        )
     }))
 }
 
 fn schemas(source: &Source) -> Found {
-    let names = texts(&source.session, "list the schemas", include_str!("../../sql/schemas.sql"))?;
+    let names = texts(
+        &source.session,
+        "list the schemas",
+        include_str!("../../sql/schemas.sql"),
+    )?;
     Ok(named(names, |names| {
-        info("schemas", format!("the source has schemas that are not Synapse's, which move too: {names}"))
+        info(
+            "schemas",
+            format!("the source has schemas that are not Synapse's, which move too: {names}"),
+        )
     }))
 }
 
@@ -139,39 +188,40 @@ fn large_objects(source: &Source) -> Found {
     Ok(vec![info("large-objects", message).with("objects", number(objects))])
 }
 
-fn unlogged(source: &Source) -> Found {
-    let names = tables(&source.session)?
-        .iter()
-        .filter(|table| table.unlogged && !UNLOGGED_TABLES.iter().any(|name| table.is(name)))
-        .map(ess_postgres::Table::qualified)
-        .collect();
-    Ok(named(names, |names| {
-        info("unlogged-tables", format!("tables that a crash empties, and that are not Synapse's: {names}"))
-    }))
-}
-
 fn prepared(source: &Source) -> Found {
-    let names = texts(&source.session, "list prepared transactions", include_str!("../../sql/prepared.sql"))?;
+    let names = texts(
+        &source.session,
+        "list prepared transactions",
+        include_str!("../../sql/prepared.sql"),
+    )?;
     Ok(named(names, |names| {
-        warning("prepared-transactions", format!("prepared transactions hold locks, and no dump has what they wrote: {names}"))
-            .hint("end each with COMMIT PREPARED or ROLLBACK PREPARED")
+        warning(
+            "prepared-transactions",
+            format!("prepared transactions hold locks, and no dump has what they wrote: {names}"),
+        )
+        .hint("end each with COMMIT PREPARED or ROLLBACK PREPARED")
     }))
 }
 
 fn indexes(source: &Source) -> Found {
     Ok(named(invalid_indexes(&source.session)?, |names| {
-        warning("invalid-indexes", format!("no dump has an index whose build failed: {names}"))
-            .hint("build it again: REINDEX INDEX CONCURRENTLY NAME")
+        warning(
+            "invalid-indexes",
+            format!("no dump has an index whose build failed: {names}"),
+        )
+        .hint("build it again: REINDEX INDEX CONCURRENTLY NAME")
     }))
 }
 
-/// Synapse is known by its role, which is ours: it may run now, and the tools that act ask again.
+/// Synapse is known by its role, which is ours or the owner: it may run now, and the tools that act ask again.
 fn sessions(source: &Source) -> Found {
-    let others = others(&source.session, &[])?;
-    let (own, foreign): (Vec<_>, Vec<_>) = others.into_iter().partition(|other| other.user == source.facts.user);
+    let synapse = [&source.facts.user, &source.facts.owner];
+    let (own, foreign): (Vec<_>, Vec<_>) = others(&source.session, &[])?
+        .into_iter()
+        .partition(|other| synapse.contains(&&other.user));
     let mut found = Vec::new();
     if !own.is_empty() {
-        let message = format!("{} of Synapse's role {} on the source", count(own.len(), "session"), source.facts.user);
+        let message = format!("{} of Synapse's role on the source", count(own.len(), "session"));
         found.push(
             info("synapse-sessions", message)
                 .hint("stop Synapse when it is the turn of pgdump-wrap")
@@ -182,8 +232,11 @@ fn sessions(source: &Source) -> Found {
     roles.sort_unstable();
     roles.dedup();
     found.extend(named(roles, |names| {
-        warning("other-sessions", format!("other roles than Synapse's use the source: {names}"))
-            .hint("end them before pgdump-wrap, or let a monitor stay with --ignore-role NAME")
+        warning(
+            "other-sessions",
+            format!("other roles than Synapse's use the source: {names}"),
+        )
+        .hint("end them before pgdump-wrap, or let a monitor stay with --ignore-role NAME")
     }));
     Ok(found)
 }
@@ -222,7 +275,10 @@ mod tests {
     #[test]
     fn a_collation_is_a_warning_only_when_it_can_have_changed() {
         let ids = |facts: &Facts| -> Vec<String> {
-            locale(facts).into_iter().map(|f| format!("{:?} {}", f.severity, f.id)).collect()
+            locale(facts)
+                .into_iter()
+                .map(|f| format!("{:?} {}", f.severity, f.id))
+                .collect()
         };
         assert!(ids(&facts("UTF8", "C", "C")).is_empty());
         assert_eq!(ids(&facts("UTF8", "C.UTF-8", "C.UTF-8")), ["Info source-collation"]);

@@ -24,8 +24,12 @@ pub(crate) struct Target {
 /// Makes all of them.
 pub(crate) fn check(target: &Target) -> Vec<Finding> {
     let checks: &[Check<Target>] = &[
-        ("the target's server", |target| Ok(server(&target.facts, target.source.as_ref()))),
-        ("the target's encoding and collation", |target| Ok(locale(&target.facts))),
+        ("the target's server", |target| {
+            Ok(server(&target.facts, target.source.as_ref()))
+        }),
+        ("the target's encoding and collation", |target| {
+            Ok(locale(&target.facts))
+        }),
         ("our rights on the target", rights),
         ("what the target holds", content),
         ("sessions on the target", sessions),
@@ -37,7 +41,10 @@ fn server(facts: &Facts, source: Option<&Facts>) -> Vec<Finding> {
     let mut found = vec![
         info(
             "target-server",
-            format!("the target is database {} of PostgreSQL {}", facts.identity.database, facts.version_text),
+            format!(
+                "the target is database {} of PostgreSQL {}",
+                facts.identity.database, facts.version_text
+            ),
         )
         .with("version", facts.version_text.as_str())
         .with("role", facts.user.as_str()),
@@ -51,15 +58,21 @@ fn server(facts: &Facts, source: Option<&Facts>) -> Vec<Finding> {
     let Some(source) = source else { return found };
     if source.identity == facts.identity {
         found.push(
-            blocker(Blocker::SameDatabase, format!("source and target are the same database, {}", facts.identity))
-                .hint("check --target"),
+            blocker(
+                Blocker::SameDatabase,
+                format!("source and target are the same database, {}", facts.identity),
+            )
+            .hint("check --target"),
         );
     }
     if facts.major() < source.major() {
         found.push(
             blocker(
                 Blocker::TargetVersion,
-                format!("the target's PostgreSQL {} is older than the source's {}", facts.version_text, source.version_text),
+                format!(
+                    "the target's PostgreSQL {} is older than the source's {}",
+                    facts.version_text, source.version_text
+                ),
             )
             .hint(format!("move to a server of PostgreSQL {} or newer", source.major()))
             .with("source", source.version_text.as_str())
@@ -75,11 +88,14 @@ fn locale(facts: &Facts) -> Vec<Finding> {
         return Vec::new();
     }
     vec![
-        blocker(Blocker::TargetLocale, format!("the target is {}, and Synapse wants UTF8/C/C", is.join("/")))
-            .hint("make it anew: createdb --encoding=UTF8 --locale=C --template=template0 --owner=ROLE DBNAME")
-            .with("encoding", facts.encoding.as_str())
-            .with("collate", facts.collate.as_str())
-            .with("ctype", facts.ctype.as_str()),
+        blocker(
+            Blocker::TargetLocale,
+            format!("the target is {}, and Synapse wants UTF8/C/C", is.join("/")),
+        )
+        .hint("make it anew: createdb --encoding=UTF8 --locale=C --template=template0 --owner=ROLE DBNAME")
+        .with("encoding", facts.encoding.as_str())
+        .with("collate", facts.collate.as_str())
+        .with("ctype", facts.ctype.as_str()),
     ]
 }
 
@@ -91,17 +107,23 @@ fn rights(target: &Target) -> Found {
             .with("user", user.as_str())
             .with("role", role.as_str())
     };
-    let rows = target.session.rows("read our rights", include_str!("../../sql/rights.sql"), &[role])?;
+    let rows = target
+        .session
+        .rows("read our rights", include_str!("../../sql/rights.sql"), &[role])?;
     let Some(row) = rows.first() else {
         return Ok(vec![lacks(format!("the target has no role {role}"))]);
     };
     let (acts, creates): (bool, bool) = (row.get("acts"), row.get("creates"));
     let mut found = Vec::new();
     if !acts {
-        found.push(lacks(format!("role {user} may not act as {role}, which is to own everything")));
+        found.push(lacks(format!(
+            "role {user} may not act as {role}, which is to own everything"
+        )));
     }
     if !creates {
-        found.push(lacks(format!("role {role} may create nothing in the target's schema public")));
+        found.push(lacks(format!(
+            "role {role} may create nothing in the target's schema public"
+        )));
     }
     let foreign: Vec<String> = objects(&target.session)?
         .into_iter()
@@ -117,7 +139,10 @@ fn rights(target: &Target) -> Found {
 
 fn content(target: &Target) -> Found {
     if let Some(fence) = read_fence(&target.session)? {
-        return Ok(vec![fenced(&fence, target.source.as_ref().map(|facts| &facts.identity))]);
+        return Ok(vec![fenced(
+            &fence,
+            target.source.as_ref().map(|facts| &facts.identity),
+        )]);
     }
     let mut found = Vec::new();
     let names = server_names(&target.session)?;
@@ -125,9 +150,12 @@ fn content(target: &Target) -> Found {
         && let Some(theirs) = names.iter().find(|name| *name != ours)
     {
         found.push(
-            blocker(Blocker::TargetServerName, format!("the target serves {theirs}, and the homeserver that moves is {ours}"))
-                .hint("check --target, or install ESS with the old server name")
-                .with("server_names", names.as_slice()),
+            blocker(
+                Blocker::TargetServerName,
+                format!("the target serves {theirs}, and the homeserver that moves is {ours}"),
+            )
+            .hint("check --target, or install ESS with the old server name")
+            .with("server_names", names.as_slice()),
         );
     }
     let usage = usage(&target.session)?;
@@ -175,6 +203,40 @@ fn sessions(target: &Target) -> Found {
 mod tests {
     use super::*;
 
+    fn facts(database: &str, version: i32, standby: bool) -> Facts {
+        Facts {
+            identity: Identity {
+                system_identifier: "1".to_owned(),
+                database: database.to_owned(),
+            },
+            version,
+            version_text: (version / 10_000).to_string(),
+            encoding: "UTF8".to_owned(),
+            collate: "C".to_owned(),
+            ctype: "C".to_owned(),
+            owner: "synapse_user".to_owned(),
+            user: "synapse_user".to_owned(),
+            superuser: false,
+            standby,
+            bytes: 0,
+        }
+    }
+
+    #[test]
+    fn a_target_is_another_server_as_new_as_the_source() {
+        let source = facts("a", 170_006, false);
+        let ids = |target: &Facts| -> Vec<String> {
+            server(target, Some(&source))
+                .into_iter()
+                .skip(1)
+                .map(|finding| finding.id)
+                .collect()
+        };
+        assert!(ids(&facts("b", 170_002, false)).is_empty());
+        assert_eq!(ids(&facts("a", 180_000, false)), ["same-database"]);
+        assert_eq!(ids(&facts("b", 160_010, true)), ["target-standby", "target-version"]);
+    }
+
     #[test]
     fn a_fence_of_another_source_is_not_ours() {
         let identity = |database: &str| Identity {
@@ -183,8 +245,14 @@ mod tests {
         };
         let fence = Fence::new("an id".to_owned(), Some(identity("a")), None);
         assert_eq!(fenced(&fence, Some(&identity("a"))).id, "target-fenced");
-        assert_eq!(fenced(&fence, Some(&identity("a"))).severity, ess_document::Severity::Info);
-        assert_eq!(fenced(&fence, Some(&identity("b"))).severity, ess_document::Severity::Blocker);
+        assert_eq!(
+            fenced(&fence, Some(&identity("a"))).severity,
+            ess_document::Severity::Info
+        );
+        assert_eq!(
+            fenced(&fence, Some(&identity("b"))).severity,
+            ess_document::Severity::Blocker
+        );
         assert_eq!(fenced(&fence, None).severity, ess_document::Severity::Info);
     }
 }

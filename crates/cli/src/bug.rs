@@ -1,0 +1,45 @@
+//! A panic is a bug of ours: one sentence and exit 70, never a trace full of somebody's data.
+
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::{Mutex, PoisonError};
+
+use crate::{Exit, Stop};
+
+/// Where the last panic was. Its message stays unsaid: it may quote what was being read.
+static PLACE: Mutex<Option<String>> = Mutex::new(None);
+
+/// Instead of printing, notes where it was: a parser's panic that its caller turns into an error is not seen.
+pub(crate) fn remember_panics() {
+    panic::set_hook(Box::new(|panic| {
+        *PLACE.lock().unwrap_or_else(PoisonError::into_inner) = panic.location().map(ToString::to_string);
+    }));
+}
+
+/// Runs the tool's work; a panic becomes an error.
+pub(crate) fn catch<T>(work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
+        let place = PLACE.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let place = place.unwrap_or_else(|| "an unknown place".to_owned());
+        Err(Stop::new(Exit::Software, format!("this is a bug of ours, at {place}"))
+            .hint("report it with that place and the command line; the state of the target is told by `verify`")
+            .into())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_exit_70_without_its_words() {
+        let error = catch::<()>(|| {
+            let secret: Result<(), &str> = Err("hunter2");
+            secret.expect("a panic that quotes data");
+            Ok(())
+        })
+        .expect_err("it panicked");
+
+        assert_eq!(Exit::of(&error), Exit::Software);
+        assert!(!format!("{error:#}").contains("hunter2"), "{error:#}");
+    }
+}

@@ -10,7 +10,7 @@ use ess_run::{Installation, Program, Report};
 
 use crate::dumping::child_name;
 use crate::manifest::Manifest;
-use crate::plain::{self, Outcome, PlainError};
+use crate::plain::{self, Format, Outcome, PlainError};
 use crate::toc::{Entry, Toc};
 
 /// Where and how a dump is loaded.
@@ -76,7 +76,7 @@ impl Restoring<'_> {
         let list = list_file(entries)?;
         // Whole before psql sees a byte: what pg_restore cannot read should not reach the target.
         let sql = self
-            .pg_restore(list.path())
+            .as_owner(self.pg_restore(list.path()))
             .args(["--section=pre-data", "--file=-"])
             .arg(archive)
             .capture(self.report)
@@ -93,10 +93,12 @@ impl Restoring<'_> {
     pub fn load_data_and_post_data(&self, archive: &Path, entries: &[&Entry]) -> anyhow::Result<()> {
         let list = list_file(entries)?;
         let child = self.child("pg_restore")?;
+        // pg_restore reads a tar archive from front to back, in one session.
+        let jobs = if plain::detect(archive)? == Format::Tar { 1 } else { self.jobs };
         let program = self
-            .pg_restore(list.path())
+            .as_owner(self.pg_restore(list.path()))
             .args(["--section=data", "--section=post-data", "--no-password"])
-            .args(["--jobs", &self.jobs.to_string()])
+            .args(["--jobs", &jobs.to_string()])
             .args(["--dbname", &self.conninfo.dbname_argument()])
             .arg(archive)
             .envs(&self.variables(&child));
@@ -146,13 +148,15 @@ impl Restoring<'_> {
     }
 
     fn pg_restore(&self, list: &Path) -> Program {
-        let program = self
-            .programs
+        self.programs
             .program("pg_restore")
             .args(["--exit-on-error"])
             .args(LEFT_TO_THE_TARGET)
             .arg("--use-list")
-            .arg(list);
+            .arg(list)
+    }
+
+    fn as_owner(&self, program: Program) -> Program {
         match self.role {
             Some(role) => program.args(["--role", role]),
             None => program,

@@ -148,7 +148,7 @@ impl Toc {
                 None => "a kind of object that these tools do not load",
             };
             dropped.push(Dropped {
-                entry: format!("{} {}", entry.kind, entry.rest).trim_start().to_owned(),
+                entry: format!("{} {}", entry.kind, entry.rest).trim().to_owned(),
                 reason: reason.to_owned(),
             });
         }

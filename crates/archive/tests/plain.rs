@@ -5,8 +5,9 @@
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
 
 use ess_archive::{Format, PlainError, PlainOutcome, detect, open_plain, scan};
 use tempfile::TempDir;
@@ -24,10 +25,20 @@ fn run(command: &mut Command) -> Output {
     output
 }
 
+/// Where the server's programs are: beside a `psql` of the same version.
+fn bin() -> &'static Path {
+    static BIN: OnceLock<PathBuf> = OnceLock::new();
+    BIN.get_or_init(|| {
+        let all = ess_run::installations(None).into_iter().rev();
+        let mut directories = all.map(|installation| installation.directory);
+        let found = directories.find(|directory| directory.join("initdb").is_file());
+        found.expect("these tests need a PostgreSQL server: install postgresql")
+    })
+}
+
 /// Runs a server program, which refuses to be root, as `nobody` if need be.
 fn serve(program: &str, args: &[&str], dir: &Path) {
-    let bin = String::from_utf8(run(Command::new("pg_config").arg("--bindir")).stdout).unwrap();
-    let program = Path::new(bin.trim()).join(program);
+    let program = bin().join(program);
     let mut command = if fs::metadata("/proc/self").unwrap().uid() == 0 {
         let mut command = Command::new("setpriv");
         command
@@ -71,7 +82,7 @@ impl Server {
     }
 
     fn program(&self, name: &str, database: &str) -> Command {
-        let mut command = Command::new(name);
+        let mut command = Command::new(bin().join(name));
         command
             .env("PGHOST", self.0.path())
             .env("PGUSER", "boss")

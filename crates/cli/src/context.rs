@@ -97,6 +97,23 @@ impl Context {
     /// Locks go first: the next program of the pipeline starts when our output ends.
     pub fn finish(&mut self) -> anyhow::Result<()> {
         let kept = self.keep()?;
+        self.hand_on(kept)
+    }
+
+    /// As [`Context::finish`], for a tool that only looks: an export that cannot be written is told, and no error.
+    pub fn finish_anyway(&mut self) -> anyhow::Result<()> {
+        let locked = match self.document.export.clone().filter(|export| export.is_dir()) {
+            Some(export) => self.lock(&export.join(".lock")),
+            None => Ok(()),
+        };
+        let kept = locked.and_then(|()| self.keep()).unwrap_or_else(|error| {
+            self.console.note(&format!("the document is not kept in the export: {error:#}"));
+            None
+        });
+        self.hand_on(kept)
+    }
+
+    fn hand_on(&mut self, kept: Option<PathBuf>) -> anyhow::Result<()> {
         self.locks.clear();
         self.console.clear();
         deliver(&self.document).map_err(|error| {

@@ -40,6 +40,10 @@ pub fn main<A: Args>(
         }
         Err(help) => return help.print().map_or(Exit::Io, |()| Exit::Done).into(),
     };
+    // Neither we nor our children leave memory behind. 1 and not 0: a handler that cores are piped to gets them
+    // whatever the limit is, except at this one (core(5)).
+    let no_core = rustix::process::Rlimit { current: Some(1), maximum: Some(1) };
+    let _ = rustix::process::setrlimit(rustix::process::Resource::Core, no_core);
     // What we and our children write holds secrets or data.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     input::listen_to_signals();

@@ -89,7 +89,7 @@ impl Context {
         } else if !known.connection.is_empty() {
             resolved(Conninfo::from_params(known.connection.clone(), None)?, variables)?
         } else if variables == PgVariables::Serve && names_a_server() {
-            resolved(Conninfo::parse("")?, variables)?
+            resolved(Conninfo::from_params(BTreeMap::new(), None)?, variables)?
         } else {
             return Ok(None);
         };
@@ -128,7 +128,7 @@ impl Context {
         let parsed = match &args.target {
             Some(text) => Conninfo::parse(text)?,
             None if !known.connection.is_empty() => Conninfo::from_params(known.connection.clone(), None)?,
-            None if names_a_server() => Conninfo::parse("")?,
+            None if names_a_server() => Conninfo::from_params(BTreeMap::new(), None)?,
             None => return Ok(None),
         };
         let mut conninfo = resolved(parsed, PgVariables::Serve)?;

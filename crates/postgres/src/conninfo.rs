@@ -399,11 +399,6 @@ impl Conninfo {
         Tls::new(&self.params, template, self.endpoints()?).map_err(ConninfoError::Tls)
     }
 
-    /// [`Conninfo::connector`], and the configuration without hosts that it starts from.
-    pub fn tokio_config(&self, application_name: &str) -> Result<(tokio_postgres::Config, Tls), ConninfoError> {
-        Ok((self.template(application_name)?, self.connector(application_name)?))
-    }
-
     fn template(&self, application_name: &str) -> Result<tokio_postgres::Config, ConninfoError> {
         let mut config = tokio_postgres::Config::new();
         config

@@ -1,6 +1,8 @@
 //! The content of a table as one number: the sum of a 64-bit hash of each row.
 //!
 //! A sum, not XOR: two equal rows would cancel each other out. It resists accidents, not forgers.
+//! The hash is hashed once more: `hash_record_extended` adds up multiples of its columns' hashes, so a
+//! sum of it would not see a value that moved from one row to another.
 
 use serde::{Deserialize, Serialize};
 
@@ -57,8 +59,10 @@ fn statement(table: &Table, algorithm: Algorithm) -> String {
         Algorithm::Rec64 => format!("hash_record_extended({row}, 0)"),
         Algorithm::Text64 => format!("hashtextextended({row}::text COLLATE \"C\", 0)"),
     };
+    // `OFFSET 0`: otherwise every row would be hashed once for each mention of its hash.
     format!(
-        "SELECT count(*), coalesce(sum({hash}), 0)::text FROM ONLY {} AS r",
+        "SELECT count(*), coalesce(sum(hashint8extended(h, h)), 0)::text \
+         FROM (SELECT {hash} AS h FROM ONLY {} AS r OFFSET 0) AS hashed",
         table.qualified()
     )
 }
@@ -80,7 +84,7 @@ mod tests {
         };
         assert_eq!(
             statement(&table, Algorithm::Rec64),
-            r#"SELECT count(*), coalesce(sum(hash_record_extended(ROW(r."R", (r."j")::text COLLATE "C"), 0)), 0)::text FROM ONLY "public"."r""x" AS r"#
+            r#"SELECT count(*), coalesce(sum(hashint8extended(h, h)), 0)::text FROM (SELECT hash_record_extended(ROW(r."R", (r."j")::text COLLATE "C"), 0) AS h FROM ONLY "public"."r""x" AS r OFFSET 0) AS hashed"#
         );
     }
 }

@@ -52,7 +52,7 @@ const PINNED: &str = "
 impl Session {
     /// Connects and pins the session's settings.
     pub fn connect(conninfo: &Conninfo, application_name: &str, access: Access) -> Result<Self, Error> {
-        let (_, tls) = conninfo.tokio_config(application_name)?;
+        let tls = conninfo.connector(application_name)?;
         let runtime = Builder::new_current_thread()
             .enable_all()
             .build()

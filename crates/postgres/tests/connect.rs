@@ -8,6 +8,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::OnceLock;
 
 use ess_postgres::Conninfo;
 use tempfile::TempDir;
@@ -40,10 +41,20 @@ fn run(program: &str, args: &[&str], dir: &Path) -> Output {
     output
 }
 
+/// Where the server's programs are: beside a `psql` of the same version.
+fn bin() -> &'static Path {
+    static BIN: OnceLock<PathBuf> = OnceLock::new();
+    BIN.get_or_init(|| {
+        let all = ess_run::installations(None).into_iter().rev();
+        let mut directories = all.map(|installation| installation.directory);
+        let found = directories.find(|directory| directory.join("initdb").is_file());
+        found.expect("these tests need a PostgreSQL server: install postgresql")
+    })
+}
+
 /// Runs a server program, which refuses to be root, as `nobody` if need be.
 fn serve(program: &str, args: &[&str], dir: &Path) {
-    let bin = String::from_utf8(run("pg_config", &["--bindir"], dir).stdout).unwrap();
-    let program = Path::new(bin.trim()).join(program).to_str().unwrap().to_owned();
+    let program = bin().join(program).to_str().unwrap().to_owned();
     if fs::metadata("/proc/self").unwrap().uid() == 0 {
         let as_nobody = ["--reuid=nobody", "--regid=nogroup", "--clear-groups", &program];
         run("setpriv", &[&as_nobody, args].concat(), dir);
@@ -93,14 +104,15 @@ impl Server {
         fs::write(at.join("server/data/pg_hba.conf"), hba).unwrap();
         server.certificate("good");
         serve("pg_ctl", &["-D", "server/data", "-l", "server/log", "-w", "start"], at);
-        server.sql("CREATE ROLE sslonly LOGIN; CREATE ROLE plainonly LOGIN; CREATE ROLE certified LOGIN");
-        for (number, password) in PASSWORDS.iter().enumerate() {
-            server.sql(&format!(
-                "CREATE ROLE role{number} LOGIN PASSWORD '{}'",
-                password.replace('\'', "''")
-            ));
-        }
-        server.sql("CREATE DATABASE \"My-D B=1\"");
+        let roles = PASSWORDS.iter().enumerate().map(|(number, password)| {
+            let password = password.replace('\'', "''");
+            format!("CREATE ROLE role{number} LOGIN PASSWORD '{password}'")
+        });
+        server.sql(&[
+            "CREATE DATABASE \"My-D B=1\"",
+            "CREATE ROLE sslonly LOGIN; CREATE ROLE plainonly LOGIN; CREATE ROLE certified LOGIN",
+            &roles.collect::<Vec<_>>().join("; "),
+        ]);
         server
     }
 
@@ -110,23 +122,30 @@ impl Server {
         }
     }
 
-    fn sql(&self, sql: &str) {
-        let socket = self.dir.path().join("server");
-        let port = self.port.to_string();
-        let args = [
+    fn sql(&self, statements: &[&str]) -> String {
+        let mut psql = Command::new(bin().join("psql"));
+        psql.args([
             "-X",
             "-q",
-            "-h",
-            socket.to_str().unwrap(),
-            "-p",
-            &port,
+            "-At",
             "-U",
             "boss",
-            "-c",
-            sql,
+            "-d",
             "postgres",
-        ];
-        run("psql", &args, self.dir.path());
+            "-p",
+            &self.port.to_string(),
+            "-h",
+        ]);
+        psql.arg(self.path("server"))
+            .args(statements.iter().flat_map(|sql| ["-c", sql]));
+        let output = psql.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout)
+            .unwrap()
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .to_owned()
     }
 
     /// Installs a certificate for new connections.
@@ -141,33 +160,13 @@ impl Server {
 
     /// Makes the running server read its certificate and `ssl` again.
     fn reload(&self, ssl: &str) {
-        let before = self.loaded();
-        self.sql(&format!("ALTER SYSTEM SET ssl = {ssl}"));
-        self.sql("SELECT pg_reload_conf()");
+        let loaded = "SELECT pg_conf_load_time()";
+        let set = format!("ALTER SYSTEM SET ssl = {ssl}");
+        let before = self.sql(&[loaded, &set, "SELECT pg_reload_conf()"]);
         // The postmaster reads it when it gets to it.
-        while self.loaded() == before {
+        while self.sql(&[loaded]) == before {
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
-    }
-
-    fn loaded(&self) -> String {
-        let socket = self.dir.path().join("server");
-        let port = self.port.to_string();
-        let sql = "SELECT pg_conf_load_time()";
-        let args = [
-            "-X",
-            "-At",
-            "-h",
-            socket.to_str().unwrap(),
-            "-p",
-            &port,
-            "-U",
-            "boss",
-            "-c",
-            sql,
-            "postgres",
-        ];
-        String::from_utf8(run("psql", &args, self.dir.path()).stdout).unwrap()
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -239,7 +238,7 @@ fn psql(conninfo: &Conninfo, home: &Path) -> Result<String, String> {
     let child = conninfo
         .child_environment("ess-migrate/test/1")
         .map_err(|error| error.to_string())?;
-    let mut command = Command::new("psql");
+    let mut command = Command::new(bin().join("psql"));
     command
         .env("PGHOST", "nowhere.invalid")
         .env("PGPASSWORD", "inherited")
@@ -436,7 +435,7 @@ fn passwords(server: &Server) {
             conninfo.find_password(&server.env()).unwrap();
             assert_eq!(server.agreed(&conninfo, password).is_ok(), found, "{password}");
 
-            let mut alone = Command::new("psql");
+            let mut alone = Command::new(bin().join("psql"));
             alone
                 .env("PGPASSFILE", server.path("pass"))
                 .args(["-X", "-At", "-w", "-c", QUERY]);

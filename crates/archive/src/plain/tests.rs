@@ -483,7 +483,8 @@ proptest! {
         let outcome = scan(&mut BufReader::with_capacity(chunk, &text[..]), &mut output).unwrap();
         let expected = [PREFIX.as_bytes(), b"COPY public.t (a) FROM stdin;\n", &rows, b"\\.\n"].concat();
         prop_assert_eq!(output, expected);
-        prop_assert_eq!(outcome.copied["public.t"], rows.iter().filter(|&&byte| byte == b'\n').count() as u64);
+        let count = rows.iter().fold(0, |count, byte| count + u64::from(*byte == b'\n'));
+        prop_assert_eq!(outcome.copied["public.t"], count);
     }
 
     #[test]

@@ -2,9 +2,21 @@
 //! program.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod alone;
+mod demo;
+mod ess_wipe;
 mod extract_secrets;
 mod harness;
+mod kills;
+mod man;
+mod pgdump_wrap;
+mod pipeline;
+mod preflight;
+mod readme;
+mod restore;
+mod scene;
 mod support;
+mod verify;
 
 #[test]
 fn every_file_of_tests_is_listed_above() {

@@ -1,0 +1,51 @@
+# List what can be done here
+_default:
+    @just --list --unsorted
+
+# Move a throwaway homeserver into a throwaway ESS database, and say what happened
+demo: install-needs
+    cargo test --locked --quiet --test e2e demo::demo -- --exact --ignored --nocapture
+
+# Unit and end-to-end tests; needs what install-needs installs
+test *args: install-needs
+    cargo test --workspace --locked {{ args }}
+
+# Everything CI runs, cheapest to fail first
+ci: install-needs fmt-check lint man test
+
+# Format
+fmt:
+    cargo fmt --all
+
+# Is it formatted?
+fmt-check:
+    cargo fmt --all --check
+
+# Lint, warnings are errors
+lint:
+    cargo clippy --workspace --all-targets --locked -- -D warnings
+
+# Read the manual pages as a formatter does
+man:
+    mandoc -T lint -W warning man/*
+
+# Licences, bans, sources; needs cargo-deny and an earlier `cargo fetch`, and no network
+deny:
+    cargo deny --offline check bans licenses sources
+
+# Rewrite what is generated and committed: the schema, the snapshots; needs cargo-insta
+update:
+    UPDATE=1 cargo test --locked -p ess-document
+    cargo insta test --accept --workspace
+
+# Install by apt what is missing here; what is there stays as it is
+install-needs:
+    @.ci/needs
+
+# The programs and their pages as one archive in target/dist
+dist:
+    cargo install --locked --path . --root target/dist/ess-migrate --no-track --force
+    install -D -m 644 -t target/dist/ess-migrate/share/man/man1 man/*.1
+    install -D -m 644 -t target/dist/ess-migrate/share/man/man5 man/*.5
+    install -D -m 644 -t target/dist/ess-migrate/share/man/man7 man/*.7
+    tar -C target/dist -czf target/dist/ess-migrate.tar.gz ess-migrate

@@ -1,0 +1,170 @@
+//! Each tool alone in somebody's own runbook: flags only, and a standard input that is not its own.
+
+use crate::scene::{Scene, assert_failed, names_in, target_cluster};
+use crate::support::{Call, Identity, Stdin, Synapse};
+
+/// Each tool with flags alone, as one types it; `$1` is put where a name must differ from call to call.
+const LINES: [(&str, &str); 5] = [
+    (
+        "extract-secrets",
+        "extract-secrets -c old/homeserver.yaml -c old/conf.d --out secrets$1",
+    ),
+    ("pgdump-wrap", r#"pgdump-wrap --source "$SOURCE" --out here/dump$1"#),
+    (
+        "ess-wipe",
+        r#"ess-wipe --target "$TARGET" --target-password-file target.pw --server-name example.org --allow-used"#,
+    ),
+    (
+        "verify",
+        r#"verify --target "$TARGET" --target-password-file target.pw --from export/dump"#,
+    ),
+    (
+        "restore",
+        r#"restore --target "$EMPTY" --target-password-file target.pw --from export/dump"#,
+    ),
+];
+
+/// What all lines need.
+fn scene() -> Scene {
+    let own = Scene::new();
+    let scene = Scene {
+        source: own.source,
+        ..Scene::restored()
+    };
+    Synapse::debian(&scene.world, "old", &scene.source, &Identity::old());
+    scene.world.shell("mkdir -m 700 here").success();
+    target_cluster().create_database(&format!("{}_empty", scene.target), "synapse_user");
+    scene
+}
+
+fn with_names<'a>(scene: &Scene, call: Call<'a>) -> Call<'a> {
+    call.env("PGPASSFILE", scene.world.path("pgpass"))
+        .env("SOURCE", scene.source_url())
+        .env("TARGET", scene.target_url())
+        .env(
+            "EMPTY",
+            target_cluster().url(&format!("{}_empty", scene.target), "synapse_user"),
+        )
+}
+
+/// A script of all lines, each with `-n`, and what each wrote in a file of its name.
+fn script(wrap: impl Fn(&str) -> String) -> String {
+    let lines = LINES.map(|(tool, line)| {
+        let line = line.replacen(tool, &format!("{tool} -n"), 1).replace("$1", "");
+        format!("{} || echo '{tool} failed'\n", wrap(&format!("{line} >{tool}.json")))
+    });
+    format!("{}echo end\n", lines.concat())
+}
+
+#[track_caller]
+fn assert_documents(scene: &Scene) {
+    for (tool, _) in LINES {
+        let text = scene.world.read(&format!("{tool}.json"));
+        let document: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(document["format"], "ess-migration/1", "{tool}");
+    }
+    assert!(scene.world.path("here/dump/manifest.json").is_file());
+    let restored: serde_json::Value = serde_json::from_str(&scene.world.read("restore.json")).unwrap();
+    assert_eq!(restored["restore"]["proven_against"], "manifest");
+}
+
+#[test]
+fn a_script_on_standard_input_is_left_alone() {
+    let scene = scene();
+    let script = script(str::to_owned);
+
+    let ran = with_names(&scene, scene.world.script("exec bash -s"))
+        .stdin(script.as_str())
+        .run();
+
+    assert_eq!(ran.stdout, "end\n", "{ran}");
+    assert_documents(&scene);
+}
+
+#[test]
+fn a_loop_that_reads_is_left_alone() {
+    let scene = scene();
+    let script = script(|line| {
+        format!(
+            "printf '%s\\n' one two three | while read -r word; do [[ $word != two ]] || {line}; echo $word >>words; done"
+        )
+    });
+
+    let ran = with_names(&scene, scene.world.script(&script)).run();
+
+    assert_eq!(ran.stdout, "end\n", "{ran}");
+    assert_eq!(scene.world.read("words"), "one\ntwo\nthree\n".repeat(LINES.len()));
+    assert_documents(&scene);
+}
+
+#[test]
+fn an_empty_pipe_is_an_upstream_that_failed() {
+    let scene = scene();
+    for (tool, line) in LINES {
+        let ran = with_names(&scene, scene.world.script(line)).stdin("").run();
+        assert_failed(
+            &ran,
+            65,
+            &format!("{tool}: cannot read the document on standard input: it is empty"),
+        );
+    }
+    assert_eq!(names_in(&scene.world, "here"), [""; 0]);
+    assert!(!scene.world.path("secrets").exists());
+}
+
+#[test]
+fn preflight_runs_under_cron_whose_input_is_an_empty_pipe() {
+    let scene = scene();
+
+    let ran = scene.world.run(
+        "preflight",
+        ["--check", "-c", "old/homeserver.yaml", "-c", "old/conf.d"],
+        "",
+    );
+
+    assert!(matches!(ran.status.code(), Some(0 | 1)), "{ran}");
+    assert!(!ran.stderr.contains("standard input"), "{ran}");
+}
+
+#[test]
+fn no_document_is_looked_for_where_none_can_be() {
+    let scene = scene();
+    for (stdin, mark) in [(Stdin::Null, "a"), (Stdin::Closed, "b"), (Stdin::Socket, "c")] {
+        // What restore needs is gone after the first.
+        for (_, line) in &LINES[..4] {
+            let line = line.replace("$1", mark);
+            with_names(&scene, scene.world.script(&line))
+                .stdin(stdin)
+                .run()
+                .success();
+        }
+    }
+    assert_eq!(
+        names_in(&scene.world, "here")
+            .iter()
+            .filter(|name| !name.starts_with('.'))
+            .count(),
+        3
+    );
+}
+
+#[test]
+fn the_environment_may_name_the_target() {
+    let scene = Scene::restored();
+    let verify = scene.world.tool("verify").args(["-n", "--from", "export/dump"]);
+
+    let ran = verify
+        .env("PGHOST", "127.0.0.1")
+        .env("PGPORT", target_cluster().port.to_string())
+        .env("PGUSER", "synapse_user")
+        .env("PGDATABASE", &scene.target)
+        .env("PGPASSWORD", crate::support::ESS_PASSWORD)
+        .run()
+        .success();
+
+    let password = &ran.json()["target"]["password"];
+    assert_eq!(
+        *password,
+        serde_json::json!({"from": "environment", "name": "PGPASSWORD"})
+    );
+}

@@ -1,0 +1,326 @@
+//! Killed at any moment: no child works on, nothing half-made looks whole, no Synapse starts on a
+//! target that is not proven, and the same line again goes on.
+
+use std::fs;
+use std::os::unix::process::ExitStatusExt as _;
+
+use rustix::process::Signal;
+
+use crate::scene::{
+    Scene, link_programs, names_in, pgbin, source_cluster, target_cluster, wait_for_session, wait_until, write_program,
+};
+use crate::support::{Call, Cluster, Identity, Stdin, Synapse};
+
+/// Waits until nothing of a killed run works any more, here or on a server.
+fn wait_until_all_ended(scene: &Scene) {
+    for program in ["pg_dump", "pg_restore", "psql"] {
+        wait_until("all children ended", || scene.world.running(program).is_empty());
+    }
+    no_session(target_cluster(), &scene.target);
+    no_session(source_cluster(), &scene.source.name);
+}
+
+fn no_session(cluster: &Cluster, database: &str) {
+    let left = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = '{database}' AND application_name LIKE 'ess-migrate/%'"
+    );
+    wait_until("all sessions ended", || cluster.psql("postgres", &left) == "0");
+}
+
+/// A wipe that says what it does.
+fn wiper<'a>(scene: &Scene) -> Call<'a> {
+    scene
+        .wiper()
+        .args(["-v", "--execute", "--confirm", &scene.confirmation()])
+}
+
+#[test]
+fn a_killed_dump_leaves_no_worker_and_no_dump() {
+    let scene = Scene::new();
+    // Large enough that a worker is busy with it for seconds.
+    scene.on_source(
+        "SET ROLE synapse; CREATE TABLE big AS SELECT (SELECT string_agg(md5(n::text || m), '') FROM generate_series(1, 10) m) \
+         FROM generate_series(1, 100000) n",
+    );
+    let dumper = || scene.dumper().args(["-v", "-j", "2", "--compress", "9"]);
+    let running = dumper().start();
+    let data = scene.world.path("export/.dump.partial/data");
+    let large = || {
+        let entries = fs::read_dir(&data).into_iter().flatten().flatten();
+        entries
+            .map(|entry| entry.path())
+            .find(|path| fs::metadata(path).is_ok_and(|file| file.len() > 1 << 20))
+    };
+    wait_until("a worker is busy", || large().is_some());
+    let large = large().unwrap();
+
+    running.kill();
+
+    wait_until_all_ended(&scene);
+    assert!(!scene.world.path("export/dump").exists());
+    let whole = scene.world.script("gzip -t \"$FILE\"").env("FILE", &large).run();
+    assert!(!whole.status.success(), "the worker went on to the end");
+    let again = dumper().run().success();
+    assert_eq!(again.json()["dump"]["kept"], false);
+    assert_eq!(names_in(&scene.world, "export"), [".lock", "documents", "dump"]);
+}
+
+#[test]
+fn a_wipe_killed_before_it_commits_leaves_everything() {
+    let scene = Scene::dumped();
+    let before = scene.target_dump();
+    for stage in ["to be erased: ", "/pg_dump --no-password", "--file=/dev/null"] {
+        let mut running = wiper(&scene).start();
+        running.wait_for(stage);
+
+        running.kill();
+
+        wait_until_all_ended(&scene);
+        assert_eq!(scene.target_dump(), before, "{stage}");
+        let backup = scene.world.path("export/ess-before-wipe");
+        assert!(!backup.exists() || backup.join("manifest.json").is_file(), "{stage}");
+    }
+
+    let again = wiper(&scene).run().success();
+
+    assert!(scene.is_fenced());
+    // The last kill came when the backup was whole; it is the one that is kept.
+    assert!(again.stderr.contains("kept the backup that is there"), "{again}");
+    assert_eq!(
+        names_in(&scene.world, "export"),
+        [".lock", "documents", "dump", "ess-before-wipe"]
+    );
+}
+
+#[test]
+fn a_wipe_killed_while_it_commits_has_done_all_or_nothing() {
+    let scene = Scene::dumped();
+    let before = scene.target_dump();
+    let mut running = wiper(&scene).start();
+    running.wait_for("ess-wipe: backed up the target");
+
+    running.kill();
+
+    wait_until_all_ended(&scene);
+    assert!(scene.target_dump() == before || scene.is_fenced());
+    wiper(&scene).run().success();
+    assert!(scene.is_fenced());
+    assert_eq!(
+        names_in(&scene.world, "export"),
+        [".lock", "documents", "dump", "ess-before-wipe"]
+    );
+}
+
+#[test]
+fn a_wipe_killed_after_it_committed_keeps_synapse_out() {
+    let scene = Scene::dumped();
+    let mut running = wiper(&scene).start();
+    running.wait_for("ess-wipe: erased ");
+
+    running.kill();
+
+    wait_until_all_ended(&scene);
+    let synapse = Synapse::new(&scene.world, "ess", &scene.target_database(), &Identity::ess());
+    assert!(synapse.start_expecting_refusal().contains("too new for the server"));
+    let backup = scene.world.read("export/ess-before-wipe/manifest.json");
+    let again = wiper(&scene).run().success();
+    assert_eq!(again.json()["wipe"]["backup"], "ess-before-wipe");
+    assert_eq!(scene.world.read("export/ess-before-wipe/manifest.json"), backup);
+}
+
+#[test]
+fn a_restore_killed_at_any_stage_leaves_the_fence_and_goes_on() {
+    let scene = Scene::wiped();
+    for stage in [
+        "--list",
+        "--data-only",
+        "--section=pre-data",
+        "/psql --no-psqlrc",
+        "--section=post-data",
+    ] {
+        let mut running = scene.restore().args(["-v"]).start();
+        running.wait_for(stage);
+
+        running.kill();
+
+        wait_until_all_ended(&scene);
+        assert!(scene.is_fenced(), "{stage}");
+    }
+    let synapse = Synapse::new(&scene.world, "ess", &scene.target_database(), &Identity::old());
+    assert!(synapse.start_expecting_refusal().contains("too new for the server"));
+
+    scene.restore().run().success();
+
+    assert_eq!(scene.verify().run().success().json()["verify"]["equal"], true);
+}
+
+#[test]
+fn the_structure_and_the_fence_are_all_or_nothing_whenever_the_kill_comes() {
+    let scene = Scene::wiped();
+    // psql gets the first statements, and the end of its input when we are gone.
+    let cut = "{ sed '/^CREATE TABLE public.event_json /Q'; echo >half; while [[ -d /proc/$PPID ]]; do :; done; }";
+    write_program(
+        &scene.world,
+        "bin/psql",
+        &format!("trap '' TERM\n{cut} | exec {}/psql \"$@\"\n", pgbin()),
+    );
+    link_programs(&scene.world, "bin");
+    let running = scene.restore().args(["--pg-bin", "bin"]).start();
+    wait_until("psql read half", || scene.world.path("half").exists());
+
+    running.kill();
+
+    wait_until_all_ended(&scene);
+    assert!(scene.is_fenced());
+    scene.restore().run().success();
+}
+
+#[test]
+fn a_killed_restore_leaves_no_worker_building_an_index() {
+    let scene = Scene::new();
+    scene.on_source(
+        "SET ROLE synapse; CREATE TABLE slow AS SELECT 1 AS x;
+         CREATE FUNCTION public.lag(int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS 'BEGIN
+             IF current_setting(''test.slow'', true) = ''on'' THEN PERFORM pg_sleep(1000); END IF; RETURN $1; END';
+         CREATE INDEX slow_index ON slow (public.lag(x))",
+    );
+    scene.dump().success();
+    scene.wipe(Stdin::Null).success();
+    let slow = |how| {
+        let database = &scene.target;
+        target_cluster().psql("postgres", &format!("ALTER DATABASE {database} SET test.slow = {how}"));
+    };
+    slow("on");
+    let running = scene.restore().args(["-j", "2"]).start();
+    let building = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = '{}' AND state = 'active' AND query LIKE '%slow_index%' \
+         AND pid <> pg_backend_pid()",
+        scene.target
+    );
+    wait_until("the index is built", || {
+        target_cluster().psql("postgres", &building) != "0"
+    });
+
+    running.kill();
+
+    wait_until_all_ended(&scene);
+    assert!(scene.is_fenced());
+    slow("off");
+    scene.restore().run().success();
+    scene.verify().run().success();
+}
+
+#[test]
+fn a_killed_verify_changes_nothing() {
+    let scene = Scene::restored();
+    let before = scene.target_dump();
+    let running = scene.verify().start();
+    wait_for_session(target_cluster(), &scene.target, "ess-migrate/verify/");
+
+    running.kill();
+
+    wait_until_all_ended(&scene);
+    assert_eq!(scene.target_dump(), before);
+    scene.verify().run().success();
+}
+
+#[test]
+fn a_pipeline_that_was_killed_goes_on_without_a_second_dump_or_backup() {
+    let scene = Scene::new();
+    let line = r#"set -o pipefail; pgdump-wrap -n --source "$SOURCE" --export export --server-name example.org \
+        | ess-wipe --target "$TARGET" --target-password-file target.pw --execute --confirm "$CONFIRM" \
+        | restore -v | verify"#;
+    let line = || {
+        let call = scene.world.script(line).env("PGPASSFILE", scene.world.path("pgpass"));
+        let call = call.env("SOURCE", scene.source_url()).env("TARGET", scene.target_url());
+        call.env("CONFIRM", scene.confirmation())
+    };
+    let mut running = line().start();
+    running.wait_for("--section=post-data");
+
+    assert!(scene.world.signal("restore", Signal::KILL));
+
+    let killed = running.wait();
+    assert_eq!(killed.status.code(), Some(65), "{killed}");
+    assert_eq!(killed.stdout, "");
+    wait_until_all_ended(&scene);
+    assert!(scene.is_fenced());
+    let document = line().run().success().json();
+    assert_eq!(document["dump"]["kept"], true);
+    assert_eq!(document["wipe"]["backup"], "ess-before-wipe");
+    assert_eq!(document["verify"]["equal"], true);
+    assert_eq!(
+        names_in(&scene.world, "export"),
+        [".lock", "documents", "dump", "ess-before-wipe"]
+    );
+}
+
+#[test]
+fn a_dump_that_is_told_to_end_cleans_up_and_dies_of_the_signal() {
+    let scene = Scene::new();
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut running = scene.dumper().args(["-v"]).start();
+        running.wait_for("/pg_dump --no-password");
+
+        running.signal(signal);
+
+        let ran = running.wait();
+        assert_eq!(ran.status.signal(), Some(signal.as_raw()), "{ran}");
+        assert!(
+            ran.stderr
+                .contains("the dump was not taken, and nothing of it remains: "),
+            "{ran}"
+        );
+        assert!(ran.stderr.contains(": interrupted by SIG"), "{ran}");
+        assert_eq!(ran.stdout, "");
+        wait_until_all_ended(&scene);
+        assert_eq!(names_in(&scene.world, "export"), [".lock"]);
+    }
+}
+
+#[test]
+fn a_wipe_that_is_told_to_end_has_erased_nothing() {
+    let scene = Scene::dumped();
+    let before = scene.target_dump();
+    let mut running = wiper(&scene).start();
+    running.wait_for("/pg_dump --no-password");
+
+    running.signal(Signal::TERM);
+
+    let ran = running.wait();
+    assert_eq!(ran.status.signal(), Some(15), "{ran}");
+    assert!(ran.stderr.contains("nothing was erased"), "{ran}");
+    wait_until_all_ended(&scene);
+    assert_eq!(scene.target_dump(), before);
+    assert_eq!(names_in(&scene.world, "export"), [".lock", "dump"]);
+}
+
+#[test]
+fn a_restore_that_is_told_to_end_says_that_the_fence_stands() {
+    let scene = Scene::wiped();
+    let mut running = scene.restore().args(["-v"]).start();
+    running.wait_for("--section=post-data");
+
+    running.signal(Signal::INT);
+
+    let ran = running.wait();
+    assert_eq!(ran.status.signal(), Some(2), "{ran}");
+    assert!(ran.stderr.contains("the target is fenced or as it was"), "{ran}");
+    assert!(ran.stderr.contains("interrupted by SIGINT"), "{ran}");
+    wait_until_all_ended(&scene);
+    assert!(scene.is_fenced());
+    scene.restore().run().success();
+}
+
+#[test]
+fn a_tool_that_waits_for_its_document_ends_at_once() {
+    let scene = Scene::restored();
+    let mut running = scene.world.script("sleep 1000 | exec verify").start();
+    running.wait_for("verify: waiting for a document on standard input (-n reads none)");
+
+    assert!(scene.world.signal("verify", Signal::TERM));
+
+    wait_until("verify ended", || scene.world.running("verify").is_empty());
+    scene.world.signal("sleep", Signal::KILL);
+    assert_eq!(running.wait().status.code(), Some(128 + 15));
+}

@@ -1,0 +1,336 @@
+//! The manual pages are true: they say what the programs say of themselves.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+
+use serde_json::Value;
+
+use crate::support::{Stdin, TOOLS, World};
+
+/// Shell text in a page or the README: its simple commands, each a list of words.
+pub(crate) fn commands(text: &str) -> Vec<Vec<String>> {
+    let mut commands = vec![Vec::new()];
+    let mut word: Option<String> = None;
+    let mut quote = None;
+    let mut rest = text.chars().peekable();
+    while let Some(next) = rest.next() {
+        match (quote, next) {
+            (Some(open), _) if next == open => quote = None,
+            (None, '\'' | '"') => {
+                quote = Some(next);
+                word.get_or_insert_default();
+            }
+            (None, '\\') if rest.peek() == Some(&'\n') => drop(rest.next()),
+            (None, ' ' | '\t' | '\n' | '|' | '&' | ';') => {
+                commands.last_mut().unwrap().extend(word.take());
+                if !" \t".contains(next) {
+                    commands.push(Vec::new());
+                }
+            }
+            _ => word.get_or_insert_default().push(next),
+        }
+    }
+    commands.last_mut().unwrap().extend(word);
+    commands
+}
+
+/// What is typed in an example: all of it, unless there are prompts and what the programs said.
+pub(crate) fn typed(example: &str) -> String {
+    if !example.lines().any(|line| line.starts_with("$ ")) {
+        return example.to_owned();
+    }
+    let mut text = String::new();
+    let mut goes_on = false;
+    for line in example.lines() {
+        let command = line.strip_prefix("$ ").or(goes_on.then_some(line));
+        goes_on = command.is_some_and(|line| line.ends_with('\\'));
+        if let Some(command) = command {
+            text += command;
+            text.push('\n');
+        }
+    }
+    text
+}
+
+/// Fails unless each of our programs in shell text takes the arguments that it is given there.
+/// Returns the programs that were found.
+#[track_caller]
+pub(crate) fn check_commands(world: &World, whence: &str, text: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for mut command in commands(text) {
+        // Of a crontab.
+        command.retain(|word| word != "@daily");
+        let Some(tool) = command
+            .first()
+            .filter(|word| TOOLS.iter().any(|(tool, _)| tool == word))
+        else {
+            continue;
+        };
+        let mut words = command[1..].iter();
+        let mut args = Vec::new();
+        while let Some(word) = words.next() {
+            if word == "<" || word == ">" {
+                words.next();
+            } else if !word.starts_with(['<', '>']) {
+                args.push(word.as_str());
+            }
+        }
+        // All before it is parsed.
+        args.push("--help");
+        let ran = world.run(tool, &args, Stdin::Null);
+        assert!(ran.status.success(), "{whence}: {}\n{ran}", command.join(" "));
+        found.insert(tool.clone());
+    }
+    found
+}
+
+/// Every page, by its file name.
+fn pages() -> BTreeMap<String, String> {
+    fs::read_dir("man")
+        .unwrap()
+        .map(|entry| {
+            let entry = entry.unwrap();
+            let text = fs::read_to_string(entry.path()).unwrap();
+            (entry.file_name().into_string().unwrap(), text)
+        })
+        .collect()
+}
+
+fn page_of(tool: &str) -> String {
+    fs::read_to_string(format!("man/{tool}.1")).unwrap_or_else(|error| panic!("man/{tool}.1: {error}"))
+}
+
+fn help(world: &World, tool: &str) -> String {
+    world.run(tool, ["--help"], Stdin::Null).success().stdout
+}
+
+/// What stands in a section.
+fn section<'a>(page: &'a str, title: &str) -> &'a str {
+    let start = page
+        .find(&format!(".Sh {title}\n"))
+        .unwrap_or_else(|| panic!("no section {title}"));
+    let body = &page[start + 4..];
+    &body[..body.find("\n.Sh ").unwrap_or(body.len())]
+}
+
+/// The first words of the entries of the lists in a text.
+fn entries<'a>(text: &'a str, mark: &str) -> BTreeSet<&'a str> {
+    let entry = |line: &'a str| line.strip_prefix(mark)?.split(' ').next();
+    text.lines().filter_map(entry).collect()
+}
+
+/// The examples, without roff's escapes, each by itself.
+fn literals(page: &str) -> Vec<String> {
+    let mut blocks = Vec::new();
+    let mut literal = false;
+    for line in page.lines() {
+        if line.starts_with(".Bd -literal") {
+            blocks.push(String::new());
+            literal = true;
+        } else if line == ".Ed" {
+            literal = false;
+        } else if literal {
+            let block = blocks.last_mut().unwrap();
+            *block += &line.replace("\\(aq", "'").replace("\\e", "\\");
+            block.push('\n');
+        }
+    }
+    blocks
+}
+
+/// `-c` and `--config` of every line that introduces an option.
+fn options_in_help(help: &str) -> BTreeSet<String> {
+    let lines = help.lines().filter(|line| line.len() - line.trim_start().len() < 8);
+    let words = lines
+        .filter(|line| line.trim_start().starts_with('-'))
+        .flat_map(str::split_whitespace);
+    words
+        .filter(|word| word.starts_with('-'))
+        .map(|word| word.trim_end_matches(',').to_owned())
+        .collect()
+}
+
+fn options_in_page(page: &str) -> BTreeSet<String> {
+    let mut options = BTreeSet::new();
+    for line in page.lines().filter(|line| line.starts_with(".It Fl ")) {
+        let mut words = line.split(' ');
+        while let Some(word) = words.next() {
+            if word == "Fl" {
+                options.insert(format!("-{}", words.next().unwrap()));
+            }
+        }
+    }
+    options
+}
+
+#[test]
+fn every_page_has_the_options_of_its_program() {
+    let world = World::new();
+    for (tool, _) in TOOLS {
+        let has = options_in_help(&help(&world, tool));
+        let says = options_in_page(&page_of(tool));
+        assert_eq!(has, says, "man/{tool}.1 does not say what `{tool} --help` says");
+    }
+}
+
+#[test]
+fn every_program_says_in_one_line_what_it_does_and_it_is_the_same_line_everywhere() {
+    let world = World::new();
+    let readme = fs::read_to_string("README.md").unwrap();
+    for (tool, _) in TOOLS {
+        let about = help(&world, tool).lines().next().unwrap().to_owned();
+        let about = about[..1].to_lowercase() + &about[1..];
+        let page = page_of(tool);
+        assert!(
+            page.contains(&format!("\n.Nm {tool}\n.Nd {about}\n")),
+            "man/{tool}.1: {about}"
+        );
+        assert!(
+            readme.contains(&format!("`{tool}` | {about} |")),
+            "README.md: {tool}: {about}"
+        );
+    }
+}
+
+#[test]
+fn every_page_has_the_sections_that_one_opens_it_for() {
+    for (tool, _) in TOOLS {
+        let page = page_of(tool);
+        for title in [
+            "NAME",
+            "SYNOPSIS",
+            "DESCRIPTION",
+            "ENVIRONMENT",
+            "FILES",
+            "EXIT STATUS",
+            "EXAMPLES",
+            "IN YOUR OWN RUNBOOK",
+            "SEE ALSO",
+        ] {
+            assert!(page.contains(&format!("\n.Sh {title}\n")), "man/{tool}.1 lacks {title}");
+        }
+    }
+}
+
+#[test]
+fn the_runbook_leads_to_every_other_page() {
+    let pages = pages();
+    let see = section(&pages["ess-migrate.7"], "SEE ALSO");
+    let named: BTreeSet<String> = see
+        .lines()
+        .filter_map(|line| line.strip_prefix(".Xr "))
+        .map(|line| line.split(' ').take(2).collect::<Vec<_>>().join("."))
+        .collect();
+
+    let others: BTreeSet<String> = pages.into_keys().filter(|name| name != "ess-migrate.7").collect();
+    assert_eq!(named, others);
+    for (tool, _) in TOOLS {
+        assert!(named.contains(&format!("{tool}.1")), "{tool} has no page");
+    }
+}
+
+#[test]
+fn every_page_has_the_exit_statuses_of_the_table() {
+    let table: BTreeSet<&str> = include_str!("../crates/cli/src/exit.rs")
+        .lines()
+        .filter_map(|line| line.trim().strip_suffix(',')?.split_once(" = "))
+        .map(|(_, number)| number)
+        .filter(|number| number.bytes().all(|byte| byte.is_ascii_digit()))
+        .collect();
+    assert!(table.contains("0") && table.contains("64"), "{table:?}");
+    for (name, page) in pages() {
+        if name == "ess-migration.5" {
+            continue;
+        }
+        let mut says = entries(section(&page, "EXIT STATUS"), ".It ");
+        assert!(says.remove("128+"), "man/{name} does not say what a signal does");
+        assert_eq!(says, table, "man/{name}");
+    }
+}
+
+#[test]
+fn every_command_in_a_page_is_one_that_its_program_takes() {
+    let world = World::new();
+    let mut found = BTreeSet::new();
+    for (name, page) in pages() {
+        for example in literals(&page) {
+            found.append(&mut check_commands(&world, &format!("man/{name}"), &typed(&example)));
+        }
+        // `.Nm restore Fl -role Ar role` amid a sentence.
+        for line in page.lines().filter_map(|line| line.strip_prefix(".Nm ")) {
+            let line = line.replace("Fl ", "-").replace("Ar ", "");
+            check_commands(
+                &world,
+                &format!("man/{name}"),
+                line.trim_end_matches([' ', ',', ';', ':', '.']),
+            );
+        }
+    }
+    assert_eq!(found.len(), TOOLS.len(), "{found:?}");
+}
+
+#[test]
+fn the_findings_in_the_runbook_are_those_of_preflight() {
+    let pages = pages();
+    let known = entries(section(&pages["preflight.1"], "FINDINGS"), ".It Sy ");
+    let steps: Vec<&str> = section(&pages["ess-migrate.7"], "EACH STEP OF THE USUAL RUNBOOK")
+        .lines()
+        .collect();
+    let mut found = 0;
+    for lines in steps.windows(2) {
+        let is_finding = ["finding", "findings", "blocker", "warning"]
+            .iter()
+            .any(|word| lines[0].ends_with(word));
+        if let Some(rest) = lines[1].strip_prefix(".Ql ").filter(|_| is_finding) {
+            let id = rest.split(' ').next().unwrap();
+            assert!(known.contains(id), "{id}");
+            found += 1;
+        }
+    }
+    assert!(found > 5);
+}
+
+#[test]
+fn the_document_s_page_has_every_field() {
+    let page = &pages()["ess-migration.5"];
+    let says: BTreeSet<&str> = page
+        .lines()
+        .filter(|line| line.starts_with(".Sy ") || line.starts_with(".It Sy "))
+        .flat_map(|line| line.split(' '))
+        .collect();
+    let schema: Value = serde_json::from_str(include_str!("../crates/document/schema.json")).unwrap();
+
+    let mut fields = BTreeSet::new();
+    collect_fields(&schema, &mut fields);
+    let missing: Vec<&String> = fields.iter().filter(|field| !says.contains(field.as_str())).collect();
+    assert!(fields.contains("format") && missing.is_empty(), "{missing:?}");
+}
+
+fn collect_fields(schema: &Value, fields: &mut BTreeSet<String>) {
+    if let Some(properties) = schema.get("properties").and_then(Value::as_object) {
+        fields.extend(properties.keys().cloned());
+    }
+    match schema {
+        Value::Object(all) => all.values().for_each(|value| collect_fields(value, fields)),
+        Value::Array(all) => all.iter().for_each(|value| collect_fields(value, fields)),
+        _ => {}
+    }
+}
+
+#[test]
+fn the_document_in_its_page_is_one() {
+    let page = &pages()["ess-migration.5"];
+    let example = literals(section(page, "EXAMPLES")).remove(0);
+    let world = World::new();
+
+    let ran = world.run("ess-wipe", [""; 0], example.as_str());
+
+    assert_eq!(ran.status.code(), Some(64), "it was read, and names no target: {ran}");
+}
+
+#[test]
+fn shell_text_is_read_as_a_shell_reads_it() {
+    let text = "a -x 'b c' \"$D\" \\\n  e | f <g && h i>j;k\n";
+    let read: Vec<String> = commands(text).iter().map(|words| words.join("_")).collect();
+    assert_eq!(read, ["a_-x_b c_$D_e", "f_<g", "", "h_i>j", "k", ""]);
+}

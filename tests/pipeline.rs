@@ -1,0 +1,215 @@
+//! All five programs in a row: what comes out is the homeserver that went in.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use crate::support::{Cluster, Database, ESS_PASSWORD, Identity, Ran, SERVER_NAME, Seeded, Synapse, World};
+
+/// A stopped homeserver as Debian has it, and an ESS that nobody has used yet.
+struct Move {
+    world: World,
+    source: Cluster,
+    target: Cluster,
+    from: Database,
+    to: Database,
+    old: Synapse,
+    seeded: Seeded,
+}
+
+impl Move {
+    fn new() -> Self {
+        let world = World::new();
+        let source = Cluster::new(&world, "source");
+        let target = Cluster::ess(&world, "target");
+        let from = Database::awkward(&source);
+        let seeded = source.load_synapse(&from.name, &from.role);
+        target.load_fresh();
+        let to = target.database("synapse", "synapse_user", ESS_PASSWORD);
+        let old = Synapse::debian(&world, "old", &from, &Identity::old());
+        old.load_media();
+        world.write("target.pw", format!("{ESS_PASSWORD}\n"));
+        Self {
+            world,
+            source,
+            target,
+            from,
+            to,
+            old,
+            seeded,
+        }
+    }
+
+    /// The line of the README and of ess-migrate(7).
+    fn line(&self) -> Ran {
+        let script = format!(
+            "set -o pipefail
+             preflight {} --target \"$TARGET\" --target-password-file target.pw \\
+               | extract-secrets --out export \\
+               | pgdump-wrap \\
+               | ess-wipe --execute --confirm {SERVER_NAME}/synapse \\
+               | restore > migration.json",
+            self.old.config_args().join(" ")
+        );
+        let url = self.target.url("synapse", "synapse_user");
+        self.world.script(&script).env("TARGET", url).run()
+    }
+
+    /// A Synapse of ESS on the target, with the secrets that were extracted.
+    fn new_synapse(&self) -> Synapse {
+        let identity = Identity::extracted(&self.world.path("export/secrets"));
+        Synapse::new(&self.world, "new", &self.to, &identity)
+    }
+}
+
+#[test]
+fn a_homeserver_moves_and_is_the_same() {
+    let it = Move::new();
+    let keys = it.source.psql(&it.from.name, "SELECT count(*) FROM e2e_one_time_keys_json");
+
+    let ran = it.line().success();
+
+    assert_eq!(ran.stdout, "");
+    assert_eq!(everything(&it.source, &it.from.name), everything(&it.target, "synapse"));
+    let document: serde_json::Value = serde_json::from_str(&it.world.read("migration.json")).unwrap();
+    assert_eq!(document["restore"]["proven_against"], "manifest");
+    assert_eq!(document["restore"]["fence"], "lifted");
+    let verified = it.world.shell("verify < migration.json").success();
+    assert_eq!(verified.json()["verify"]["equal"], true);
+
+    let synapse = it.new_synapse();
+    copy(&it.old.media_store(), &synapse.media_store());
+    synapse.start();
+    it.seeded.check(&synapse);
+    it.seeded.check_media_files(&synapse);
+    assert_eq!(
+        it.target.psql("synapse", "SELECT count(*) FROM e2e_one_time_keys_json"),
+        keys,
+        "a dump taken after a clean stop keeps one-time keys"
+    );
+    it.seeded.goes_on(&synapse);
+    synapse.stop();
+}
+
+#[test]
+fn no_secret_is_anywhere_but_in_its_file() {
+    let it = Move::new();
+
+    let ran = it.line().success();
+    let verified = it.world.shell("verify -v < migration.json").success();
+
+    let mut written: BTreeMap<String, Vec<u8>> = BTreeMap::from([
+        ("standard output".to_owned(), [ran.stdout, verified.stdout].concat().into_bytes()),
+        ("standard error".to_owned(), [ran.stderr, verified.stderr].concat().into_bytes()),
+        ("migration.json".to_owned(), it.world.read("migration.json").into_bytes()),
+    ]);
+    for file in walkdir::WalkDir::new(it.world.path("export")) {
+        let path = file.unwrap().into_path();
+        let kept = ["secrets", "config", "data"].iter().any(|dir| path.parent().unwrap().ends_with(dir));
+        if path.is_file() && (!kept || path.ends_with("index.json")) {
+            written.insert(path.display().to_string(), fs::read(&path).unwrap());
+        }
+    }
+    assert!(written.len() > 8, "{:?}", written.keys());
+    let identity = Identity::old();
+    let seed = identity.signing_key.split_whitespace().last().unwrap();
+    for secret in [
+        it.from.password.as_str(),
+        ESS_PASSWORD,
+        seed,
+        &identity.macaroon,
+        &identity.registration,
+        &identity.form,
+        &identity.pepper,
+    ] {
+        let escaped = serde_json::to_string(secret).unwrap();
+        for (place, content) in &written {
+            let text = String::from_utf8_lossy(content);
+            assert!(
+                !text.contains(secret) && !text.contains(escaped.trim_matches('"')),
+                "a secret is in {place}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_target_in_use_stops_the_line_before_anything_is_written() {
+    let it = Move::new();
+    it.target.psql(
+        "synapse",
+        &format!("INSERT INTO users (name, creation_ts) SELECT '@u' || n || ':{SERVER_NAME}', 1 FROM generate_series(1, 9) n"),
+    );
+    let before = everything(&it.target, "synapse");
+
+    let ran = it.line();
+
+    // The shell's answer is the last program's, which got an empty pipe.
+    assert_eq!(ran.status.code(), Some(65), "{ran}");
+    assert!(ran.stderr.contains("the document says no: `preflight` found a blocker"), "{ran}");
+    assert_eq!(it.world.read("migration.json"), "");
+    assert!(!it.world.path("export").exists());
+    assert_eq!(everything(&it.target, "synapse"), before);
+}
+
+#[test]
+fn a_source_that_ran_after_its_dump_is_noticed_before_the_wipe_and_before_the_load() {
+    let it = Move::new();
+    let part = |tools: &str| {
+        let script = format!(
+            "set -o pipefail; preflight {} --target \"$TARGET\" --target-password-file target.pw | {tools}",
+            it.old.config_args().join(" ")
+        );
+        let url = it.target.url("synapse", "synapse_user");
+        it.world.script(&script).env("TARGET", url).run()
+    };
+    part("extract-secrets --out export | pgdump-wrap > dumped.json").success();
+    it.world
+        .shell(&format!("ess-wipe --execute --confirm {SERVER_NAME}/synapse < dumped.json > wiped.json"))
+        .success();
+
+    it.old.start();
+    it.seeded.goes_on(&it.old);
+    it.old.stop();
+
+    let wipe = it.world.shell("ess-wipe < dumped.json");
+    let restore = it.world.shell("restore < wiped.json");
+    let dump = it.world.shell("pgdump-wrap < dumped.json");
+    for ran in [&wipe, &restore] {
+        assert_eq!(ran.status.code(), Some(1), "{ran}");
+        assert!(ran.stderr.contains("the old Synapse ran after the dump"), "{ran}");
+    }
+    assert_eq!(dump.status.code(), Some(1), "{dump}");
+    assert!(dump.stderr.contains("the source has moved since"), "{dump}");
+    assert_eq!(it.target.psql("synapse", "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'"), "2");
+
+    part("extract-secrets --out export | pgdump-wrap --replace | ess-wipe --execute --confirm example.org/synapse | restore > migration.json")
+        .success();
+    assert_eq!(everything(&it.source, &it.from.name), everything(&it.target, "synapse"));
+}
+
+/// A database as pg_dump writes it, in an order that does not depend on where rows lie.
+fn everything(cluster: &Cluster, database: &str) -> Vec<String> {
+    let mut dump = cluster.program("pg_dump");
+    dump.args(["-U", "postgres", "--no-owner", "--no-acl", "--exclude-table-data=worker_read_write_locks*"]);
+    let output = dump.args(["--dbname", &format!("dbname='{database}'")]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    // A key of its own in every dump.
+    let mut lines: Vec<String> = text
+        .lines()
+        .filter(|line| !line.starts_with("\\restrict") && !line.starts_with("\\unrestrict"))
+        .map(str::to_owned)
+        .collect();
+    lines.sort_unstable();
+    lines
+}
+
+fn copy(from: &std::path::Path, to: &std::path::Path) {
+    let status = crate::support::place()
+        .command(std::path::Path::new("/bin/cp"), from.parent().unwrap())
+        .arg("-rT")
+        .args([from, to])
+        .status()
+        .unwrap();
+    assert!(status.success());
+}

@@ -1,0 +1,906 @@
+//! preflight: all that stops a migration, and nothing said of a healthy server that needs no action.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::{Child, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::internet::{self, DOCUMENTS, Internet, ZONE};
+use crate::scene::{Scene, names_in, source_cluster, target_cluster};
+use crate::support::{Call, Cluster, Identity, Ran, SERVER_NAME, Stdin, Synapse, World};
+
+/// A source with its configuration, and a target.
+struct Stage {
+    scene: Scene,
+    synapse: Synapse,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let scene = Scene::new();
+        let synapse = Synapse::debian(&scene.world, "old", &scene.source, &Identity::old());
+        synapse.load_media();
+        Self { scene, synapse }
+    }
+
+    /// With all public names as they should be.
+    fn tool<'a>(&self) -> Call<'a> {
+        internet::healthy().seen_by(self.scene.tool("preflight"))
+    }
+
+    /// With the configuration, and whatever target the test names.
+    fn source_only<'a>(&self) -> Call<'a> {
+        self.tool().args(["-n"]).args(self.synapse.config_args())
+    }
+
+    fn preflight<'a>(&self) -> Call<'a> {
+        self.source_only().args(&self.scene.target_args()[1..])
+    }
+}
+
+/// Everything of these severities in the document, such as `blocker target-used`.
+fn found(ran: &Ran, severities: &[&str]) -> Vec<String> {
+    let document = ran.json();
+    let findings = document["preflight"]["findings"].as_array().unwrap();
+    findings
+        .iter()
+        .map(|finding| (finding["severity"].as_str().unwrap(), finding["id"].as_str().unwrap()))
+        .filter(|(severity, _)| severities.contains(severity))
+        .map(|(severity, id)| format!("{severity} {id}"))
+        .collect()
+}
+
+/// What blocks or needs an action.
+fn serious(ran: &Ran) -> Vec<String> {
+    found(ran, &["blocker", "warning"])
+}
+
+fn code(ran: &Ran) -> i32 {
+    ran.status.code().unwrap()
+}
+
+/// Somebody who is connected for as long as the value lives.
+struct Visitor(Child);
+
+impl Visitor {
+    fn new(scene: &Scene, sql: &str) -> Self {
+        let mut psql = source_cluster().program("psql");
+        psql.args([
+            "-X",
+            "-q",
+            "-U",
+            "postgres",
+            "-d",
+            &scene.source.name,
+            "-c",
+            &format!("{sql} SELECT pg_sleep(600)"),
+        ]);
+        let child = psql
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let visitor = Self(child);
+        let start = Instant::now();
+        let sleeping =
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";
+        while scene.on_source(sleeping) == "0" {
+            assert!(start.elapsed() < Duration::from_secs(30), "the visitor never came");
+            thread::sleep(Duration::from_millis(20));
+        }
+        visitor
+    }
+}
+
+impl Drop for Visitor {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_healthy_installation_needs_no_action() {
+    let stage = Stage::new();
+
+    let ran = stage.preflight().args(["--export", "export"]).run().success();
+
+    assert_eq!(
+        found(&ran, &["blocker", "warning", "info"]),
+        [
+            "info carry-owned",
+            "info carry-pepper",
+            "info client-programs",
+            "info delegation",
+            "info dns",
+            "info downtime",
+            "info export",
+            "info host",
+            "info media",
+            "info profile",
+            "info schema",
+            "info secrets",
+            "info signing-key",
+            "info source-server",
+            "info source-size",
+            "info synapse-stopped",
+            "info target-fresh",
+            "info target-server",
+            "info well-known",
+        ]
+    );
+    let document = ran.json();
+    assert_eq!(document["source"]["server_name"], SERVER_NAME);
+    for (server, cluster, database) in [
+        ("source", source_cluster(), &stage.scene.source.name),
+        ("target", target_cluster(), &stage.scene.target),
+    ] {
+        let identifier = cluster.psql("postgres", "SELECT system_identifier FROM pg_control_system()");
+        let identity = &document[server]["identity"];
+        assert_eq!(
+            *identity,
+            serde_json::json!({"system_identifier": identifier, "database": database})
+        );
+    }
+    for secret in [
+        &stage.scene.source.password,
+        &Identity::old().macaroon,
+        &Identity::old().pepper,
+    ] {
+        assert!(
+            !ran.stdout.contains(secret.as_str()) && !ran.stderr.contains(secret.as_str()),
+            "{ran}"
+        );
+    }
+    assert!(
+        ran.stderr
+            .ends_with("preflight: 0 blockers, 0 accepted, 0 warnings, 19 infos\n"),
+        "{ran}"
+    );
+    assert!(
+        names_in(&stage.scene.world, "export").is_empty(),
+        "preflight makes no export"
+    );
+}
+
+#[test]
+fn a_synapse_that_runs_is_left_alone_and_needs_no_action() {
+    let stage = Stage::new();
+    stage.synapse.start();
+
+    let ran = stage.preflight().run().success();
+
+    assert_eq!(serious(&ran), [""; 0], "{ran}");
+    let infos = found(&ran, &["info"]);
+    for id in ["info synapse-runs", "info synapse-sessions"] {
+        assert!(infos.iter().any(|info| info == id), "{ran}");
+    }
+    assert!(ran.stderr.contains("preflight: info: Synapse 1."), "{ran}");
+
+    let other_key = Identity::ess().signing_key;
+    stage.scene.world.write("old/homeserver.signing.key", other_key);
+    assert_eq!(serious(&stage.preflight().run()), ["blocker signing-key"]);
+    stage.synapse.stop();
+}
+
+#[test]
+fn a_check_writes_nothing() {
+    let stage = Stage::new();
+    stage.scene.world.shell("mkdir -m 700 export").success();
+    let check = || stage.preflight().args(["--export", "export", "--check"]);
+
+    let ran = check().run().success();
+    assert_eq!(ran.stdout, "");
+
+    stage.scene.on_target("UPDATE users SET name = '@a:elsewhere.org'");
+    let ran = check().run();
+    assert_eq!((code(&ran), ran.stdout.as_str()), (1, ""));
+    let quiet = check().args(["-q"]).run();
+    insta::assert_snapshot!(quiet, @r"
+    -- stderr --
+    preflight: blocker: the target serves elsewhere.org, and the homeserver that moves is example.org (target-server-name)
+    hint: check --target, or install ESS with the old server name
+    -- exit status: 1 --
+    ");
+    assert!(names_in(&stage.scene.world, "export").is_empty());
+}
+
+#[test]
+fn what_is_wrong_with_the_source_is_found_at_once() {
+    let stage = Stage::new();
+    let scene = &stage.scene;
+    scene.on_source(
+        "INSERT INTO users (name) VALUES ('@mallory:elsewhere.org');
+         UPDATE stream_positions SET stream_id = 1000000 WHERE stream_name = 'account_data';
+         SELECT setval('state_group_id_seq', 1);
+         UPDATE schema_compat_version SET compat_version = 100000;
+         INSERT INTO background_updates (update_name, progress_json) VALUES ('slow', '{}');
+         ALTER TABLE room_aliases OWNER TO postgres;
+         CREATE EXTENSION pg_trgm;
+         CREATE SCHEMA other;
+         CREATE UNLOGGED TABLE other.scratch (n int);
+         ALTER SCHEMA other OWNER TO synapse; ALTER TABLE other.scratch OWNER TO synapse;
+         SELECT lo_create(0);
+         UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'users_name_key'::regclass",
+    );
+    let _visitor = Visitor::new(scene, "");
+
+    let ran = stage.preflight().run();
+
+    assert_eq!(code(&ran), 1);
+    assert_eq!(
+        serious(&ran),
+        [
+            "blocker foreign-users",
+            "blocker schema-incompatible",
+            "blocker sequence-behind-stream",
+            "blocker source-unreadable",
+            "warning background-updates",
+            "warning invalid-indexes",
+            "warning other-sessions",
+        ]
+    );
+    let infos = found(&ran, &["info"]);
+    for id in [
+        "extensions",
+        "large-objects",
+        "schemas",
+        "sequence-behind-table",
+        "unlogged-tables",
+    ] {
+        assert!(infos.contains(&format!("info {id}")), "{id} in {ran}");
+    }
+    let hint = "hint: while Synapse is stopped, in psql: SELECT setval('public.account_data_sequence', 1000000);";
+    assert!(ran.stderr.contains(hint), "{ran}");
+
+    let ids = ["foreign-users", "schema-incompatible", "sequence-behind-stream"];
+    let accepting = || stage.preflight().args(ids.iter().flat_map(|id| ["--accept", id]));
+    assert_eq!(code(&accepting().run()), 1, "one blocker is open");
+    let ran = accepting()
+        .args(["--accept", "source-unreadable", "--accept", "target-used"])
+        .run()
+        .success();
+    assert_eq!(
+        ran.json()["preflight"]["accepted"],
+        serde_json::json!([
+            "foreign-users",
+            "schema-incompatible",
+            "sequence-behind-stream",
+            "source-unreadable"
+        ])
+    );
+    assert!(
+        ran.stderr.contains("nothing to accept: target-used was not found"),
+        "{ran}"
+    );
+}
+
+#[test]
+fn the_cure_that_is_hinted_cures() {
+    let stage = Stage::new();
+    stage
+        .scene
+        .on_source("UPDATE stream_positions SET stream_id = 1000000 WHERE stream_name = 'account_data'");
+    let ran = stage.preflight().run();
+    assert_eq!(serious(&ran), ["blocker sequence-behind-stream"], "{ran}");
+    let refused = stage.synapse.start_expecting_refusal();
+    assert!(
+        refused.contains("is inconsistent with associated stream position"),
+        "{refused}"
+    );
+
+    let cure = ran
+        .stderr
+        .lines()
+        .find_map(|line| line.split_once("in psql: "))
+        .unwrap()
+        .1;
+    stage.scene.on_source(cure);
+
+    assert_eq!(serious(&stage.preflight().run().success()), [""; 0]);
+    stage.synapse.start();
+}
+
+#[test]
+fn what_is_wrong_with_the_target_is_found_at_once() {
+    let stage = Stage::new();
+    let scene = &stage.scene;
+    scene.on_target(
+        "UPDATE users SET name = '@a:elsewhere.org';
+         INSERT INTO users (name) SELECT '@user' || n || ':elsewhere.org' FROM generate_series(1, 5) AS n;
+         UPDATE schema_version SET version = version - 1;
+         ALTER TABLE room_aliases OWNER TO postgres",
+    );
+
+    let ran = stage.preflight().run();
+
+    assert_eq!(
+        serious(&ran),
+        [
+            "blocker target-rights",
+            "blocker target-server-name",
+            "blocker target-used",
+            "warning schema-newer"
+        ]
+    );
+    assert_eq!(code(&ran), 1);
+    let elsewhere = stage.preflight().args(["--role", "nobody at all"]).run();
+    assert!(
+        elsewhere
+            .stderr
+            .contains("the target has no role nobody at all (target-rights)"),
+        "{elsewhere}"
+    );
+    let ran = stage.preflight().args(["--role", "postgres"]).run();
+    assert!(ran.stderr.contains("may not act as postgres"), "{ran}");
+
+    scene.on_target("REVOKE CREATE ON SCHEMA public FROM PUBLIC, pg_database_owner, synapse_user");
+    let ran = stage.preflight().run();
+    assert!(
+        ran.stderr.contains("may create nothing in the target's schema public"),
+        "{ran}"
+    );
+}
+
+#[test]
+fn a_database_of_another_encoding_or_another_migration_is_refused() {
+    let stage = Stage::new();
+    let name = format!("{}_locale", stage.scene.target);
+    let create =
+        "CREATE DATABASE % OWNER synapse_user TEMPLATE template0 ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C.UTF-8'";
+    target_cluster().psql("postgres", &create.replace('%', &name));
+    let target = [
+        "--target".to_owned(),
+        target_cluster().url(&name, "synapse_user"),
+        "--target-password-file".to_owned(),
+        "target.pw".to_owned(),
+    ];
+    let ran = stage.source_only().args(&target).run();
+    assert_eq!(serious(&ran), ["blocker target-locale"], "{ran}");
+
+    let name = format!("{}_encoding", stage.scene.target);
+    let create = "CREATE DATABASE % OWNER synapse TEMPLATE template0 ENCODING 'SQL_ASCII' LOCALE 'C'";
+    source_cluster().psql("postgres", &create.replace('%', &name));
+    let ran = stage
+        .scene
+        .tool("preflight")
+        .args(["-n", "--source", &source_cluster().url(&name, "synapse")])
+        .run();
+    assert_eq!(
+        serious(&ran),
+        ["blocker source-empty", "blocker source-encoding"],
+        "{ran}"
+    );
+
+    let fence = |identifier: &str| {
+        let database = &stage.scene.source.name;
+        stage.scene.on_target(&format!(
+            "COMMENT ON TABLE schema_version IS '{{\"ess-migrate\":\"fence\",\"id\":\"x\",\
+             \"source\":{{\"system_identifier\":\"{identifier}\",\"database\":\"{database}\"}}}}';
+             UPDATE schema_version SET version = 2147483647; UPDATE schema_compat_version SET compat_version = 2147483647"
+        ));
+        stage.preflight().run()
+    };
+    assert_eq!(serious(&fence("1")), ["blocker target-fenced"]);
+    let ours = source_cluster().psql("postgres", "SELECT system_identifier FROM pg_control_system()");
+    let ran = fence(&ours).success();
+    assert_eq!(serious(&ran), [""; 0]);
+    assert!(
+        found(&ran, &["info"]).contains(&"info target-fenced".to_owned()),
+        "{ran}"
+    );
+
+    // The wrong way round.
+    let ran = stage
+        .scene
+        .tool("preflight")
+        .args(["-n", "--source", &stage.scene.target_url()]);
+    let ran = ran.args(["--source-password-file", "target.pw"]).run();
+    assert_eq!(serious(&ran), ["blocker source-fenced"], "{ran}");
+}
+
+#[test]
+fn the_same_database_is_never_accepted() {
+    let stage = Stage::new();
+    let same = || stage.source_only().args(["--target", &stage.scene.source_url()]);
+
+    let ran = same().run();
+
+    let blockers = found(&ran, &["blocker"]);
+    assert_eq!(
+        (code(&ran), blockers.contains(&"blocker same-database".to_owned())),
+        (1, true),
+        "{ran}"
+    );
+    for id in ["same-database", "sqlite", "split-databases", "no-such-id"] {
+        let ran = same().args(["--accept", id]).run();
+        assert_eq!((code(&ran), ran.stdout.as_str()), (64, ""), "{ran}");
+    }
+    let ran = same().args(["--accept", "same-database"]).run();
+    assert!(ran.stderr.contains("this is never accepted"), "{ran}");
+}
+
+#[test]
+fn servers_that_are_out_of_reach_do_not_stop_the_other_checks() {
+    let stage = Stage::new();
+    let scene = &stage.scene;
+    scene.world.write("wrong.pw", "not the password\n");
+    let source = scene.source_url();
+    let wrong = || {
+        let call = scene
+            .tool("preflight")
+            .args(["-n", "--source", &source, "--source-password-file", "wrong.pw"]);
+        call.args(["--target", "postgresql://synapse_user@127.0.0.1:1/synapse"])
+    };
+
+    let ran = wrong().run();
+
+    assert_eq!(
+        serious(&ran),
+        ["blocker source-unreachable", "blocker target-unreachable"]
+    );
+    assert!(ran.stderr.contains("password authentication failed"), "{ran}");
+    assert!(found(&ran, &["info"]).contains(&"info client-programs".to_owned()));
+    assert_eq!(code(&ran), 1);
+
+    let no_server = stage.scene.source.port.to_string();
+    let config = stage
+        .scene
+        .world
+        .read("old/conf.d/database.yaml")
+        .replace(&no_server, "1");
+    stage.scene.world.write("old/conf.d/database.yaml", config);
+    let ran = stage.preflight().run();
+    assert_eq!(serious(&ran), ["blocker source-unreachable"]);
+    for id in ["info media", "info secrets", "info target-server"] {
+        assert!(found(&ran, &["info"]).contains(&id.to_owned()), "{id} in {ran}");
+    }
+}
+
+#[test]
+fn a_check_that_cannot_be_made_is_no_pass() {
+    let stage = Stage::new();
+    let _visitor = Visitor::new(&stage.scene, "BEGIN; LOCK TABLE background_updates;");
+
+    let ran = stage.source_only().run();
+
+    assert_eq!(
+        serious(&ran),
+        [
+            "blocker not-checked",
+            "blocker not-checked",
+            "blocker not-checked",
+            "warning other-sessions"
+        ],
+        "{ran}"
+    );
+    assert!(ran.stderr.contains("not checked: the source's tables: "), "{ran}");
+    assert!(
+        ran.stderr
+            .contains("not checked: background updates: cannot read the background updates"),
+        "{ran}"
+    );
+    stage.source_only().args(["--accept", "not-checked"]).run().success();
+}
+
+#[test]
+fn keys_secrets_and_media_that_are_not_there_are_missed() {
+    let stage = Stage::new();
+    let world = &stage.scene.world;
+    world.write("old/homeserver.signing.key", "a_key in the wrong format\n");
+    world.shell("mv old/media_store old/gone").success();
+    let ran = stage.preflight().run();
+    assert_eq!(serious(&ran), ["blocker media-missing", "blocker signing-key"], "{ran}");
+
+    world.write("old/homeserver.signing.key", Identity::old().signing_key);
+    world.write("old/conf.d/more.yaml", "turn_shared_secret_path: /nowhere/at/all\n");
+    world.shell("mv old/gone old/media_store").success();
+    let content = world.path("old/media_store/local_content");
+    fs::set_permissions(&content, Permissions::from_mode(0o000)).unwrap();
+    let ran = stage.preflight().run();
+    fs::set_permissions(&content, Permissions::from_mode(0o700)).unwrap();
+    assert_eq!(serious(&ran), ["blocker media-unreadable", "blocker secrets"], "{ran}");
+}
+
+#[test]
+fn the_place_of_the_export_is_looked_at() {
+    let stage = Stage::new();
+    stage.scene.world.shell("mkdir -m 755 open; touch file").success();
+    let serious = |export: &str| serious(&stage.source_only().args(["--export", export, "--pg-bin", "old"]).run());
+
+    assert_eq!(
+        serious("missing/export"),
+        ["blocker client-programs", "blocker export-directory"]
+    );
+    assert_eq!(
+        serious("/proc/export"),
+        ["blocker client-programs", "blocker export-directory"]
+    );
+    assert_eq!(
+        serious("file/export"),
+        ["blocker client-programs", "blocker export-directory"]
+    );
+    assert_eq!(
+        serious("/dev/shm/export"),
+        ["blocker client-programs", "warning export-in-memory"]
+    );
+}
+
+#[test]
+fn what_is_no_postgresql_database_names_the_way_out() {
+    let world = World::new();
+    world.write("old/key", Identity::old().signing_key);
+    let look = |database: &str| {
+        let general = format!(
+            "server_name: {SERVER_NAME}\nsigning_key_path: {0}/old/key\nmedia_store_path: {0}/old\n",
+            world.path("").display()
+        );
+        world.write("old/homeserver.yaml", format!("{general}{database}\n"));
+        let call = world.tool("preflight").args(["-n", "-c", "old/homeserver.yaml"]);
+        internet::healthy().seen_by(call).run()
+    };
+
+    let ran = look("database: {name: sqlite3, args: {database: /data/homeserver.db}}");
+    assert_eq!(
+        (code(&ran), serious(&ran)),
+        (1, vec!["blocker sqlite".to_owned()]),
+        "{ran}"
+    );
+    assert!(ran.stderr.contains("synapse_port_db"), "{ran}");
+    let ran = look("databases: {a: {name: psycopg2, data_stores: [main]}, b: {name: psycopg2, data_stores: [state]}}");
+    assert_eq!(serious(&ran), ["blocker split-databases"], "{ran}");
+    assert_eq!(code(&look("database: {name: oracle}")), 78);
+}
+
+#[test]
+fn it_runs_under_cron_and_says_what_it_lacks() {
+    let stage = Stage::new();
+    // No -n: cron's standard input is a pipe with nothing in it.
+    let cron = || {
+        stage
+            .tool()
+            .args(stage.synapse.config_args())
+            .args(["--check", "-q"])
+            .stdin("")
+    };
+    let ran = cron().run().success();
+    assert_eq!((ran.stdout.as_str(), ran.stderr.as_str()), ("", ""));
+
+    let world = &stage.scene.world;
+    insta::assert_snapshot!(world.run("preflight", ["-n"], Stdin::Null), @r"
+    -- stderr --
+    preflight: there is nothing to look at: no -c, no --source, no --target, and no document that names one
+    hint: give -c /etc/matrix-synapse/homeserver.yaml, or --source postgresql://USER@HOST/DBNAME
+    -- exit status: 64 --
+    ");
+    assert_eq!(code(&world.run("preflight", ["--no-such-flag"], Stdin::Null)), 64);
+    assert_eq!(
+        code(&world.run("preflight", ["-n", "-c", "nowhere.yaml"], Stdin::Null)),
+        78
+    );
+    assert_eq!(
+        code(&world.run("preflight", ["-n", "-c", "old/homeserver.yaml"], Stdin::Null)),
+        78
+    );
+}
+
+#[test]
+fn its_document_goes_on_and_a_no_does_not() {
+    let stage = Stage::new();
+    let document = stage.preflight().args(["--export", "export"]).run().success().stdout;
+    // Nothing is given twice.
+    let again = stage.tool().stdin(document.as_str()).run().success();
+    assert_eq!(
+        again.json()["id"],
+        serde_json::from_str::<serde_json::Value>(&document).unwrap()["id"]
+    );
+
+    stage
+        .scene
+        .on_source("INSERT INTO users (name) VALUES ('@mallory:elsewhere.org')");
+    let no = stage.tool().stdin(document.as_str()).run();
+    assert_eq!(serious(&no), ["blocker foreign-users"]);
+    let refused = stage.scene.tool("pgdump-wrap").stdin(no.stdout.as_str()).run();
+    insta::assert_snapshot!(refused, @r"
+    -- stderr --
+    pgdump-wrap: the document says no: `preflight` found a blocker: foreign-users
+    -- exit status: 1 --
+    ");
+    let judged = stage
+        .tool()
+        .args(["--accept", "foreign-users"])
+        .stdin(no.stdout.as_str())
+        .run();
+    judged.success();
+}
+
+#[test]
+fn a_source_without_a_configuration_is_asked_for_its_name() {
+    let scene = Scene::new();
+    let source = scene.source_url();
+    let look = || scene.tool("preflight").args(["-n", "--source", &source]).run();
+
+    let ran = look().success();
+    assert_eq!(ran.json()["source"]["server_name"], SERVER_NAME);
+
+    scene.on_source("DROP TABLE schema_version");
+    assert_eq!(serious(&look()), ["blocker source-empty"]);
+}
+
+#[test]
+fn media_are_compared_with_the_database() {
+    let stage = Stage::new();
+    let world = &stage.scene.world;
+    let uploads = stage
+        .scene
+        .on_source("SELECT media_id FROM local_media_repository WHERE url_cache IS NULL AND media_length IS NOT NULL");
+    let id = uploads.lines().next().unwrap();
+    let file = format!("old/media_store/local_content/{}/{}/{}", &id[..2], &id[2..4], &id[4..]);
+    world.shell(&format!("mkdir old/aside && mv {file} old/aside/")).success();
+    world.write("old/media_store/local_content/No/Bo/dyKnowsThisOne", "x");
+
+    let ran = stage.preflight().run().success();
+
+    assert_eq!(serious(&ran), ["warning media-files-missing"], "{ran}");
+    let data = |id: &str| {
+        let findings = ran.json()["preflight"]["findings"].clone();
+        findings.as_array().unwrap().iter().find(|finding| finding["id"] == id).unwrap()["data"].clone()
+    };
+    assert_eq!(data("media-files-missing")["sample"], serde_json::json!([id]));
+    assert_eq!(data("media-files-unknown")["sample"], serde_json::json!(["NoBodyKnowsThisOne"]));
+    assert_eq!(data("media")["complete"], true);
+
+    let ran = stage.preflight().args(["--budget", "0"]).run();
+    assert_eq!(serious(&ran), ["warning media-files-missing", "warning media-partly-checked"], "{ran}");
+    assert_eq!(code(&stage.preflight().args(["--budget", "much"]).run()), 64);
+
+    world.write(
+        "old/conf.d/media.yaml",
+        "media_storage_providers: [{module: s3_storage_provider.S3StorageProviderBackend}]\n",
+    );
+    let ran = stage.preflight().args(["--budget", "none"]).run().success();
+    assert!(found(&ran, &["info"]).contains(&"info media-elsewhere".to_owned()), "{ran}");
+    assert!(!found(&ran, &["warning"]).contains(&"warning media-files-missing".to_owned()), "{ran}");
+
+    world.shell("rm -r old/media_store/local_content; rm old/conf.d/media.yaml").success();
+    assert_eq!(serious(&stage.preflight().run()), ["blocker media-missing"]);
+    stage.scene.on_source("SET ROLE synapse; CREATE TABLE datastores (); CREATE TABLE media_attributes ()");
+    assert_eq!(serious(&stage.preflight().run()), ["blocker matrix-media-repo"]);
+}
+
+#[test]
+fn configuration_that_does_not_carry_over_is_named_with_its_place() {
+    let stage = Stage::new();
+    stage.scene.world.write(
+        "old/conf.d/more.yaml",
+        "password_config: {enabled: true}
+oidc_providers: [{idp_id: corporate, client_secret: hush}]
+saml2_config: {sp_config: {entityid: a}}
+modules: [{module: ldap_auth_provider.LdapAuthProviderModule}, {module: antispam.Module}]
+app_service_config_files: [bridge.yaml]
+email: {smtp_host: localhost}
+turn_uris: ['turn:turn.example.org']
+experimental_features: {msc3861: {enabled: true}}
+listeners: [{port: 8448, type: http, tls: true}]
+retention: {enabled: true}
+allow_guest_access: true
+instance_map: {main: {host: localhost, port: 9093}}
+",
+    );
+    stage.scene.world.write(
+        "bridge.yaml",
+        "{id: bridge, as_token: a, hs_token: b, sender_localpart: bridge, namespaces: {}, url: 'http://localhost:1'}",
+    );
+
+    let ran = stage.preflight().run();
+
+    assert_eq!(
+        serious(&ran),
+        [
+            "blocker msc3861",
+            "warning carry-appservices",
+            "warning carry-email",
+            "warning carry-ldap",
+            "warning carry-modules",
+            "warning carry-oidc",
+            "warning carry-saml",
+        ],
+        "{ran}"
+    );
+    let infos = found(&ran, &["info"]);
+    for id in ["carry-listeners", "carry-retention", "carry-syn2mas", "carry-turn", "carry-workers"] {
+        assert!(infos.contains(&format!("info {id}")), "{id} in {ran}");
+    }
+    assert!(!infos.contains(&"info carry-pepper".to_owned()), "{ran}");
+    assert!(!ran.stdout.contains("hush") && !ran.stderr.contains("hush"), "{ran}");
+}
+
+#[test]
+fn an_order_of_text_that_changed_is_tried_for_duplicates() {
+    let stage = Stage::new();
+    let scene = &stage.scene;
+    let database = &scene.source.name;
+    let icu = format!("UPDATE pg_database SET datlocprovider = 'i', daticulocale = 'en-US' WHERE datname = '{database}'");
+    source_cluster().psql("postgres", &icu);
+    let ran = stage.preflight().run().success();
+    assert_eq!(serious(&ran), ["warning source-collation"], "{ran}");
+    assert!(ran.stderr.contains("pg_amcheck --install-missing"), "{ran}");
+
+    // What a new order leaves behind: an index that is unique by its own account.
+    scene.on_source(
+        "DROP INDEX threepid_guest_access_tokens_index; INSERT INTO threepid_guest_access_tokens VALUES ('email', 'a', 'b', 'c'), ('email', 'a', 'b', 'c');
+         CREATE INDEX threepid_guest_access_tokens_index ON threepid_guest_access_tokens (medium, address);
+         UPDATE pg_index SET indisunique = true WHERE indexrelid = 'threepid_guest_access_tokens_index'::regclass",
+    );
+    let ran = stage.preflight().run();
+    assert_eq!(serious(&ran), ["blocker duplicates", "warning source-collation"], "{ran}");
+    assert!(ran.stderr.contains("threepid_guest_access_tokens_index"), "{ran}");
+}
+
+#[test]
+fn others_that_follow_the_source_are_told() {
+    let stage = Stage::new();
+    let slot = format!("slot_{}", stage.scene.target);
+    let cluster = source_cluster();
+    cluster.psql("postgres", &format!("SELECT pg_create_physical_replication_slot('{slot}')"));
+
+    let ran = stage.preflight().run().success();
+
+    cluster.psql("postgres", &format!("SELECT pg_drop_replication_slot('{slot}')"));
+    assert!(found(&ran, &["info"]).contains(&"info replication-slots".to_owned()), "{ran}");
+}
+
+#[test]
+fn the_host_is_looked_at() {
+    let stage = Stage::new();
+    let ssh = || stage.preflight().env("SSH_CONNECTION", "192.0.2.1 50000 192.0.2.2 22");
+    assert_eq!(serious(&ssh().run().success()), ["warning no-tmux"]);
+    assert_eq!(serious(&ssh().env("TMUX", "/tmp/tmux-0/default,1,0").run().success()), [""; 0]);
+
+    let world = &stage.scene.world;
+    let few = world.script("ulimit -n 300; exec preflight \"$@\"").args(["preflight", "-n"]);
+    let few = internet::healthy().seen_by(few);
+    let ran = few.args(stage.synapse.config_args()).run().success();
+    assert_eq!(serious(&ran), ["warning open-files"], "{ran}");
+
+    world.shell("mkdir -m 700 export && touch export/.lock").success();
+    let mut holder = world.script("exec 9>export/.lock; flock 9; echo held >&2; exec sleep 600").start();
+    holder.wait_for("held");
+    let ran = stage.preflight().args(["--export", "export"]).run().success();
+    assert_eq!(serious(&ran), ["warning export-locked"], "{ran}");
+    assert!(ran.stderr.contains("the document is not kept in the export"), "{ran}");
+    holder.kill();
+}
+
+#[test]
+fn an_export_that_cannot_be_written_does_not_cost_the_document() {
+    let stage = Stage::new();
+    stage.scene.world.shell("mkdir -m 700 export && mkdir -m 500 export/documents && chmod 500 export").success();
+
+    let ran = stage.preflight().args(["--export", "export"]).run();
+
+    assert!(ran.stderr.contains("the document is not kept in the export"), "{ran}");
+    assert!(ran.json()["preflight"]["findings"].is_array());
+    stage.scene.world.shell("chmod -R u+w export").success();
+}
+
+#[test]
+fn versions_of_synapse_are_compared_by_their_schemas() {
+    let stage = Stage::new();
+    let with = |version: &str| stage.source_only().args(["--target-synapse-version", version]).run();
+
+    assert_eq!(serious(&with("1.157.1").success()), [""; 0]);
+    let old = with("1.110.0").success();
+    assert_eq!(serious(&old), ["warning schema-newer"]);
+    assert!(old.stderr.contains("of Synapse 1.151 or newer, is newer than the target's 85, of Synapse 1.107 or newer"), "{old}");
+    assert_eq!(serious(&with("1.98.0")), ["blocker schema-incompatible"]);
+    assert_eq!(code(&with("newest")), 64);
+}
+
+#[test]
+fn a_target_whose_lock_table_is_small_is_told() {
+    let stage = Stage::new();
+    let cluster = Cluster::ess(&stage.scene.world, "small");
+    cluster.load_fresh();
+    let look = || {
+        let url = cluster.url("synapse", "synapse_user");
+        stage.source_only().args(["--target", &url, "--target-password-file", "target.pw"]).run()
+    };
+    assert_eq!(serious(&look().success()), [""; 0]);
+
+    cluster.psql("postgres", "ALTER SYSTEM SET max_locks_per_transaction = 10");
+    cluster.psql("postgres", "ALTER SYSTEM SET max_connections = 20");
+    cluster.psql("postgres", "ALTER SYSTEM SET max_wal_senders = 0");
+    cluster.stop();
+    cluster.start();
+    assert_eq!(serious(&look()), ["blocker target-locks"]);
+}
+
+/// What is said of the public names alone.
+fn public(stage: &Stage, internet: &Internet, args: &[&str]) -> Ran {
+    let call = internet.seen_by(stage.scene.tool("preflight")).args(["-n"]);
+    call.args(stage.synapse.config_args()).args(args).run()
+}
+
+#[test]
+fn what_others_remember_for_long_is_told_with_the_time_to_wait() {
+    let stage = Stage::new();
+    let zone = "@ 86400 A 127.0.0.1\n@ 3600 AAAA ::1\nmatrix 7200 CNAME www\nwww 60 A 127.0.0.1\n\
+                _matrix._tcp 43200 SRV 10 0 8448 matrix\n";
+    let internet = Internet::new(&stage.scene.world, zone, &DOCUMENTS);
+
+    let ran = public(&stage, &internet, &[]);
+
+    assert_eq!(serious(&ran), ["warning dns-ttl"], "{ran}");
+    for record in [
+        "example.org A for 86400 s",
+        "example.org AAAA for 3600 s",
+        "matrix.example.org CNAME for 7200 s",
+        "_matrix._tcp.example.org SRV for 43200 s",
+    ] {
+        assert!(ran.stderr.contains(record), "{record} in {ran}");
+    }
+    assert!(ran.stderr.contains("then wait 24 hours"), "{ran}");
+    assert!(!ran.stderr.contains("www.example.org A for"), "{ran}");
+    assert_eq!(serious(&public(&stage, &internet, &["--max-ttl", "86400"])), [""; 0]);
+}
+
+#[test]
+fn delegation_is_followed_to_names_without_address() {
+    let stage = Stage::new();
+    let internet = Internet::new(&stage.scene.world, "@ A 127.0.0.1\n", &DOCUMENTS);
+    stage
+        .scene
+        .world
+        .write("old/conf.d/base.yaml", "public_baseurl: https://chat.example.org/\n");
+
+    let ran = public(&stage, &internet, &[]);
+
+    assert_eq!(serious(&ran), ["warning dns-no-address"], "{ran}");
+    assert!(ran.stderr.contains("chat.example.org, matrix.example.org"), "{ran}");
+    assert!(ran.stderr.contains("reach the homeserver at matrix.example.org:443, by .well-known"), "{ran}");
+
+    let internet = Internet::new(&World::new(), "@ A 127.0.0.1\nchat A 127.0.0.1\n", &[]);
+    let ran = public(&stage, &internet, &[]);
+    assert_eq!(serious(&ran), [""; 0], "{ran}");
+    assert!(ran.stderr.contains("reach the homeserver at example.org:8448, by the default port"), "{ran}");
+    assert!(ran.stderr.contains("https://example.org serves no .well-known/matrix"), "{ran}");
+}
+
+#[test]
+fn documents_that_not_everybody_can_read_are_told() {
+    let stage = Stage::new();
+    let documents = [("server", "<html>moved</html>"), ("client", "!{\"m.homeserver\": {\"base_url\": \"https://matrix.example.org\"}}"), ("support", "!503")];
+    let internet = Internet::new(&stage.scene.world, ZONE, &documents);
+
+    let ran = public(&stage, &internet, &[]);
+
+    assert_eq!(serious(&ran), ["warning well-known-broken"; 3], "{ran}");
+    for why in [
+        "server is not as it should be: it is no JSON",
+        "client is not as it should be: browsers may not read it",
+        "support is not as it should be: it answers 503",
+    ] {
+        assert!(ran.stderr.contains(why), "{why} in {ran}");
+    }
+}
+
+#[test]
+fn public_names_that_cannot_be_asked_are_no_pass() {
+    let stage = Stage::new();
+    let look = || stage.scene.tool("preflight").args(["-n"]).args(stage.synapse.config_args());
+    let started = Instant::now();
+    let ran = look().args(["--resolver", "127.0.0.1:1"]).run();
+    assert_eq!(serious(&ran), ["warning dns-not-checked", "warning well-known-not-checked"], "{ran}");
+    assert!(started.elapsed() < Duration::from_secs(20));
+
+    // A certificate that nobody vouches for.
+    let call = internet::healthy().seen_by(look());
+    let ran = call.env("SSL_CERT_FILE", "/dev/null").run();
+    assert_eq!(serious(&ran), ["warning well-known-not-checked"], "{ran}");
+    for wrong in [["--resolver", "nowhere"], ["--resolve", "example.org:443"], ["--max-ttl", "long"]] {
+        assert_eq!(code(&look().args(wrong).run()), 64);
+    }
+}

@@ -1,0 +1,433 @@
+//! What most tests of the data path begin with: a source that people have used and a target as
+//! Element Server Suite leaves it, on two servers that all tests share.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::support::{Call, Cluster, Database, ESS_PASSWORD, Ran, SERVER_NAME, Seeded, Stdin, World, place};
+
+/// A source database, a target database and a directory of a test's own.
+pub(crate) struct Scene {
+    pub(crate) world: World,
+    pub(crate) source: Database,
+    /// The name of the target database.
+    pub(crate) target: String,
+}
+
+/// What the tests share. Whoever changes a database has a copy of its own.
+struct Servers {
+    source: Cluster,
+    target: Cluster,
+    seeded: Seeded,
+    source_database: Database,
+    _world: World,
+}
+
+/// A source that is copied for each test.
+const SEEDED: &str = "seeded";
+/// Targets that are copied: tried once by one user; wiped and fenced; restored and proven.
+const FRESH: &str = "synapse";
+const FENCED: &str = "fenced";
+const RESTORED: &str = "restored";
+
+fn servers() -> &'static Servers {
+    static SERVERS: OnceLock<Servers> = OnceLock::new();
+    SERVERS.get_or_init(|| {
+        let world = World::new();
+        let source = Cluster::new(&world, "source");
+        let target = Cluster::ess(&world, "target");
+        let source_database = Database::awkward(&source);
+        let seeded = source.load_synapse(SEEDED, &source_database.role);
+        target.load_fresh();
+        for cluster in [&source, &target] {
+            // Several tests drop all of a database at once.
+            cluster.psql("postgres", "ALTER SYSTEM SET max_locks_per_transaction = 1000");
+            cluster.psql("postgres", "ALTER SYSTEM SET max_connections = 200");
+            cluster.stop();
+            cluster.start();
+        }
+        Servers {
+            source,
+            target,
+            seeded,
+            source_database,
+            _world: world,
+        }
+    })
+}
+
+/// The server of all sources.
+pub(crate) fn source_cluster() -> &'static Cluster {
+    &servers().source
+}
+
+/// The server of all targets.
+pub(crate) fn target_cluster() -> &'static Cluster {
+    &servers().target
+}
+
+/// What the sources hold.
+pub(crate) fn seeded() -> &'static Seeded {
+    &servers().seeded
+}
+
+/// A dump of a source that nobody changes, taken once: its directory.
+fn dump() -> &'static PathBuf {
+    static DUMP: OnceLock<(World, PathBuf)> = OnceLock::new();
+    &DUMP
+        .get_or_init(|| {
+            let scene = Scene::named("Synapse-Prod", FRESH.to_owned());
+            scene.dump().success();
+            let dump = scene.world.path("export/dump");
+            (scene.world, dump)
+        })
+        .1
+}
+
+/// A target that was wiped for that dump.
+fn fenced() -> &'static str {
+    static ONCE: OnceLock<()> = OnceLock::new();
+    ONCE.get_or_init(|| {
+        let scene = Scene::on(FRESH, FENCED.to_owned()).with_dump();
+        let source = &scene.manifest()["source"];
+        let identity = format!(
+            "{}/{}",
+            source["system_identifier"].as_str().unwrap(),
+            source["database"].as_str().unwrap()
+        );
+        let wiping = scene.wiper().args(["--source-identity", &identity]);
+        wiping
+            .args(["--execute", "--confirm", &scene.confirmation()])
+            .run()
+            .success();
+    });
+    FENCED
+}
+
+/// A target into which that dump was restored.
+fn restored() -> &'static str {
+    static ONCE: OnceLock<()> = OnceLock::new();
+    ONCE.get_or_init(|| {
+        let scene = Scene::on(fenced(), RESTORED.to_owned()).with_dump();
+        scene.restore().run().success();
+    });
+    RESTORED
+}
+
+impl Scene {
+    /// A source, and a target that Element Server Suite has set up and somebody tried.
+    pub(crate) fn new() -> Self {
+        let number = next();
+        let scene = Self::on(FRESH, format!("synapse_{number}"));
+        let source = Database {
+            name: format!("Synapse-Prod-{number}"),
+            ..scene.source.clone()
+        };
+        copy_database(source_cluster(), SEEDED, &source.name, &source.role);
+        Self { source, ..scene }
+    }
+
+    /// A dump at `export/dump`, and a target as in [`Scene::new`]. The source is not of the test's own.
+    pub(crate) fn dumped() -> Self {
+        Self::on(FRESH, format!("synapse_{}", next())).with_dump()
+    }
+
+    /// A dump at `export/dump`, and a target that was wiped for it.
+    pub(crate) fn wiped() -> Self {
+        Self::on(fenced(), format!("synapse_{}", next())).with_dump()
+    }
+
+    /// A dump at `export/dump`, and a target into which it was restored.
+    pub(crate) fn restored() -> Self {
+        Self::on(restored(), format!("synapse_{}", next())).with_dump()
+    }
+
+    /// A target copied from `template`.
+    fn on(template: &str, target: String) -> Self {
+        copy_database(target_cluster(), template, &target, "synapse_user");
+        Self::named(SEEDED, target)
+    }
+
+    fn named(source: &str, target: String) -> Self {
+        let servers = servers();
+        let world = World::new();
+        if source != SEEDED {
+            copy_database(&servers.source, SEEDED, source, &servers.source_database.role);
+        }
+        world.mask(servers.source.port.to_string(), "$SOURCE_PORT");
+        world.mask(servers.target.port.to_string(), "$TARGET_PORT");
+        world.mask(target.clone(), "$TARGET");
+        let escaped = servers
+            .source_database
+            .password
+            .replace('\\', r"\\")
+            .replace(':', r"\:");
+        world.write(
+            "pgpass",
+            format!("127.0.0.1:{}:*:synapse:{escaped}\n", servers.source.port),
+        );
+        world.write("target.pw", format!("{ESS_PASSWORD}\n"));
+        Self {
+            world,
+            source: Database {
+                name: source.to_owned(),
+                ..servers.source_database.clone()
+            },
+            target,
+        }
+    }
+
+    fn with_dump(mut self) -> Self {
+        self.source.name = String::from("Synapse-Prod");
+        let dump = dump();
+        self.world.write("export/.keep", "");
+        fs::remove_file(self.world.path("export/.keep")).unwrap();
+        let copied = self.world.shell(&format!("cp -a {} export/dump", dump.display()));
+        copied.success();
+        self
+    }
+
+    /// A shipped program that finds both passwords.
+    pub(crate) fn tool<'a>(&self, name: &str) -> Call<'a> {
+        self.world.tool(name).env("PGPASSFILE", self.world.path("pgpass"))
+    }
+
+    pub(crate) fn source_url(&self) -> String {
+        source_cluster().url(&self.source.name, &self.source.role)
+    }
+
+    pub(crate) fn target_url(&self) -> String {
+        target_cluster().url(&self.target, "synapse_user")
+    }
+
+    /// `-n --target URL --target-password-file FILE`
+    pub(crate) fn target_args(&self) -> [String; 5] {
+        [
+            "-n".into(),
+            "--target".into(),
+            self.target_url(),
+            "--target-password-file".into(),
+            "target.pw".into(),
+        ]
+    }
+
+    /// What `--confirm` must say.
+    pub(crate) fn confirmation(&self) -> String {
+        format!("{SERVER_NAME}/{}", self.target)
+    }
+
+    /// `pgdump-wrap`, alone, into `export/dump`.
+    pub(crate) fn dumper<'a>(&self) -> Call<'a> {
+        let source = self.source_url();
+        self.tool("pgdump-wrap").args([
+            "-n",
+            "--source",
+            &source,
+            "--export",
+            "export",
+            "--server-name",
+            SERVER_NAME,
+        ])
+    }
+
+    pub(crate) fn dump(&self) -> Ran {
+        self.dumper().run()
+    }
+
+    /// `ess-wipe` with nothing but the target; it only plans.
+    pub(crate) fn wiper<'a>(&self) -> Call<'a> {
+        self.tool("ess-wipe")
+            .args(self.target_args())
+            .args(["--export", "export", "--server-name", SERVER_NAME])
+    }
+
+    /// `ess-wipe` that erases, on a document or on none.
+    pub(crate) fn wipe<'a>(&self, stdin: impl Into<Stdin<'a>>) -> Ran {
+        let target = self.target_args();
+        self.tool("ess-wipe")
+            .args(&target[1..])
+            .args(["--export", "export", "--server-name", SERVER_NAME])
+            .args(["--execute", "--confirm", &self.confirmation()])
+            .stdin(stdin)
+            .run()
+    }
+
+    /// `restore`, alone, from `export/dump`.
+    pub(crate) fn restore<'a>(&self) -> Call<'a> {
+        self.tool("restore")
+            .args(self.target_args())
+            .args(["--from", "export/dump"])
+    }
+
+    /// `verify`, alone, against `export/dump`.
+    pub(crate) fn verify<'a>(&self) -> Call<'a> {
+        self.tool("verify")
+            .args(self.target_args())
+            .args(["--from", "export/dump"])
+    }
+
+    /// The manifest of `export/dump`.
+    pub(crate) fn manifest(&self) -> Value {
+        serde_json::from_str(&self.world.read("export/dump/manifest.json")).unwrap()
+    }
+
+    #[track_caller]
+    pub(crate) fn on_source(&self, sql: &str) -> String {
+        source_cluster().psql(&self.source.name, sql)
+    }
+
+    #[track_caller]
+    pub(crate) fn on_target(&self, sql: &str) -> String {
+        target_cluster().psql(&self.target, sql)
+    }
+
+    /// Everything in the target, as SQL text.
+    pub(crate) fn target_dump(&self) -> String {
+        let mut dump = target_cluster().program("pg_dump");
+        dump.args(["-U", "postgres", "-d", &self.target]);
+        let text = text_of(dump);
+        // What guards psql against the dump differs from dump to dump.
+        let lines = text
+            .lines()
+            .filter(|line| !line.starts_with("\\restrict") && !line.starts_with("\\unrestrict"));
+        lines.collect::<Vec<_>>().join("\n")
+    }
+
+    /// Whether no Synapse can start on the target: both version tables say that it is too new.
+    pub(crate) fn is_fenced(&self) -> bool {
+        let one = "SELECT count(*) = 1 AND min(%) = 2147483647 FROM ";
+        let version = one.replace('%', "version") + "schema_version";
+        let compat = one.replace('%', "compat_version") + "schema_compat_version";
+        self.on_target(&format!("{version}; {compat}")) == "t\nt"
+    }
+
+    /// The database that a Synapse on the target uses.
+    pub(crate) fn target_database(&self) -> Database {
+        target_cluster().database(&self.target, "synapse_user", ESS_PASSWORD)
+    }
+}
+
+/// A session of somebody else's, until it is dropped.
+pub(crate) struct Visitor(std::process::Child);
+
+impl Visitor {
+    pub(crate) fn new(cluster: &Cluster, database: &str, role: &str) -> Self {
+        let mut psql = cluster.program("psql");
+        psql.args(["-X", "-q", "-U", role, "-d", database]);
+        psql.env("PGAPPNAME", "visitor")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null());
+        let visitor = Self(psql.spawn().unwrap());
+        wait_for_session(cluster, database, "visitor");
+        visitor
+    }
+}
+
+impl Drop for Visitor {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+/// Waits until something is so, which takes no longer than a moment.
+#[track_caller]
+pub(crate) fn wait_until(what: &str, mut so: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !so() {
+        assert!(start.elapsed() < Duration::from_secs(60), "it never came that {what}");
+    }
+}
+
+/// Waits until somebody whose `application_name` begins with `application` is connected.
+pub(crate) fn wait_for_session(cluster: &Cluster, database: &str, application: &str) {
+    let here = format!(
+        "SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = '{database}' AND starts_with(application_name, '{application}')"
+    );
+    wait_until("somebody connected", || cluster.psql("postgres", &here) == "t");
+}
+
+/// Fails unless a run ended with this status, said this, and wrote no document.
+#[track_caller]
+pub(crate) fn assert_failed(ran: &Ran, status: i32, said: &str) {
+    assert_eq!(ran.status.code(), Some(status), "{ran}");
+    assert!(ran.stderr.contains(said), "{said:?} is not in {ran}");
+    assert_eq!(ran.stdout, "", "{ran}");
+}
+
+/// Runs a program that must succeed, and returns what it wrote.
+#[track_caller]
+pub(crate) fn text_of(mut command: Command) -> String {
+    let output = command.output().unwrap();
+    assert!(
+        output.status.success(),
+        "{command:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Makes a database from another that nobody uses.
+fn copy_database(cluster: &Cluster, from: &str, to: &str, owner: &str) {
+    cluster.psql(
+        "postgres",
+        &format!("CREATE DATABASE \"{to}\" TEMPLATE \"{from}\" OWNER {owner}"),
+    );
+}
+
+fn next() -> u32 {
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// The names below a directory of the world, sorted, hidden ones too.
+pub(crate) fn names_in(world: &World, dir: &str) -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(world.path(dir))
+        .map(|entries| {
+            entries
+                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+                .collect()
+        })
+        .unwrap_or_default();
+    names.sort_unstable();
+    names
+}
+
+/// Fails unless only their owner can use anything at or below a path.
+#[track_caller]
+pub(crate) fn assert_private(world: &World, path: &str) {
+    for entry in walkdir::WalkDir::new(world.path(path)) {
+        let entry = entry.unwrap();
+        let mode = entry.metadata().unwrap().permissions().mode() & 0o777;
+        let wanted = if entry.file_type().is_dir() { 0o700 } else { 0o600 };
+        assert_eq!(mode, wanted, "{}", entry.path().display());
+    }
+}
+
+/// Writes a program that stands in the way of a real one.
+pub(crate) fn write_program(world: &World, path: &str, script: &str) {
+    let file = world.write(path, format!("#!/bin/bash\n{script}"));
+    fs::set_permissions(file, Permissions::from_mode(0o755)).unwrap();
+}
+
+/// Fills a directory with programs that run the real ones, where it has none of that name.
+pub(crate) fn link_programs(world: &World, dir: &str) {
+    for name in ["pg_dump", "pg_restore", "psql"] {
+        let path = format!("{dir}/{name}");
+        if !world.path(&path).exists() {
+            write_program(world, &path, &format!("exec {}/{name} \"$@\"\n", pgbin()));
+        }
+    }
+}
+
+/// The directory of the real `PostgreSQL` programs.
+pub(crate) fn pgbin() -> String {
+    place().pgbin.display().to_string()
+}

@@ -29,6 +29,10 @@ lint:
 man:
     mandoc -T lint -W warning man/*
 
+# Hold the Helm values that we emit against a chart's values.schema.json (an absolute path)
+chart-schema path:
+    CHART_SCHEMA={{ path }} cargo test --locked --test e2e the_values_fit_a_chart -- --ignored
+
 # Licences, bans, sources; needs cargo-deny and an earlier `cargo fetch`, and no network
 deny:
     cargo deny --offline check bans licenses sources

@@ -215,10 +215,28 @@ fn a_failed_replacement_loses_nothing() {
     let ran = scene.dumper().args(["--replace", "--pg-bin", "bin"]).run();
 
     assert_failed(&ran, 69, "pg_dump failed");
-    let names = names_in(&scene.world, "export");
-    assert!(names.len() == 3 && names[2].starts_with("dump."), "{names:?}");
-    assert_eq!(scene.world.read(&format!("export/{}/manifest.json", names[2])), before);
-    assert!(ran.stderr.contains(&format!("export/{}", names[2])), "{ran}");
+    assert_eq!(names_in(&scene.world, "export"), [".lock", "documents", "dump"]);
+    assert_eq!(scene.world.read("export/dump/manifest.json"), before);
+}
+
+#[test]
+fn a_source_is_dumped_by_one_run_at_a_time() {
+    let scene = Scene::new();
+    // As a run holds it that dumps the same source elsewhere.
+    let held = scene.world.script(
+        "psql -qAt -d \"$SOURCE\" -c 'SELECT pg_advisory_lock(7310309011223338354)' -c '\\warn held' -c 'SELECT pg_sleep(600)'",
+    );
+    let mut held = held
+        .env("SOURCE", source_cluster().url(&scene.source.name, &scene.source.role))
+        .env("PGPASSWORD", &scene.source.password)
+        .env("PGAPPNAME", "ess-migrate/pgdump-wrap/elsewhere")
+        .start();
+    held.wait_for("held");
+
+    let ran = scene.dump();
+
+    assert_failed(&ran, 75, "another run works on");
+    held.kill();
 }
 
 #[test]
@@ -296,7 +314,7 @@ fn a_table_that_may_not_be_read_is_named() {
 
     let ran = scene.dump();
 
-    assert_failed(&ran, 69, "permission denied for table private");
+    assert_failed(&ran, 77, "synapse may not read 1 objects: public.private");
     assert_eq!(names_in(&scene.world, "export"), [".lock"]);
 }
 

@@ -7,11 +7,11 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::Context;
-use ess_cli::{Stop, make_directory, now, sync_directory};
+use ess_cli::{Exit, Stop, make_directory, now, sync_directory};
 use ess_document::Carried;
 use ess_postgres::{
-    Access, Algorithm, Conninfo, Error, Facts, Gate, Inventory, Reading, Session, Table, TableRecord,
-    catalogue, digests, escape_identifier, mark, schema_rows, tables,
+    Access, Algorithm, Conninfo, Error, Facts, Gate, Inventory, Reading, Session, Table, TableRecord, catalogue,
+    digests, escape_identifier, mark, schema_rows, tables, unreadable,
 };
 use ess_run::{Installation, Program, Report};
 use ess_synapse::schema::{FENCE_TABLES, ONE_TIME_KEYS_TABLE, UNLOGGED_TABLES};
@@ -81,14 +81,19 @@ pub struct Taken {
     pub sha256: String,
 }
 
-/// Takes a dump at `out`, which must not exist; by that name it is whole.
-pub fn take(dumping: &Dumping<'_>, out: &Path) -> anyhow::Result<Taken> {
+/// Takes a dump at `out`; by that name it is whole.
+///
+/// What is at `out` goes to `aside` once the new dump is whole; without that, nothing may be there.
+pub fn take(dumping: &Dumping<'_>, out: &Path, aside: Option<&Path>) -> anyhow::Result<Taken> {
     let partial = partial_path(out);
     // A leftover of a killed run; the caller holds the lock.
     remove_partial(&partial)?;
     make_directory(&partial)?;
     let taken = fill(dumping, &partial);
     let named = taken.and_then(|taken| {
+        if let Some(aside) = aside {
+            std::fs::rename(out, aside).with_context(|| format!("cannot move {} aside", out.display()))?;
+        }
         std::fs::rename(&partial, out).with_context(|| format!("cannot name the dump {}", out.display()))?;
         out.parent().map_or(Ok(()), sync_directory)?;
         Ok(taken)
@@ -107,8 +112,9 @@ fn partial_path(out: &Path) -> PathBuf {
 
 fn remove_partial(partial: &Path) -> anyhow::Result<()> {
     match std::fs::remove_dir_all(partial) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error)
-            .with_context(|| format!("cannot remove the leftover {}", partial.display())),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove the leftover {}", partial.display()))
+        }
         _ => Ok(()),
     }
 }
@@ -116,6 +122,19 @@ fn remove_partial(partial: &Path) -> anyhow::Result<()> {
 fn fill(dumping: &Dumping<'_>, partial: &Path) -> anyhow::Result<Taken> {
     let report = dumping.report;
     let holder = Session::connect(dumping.conninfo, dumping.application_name, Access::ReadOnly)?;
+    let forbidden = unreadable(&holder)?;
+    if !forbidden.is_empty() {
+        let some: Vec<&str> = forbidden.iter().take(5).map(String::as_str).collect();
+        let message = format!(
+            "{} may not read {} objects: {}",
+            dumping.facts.user,
+            forbidden.len(),
+            some.join(", ")
+        );
+        return Err(Stop::new(Exit::Permission, message)
+            .hint("connect as the role that owns them")
+            .into());
+    }
     let before = mark(&holder)?;
     holder.batch("begin the snapshot", "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")?;
     let snapshot: String = holder
@@ -132,7 +151,11 @@ fn fill(dumping: &Dumping<'_>, partial: &Path) -> anyhow::Result<Taken> {
         Layout::Directory => "data",
         Layout::Custom => "data.dump",
     });
-    let to_read: Vec<&Table> = records.iter().filter(|(_, c)| *c == Carried::Rows).map(|(t, _)| *t).collect();
+    let to_read: Vec<&Table> = records
+        .iter()
+        .filter(|(_, c)| *c == Carried::Rows)
+        .map(|(t, _)| *t)
+        .collect();
     let heap: i64 = to_read.iter().map(|t| t.bytes).sum();
     report.stage("dumping and reading every table", u64::try_from(heap).ok());
     let sums = with_pg_dump(dumping, &snapshot, &partial.join(&data), &records, |gate| {
@@ -152,7 +175,9 @@ fn fill(dumping: &Dumping<'_>, partial: &Path) -> anyhow::Result<Taken> {
     holder.batch("end the snapshot", "COMMIT")?;
 
     let after = mark(&holder)?;
-    if !dumping.source_is_running && (after.sequences != before.sequences || after.stream_positions != before.stream_positions) {
+    if !dumping.source_is_running
+        && (after.sequences != before.sequences || after.stream_positions != before.stream_positions)
+    {
         return Err(Stop::no("the source was written to while it was dumped")
             .hint("stop every process of the old Synapse, then run the same line again")
             .into());
@@ -183,7 +208,9 @@ fn fill(dumping: &Dumping<'_>, partial: &Path) -> anyhow::Result<Taken> {
                     schema: table.schema.clone(),
                     name: table.name.clone(),
                     carried: *carried,
-                    digest: (*carried == Carried::Rows).then(|| sums.next().map(|(_, sum)| sum)).flatten(),
+                    digest: (*carried == Carried::Rows)
+                        .then(|| sums.next().map(|(_, sum)| sum))
+                        .flatten(),
                 })
                 .collect(),
             mark: before,
@@ -240,16 +267,17 @@ fn with_pg_dump<T>(
             }
         });
         let read = read(&places);
-        if read.is_err() && !over.load(Ordering::SeqCst) {
+        let stopped = read.is_err() && !over.load(Ordering::SeqCst);
+        if stopped {
             // A dump without its proof is of no use: end it.
             let _ = watcher_stop(dumping, &name);
         }
         let dump = dump.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         let _ = watch.join();
         match (dump, read) {
+            (Err(_), Err(error)) if stopped => Err(error.into()),
             // When pg_dump fails, digests stop for that reason.
-            (Err(error), _) => Err(anyhow::Error::from(error)
-                .context(format!("cannot dump {}", dumping.conninfo))),
+            (Err(error), _) => Err(anyhow::Error::from(error).context(format!("cannot dump {}", dumping.conninfo))),
             (Ok(()), read) => Ok(read?),
         }
     })
@@ -282,7 +310,11 @@ fn command(dumping: &Dumping<'_>, snapshot: &str, target: &Path, records: &[(&Ta
         .iter()
         .filter(|(_, carried)| *carried == Carried::Structure)
         .fold(program, |program, (table, _)| {
-            let pattern = format!("{}.{}", escape_identifier(&table.schema), escape_identifier(&table.name));
+            let pattern = format!(
+                "{}.{}",
+                escape_identifier(&table.schema),
+                escape_identifier(&table.name)
+            );
             program.arg(format!("--exclude-table-data={pattern}"))
         })
 }

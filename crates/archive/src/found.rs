@@ -29,7 +29,11 @@ pub enum Found {
 /// Looks at a path: a dump of ours, the export around it, its data alone, or somebody else's dump.
 pub fn find(path: &Path) -> anyhow::Result<Found> {
     let looked = std::fs::metadata(path).with_context(|| format!("cannot read the dump at {}", path.display()))?;
-    let homes = [Some(path.to_owned()), Some(path.join("dump")), path.parent().map(Path::to_owned)];
+    let homes = [
+        Some(path.to_owned()),
+        Some(path.join("dump")),
+        path.parent().map(Path::to_owned),
+    ];
     for dump in homes.into_iter().flatten() {
         if !dump.join(MANIFEST).is_file() {
             continue;
@@ -52,9 +56,11 @@ pub fn find(path: &Path) -> anyhow::Result<Found> {
     if looked.is_dir() && !path.join("toc.dat").is_file() {
         return Err(unknown().into());
     }
-    Ok(match detect(path).with_context(|| format!("cannot read the dump at {}", path.display()))? {
-        Format::Custom | Format::Directory | Format::Tar => Found::Archive(path.to_owned()),
-        Format::Plain | Format::PlainGzip => Found::Plain(path.to_owned()),
-        Format::Unknown => return Err(unknown().into()),
-    })
+    Ok(
+        match detect(path).with_context(|| format!("cannot read the dump at {}", path.display()))? {
+            Format::Custom | Format::Directory | Format::Tar => Found::Archive(path.to_owned()),
+            Format::Plain | Format::PlainGzip => Found::Plain(path.to_owned()),
+            Format::Unknown => return Err(unknown().into()),
+        },
+    )
 }

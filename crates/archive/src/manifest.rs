@@ -133,7 +133,11 @@ fn damaged(dump: &Path, what: &str) -> Stop {
 }
 
 /// Hashes every file of a dump's data.
-pub(crate) fn hash_files(dump: &Path, data: &Path, report: &dyn Report) -> anyhow::Result<BTreeMap<String, FileRecord>> {
+pub(crate) fn hash_files(
+    dump: &Path,
+    data: &Path,
+    report: &dyn Report,
+) -> anyhow::Result<BTreeMap<String, FileRecord>> {
     files_below(dump, data)?
         .into_iter()
         .map(|name| {
@@ -150,7 +154,11 @@ fn files_below(dump: &Path, data: &Path) -> anyhow::Result<Vec<String>> {
     for entry in walkdir::WalkDir::new(&root).sort_by_file_name() {
         let entry = match entry {
             Ok(entry) => entry,
-            Err(error) if error.io_error().is_some_and(|e| e.kind() == std::io::ErrorKind::NotFound) => {
+            Err(error)
+                if error
+                    .io_error()
+                    .is_some_and(|e| e.kind() == std::io::ErrorKind::NotFound) =>
+            {
                 return Err(damaged(dump, &format!("{} is missing", data.display())).into());
             }
             Err(error) => {

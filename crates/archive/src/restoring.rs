@@ -94,7 +94,11 @@ impl Restoring<'_> {
         let list = list_file(entries)?;
         let child = self.child("pg_restore")?;
         // pg_restore reads a tar archive from front to back, in one session.
-        let jobs = if plain::detect(archive)? == Format::Tar { 1 } else { self.jobs };
+        let jobs = if plain::detect(archive)? == Format::Tar {
+            1
+        } else {
+            self.jobs
+        };
         let program = self
             .as_owner(self.pg_restore(list.path()))
             .args(["--section=data", "--section=post-data", "--no-password"])
@@ -102,7 +106,9 @@ impl Restoring<'_> {
             .args(["--dbname", &self.conninfo.dbname_argument()])
             .arg(archive)
             .envs(&self.variables(&child));
-        program.finish(self.report).with_context(|| format!("cannot load {}", archive.display()))
+        program
+            .finish(self.report)
+            .with_context(|| format!("cannot load {}", archive.display()))
     }
 
     /// Runs `before`, an SQL dump without what is the target's own, and `after` as one transaction.
@@ -133,11 +139,21 @@ impl Restoring<'_> {
     ///
     /// The COMMIT is ours to say: `psql --single-transaction` says it wherever its input ends, which
     /// is in the middle when we are killed.
-    fn psql(&self, source: &mut (dyn FnMut(&mut dyn Write) -> std::io::Result<()> + Send)) -> Result<(), anyhow::Error> {
+    fn psql(
+        &self,
+        source: &mut (dyn FnMut(&mut dyn Write) -> std::io::Result<()> + Send),
+    ) -> Result<(), anyhow::Error> {
         let child = self.child("psql")?;
         self.programs
             .program("psql")
-            .args(["--no-psqlrc", "--quiet", "--no-password", "--set", "ON_ERROR_STOP=1", "--file=-"])
+            .args([
+                "--no-psqlrc",
+                "--quiet",
+                "--no-password",
+                "--set",
+                "ON_ERROR_STOP=1",
+                "--file=-",
+            ])
             .envs(&self.variables(&child))
             .feed(self.report, &mut |psql| {
                 psql.write_all(b"BEGIN;\n")?;
@@ -164,7 +180,9 @@ impl Restoring<'_> {
     }
 
     fn child(&self, program: &str) -> anyhow::Result<ChildEnvironment> {
-        Ok(self.conninfo.child_environment(&child_name(self.application_name, program))?)
+        Ok(self
+            .conninfo
+            .child_environment(&child_name(self.application_name, program))?)
     }
 
     /// A crash of the server during a restore loses nothing: the fence stands and the dump is there.

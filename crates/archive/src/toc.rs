@@ -112,7 +112,9 @@ impl Toc {
                 // The longest that fits: TABLE DATA before TABLE.
                 let kind = known
                     .filter(|kind| {
-                        description.strip_prefix(kind).is_some_and(|after| after.starts_with(' '))
+                        description
+                            .strip_prefix(kind)
+                            .is_some_and(|after| after.starts_with(' '))
                     })
                     .max_by_key(|kind| kind.len())
                     .unwrap_or("");
@@ -158,7 +160,9 @@ impl Toc {
     /// Whether the archive holds this table of Synapse's schema.
     pub fn has_table(&self, name: &str) -> bool {
         let start = format!("public {name} ");
-        self.entries.iter().any(|e| e.kind == "TABLE" && e.rest.starts_with(&start))
+        self.entries
+            .iter()
+            .any(|e| e.kind == "TABLE" && e.rest.starts_with(&start))
     }
 }
 

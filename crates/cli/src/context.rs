@@ -107,7 +107,8 @@ impl Context {
             None => Ok(()),
         };
         let kept = locked.and_then(|()| self.keep()).unwrap_or_else(|error| {
-            self.console.note(&format!("the document is not kept in the export: {error:#}"));
+            self.console
+                .note(&format!("the document is not kept in the export: {error:#}"));
             None
         });
         self.hand_on(kept)
@@ -137,8 +138,7 @@ impl Context {
         };
         let directory = export.join("documents");
         make_directory(&directory)?;
-        let names = std::fs::read_dir(&directory)
-            .with_context(|| format!("cannot read {}", directory.display()))?;
+        let names = std::fs::read_dir(&directory).with_context(|| format!("cannot read {}", directory.display()))?;
         let last = names
             .flatten()
             .filter_map(|entry| entry.file_name().to_str()?.split_once('-')?.0.parse::<u32>().ok())

@@ -60,7 +60,11 @@ impl Exit {
             return Some(Self::Usage);
         }
         if let Some(error) = cause.downcast_ref::<ess_synapse::ConfigError>() {
-            return Some(if error.is_permission() { Self::Permission } else { Self::Config });
+            return Some(if error.is_permission() {
+                Self::Permission
+            } else {
+                Self::Config
+            });
         }
         if let Some(error) = cause.downcast_ref::<ess_run::Error>() {
             // When the pipe to a child failed, the io::Error next in the chain says why.

@@ -26,7 +26,10 @@ pub fn make_directory(path: &Path) -> anyhow::Result<()> {
     }
     let found = fs::symlink_metadata(path).with_context(|| format!("cannot look at {}", path.display()))?;
     let refuse = |why: &str| {
-        Stop::new(crate::Exit::Permission, format!("will not write into {}: {why}", path.display()))
+        Stop::new(
+            crate::Exit::Permission,
+            format!("will not write into {}: {why}", path.display()),
+        )
     };
     if !found.is_dir() {
         return Err(refuse("it is not a directory").into());
@@ -70,7 +73,11 @@ pub fn write_file(path: &Path, content: &[u8]) -> anyhow::Result<()> {
 
 /// Makes the names in a directory durable.
 pub fn sync_directory(path: &Path) -> anyhow::Result<()> {
-    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    let path = if path.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        path
+    };
     File::open(path)
         .and_then(|directory| directory.sync_all())
         .with_context(|| format!("cannot sync directory {}", path.display()))

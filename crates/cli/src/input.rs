@@ -29,16 +29,20 @@ pub(crate) fn read(common: &Common, empty_pipe: EmptyPipe, console: &Console) ->
     let bytes = read_all(console)?;
     match Document::parse(&bytes) {
         Err(ReadError::Empty) if empty_pipe == EmptyPipe::StartsAnew => Ok(Document::default()),
-        parsed => Ok(parsed.map_err(|error| {
-            anyhow::Error::from(error).context("cannot read the document on standard input")
-        })?),
+        parsed => {
+            Ok(parsed
+                .map_err(|error| anyhow::Error::from(error).context("cannot read the document on standard input"))?)
+        }
     }
 }
 
 /// A pipe or a file; a terminal, /dev/null, a socket or a closed descriptor holds none.
 fn holds_a_document() -> bool {
     rustix::fs::fstat(io::stdin()).is_ok_and(|stat| {
-        matches!(FileType::from_raw_mode(stat.st_mode), FileType::Fifo | FileType::RegularFile)
+        matches!(
+            FileType::from_raw_mode(stat.st_mode),
+            FileType::Fifo | FileType::RegularFile
+        )
     })
 }
 
@@ -59,8 +63,9 @@ fn read_all(console: &Console) -> anyhow::Result<Vec<u8>> {
                     anyhow::Error::from(error).context("cannot read the document on standard input")
                 })?;
                 if bytes.len() as u64 > MAX_BYTES {
-                    return Err(anyhow::Error::from(ReadError::TooLarge)
-                        .context("cannot read the document on standard input"));
+                    return Err(
+                        anyhow::Error::from(ReadError::TooLarge).context("cannot read the document on standard input")
+                    );
                 }
                 return Ok(bytes);
             }

@@ -42,7 +42,10 @@ pub fn main<A: Args>(
     };
     // Neither we nor our children leave memory behind. 1 and not 0: a handler that cores are piped to gets them
     // whatever the limit is, except at this one (core(5)).
-    let no_core = rustix::process::Rlimit { current: Some(1), maximum: Some(1) };
+    let no_core = rustix::process::Rlimit {
+        current: Some(1),
+        maximum: Some(1),
+    };
     let _ = rustix::process::setrlimit(rustix::process::Resource::Core, no_core);
     // What we and our children write holds secrets or data.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
@@ -68,10 +71,7 @@ fn parse<A: Args>(
 ) -> Result<(Common, A), clap::Error> {
     let command = command::<A>(name);
     let matches: ArgMatches = command.try_get_matches_from(words)?;
-    Ok((
-        Common::from_arg_matches(&matches)?,
-        A::from_arg_matches(&matches)?,
-    ))
+    Ok((Common::from_arg_matches(&matches)?, A::from_arg_matches(&matches)?))
 }
 
 /// The command line of a tool: its own flags, then those that all have.

@@ -28,13 +28,18 @@ impl Lock {
             Err(rustix::io::Errno::WOULDBLOCK) => {
                 let mut holder = String::new();
                 let _ = file.read_to_string(&mut holder);
-                let holder = if holder.is_empty() { "another run" } else { holder.trim_end() };
+                let holder = if holder.is_empty() {
+                    "another run"
+                } else {
+                    holder.trim_end()
+                };
                 let message = format!("{holder} holds the lock {}", path.display());
-                return Err(Stop::new(Exit::Busy, message).hint("wait for that run, or end it").into());
+                return Err(Stop::new(Exit::Busy, message)
+                    .hint("wait for that run, or end it")
+                    .into());
             }
             Err(error) => {
-                return Err(std::io::Error::from(error))
-                    .with_context(|| format!("cannot lock {}", path.display()));
+                return Err(std::io::Error::from(error)).with_context(|| format!("cannot lock {}", path.display()));
             }
         }
         let _ = file.set_len(0);

@@ -54,7 +54,11 @@ impl Console {
     /// Prints what clap says of a wrong command line, in our form.
     pub(crate) fn usage(&self, text: &str) {
         let text = text.trim_end();
-        self.print(&format!("{}: {}", self.0.tool, text.strip_prefix("error: ").unwrap_or(text)));
+        self.print(&format!(
+            "{}: {}",
+            self.0.tool,
+            text.strip_prefix("error: ").unwrap_or(text)
+        ));
     }
 
     /// Takes the bar off the terminal.
@@ -134,7 +138,10 @@ impl Report for Console {
         if !self.0.terminal && stage.said.elapsed() >= EVERY {
             stage.said = Instant::now();
             let done = stage.bar.position();
-            let of = stage.bar.length().map_or_else(String::new, |all| format!(" of {}", HumanBytes(all)));
+            let of = stage
+                .bar
+                .length()
+                .map_or_else(String::new, |all| format!(" of {}", HumanBytes(all)));
             let rate = done / stage.started.elapsed().as_secs().max(1);
             let _ = writeln!(
                 io::stderr(),

@@ -68,10 +68,14 @@ impl Context {
     /// Synapse's configuration, if flags or document name one.
     pub fn config(&mut self, args: &SourceArgs) -> anyhow::Result<Option<config::Config>> {
         let known = self.document.source.as_ref().and_then(|source| source.config.clone());
-        let Some(mut config) = config_of(args, known)? else { return Ok(None) };
+        let Some(mut config) = config_of(args, known)? else {
+            return Ok(None);
+        };
         let loaded = config::Config::load(&options(&config)?)?;
         // Our own directory is another one in the next tool, perhaps.
-        config.working_directory.get_or_insert_with(|| loaded.working_directory().to_owned());
+        config
+            .working_directory
+            .get_or_insert_with(|| loaded.working_directory().to_owned());
         let source = self.document.source.get_or_insert_default();
         source.config = Some(config);
         source.server_name = Some(loaded.server_name().to_owned());
@@ -84,7 +88,9 @@ impl Context {
         let mut conninfo = if let Some(text) = &args.source {
             resolved(Conninfo::parse(text)?, variables)?
         } else if !args.config.is_empty() || (known.connection.is_empty() && known.config.is_some()) {
-            let Some(config) = self.config(args)? else { return Ok(None) };
+            let Some(config) = self.config(args)? else {
+                return Ok(None);
+            };
             resolved(of_config(&config)?, variables)?
         } else if !known.connection.is_empty() {
             resolved(Conninfo::from_params(known.connection.clone(), None)?, variables)?
@@ -99,7 +105,13 @@ impl Context {
             Some(PasswordAt::Config)
         } else {
             let file = args.source_password_file.as_deref();
-            self.password(&mut conninfo, file, known.password.as_ref(), known.config.as_ref(), variables)?
+            self.password(
+                &mut conninfo,
+                file,
+                known.password.as_ref(),
+                known.config.as_ref(),
+                variables,
+            )?
         };
         let source = self.document.source.get_or_insert_default();
         source.connection = conninfo.params().clone();
@@ -115,7 +127,8 @@ impl Context {
         let named = args.source.is_some() || !args.config.is_empty();
         match self.source(args, PgVariables::BelongToTheOther) {
             Err(error) if !named => {
-                self.console.note(&format!("cannot see whether the source has moved: {error:#}"));
+                self.console
+                    .note(&format!("cannot see whether the source has moved: {error:#}"));
                 Ok(None)
             }
             outcome => outcome,
@@ -186,7 +199,11 @@ impl Context {
                 return Ok(known.cloned());
             }
             (Some(PasswordAt::Environment { name }), _) if conninfo.password().is_none() => {
-                let whose = if variables == PgVariables::Serve { "is not set" } else { "serves the target here" };
+                let whose = if variables == PgVariables::Serve {
+                    "is not set"
+                } else {
+                    "serves the target here"
+                };
                 return Err(Stop::usage(format!(
                     "the document says that the password is in the environment variable {name}, which {whose}"
                 ))
@@ -195,7 +212,9 @@ impl Context {
             _ => {}
         }
         Ok(match conninfo.find_password(&env)? {
-            PasswordOrigin::Environment => Some(PasswordAt::Environment { name: "PGPASSWORD".to_owned() }),
+            PasswordOrigin::Environment => Some(PasswordAt::Environment {
+                name: "PGPASSWORD".to_owned(),
+            }),
             PasswordOrigin::Passfile(_) | PasswordOrigin::Service(_) => Some(PasswordAt::Passfile),
             PasswordOrigin::None(Some((path, why))) => {
                 self.console.note(&format!("{} is not used: {why}", path.display()));
@@ -315,13 +334,17 @@ fn contradiction(flag: &str, given: &str, field: &str, known: &str) -> Stop {
 }
 
 fn joined(paths: &[PathBuf]) -> String {
-    paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" ")
+    paths
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 /// The first line of a password file, without its end.
 fn first_line(path: &Path) -> anyhow::Result<SecretString> {
-    let mut text = std::fs::read_to_string(path)
-        .with_context(|| format!("cannot read the password file {}", path.display()))?;
+    let mut text =
+        std::fs::read_to_string(path).with_context(|| format!("cannot read the password file {}", path.display()))?;
     let line = text.lines().next().unwrap_or_default().to_owned();
     text.zeroize();
     if line.is_empty() {

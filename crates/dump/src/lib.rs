@@ -73,9 +73,13 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
 
     let name = context.application_name();
     let session = Session::connect(&conninfo, &name, Access::ReadOnly)?;
+    // A second run on this source would end our sessions as leftovers.
+    ess_proof::take_lock(&session)?;
     let ended = end_leftovers(&session, &["pgdump-wrap", "pg_dump"])?;
     if ended > 0 {
-        context.console.note(&format!("ended {ended} sessions that an earlier run had left on the source"));
+        context.console.note(&format!(
+            "ended {ended} sessions that an earlier run had left on the source"
+        ));
     }
     let facts = facts(&session)?;
     if let Some(server_name) = &args.server_name {
@@ -91,6 +95,7 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
         kept
     } else {
         let programs = choose(args.pg_bin.as_deref(), facts.major(), "this source")?;
+        let aside = std::fs::symlink_metadata(&out).is_ok().then(|| aside(&out));
         let taken = take(
             &Dumping {
                 conninfo: &conninfo,
@@ -110,8 +115,14 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
                 report: &context.console,
             },
             &out,
+            aside.as_deref(),
         )
         .context("the dump was not taken, and nothing of it remains")?;
+        if let Some(aside) = aside {
+            context
+                .console
+                .note(&format!("what was at {} is now {}", out.display(), aside.display()));
+        }
         (taken.manifest, taken.sha256)
     };
     record(context, &out, &manifest, sha256, was_kept);
@@ -123,9 +134,11 @@ fn place(args: &Args, document: &Document) -> anyhow::Result<PathBuf> {
     match (&args.out, &document.export) {
         (Some(out), _) => std::path::absolute(out).with_context(|| format!("cannot use {}", out.display())),
         (None, Some(export)) => Ok(export.join("dump")),
-        (None, None) => Err(Stop::usage("there is no place for the dump: no --out, and no export in the document")
-            .hint("give --out DIR")
-            .into()),
+        (None, None) => Err(
+            Stop::usage("there is no place for the dump: no --out, and no export in the document")
+                .hint("give --out DIR")
+                .into(),
+        ),
     }
 }
 
@@ -152,9 +165,6 @@ fn kept(
         return Ok(None);
     }
     if args.replace {
-        let aside = aside(out);
-        std::fs::rename(out, &aside).with_context(|| format!("cannot move {} aside", out.display()))?;
-        context.console.note(&format!("moved what was at {} to {}", out.display(), aside.display()));
         return Ok(None);
     }
     let refuse = |why: String| {
@@ -165,9 +175,15 @@ fn kept(
         return Err(refuse("it is not a dump of pgdump-wrap".to_owned()).into());
     };
     if manifest.source != facts.identity {
-        return Err(refuse(format!("a dump of {}, and this source is {}", manifest.source, facts.identity)).into());
+        return Err(refuse(format!(
+            "a dump of {}, and this source is {}",
+            manifest.source, facts.identity
+        ))
+        .into());
     }
-    manifest.check_files(out, &context.console).map_err(|error| refuse(format!("{error:#}")))?;
+    manifest
+        .check_files(out, &context.console)
+        .map_err(|error| refuse(format!("{error:#}")))?;
     let then = &manifest.inventory.mark;
     if let Some(change) = moved(session, then)? {
         return Err(refuse(format!("the source has moved since: {change}")).into());
@@ -179,7 +195,9 @@ fn kept(
             return Err(refuse(format!("the source has changed since: {first}")).into());
         }
     }
-    context.console.note("kept the dump that is there: the source has not moved since");
+    context
+        .console
+        .note("kept the dump that is there: the source has not moved since");
     Ok(Some((*manifest, sha256)))
 }
 
@@ -197,7 +215,9 @@ fn record(context: &mut Context, out: &Path, manifest: &Manifest, sha256: String
         out.display()
     ));
     if manifest.source_was_running {
-        context.console.note("others used the source: what they write after this dump is not in it, and one-time keys were left out");
+        context.console.note(
+            "others used the source: what they write after this dump is not in it, and one-time keys were left out",
+        );
     } else {
         context.console.note(
             "keep the old Synapse stopped from now on: systemctl disable --now matrix-synapse && systemctl mask matrix-synapse",

@@ -15,12 +15,32 @@ pub fn catalogue(session: &Session) -> Result<Vec<String>, Error> {
 
 /// Indexes that a failed build left unusable.
 pub fn invalid_indexes(session: &Session) -> Result<Vec<String>, Error> {
-    names(session, "look for invalid indexes", include_str!("../sql/invalid_indexes.sql"), &[])
+    names(
+        session,
+        "look for invalid indexes",
+        include_str!("../sql/invalid_indexes.sql"),
+        &[],
+    )
+}
+
+/// Tables and sequences that the session's role may not read.
+pub fn unreadable(session: &Session) -> Result<Vec<String>, Error> {
+    names(
+        session,
+        "see what we may read",
+        include_str!("../sql/unreadable.sql"),
+        &[],
+    )
 }
 
 /// Objects that another role than `role` owns, such as `table public.users (postgres)`.
 pub fn not_owned_by(session: &Session, role: &str) -> Result<Vec<String>, Error> {
-    names(session, "read who owns what", include_str!("../sql/not_owned_by.sql"), &[&role])
+    names(
+        session,
+        "read who owns what",
+        include_str!("../sql/not_owned_by.sql"),
+        &[&role],
+    )
 }
 
 fn names(

@@ -51,7 +51,11 @@ fn statement(table: &Table, algorithm: Algorithm) -> String {
         .iter()
         .map(|column| {
             let name = escape_identifier(&column.name);
-            if column.exact { format!("r.{name}") } else { format!("(r.{name})::text COLLATE \"C\"") }
+            if column.exact {
+                format!("r.{name}")
+            } else {
+                format!("(r.{name})::text COLLATE \"C\"")
+            }
         })
         .collect();
     let row = format!("ROW({})", columns.join(", "));
@@ -74,7 +78,10 @@ mod tests {
 
     #[test]
     fn columns_are_named_and_inexact_ones_enter_as_text() {
-        let column = |name: &str, exact| Column { name: name.to_owned(), exact };
+        let column = |name: &str, exact| Column {
+            name: name.to_owned(),
+            exact,
+        };
         let table = Table {
             schema: "public".to_owned(),
             name: "r\"x".to_owned(),

@@ -49,7 +49,11 @@ impl Inventory {
 
     /// How many rows those tables hold.
     pub fn row_count(&self) -> u64 {
-        self.tables.iter().filter_map(|t| t.digest.as_ref()).map(|d| d.rows).sum()
+        self.tables
+            .iter()
+            .filter_map(|t| t.digest.as_ref())
+            .map(|d| d.rows)
+            .sum()
     }
 }
 
@@ -136,11 +140,20 @@ pub fn digests(reading: &Reading<'_>, tables: &[&Table]) -> Result<Vec<Digest>, 
     });
     outcomes.into_iter().collect::<Result<(), Error>>()?;
     // Every worker succeeded, so every table has its digest.
-    Ok(found.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().flatten().collect())
+    Ok(found
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner)
+        .into_iter()
+        .flatten()
+        .collect())
 }
 
 fn open(reading: &Reading<'_>) -> Result<Session, Error> {
-    let access = if reading.then.is_some() { Access::ReadWrite } else { Access::ReadOnly };
+    let access = if reading.then.is_some() {
+        Access::ReadWrite
+    } else {
+        Access::ReadOnly
+    };
     let session = Session::connect(reading.conninfo, reading.application_name, access)?;
     if let Some(snapshot) = reading.snapshot {
         session.batch(

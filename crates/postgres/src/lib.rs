@@ -20,7 +20,7 @@ mod tls;
 mod usage;
 
 pub use activity::{Other, end_leftovers, lock, others};
-pub use catalogue::{catalogue, invalid_indexes, not_owned_by};
+pub use catalogue::{catalogue, invalid_indexes, not_owned_by, unreadable};
 pub use conninfo::{ChildEnvironment, Conninfo, ConninfoError, Env, PasswordOrigin};
 pub use digest::{Algorithm, Digest, digest};
 pub use error::Error;

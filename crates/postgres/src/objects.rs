@@ -57,10 +57,15 @@ pub fn drop_statements(objects: &[Object]) -> String {
         let statements = match kind {
             "large object" => each(&names, |oid| format!("SELECT lo_unlink({oid});\n")),
             // These take one name a statement.
-            "operator class" | "operator family" | "conversion" | "event trigger" | "collation"
-            | "text search configuration" | "text search dictionary" => {
-                each(&names, |name| format!("DROP {} IF EXISTS {name} CASCADE;\n", kind.to_uppercase()))
-            }
+            "operator class"
+            | "operator family"
+            | "conversion"
+            | "event trigger"
+            | "collation"
+            | "text search configuration"
+            | "text search dictionary" => each(&names, |name| {
+                format!("DROP {} IF EXISTS {name} CASCADE;\n", kind.to_uppercase())
+            }),
             _ => format!("DROP {} IF EXISTS {} CASCADE;\n", kind.to_uppercase(), names.join(", ")),
         };
         sql.push_str(&statements);
@@ -84,7 +89,12 @@ mod tests {
             owner: "o".to_owned(),
             ours: true,
         };
-        let all = [object("table", "a"), object("table", "b"), object("function", "f(integer)"), object("large object", "7")];
+        let all = [
+            object("table", "a"),
+            object("table", "b"),
+            object("function", "f(integer)"),
+            object("large object", "7"),
+        ];
         assert_eq!(
             drop_statements(&all),
             "DROP TABLE IF EXISTS a, b CASCADE;\nDROP FUNCTION IF EXISTS f(integer) CASCADE;\nSELECT lo_unlink(7);\n"

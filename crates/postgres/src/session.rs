@@ -53,10 +53,7 @@ impl Session {
     /// Connects and pins the session's settings.
     pub fn connect(conninfo: &Conninfo, application_name: &str, access: Access) -> Result<Self, Error> {
         let tls = conninfo.connector(application_name)?;
-        let runtime = Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(Error::Io)?;
+        let runtime = Builder::new_current_thread().enable_all().build().map_err(Error::Io)?;
         let server = conninfo.to_string();
         let connected = runtime.block_on(stoppable(async { Ok(tls.connect().await) }));
         let (client, connection) = connected?.map_err(|source| Error::Connect {
@@ -114,11 +111,7 @@ impl Session {
         self.wait(what, self.client.batch_execute(sql))
     }
 
-    fn wait<T>(
-        &self,
-        what: &str,
-        work: impl Future<Output = Result<T, tokio_postgres::Error>>,
-    ) -> Result<T, Error> {
+    fn wait<T>(&self, what: &str, work: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T, Error> {
         let outcome = self.runtime.block_on(stoppable(async { Ok(work.await) }));
         match outcome {
             Ok(result) => result.map_err(|source| Error::Query {

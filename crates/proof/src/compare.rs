@@ -49,7 +49,10 @@ fn tables(expected: &Inventory, found: &Inventory, all: &mut Vec<String>) {
                 actual.rows, digest.rows
             )),
             (Carried::Rows, Some(digest), Some(actual)) if digest != *actual => {
-                all.push(format!("table {schema}.{name} has other contents in its {} rows", digest.rows));
+                all.push(format!(
+                    "table {schema}.{name} has other contents in its {} rows",
+                    digest.rows
+                ));
             }
             (Carried::Rows, Some(_), Some(_)) | (Carried::Structure | Carried::Fence, ..) => {}
             (Carried::Rows, ..) => all.push(format!("table {schema}.{name} was not compared")),
@@ -99,7 +102,10 @@ fn catalogue(expected: &Inventory, found: &Inventory, all: &mut Vec<String>) {
         .collect();
     let counts = |lines: &[String]| {
         let mut counts: BTreeMap<String, i64> = BTreeMap::new();
-        for line in lines.iter().filter(|line| !extra.iter().any(|name| line.contains(name.as_str()))) {
+        for line in lines
+            .iter()
+            .filter(|line| !extra.iter().any(|name| line.contains(name.as_str())))
+        {
             *counts.entry(line.clone()).or_default() += 1;
         }
         counts
@@ -131,7 +137,10 @@ mod tests {
                 schema: "public".to_owned(),
                 name: "users".to_owned(),
                 carried: Carried::Rows,
-                digest: Some(Digest { rows: 2, sum: "7".to_owned() }),
+                digest: Some(Digest {
+                    rows: 2,
+                    sum: "7".to_owned(),
+                }),
             }],
             mark: Mark {
                 next_xid: "1".to_owned(),
@@ -166,7 +175,10 @@ mod tests {
     fn each_difference_is_a_sentence() {
         let expected = inventory();
         let mut found = inventory();
-        found.tables[0].digest = Some(Digest { rows: 2, sum: "8".to_owned() });
+        found.tables[0].digest = Some(Digest {
+            rows: 2,
+            sum: "8".to_owned(),
+        });
         found.mark.sequences[0].is_called = false;
         found.catalogue[1] = "index a\nc".to_owned();
         assert_eq!(

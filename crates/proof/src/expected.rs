@@ -19,8 +19,15 @@ pub fn live_inventory(
     let algorithm = Algorithm::of_server(facts(&session)?.version);
     let all = tables(&session)?;
     let records: Vec<(&Table, Carried)> = all.iter().map(|t| (t, carried(t, false))).collect();
-    let to_read: Vec<&Table> = records.iter().filter(|(_, c)| *c == Carried::Rows).map(|(t, _)| *t).collect();
-    report.stage("reading the source", u64::try_from(to_read.iter().map(|t| t.bytes).sum::<i64>()).ok());
+    let to_read: Vec<&Table> = records
+        .iter()
+        .filter(|(_, c)| *c == Carried::Rows)
+        .map(|(t, _)| *t)
+        .collect();
+    report.stage(
+        "reading the source",
+        u64::try_from(to_read.iter().map(|t| t.bytes).sum::<i64>()).ok(),
+    );
     let before = mark(&session)?;
     let reading = Reading {
         conninfo,

@@ -80,7 +80,10 @@ COMMENT ON TABLE public.schema_version IS {};
             (None, _) => String::new(),
         };
         let compat = rows.compat_version.map_or_else(String::new, |compat| {
-            format!("INSERT INTO public.schema_compat_version (compat_version) VALUES ({});", number(compat))
+            format!(
+                "INSERT INTO public.schema_compat_version (compat_version) VALUES ({});",
+                number(compat)
+            )
         });
         format!(
             "DELETE FROM public.schema_version;

@@ -12,4 +12,4 @@ pub use expected::live_inventory;
 pub use fence::{Fence, read_fence};
 pub use movement::{identify_source, source_moved};
 pub use prove::{Proof, Proving};
-pub use target::{Target, nobody_else};
+pub use target::{Target, nobody_else, take_lock};

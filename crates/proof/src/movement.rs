@@ -17,13 +17,17 @@ pub fn source_moved(
     let session = match Session::connect(source, application_name, Access::ReadOnly) {
         Ok(session) => session,
         Err(error @ Error::Connect { .. }) => {
-            report.note(&format!("cannot see whether the source has moved since the dump: {error}"));
+            report.note(&format!(
+                "cannot see whether the source has moved since the dump: {error}"
+            ));
             return Ok(());
         }
         Err(error) => return Err(error.into()),
     };
     if facts(&session)?.identity != *identity {
-        report.note(&format!("{source} is not the database that was dumped; not asked whether it has moved"));
+        report.note(&format!(
+            "{source} is not the database that was dumped; not asked whether it has moved"
+        ));
         return Ok(());
     }
     match moved(&session, mark)? {
@@ -44,7 +48,9 @@ pub fn identify_source(context: &mut Context, source: &Conninfo) -> anyhow::Resu
     match Session::connect(source, &context.application_name(), Access::ReadOnly) {
         Ok(session) => context.source_section().identity = Some(facts(&session)?.identity),
         Err(error @ Error::Connect { .. }) => {
-            context.console.note(&format!("cannot see which database the source is: {error}"));
+            context
+                .console
+                .note(&format!("cannot see which database the source is: {error}"));
         }
         Err(error) => return Err(error.into()),
     }

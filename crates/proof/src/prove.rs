@@ -2,8 +2,8 @@
 
 use ess_document::Carried;
 use ess_postgres::{
-    Conninfo, Error, Inventory, Open, Reading, Session, Table, TableRecord, catalogue, digests, invalid_indexes,
-    mark, not_owned_by, schema_rows, tables,
+    Conninfo, Error, Inventory, Open, Reading, Session, Table, TableRecord, catalogue, digests, invalid_indexes, mark,
+    not_owned_by, schema_rows, tables,
 };
 use ess_run::Report;
 
@@ -95,7 +95,11 @@ impl Proving<'_> {
             catalogue: catalogue(session)?,
         };
         let mut differences = differences(expected, &found);
-        differences.extend(invalid_indexes(session)?.into_iter().map(|name| format!("index {name} is not valid")));
+        differences.extend(
+            invalid_indexes(session)?
+                .into_iter()
+                .map(|name| format!("index {name} is not valid")),
+        );
         differences.extend(
             not_owned_by(session, self.role)?
                 .into_iter()
@@ -116,7 +120,11 @@ impl Proving<'_> {
     pub fn lift_fence(&self, session: &Session, expected: &Inventory) -> Result<(), Error> {
         let has = |name: &str| expected.tables.iter().any(|t| t.schema == "public" && t.name == name);
         let drop = |name: &str| {
-            if has(name) { String::new() } else { format!("DROP TABLE public.{name};\n") }
+            if has(name) {
+                String::new()
+            } else {
+                format!("DROP TABLE public.{name};\n")
+            }
         };
         let sql = format!(
             "BEGIN; SET LOCAL synchronous_commit = on; {} {} {} COMMIT;",

@@ -33,7 +33,9 @@ impl Target {
         take_lock(&session)?;
         let ended = end_leftovers(&session, &["ess-wipe", "restore", "verify", "pg_restore", "psql"])?;
         if ended > 0 {
-            context.console.note(&format!("ended {ended} sessions that an earlier run had left on the target"));
+            context.console.note(&format!(
+                "ended {ended} sessions that an earlier run had left on the target"
+            ));
         }
         let facts = facts(&session)?;
         let target = context.document.target.get_or_insert_default();
@@ -66,14 +68,18 @@ impl Target {
     /// The same database is refused, with no override.
     pub fn is_not(&self, source: Option<&Identity>) -> Result<(), Stop> {
         if source == Some(&self.facts.identity) {
-            return Err(Stop::no(format!("source and target are the same database, {}", self.facts.identity))
-                .hint("check --target"));
+            return Err(Stop::no(format!(
+                "source and target are the same database, {}",
+                self.facts.identity
+            ))
+            .hint("check --target"));
         }
         Ok(())
     }
 }
 
-fn take_lock(session: &Session) -> anyhow::Result<()> {
+/// Takes the lock of a database, which one run at a time holds, until the session ends.
+pub fn take_lock(session: &Session) -> anyhow::Result<()> {
     // The program before us in the pipe may be gone a moment before its lock is.
     for _ in 0..PATIENCE.as_millis() / STEP.as_millis() {
         if lock(session)? {
@@ -82,9 +88,11 @@ fn take_lock(session: &Session) -> anyhow::Result<()> {
         ess_run::check()?;
         thread::sleep(STEP);
     }
-    Err(Stop::new(Exit::Busy, format!("another run works on {}", session.server()))
-        .hint("wait for that run, or end it")
-        .into())
+    Err(
+        Stop::new(Exit::Busy, format!("another run works on {}", session.server()))
+            .hint("wait for that run, or end it")
+            .into(),
+    )
 }
 
 /// Refuses while anyone else is connected, after asking again for five seconds.
@@ -99,7 +107,11 @@ pub fn nobody_else(session: &Session, ignored_roles: &[String], whose: &str) -> 
         found = others(session, ignored_roles)?;
     }
     let list: Vec<String> = found.iter().take(5).map(ToString::to_string).collect();
-    Err(Stop::no(format!("{} other sessions use the {whose}: {}", found.len(), list.join(", ")))
-        .hint("stop Synapse and everything else there (--ignore-role NAME for a monitor)")
-        .into())
+    Err(Stop::no(format!(
+        "{} other sessions use the {whose}: {}",
+        found.len(),
+        list.join(", ")
+    ))
+    .hint("stop Synapse and everything else there (--ignore-role NAME for a monitor)")
+    .into())
 }

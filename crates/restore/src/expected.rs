@@ -47,7 +47,9 @@ pub(crate) fn choose(
         .map_err(|error| unproven(format!("it has no manifest, and {error}")))?;
     ess_proof::nobody_else(&session, &args.ignore_role, "source")?;
     drop(session);
-    context.console.note("the dump has no manifest: it will be held against the stopped source");
+    context
+        .console
+        .note("the dump has no manifest: it will be held against the stopped source");
     let inventory = ess_proof::live_inventory(source, &name, jobs, &context.console)?;
     Ok(Expected::Source(Box::new(inventory)))
 }

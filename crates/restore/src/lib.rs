@@ -115,21 +115,27 @@ fn place(args: &Args, document: &Document) -> anyhow::Result<PathBuf> {
             Ok(from)
         }
         (None, Some(known)) => Ok(known),
-        (None, None) => Err(Stop::usage("there is no dump: neither --from nor the document's `dump` says where it is")
-            .hint("give --from PATH (and --export DIR if the export was carried here)")
-            .into()),
+        (None, None) => Err(
+            Stop::usage("there is no dump: neither --from nor the document's `dump` says where it is")
+                .hint("give --from PATH (and --export DIR if the export was carried here)")
+                .into(),
+        ),
     }
 }
 
 /// Everything that can be seen of the dump before the target is touched.
 fn check_dump(context: &Context, found: &Found) -> anyhow::Result<()> {
-    let Found::Ours { dump, manifest, sha256 } = found else { return Ok(()) };
+    let Found::Ours { dump, manifest, sha256 } = found else {
+        return Ok(());
+    };
     if let Some(section) = &context.document.dump
         && section.manifest_sha256 != *sha256
     {
-        return Err(Stop::data(format!("the dump at {} is not the one in the document", dump.display()))
-            .hint("its manifest has another SHA-256; look for the dump that pgdump-wrap made in this migration")
-            .into());
+        return Err(
+            Stop::data(format!("the dump at {} is not the one in the document", dump.display()))
+                .hint("its manifest has another SHA-256; look for the dump that pgdump-wrap made in this migration")
+                .into(),
+        );
     }
     manifest.check_files(dump, &context.console)
 }
@@ -167,16 +173,21 @@ fn is_fit(context: &Context, target: &Target, found: &Found) -> anyhow::Result<(
         }
     }
     if target.fence.is_none() && !objects(&target.session)?.is_empty() {
-        return Err(Stop::no("the target is not empty").hint("empty it with ess-wipe, which takes a backup first").into());
+        return Err(Stop::no("the target is not empty")
+            .hint("empty it with ess-wipe, which takes a backup first")
+            .into());
     }
     if let (Some(fence), Some(manifest)) = (&target.fence, manifest)
         && let Some(awaited) = &fence.source
         && manifest.kind == Kind::Migration
         && *awaited != manifest.source
     {
-        return Err(Stop::no(format!("the target awaits {awaited}, and the dump is of {}", manifest.source))
-            .hint("check --target and --from")
-            .into());
+        return Err(Stop::no(format!(
+            "the target awaits {awaited}, and the dump is of {}",
+            manifest.source
+        ))
+        .hint("check --target and --from")
+        .into());
     }
     Ok(())
 }
@@ -185,7 +196,11 @@ fn is_fit(context: &Context, target: &Target, found: &Found) -> anyhow::Result<(
 fn identity(context: &Context, found: &Found) -> Option<Identity> {
     match found {
         Found::Ours { manifest, .. } => Some(manifest.source.clone()),
-        _ => context.document.source.as_ref().and_then(|source| source.identity.clone()),
+        _ => context
+            .document
+            .source
+            .as_ref()
+            .and_then(|source| source.identity.clone()),
     }
 }
 
@@ -245,7 +260,11 @@ fn record(context: &mut Context, from: &Path, expectation: &Expected, dropped: V
         "restore: {} tables, {} rows, {verdict}; Synapse can start",
         proof.tables, proof.rows
     ));
-    let go_back = context.document.wipe.as_ref().and_then(|wipe| wipe.next.go_back.clone());
+    let go_back = context
+        .document
+        .wipe
+        .as_ref()
+        .and_then(|wipe| wipe.next.go_back.clone());
     context.document.restore = Some(Restore {
         version: context.version(),
         started_at: context.started_at.clone(),
@@ -272,7 +291,11 @@ fn needed_major(target: &Target, found: &Found) -> u32 {
 }
 
 fn major(version: &str) -> u32 {
-    version.split(['.', ' ']).next().and_then(|n| n.parse().ok()).unwrap_or(0)
+    version
+        .split(['.', ' '])
+        .next()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(0)
 }
 
 fn processors() -> usize {

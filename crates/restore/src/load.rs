@@ -65,18 +65,23 @@ impl Loading<'_> {
 
     /// What goes first in the transaction of the structure: whatever is behind the fence goes.
     fn before(&self) -> anyhow::Result<String> {
-        let role = self.target.other_role().map_or_else(String::new, |role| {
-            format!("SET ROLE {};\n", escape_identifier(role))
-        });
+        let role = self
+            .target
+            .other_role()
+            .map_or_else(String::new, |role| format!("SET ROLE {};\n", escape_identifier(role)));
         let drops = drop_statements(&objects(&self.target.session)?);
-        Ok(format!("SET lock_timeout = '5s';\n{drops}SET lock_timeout = 0;\n{role}"))
+        Ok(format!(
+            "SET lock_timeout = '5s';\n{drops}SET lock_timeout = 0;\n{role}"
+        ))
     }
 
     fn fence(&self) -> Fence {
         let earlier = self.target.fence.as_ref();
         Fence::new(
             self.id.clone(),
-            self.source.clone().or_else(|| earlier.and_then(|fence| fence.source.clone())),
+            self.source
+                .clone()
+                .or_else(|| earlier.and_then(|fence| fence.source.clone())),
             earlier.and_then(|fence| fence.backup.clone()),
         )
     }

@@ -46,13 +46,17 @@ pub fn installations(only: Option<&Path>) -> Vec<Installation> {
 pub fn choose(only: Option<&Path>, major: u32, why: &str) -> Result<Installation, Error> {
     let all = installations(only);
     let newest = all.last().map(|i| i.version.clone());
-    all.into_iter().find(|i| i.major >= major).ok_or_else(|| Error::Missing {
-        what: match newest {
-            Some(newest) => format!("the newest PostgreSQL client programs here are {newest}, and {why} needs {major}"),
-            None => format!("no pg_dump, pg_restore and psql were found, and {why} needs them"),
-        },
-        hint: format!("install postgresql-client-{major} (or name its directory with --pg-bin DIR)"),
-    })
+    all.into_iter()
+        .find(|i| i.major >= major)
+        .ok_or_else(|| Error::Missing {
+            what: match newest {
+                Some(newest) => {
+                    format!("the newest PostgreSQL client programs here are {newest}, and {why} needs {major}")
+                }
+                None => format!("no pg_dump, pg_restore and psql were found, and {why} needs them"),
+            },
+            hint: format!("install postgresql-client-{major} (or name its directory with --pg-bin DIR)"),
+        })
 }
 
 fn candidates() -> Vec<PathBuf> {

@@ -140,20 +140,11 @@ impl Program {
     }
 
     /// Runs it to its end while `source` writes its stdin.
-    pub fn feed(
-        self,
-        report: &dyn Report,
-        source: Source<'_>,
-    ) -> Result<(), Error> {
+    pub fn feed(self, report: &dyn Report, source: Source<'_>) -> Result<(), Error> {
         self.run(report, Some(source), None)
     }
 
-    fn run(
-        mut self,
-        report: &dyn Report,
-        source: Option<Source<'_>>,
-        sink: Option<Sink<'_>>,
-    ) -> Result<(), Error> {
+    fn run(mut self, report: &dyn Report, source: Option<Source<'_>>, sink: Option<Sink<'_>>) -> Result<(), Error> {
         report.command(&self.shown());
         if source.is_some() {
             self.command.stdin(Stdio::piped());

@@ -31,9 +31,10 @@ pub struct Args {
 /// Does the job of verify.
 pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     let conninfo = context.target_needed(&args.target)?;
-    let jobs = args
-        .jobs
-        .map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from);
+    let jobs = args.jobs.map_or_else(
+        || std::thread::available_parallelism().map_or(1, usize::from),
+        usize::from,
+    );
     let (against, expected) = expected(args, context, jobs)?;
     let target = Target::open(context, &conninfo)?;
     let name = context.application_name();
@@ -57,13 +58,20 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     for difference in &proof.differences {
         console.line(&format!("  {difference}"));
     }
-    let verdict = if proof.holds() { "all equal".to_owned() } else { format!("{} differences", proof.differences.len()) };
+    let verdict = if proof.holds() {
+        "all equal".to_owned()
+    } else {
+        format!("{} differences", proof.differences.len())
+    };
     let fence_says = match fence {
         FenceState::Lifted => "; the fence is lifted, Synapse can start",
         FenceState::Standing => "; the fence stands, Synapse cannot start",
         FenceState::Absent => "",
     };
-    console.line(&format!("verify: {} tables, {} rows, {verdict}{fence_says}", proof.tables, proof.rows));
+    console.line(&format!(
+        "verify: {} tables, {} rows, {verdict}{fence_says}",
+        proof.tables, proof.rows
+    ));
     let equal = proof.holds();
     context.document.verify = Some(Verify {
         version: context.version(),
@@ -83,7 +91,11 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
 }
 
 fn expected(args: &Args, context: &mut Context, jobs: usize) -> anyhow::Result<(Against, Inventory)> {
-    let dump = context.document.dump.as_ref().map(|dump| context.document.locate(&dump.path));
+    let dump = context
+        .document
+        .dump
+        .as_ref()
+        .map(|dump| context.document.locate(&dump.path));
     let wants_source = args.source.source.is_some() || !args.source.config.is_empty();
     let path = match (&args.from, dump) {
         (Some(from), _) => Some(std::path::absolute(from).with_context(|| format!("cannot use {}", from.display()))?),
@@ -94,9 +106,11 @@ fn expected(args: &Args, context: &mut Context, jobs: usize) -> anyhow::Result<(
     let name = context.application_name();
     if let Some(path) = path {
         let Found::Ours { manifest, .. } = find(&path)? else {
-            return Err(Stop::data(format!("{} has no manifest to compare with", path.display()))
-                .hint("give -c or --source of the stopped source instead")
-                .into());
+            return Err(
+                Stop::data(format!("{} has no manifest to compare with", path.display()))
+                    .hint("give -c or --source of the stopped source instead")
+                    .into(),
+            );
         };
         if let Some(source) = source
             && manifest.kind == ess_archive::Kind::Migration
@@ -113,5 +127,8 @@ fn expected(args: &Args, context: &mut Context, jobs: usize) -> anyhow::Result<(
     })?;
     let session = ess_postgres::Session::connect(&source, &name, ess_postgres::Access::ReadOnly)?;
     ess_proof::nobody_else(&session, &[], "source")?;
-    Ok((Against::Source, ess_proof::live_inventory(&source, &name, jobs, &context.console)?))
+    Ok((
+        Against::Source,
+        ess_proof::live_inventory(&source, &name, jobs, &context.console)?,
+    ))
 }

@@ -26,7 +26,9 @@ pub(crate) fn check(
             .hint("finish that migration, or give --allow-used to drop what it has loaded")
             .into());
         }
-        context.console.note("a fence of ours stands there: what is behind it was loaded by these tools");
+        context
+            .console
+            .note("a fence of ours stands there: what is behind it was loaded by these tools");
         return Ok(true);
     }
     let names = server_names(&target.session)?;
@@ -55,8 +57,10 @@ pub(crate) fn server_name(context: &Context, target: &Target) -> anyhow::Result<
     let mut names = server_names(&target.session)?;
     match (names.pop(), names.pop()) {
         (Some(name), None) => Ok(name),
-        _ => Err(Stop::usage("the homeserver's name is not known: no document says it, nor does the target")
-            .hint("give --server-name NAME")
-            .into()),
+        _ => Err(
+            Stop::usage("the homeserver's name is not known: no document says it, nor does the target")
+                .hint("give --server-name NAME")
+                .into(),
+        ),
     }
 }

@@ -87,22 +87,30 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     let confirmation = format!("{server_name}/{}", target.facts.identity.database);
     plan::show(&context.console, &target, &plan, &confirmation);
     if !args.execute {
-        context.console.line(&format!("nothing was changed; to erase, add: --execute --confirm '{confirmation}'"));
+        context.console.line(&format!(
+            "nothing was changed; to erase, add: --execute --confirm '{confirmation}'"
+        ));
         record(context, args, &plan, None, target.fence.is_some(), Vec::new());
         context.finish()?;
         return Ok(Exit::Done);
     }
     if args.confirm.as_deref() != Some(confirmation.as_str()) {
         let said = args.confirm.as_deref().unwrap_or_default();
-        return Err(Stop::no(format!("--confirm says {said}, and this target is {confirmation}"))
-            .hint("check --target before you change --confirm")
-            .into());
+        return Err(
+            Stop::no(format!("--confirm says {said}, and this target is {confirmation}"))
+                .hint("check --target before you change --confirm")
+                .into(),
+        );
     }
 
     nobody_else(&target.session, &args.ignore_role, "target")?;
     let backup = if args.no_backup || resumed || plan.is_empty() {
         // The first backup stays the undo, however often the line is run.
-        target.fence.as_ref().and_then(|fence| fence.backup.clone()).map(PathBuf::from)
+        target
+            .fence
+            .as_ref()
+            .and_then(|fence| fence.backup.clone())
+            .map(PathBuf::from)
     } else {
         Some(back_up(args, context, &conninfo, &target)?)
     };
@@ -120,7 +128,11 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
 }
 
 fn source_identity(args: &Args, context: &Context, source: Option<&Conninfo>) -> anyhow::Result<Option<Identity>> {
-    let known = context.document.source.as_ref().and_then(|source| source.identity.clone());
+    let known = context
+        .document
+        .source
+        .as_ref()
+        .and_then(|source| source.identity.clone());
     let Some(text) = &args.source_identity else {
         return match (known, source) {
             (None, Some(source)) => asked_identity(context, source),
@@ -150,7 +162,9 @@ fn asked_identity(context: &Context, source: &Conninfo) -> anyhow::Result<Option
     match Session::connect(source, &context.application_name(), Access::ReadOnly) {
         Ok(session) => Ok(Some(facts(&session)?.identity)),
         Err(error @ Error::Connect { .. }) => {
-            context.console.note(&format!("cannot see which database the source is: {error}"));
+            context
+                .console
+                .note(&format!("cannot see which database the source is: {error}"));
             Ok(None)
         }
         Err(error) => Err(error.into()),
@@ -159,7 +173,9 @@ fn asked_identity(context: &Context, source: &Conninfo) -> anyhow::Result<Option
 
 /// A wipe for a dump that is outdated already only costs time.
 fn source_stands_still(context: &Context, source: &Conninfo) -> anyhow::Result<()> {
-    let Some(dump) = &context.document.dump else { return Ok(()) };
+    let Some(dump) = &context.document.dump else {
+        return Ok(());
+    };
     let path = context.document.locate(&dump.path);
     let (manifest, _) = Manifest::read(&path)?;
     if manifest.source_was_running {
@@ -207,7 +223,9 @@ fn back_up(args: &Args, context: &mut Context, conninfo: &Conninfo, target: &Tar
             return Err(refuse(format!("the target has moved since: {change}")).into());
         }
         read_back(&place, &manifest, &programs, &context.console).map_err(|error| refuse(format!("{error:#}")))?;
-        context.console.note("kept the backup that is there: the target has not moved since");
+        context
+            .console
+            .note("kept the backup that is there: the target has not moved since");
         return Ok(place);
     }
     let server_name = context.document.source.as_ref().and_then(|s| s.server_name.clone());
@@ -227,10 +245,14 @@ fn back_up(args: &Args, context: &mut Context, conninfo: &Conninfo, target: &Tar
             report: &context.console,
         },
         &place,
+        None,
     )
     .context("cannot back up the target; nothing was erased")?;
-    read_back(&place, &taken.manifest, &programs, &context.console).context("the backup cannot be read; nothing was erased")?;
-    context.console.note(&format!("backed up the target to {}", place.display()));
+    read_back(&place, &taken.manifest, &programs, &context.console)
+        .context("the backup cannot be read; nothing was erased")?;
+    context
+        .console
+        .note(&format!("backed up the target to {}", place.display()));
     Ok(place)
 }
 
@@ -281,8 +303,14 @@ fn record(
     let go_back = undo.into_iter().next();
     if args.execute {
         let what = plan.len();
-        let fence = if fenced { "Synapse cannot start on it until a restore is proven" } else { "no fence was left" };
-        context.console.line(&format!("ess-wipe: erased {what} objects; {fence}"));
+        let fence = if fenced {
+            "Synapse cannot start on it until a restore is proven"
+        } else {
+            "no fence was left"
+        };
+        context
+            .console
+            .line(&format!("ess-wipe: erased {what} objects; {fence}"));
         if let Some(line) = &go_back {
             context.console.line(&format!("to go back: {line}"));
         }
@@ -294,8 +322,16 @@ fn record(
         executed: args.execute,
         objects: count_by_kind(plan),
         backup: backup.map(|path| ess_document::Document::relative(context.document.export.as_deref(), &path)),
-        fence: if fenced { FenceState::Standing } else { FenceState::Absent },
-        overrides: overrides.iter().filter(|(given, _)| *given).map(|(_, flag)| (*flag).to_owned()).collect(),
+        fence: if fenced {
+            FenceState::Standing
+        } else {
+            FenceState::Absent
+        },
+        overrides: overrides
+            .iter()
+            .filter(|(given, _)| *given)
+            .map(|(_, flag)| (*flag).to_owned())
+            .collect(),
         next: Next {
             go_on: vec!["restore".to_owned()],
             go_back,

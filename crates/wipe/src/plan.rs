@@ -17,14 +17,23 @@ pub(crate) fn can_be_dropped(session: &Session, plan: &[Object]) -> anyhow::Resu
         .map(|object| format!("{} {} of {}", object.kind, object.name, object.owner))
         .collect();
     if !foreign.is_empty() {
-        return Err(Stop::new(Exit::Permission, format!("the target holds what our role may not drop: {}", foreign.join(", ")))
-            .hint("connect as the owner, or as a superuser with --role")
-            .into());
+        return Err(Stop::new(
+            Exit::Permission,
+            format!("the target holds what our role may not drop: {}", foreign.join(", ")),
+        )
+        .hint("connect as the owner, or as a superuser with --role")
+        .into());
     }
     let tables = plan.iter().filter(|object| object.kind == "table").count();
-    let needed = i64::try_from(tables).unwrap_or(i64::MAX).saturating_mul(LOCKS_PER_TABLE);
+    let needed = i64::try_from(tables)
+        .unwrap_or(i64::MAX)
+        .saturating_mul(LOCKS_PER_TABLE);
     let free: i64 = session
-        .one("read the size of the lock table", include_str!("../sql/free_locks.sql"), &[])?
+        .one(
+            "read the size of the lock table",
+            include_str!("../sql/free_locks.sql"),
+            &[],
+        )?
         .get(0);
     if free < needed {
         return Err(Stop::no(format!(
@@ -42,7 +51,11 @@ pub(crate) fn show(console: &Console, target: &Target, plan: &[Object], confirma
         .into_iter()
         .map(|(kind, count)| format!("{count} {kind}{}", if count == 1 { "" } else { "s" }))
         .collect();
-    let what = if counts.is_empty() { "nothing".to_owned() } else { counts.join(", ") };
+    let what = if counts.is_empty() {
+        "nothing".to_owned()
+    } else {
+        counts.join(", ")
+    };
     console.line(&format!(
         "target: {confirmation} at {} (cluster {}, {} bytes)",
         target.session.server(),
@@ -55,7 +68,10 @@ pub(crate) fn show(console: &Console, target: &Target, plan: &[Object], confirma
 /// Drops everything and puts the fence up, in one transaction that proves itself before it commits.
 pub(crate) fn execute(target: &Target, plan: &[Object], fence: Option<&Fence>) -> anyhow::Result<()> {
     let session = &target.session;
-    session.batch("begin the wipe", "BEGIN; SET LOCAL lock_timeout = '5s'; SET LOCAL synchronous_commit = on")?;
+    session.batch(
+        "begin the wipe",
+        "BEGIN; SET LOCAL lock_timeout = '5s'; SET LOCAL synchronous_commit = on",
+    )?;
     let outcome = erase(target, plan, fence);
     if outcome.is_err() {
         // A lost connection has rolled back already.
@@ -72,17 +88,26 @@ fn erase(target: &Target, plan: &[Object], fence: Option<&Fence>) -> anyhow::Res
             .into());
     }
     let stays = keepsakes(session)?;
-    session.batch("drop everything", &drop_statements(plan)).context("dropping failed")?;
+    session
+        .batch("drop everything", &drop_statements(plan))
+        .context("dropping failed")?;
     let left = objects(session)?;
     if let Some(object) = left.first() {
-        return Err(Stop::new(Exit::Software, format!("{} {} was not dropped", object.kind, object.name)).into());
+        return Err(Stop::new(
+            Exit::Software,
+            format!("{} {} was not dropped", object.kind, object.name),
+        )
+        .into());
     }
     if keepsakes(session)? != stays {
         return Err(Stop::new(Exit::Software, "dropping changed an extension or the schema public").into());
     }
     if let Some(fence) = fence {
         if let Some(role) = target.other_role() {
-            session.batch("become the owner", &format!("SET LOCAL ROLE {}", escape_identifier(role)))?;
+            session.batch(
+                "become the owner",
+                &format!("SET LOCAL ROLE {}", escape_identifier(role)),
+            )?;
         }
         session.batch("put up the fence", &fence.raise())?;
     }

@@ -1,7 +1,11 @@
 //! extract-secrets: every secret as Synapse uses it, in files, and nowhere else.
 
 use std::fs::{self, Permissions};
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+use std::thread;
 
 use serde_json::json;
 
@@ -11,6 +15,7 @@ use crate::support::{Ran, Stdin, World};
 const CANARY: &str = "CANARY";
 /// A seed with the canary in it.
 const KEY: &str = "ed25519 a_key CANARY/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A\n";
+const BRIDGE: &str = "{id: b, as_token: CANARY0123456789, hs_token: 9876543210CANARY, sender_localpart: b}\r\n";
 const PUBLIC_KEY: &str = "xCsUHuvcPjojMeZXHx4qgMKxjajszxI1FtuS9g1JdFY";
 
 /// `/etc/matrix-synapse` of a world, with these options in a file of conf.d.
@@ -74,7 +79,7 @@ fn a_debian_homeserver_gives_up_its_secrets_to_files_only() {
     );
     world.write("var/reg", "  CANARY registration\r\n\n");
     world.write("var/turn", "CANARY turn");
-    world.write("etc/bridge.yaml", "as_token: CANARY\r\n");
+    world.write("etc/bridge.yaml", BRIDGE);
 
     let ran = extract(&world).success();
 
@@ -85,7 +90,7 @@ fn a_debian_homeserver_gives_up_its_secrets_to_files_only() {
         ("password_config.pepper", "CANARY"),
         ("redis.password", "16"),
         ("turn_shared_secret", "CANARY turn"),
-        ("app_service_config_files.0", "as_token: CANARY\r\n"),
+        ("app_service_config_files.0", BRIDGE),
         ("database.args.password", "CANARY p@ss"),
         ("signing_key", KEY),
     ] {
@@ -122,6 +127,7 @@ fn a_debian_homeserver_gives_up_its_secrets_to_files_only() {
     insta::assert_snapshot!(ran.stderr.replace(world.path("").to_str().unwrap(), "$WORLD/"), @r"
     extract-secrets: wrote 9 secrets of example.org to $WORLD/export/secrets
     extract-secrets: signing key ed25519:a_key, public key xCsUHuvcPjojMeZXHx4qgMKxjajszxI1FtuS9g1JdFY
+    extract-secrets: the signing keys were not compared with those that Synapse publishes: no plain HTTP listener of the configuration answers
     ");
 }
 
@@ -441,4 +447,122 @@ fn a_document_that_says_no_is_not_acted_on() {
 
     assert_eq!(ran.status.code(), Some(1), "{ran}");
     assert!(!world.path("export").exists());
+}
+
+/// Publishes a signing key on a port that the configuration gets.
+fn publishing(server_name: &str, public_key: &str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let body = json!({"server_name": server_name, "verify_keys": {"ed25519:a_key": {"key": public_key}}}).to_string();
+    thread::spawn(move || {
+        let (mut peer, _) = listener.accept().unwrap();
+        let _ = peer.read(&mut [0; 4096]).unwrap();
+        let length = body.len();
+        write!(
+            peer,
+            "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+        )
+        .unwrap();
+    });
+    format!("{POSTGRES}listeners: [{{port: {port}, type: http, bind_addresses: [127.0.0.1]}}]\n")
+}
+
+#[test]
+fn the_keys_are_compared_with_those_of_the_running_server() {
+    for (server_name, public_key, said) in [
+        ("example.org", PUBLIC_KEY, None),
+        (
+            "example.org",
+            "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo",
+            Some("does not publish the signing key ed25519:a_key of the configuration"),
+        ),
+        ("other.example", PUBLIC_KEY, Some("is another server: other.example")),
+    ] {
+        let world = World::new();
+        debian(&world, &publishing(server_name, public_key));
+
+        let ran = extract(&world).success();
+
+        assert!(!ran.stderr.contains("were not compared"), "{ran}");
+        match said {
+            Some(said) => assert!(ran.stderr.contains(said), "{ran}"),
+            None => assert!(!ran.stderr.contains("Synapse at"), "{ran}"),
+        }
+    }
+}
+
+#[test]
+fn what_becomes_of_each_is_in_the_index() {
+    let world = World::new();
+    debian(
+        &world,
+        &format!("{POSTGRES}macaroon_secret_key: CANARY\nacme_token: CANARY\n"),
+    );
+
+    let ran = extract(&world).success();
+
+    let index = index(&world);
+    let entry = |option: &str| {
+        let all = index["secrets"].as_array().unwrap();
+        all.iter().find(|entry| entry["option"] == option).unwrap().clone()
+    };
+    let macaroon = entry("macaroon_secret_key");
+    assert_eq!(macaroon["becomes"], "needed by ESS as synapse.macaroon");
+    assert_eq!(macaroon["installer_field"], r"Secrets \ Synapse \ Macaroon");
+    assert!(macaroon["if_lost"].as_str().unwrap().contains("all other logins stay"));
+    assert_eq!(entry("database.args.password")["becomes"], "replaced by ESS");
+    assert_eq!(index["options"]["look_like_secrets"], json!(["acme_token"]));
+    assert!(
+        ran.stderr
+            .contains("look like secrets, and are in no file of their own: acme_token"),
+        "{ran}"
+    );
+    let entries = ran.json()["secrets"]["entries"].clone();
+    assert_eq!(entries[1]["becomes"], macaroon["becomes"]);
+}
+
+#[test]
+fn files_for_ess_are_private_made_once_and_never_over_an_edit() {
+    let world = World::new();
+    debian(
+        &world,
+        &format!("{POSTGRES}public_baseurl: https://m.example.org/\nform_secret: CANARY\n"),
+    );
+    let emit = |more: &[&str]| {
+        let args = args(&world)
+            .into_iter()
+            .chain(more.iter().map(|word| (*word).to_owned()));
+        world.run("extract-secrets", args, Stdin::Null)
+    };
+    let both = ["--emit", "helm", "--emit", "kubernetes", "--namespace", "matrix"];
+
+    let ran = emit(&both).success();
+    assert_eq!(
+        ran.json()["secrets"]["emitted"],
+        json!(["ess/secrets.yaml", "ess/values.yaml"])
+    );
+    assert!(ran.stderr.contains("kubectl apply -n matrix -f"), "{ran}");
+    assert!(world.read("export/ess/secrets.yaml").contains("namespace: matrix\n"));
+    for file in ["secrets.yaml", "values.yaml"] {
+        let path = world.path("export/ess").join(file);
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(!fs::read_to_string(path).unwrap().contains(CANARY), "{file}");
+    }
+    assert_eq!(emit(&both).success().json()["secrets"]["kept"], true);
+
+    world.write("export/ess/values.yaml", "serverName: mine\n");
+    let ran = emit(&both);
+    assert_eq!(ran.status.code(), Some(1), "{ran}");
+    assert!(ran.stderr.contains("values.yaml: it was edited"), "{ran}");
+    assert_eq!(world.read("export/ess/values.yaml"), "serverName: mine\n");
+    assert_eq!(emit(&["--namespace", "-x"]).status.code(), Some(64));
+}
+
+#[test]
+fn no_tool_leaves_a_core() {
+    let world = World::new();
+    let ran = world
+        .shell("mkfifo in; extract-secrets < in & exec 3> in; sleep 1; grep core /proc/$!/limits; exec 3>&-; wait");
+    let limits: Vec<&str> = ran.stdout.split_whitespace().collect();
+    assert_eq!(limits, ["Max", "core", "file", "size", "1", "1", "bytes"], "{ran}");
 }

@@ -22,7 +22,7 @@ pub(crate) use call::{Call, Ran, Running, Stdin};
 pub(crate) use place::{TOOLS, free_port, place};
 pub(crate) use postgres::{Cluster, ESS_PASSWORD, Local};
 pub(crate) use seed::{SERVER_NAME, Seeded};
-pub(crate) use synapse::{Database, Identity, Synapse};
+pub(crate) use synapse::{Database, Identity, Synapse, python as synapse_python};
 
 /// Where a test works. All that runs in it ends, and all that lies in it goes, with it.
 pub(crate) struct World(Arc<Shared>);

@@ -34,7 +34,7 @@ pub(super) fn lock_target() -> File {
 }
 
 /// The interpreter of an environment that has Synapse, made when it is first needed.
-pub(super) fn python() -> &'static Path {
+pub(crate) fn python() -> &'static Path {
     static PYTHON: OnceLock<PathBuf> = OnceLock::new();
     PYTHON.get_or_init(|| {
         let venv = target().join("synapse");

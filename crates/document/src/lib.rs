@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 
 pub use read::{MAX_BYTES, ReadError};
 pub use sections::{
-    Against, Carried, Dropped, Dump, FenceState, Finding, Next, Preflight, Restore, SecretEntry,
-    Secrets, Severity, SigningKey, Verify, Wipe,
+    Against, Carried, Dropped, Dump, FenceState, Finding, Next, Preflight, Restore, SecretEntry, Secrets, Severity,
+    SigningKey, Verify, Wipe,
 };
 
 /// The format that this version reads and writes.
@@ -175,9 +175,7 @@ pub enum PasswordAt {
 impl Document {
     /// The migration's id, given now if no tool before this one gave it.
     pub fn ensure_id(&mut self) -> String {
-        self.id
-            .get_or_insert_with(|| uuid::Uuid::new_v4().to_string())
-            .clone()
+        self.id.get_or_insert_with(|| uuid::Uuid::new_v4().to_string()).clone()
     }
 
     /// The section whose answer is no, and that answer in a sentence.
@@ -198,10 +196,7 @@ impl Document {
         if let Some(verify) = &self.verify
             && !verify.equal
         {
-            return Some((
-                "verify",
-                format!("found {} differences", verify.differences.len()),
-            ));
+            return Some(("verify", format!("found {} differences", verify.differences.len())));
         }
         None
     }

@@ -55,7 +55,10 @@ impl fmt::Display for ReadError {
                 write!(f, "at `{place}`: {message}")?;
                 if let (Some(section), Some(version)) = (section, written_by) {
                     let ours = env!("CARGO_PKG_VERSION");
-                    write!(f, " (section `{section}` was written by version {version}, this is version {ours})")?;
+                    write!(
+                        f,
+                        " (section `{section}` was written by version {version}, this is version {ours})"
+                    )?;
                 }
                 Ok(())
             }
@@ -156,7 +159,10 @@ mod tests {
     #[test]
     fn what_is_no_document_is_refused_with_its_place() {
         assert_eq!(refused(" \n"), "it is empty: the program before this one wrote nothing");
-        assert_eq!(refused(r#"{"format":"ess-migration/1","#), "it is cut off at line 1, column 28");
+        assert_eq!(
+            refused(r#"{"format":"ess-migration/1","#),
+            "it is cut off at line 1, column 28"
+        );
         assert_eq!(refused("{}"), "it is not a migration document: it has no `format`");
         assert_eq!(refused("[]"), "it is not a migration document: it is not an object");
         assert_eq!(
@@ -171,7 +177,10 @@ mod tests {
     fn an_unknown_field_names_section_and_versions() {
         let text = r#"{"format":"ess-migration/1","wipe":{"version":"9.9.9","started_at":"","finished_at":"","executed":true,"objects":{},"fence":"absent","sneaky":1}}"#;
         let message = refused(text);
-        assert!(message.starts_with("at `wipe.sneaky`: unknown field `sneaky`"), "{message}");
+        assert!(
+            message.starts_with("at `wipe.sneaky`: unknown field `sneaky`"),
+            "{message}"
+        );
         assert!(message.contains("written by version 9.9.9"), "{message}");
     }
 
@@ -180,12 +189,18 @@ mod tests {
         let document = Document::parse(br#"{"format":"ess-migration/1","annotations":{"ticket":[1,{"a":null}]}}"#)
             .expect("annotations may hold anything");
         let again = serde_json::to_string(&document).expect("it is JSON");
-        assert_eq!(again, r#"{"format":"ess-migration/1","annotations":{"ticket":[1,{"a":null}]}}"#);
+        assert_eq!(
+            again,
+            r#"{"format":"ess-migration/1","annotations":{"ticket":[1,{"a":null}]}}"#
+        );
     }
 
     #[test]
     fn a_password_in_a_connection_is_refused() {
         let text = r#"{"format":"ess-migration/1","target":{"connection":{"password":"x"}}}"#;
-        assert_eq!(refused(text), "at `target.connection.password`: a document never holds a password");
+        assert_eq!(
+            refused(text),
+            "at `target.connection.password`: a document never holds a password"
+        );
     }
 }

@@ -99,6 +99,9 @@ pub struct Secrets {
     pub entries: Vec<SecretEntry>,
     /// In the order of the key file; the first signs events.
     pub signing_keys: Vec<SigningKey>,
+    /// Secret manifests and Helm values for ESS, relative to the export.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub emitted: Vec<PathBuf>,
     /// True when an equal extraction was already there and nothing was written.
     pub kept: bool,
     /// What follows.
@@ -122,6 +125,12 @@ pub struct SecretEntry {
     pub purpose: String,
     /// Where it goes in ESS.
     pub destination: String,
+    /// What becomes of it: `kept`, `needed by ESS as ...`, `replaced by ESS` or `no longer needed`.
+    #[serde(default)]
+    pub becomes: String,
+    /// What users would notice if it were lost.
+    #[serde(default)]
+    pub if_lost: String,
 }
 
 /// The public half of a signing key.

@@ -7,6 +7,9 @@ use ess_synapse::Config;
 use ess_synapse::secrets::{self, Macaroon, Secrets};
 use serde::{Deserialize, Serialize};
 
+use crate::carry::Sorted;
+use crate::fate;
+
 /// A new name only when a reader of the old one would be misled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Format {
@@ -25,6 +28,11 @@ pub(crate) struct Index {
     pub signing_keys: Vec<SigningKey>,
     /// The copies of the configuration, in the order in which Synapse merges them.
     pub config: Vec<ConfigFile>,
+    /// What becomes of the rest of the configuration.
+    pub options: Sorted,
+    /// Made for ESS from all this.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub emitted: Vec<Emitted>,
     /// What a person should look at.
     pub notes: Vec<String>,
 }
@@ -40,6 +48,13 @@ pub(crate) struct Entry {
     pub origin: Origin,
     pub purpose: String,
     pub destination: String,
+    /// What becomes of it on ESS: `kept`, `needed by ESS as ...`, `replaced by ESS`, `no longer needed`.
+    pub becomes: String,
+    /// What users would notice.
+    pub if_lost: String,
+    /// The field of Element's older installer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub installer_field: Option<String>,
     /// Why there is no file, and what is lost by that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub derived: Option<String>,
@@ -74,9 +89,26 @@ pub(crate) struct ConfigFile {
     pub original: PathBuf,
 }
 
+/// A file for ESS.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Emitted {
+    /// Relative to the export.
+    pub file: PathBuf,
+    /// As it was written: with another one, a person has edited it.
+    pub sha256: String,
+}
+
 impl Index {
-    pub(crate) fn new(config: &Config, secrets: &Secrets, copies: Vec<ConfigFile>) -> Self {
-        let mut entries: Vec<Entry> = secrets.secrets.iter().map(Entry::of).collect();
+    pub(crate) fn new(
+        config: &Config,
+        secrets: &Secrets,
+        beside: &[secrets::Secret],
+        copies: Vec<ConfigFile>,
+        options: Sorted,
+        notes: Vec<String>,
+    ) -> Self {
+        let mut entries: Vec<Entry> = secrets.secrets.iter().chain(beside).map(Entry::of).collect();
         if secrets.macaroon == Macaroon::DerivedFromSigningKey {
             entries.push(Entry::derived_macaroon());
         }
@@ -90,7 +122,9 @@ impl Index {
             secrets: entries,
             signing_keys: signing_keys.collect(),
             config: copies,
-            notes: secrets.notes.clone(),
+            options,
+            emitted: Vec::new(),
+            notes,
         }
     }
 }
@@ -99,32 +133,45 @@ impl Entry {
     fn of(secret: &secrets::Secret) -> Self {
         let secrets::Origin { option, config, file } = secret.origin.clone();
         Self {
-            option: secret.option.clone(),
             file: Some(secret.option.clone()),
-            origin: Origin { option, config, file },
             purpose: secret.purpose.to_owned(),
             destination: secret.destination.to_owned(),
+            ..Self::without_file(&secret.option, Origin { option, config, file })
+        }
+    }
+
+    fn without_file(option: &str, origin: Origin) -> Self {
+        let fate = fate::of(option);
+        Self {
+            option: option.to_owned(),
+            file: None,
+            origin,
+            purpose: String::new(),
+            destination: String::new(),
+            becomes: fate.becomes.to_string(),
+            if_lost: fate.if_lost.to_owned(),
+            installer_field: fate.installer.map(str::to_owned),
             derived: None,
         }
     }
 
     fn derived_macaroon() -> Self {
-        Self {
-            option: "macaroon_secret_key".to_owned(),
+        let origin = Origin {
+            option: "signing_key".to_owned(),
+            config: None,
             file: None,
-            origin: Origin {
-                option: "signing_key".to_owned(),
-                config: None,
-                file: None,
-            },
+        };
+        Self {
             purpose: "signs short-lived tokens".to_owned(),
             destination: "synapse.macaroon".to_owned(),
+            becomes: "replaced by ESS".to_owned(),
             derived: Some(
                 "it is not set, and what Synapse derives from the signing key is not text and cannot be carried; \
                  with a new one, guests, single sign-on logins in flight and unsubscribe links in e-mails are lost, \
                  all other logins stay"
                     .to_owned(),
             ),
+            ..Self::without_file("macaroon_secret_key", origin)
         }
     }
 }

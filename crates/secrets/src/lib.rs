@@ -1,7 +1,15 @@
-//! extract-secrets: a homeserver's secrets, one file each, with an index of what goes where.
+//! extract-secrets: a homeserver's secrets, one file each, with an index of what goes where; and files for ESS.
 
+mod app_service;
+mod beside;
+mod carry;
+mod ess;
+mod fate;
 mod index;
+mod live;
 mod store;
+mod suspect;
+mod yaml;
 
 use std::path::{Path, PathBuf};
 
@@ -13,6 +21,8 @@ use ess_synapse::Config;
 use ess_synapse::config::Database;
 use ess_synapse::secrets::Secrets;
 
+use crate::beside::Beside;
+use crate::ess::Ess;
 use crate::index::Index;
 use crate::store::{Outcome, Plan};
 
@@ -27,13 +37,56 @@ pub struct Args {
     /// The export: a directory of our own, made when it is not there
     #[arg(long, value_name = "EXPORT")]
     out: Option<PathBuf>,
+    /// What to make of the secrets beside their directory, for ESS; repeatable
+    #[arg(long, value_enum, value_name = "FORM", default_value = "dir")]
+    emit: Vec<Form>,
+    /// The namespace of ESS, for the manifests
+    #[arg(long, value_name = "NAME", default_value = "ess", value_parser = namespace)]
+    namespace: String,
+    /// The configuration of Matrix Authentication Service, where there is one
+    #[arg(long, value_name = "FILE")]
+    mas_config: Option<PathBuf>,
+    /// The configuration of Hookshot, where there is one
+    #[arg(long, value_name = "FILE")]
+    hookshot_config: Option<PathBuf>,
     #[command(flatten)]
     source: SourceArgs,
 }
 
+/// In what form secrets leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Form {
+    /// One file a secret, and index.json; always made
+    Dir,
+    /// Secret manifests, in EXPORT/ess/secrets.yaml
+    Kubernetes,
+    /// Helm values that refer to those Secrets, in EXPORT/ess/values.yaml
+    Helm,
+}
+
+impl Form {
+    /// The file in `EXPORT/ess`.
+    fn file(self) -> Option<&'static str> {
+        match self {
+            Self::Dir => None,
+            Self::Kubernetes => Some("secrets.yaml"),
+            Self::Helm => Some("values.yaml"),
+        }
+    }
+}
+
+/// A namespace by Kubernetes' rules.
+fn namespace(text: &str) -> Result<String, &'static str> {
+    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let edges = !text.starts_with('-') && !text.ends_with('-');
+    let good = (1..=63).contains(&text.len()) && text.bytes().all(inner) && edges;
+    good.then(|| text.to_owned())
+        .ok_or("a namespace has 1 to 63 lower-case letters, digits and hyphens inside")
+}
+
 /// Does the job of extract-secrets.
 pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
-    let Args { source, out } = args;
+    let Args { source, out, .. } = args;
     if source.source.is_some() || source.source_password_file.is_some() {
         return Err(
             Stop::usage("secrets come from Synapse's configuration, not from a database")
@@ -47,18 +100,45 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
             .hint("give -c /etc/matrix-synapse/homeserver.yaml")
     })?;
     let secrets = Secrets::read(&config).context("cannot read Synapse's secrets")?;
-    let plan = Plan::new(&config, &secrets)?;
+    let beside = beside(args, context)?;
+    let ess = Ess::new(&config, &secrets, &beside, &args.namespace)?;
+    let mut notes = secrets.notes.clone();
+    notes.extend(app_service::notes(&secrets.secrets));
+    notes.extend(beside.notes.iter().chain(&ess.notes).cloned());
+    if args.emit.contains(&Form::Helm) {
+        notes.extend(ess.notes_on_values.iter().cloned());
+    }
+    let mut plan = Plan::new(&config, &secrets, &beside, ess.sorted.clone(), notes)?;
+    for (form, text) in [(Form::Kubernetes, &ess.manifests), (Form::Helm, &ess.values)] {
+        if let Some(file) = form.file().filter(|_| args.emit.contains(&form)) {
+            plan.emit(file, text);
+        }
+    }
 
     make_directory(&export)?;
     context.document.export = Some(export.clone());
     context.lock(&export.join(".lock"))?;
-    let outcome = store::put(&plan, &export)?;
+    let outcome = store::put(&mut plan, &export)?;
 
-    say(context, &secrets, &plan.index, outcome, &export);
+    say(context, &plan.index, outcome, &export);
+    say_what_to_do(context, args, &export);
+    if let Some(note) = live::note(&config, &secrets.signing_keys) {
+        context.console.note(&note);
+    }
     note_database(context, &config)?;
     context.document.secrets = Some(section(context, &plan.index, outcome));
     context.finish()?;
     Ok(Exit::Done)
+}
+
+/// Reads what the flags name beside Synapse.
+fn beside(args: &Args, context: &Context) -> anyhow::Result<Beside> {
+    let source = context.document.source.as_ref();
+    let path_map = match source.and_then(|source| source.config.as_ref()) {
+        Some(config) => ess_cli::options(config)?.path_map,
+        None => Vec::new(),
+    };
+    Beside::read(args.mas_config.as_deref(), args.hookshot_config.as_deref(), &path_map)
 }
 
 /// The export's place, by flag or by the document, which may not contradict each other.
@@ -112,6 +192,8 @@ fn section(context: &Context, index: &Index, outcome: Outcome) -> ess_document::
                 origin: entry.origin.to_string(),
                 purpose: entry.purpose.clone(),
                 destination: entry.destination.clone(),
+                becomes: entry.becomes.clone(),
+                if_lost: entry.if_lost.clone(),
             })
             .collect(),
         signing_keys: index
@@ -122,6 +204,7 @@ fn section(context: &Context, index: &Index, outcome: Outcome) -> ess_document::
                 public_key: key.public_key.clone(),
             })
             .collect(),
+        emitted: index.emitted.iter().map(|emitted| emitted.file.clone()).collect(),
         kept: outcome == Outcome::Kept,
         next: Next {
             go_on: vec!["pgdump-wrap".to_owned()],
@@ -130,25 +213,25 @@ fn section(context: &Context, index: &Index, outcome: Outcome) -> ess_document::
     }
 }
 
-fn say(context: &Context, secrets: &Secrets, index: &Index, outcome: Outcome, export: &Path) {
+fn say(context: &Context, index: &Index, outcome: Outcome, export: &Path) {
     let console = &context.console;
     let place = export.join(store::DIRECTORY);
-    let count = secrets.secrets.len();
+    let place = place.display();
+    let count = index.secrets.iter().filter(|entry| entry.file.is_some()).count();
     let name = &index.server_name;
     match outcome {
-        Outcome::Written => {
-            console.note(&format!("wrote {count} secrets of {name} to {}", place.display()));
-        }
+        Outcome::Written => console.note(&format!("wrote {count} secrets of {name} to {place}")),
         Outcome::Kept => console.note(&format!(
-            "the {count} secrets of {name} are in {} already; nothing was written",
-            place.display()
+            "the {count} secrets of {name} are in {place} already; nothing was written"
         )),
         Outcome::ConfigRenewed => console.note(&format!(
-            "the {count} secrets of {name} are in {} already; the configuration has changed, its copies are renewed",
-            place.display()
+            "the {count} secrets of {name} are in {place} already; the configuration has changed, its copies are renewed"
+        )),
+        Outcome::Emitted => console.note(&format!(
+            "the {count} secrets of {name} are in {place} already; the files for ESS are new"
         )),
     }
-    for key in &secrets.signing_keys {
+    for key in &index.signing_keys {
         console.note(&format!("signing key {}, public key {}", key.id, key.public_key));
     }
     for entry in &index.secrets {
@@ -156,8 +239,29 @@ fn say(context: &Context, secrets: &Secrets, index: &Index, outcome: Outcome, ex
             console.note(&format!("`{}`: {lost}", entry.option));
         }
     }
-    for note in &secrets.notes {
+    for note in &index.notes {
         console.note(note);
+    }
+}
+
+/// The lines that go on with the files for ESS.
+fn say_what_to_do(context: &Context, args: &Args, export: &Path) {
+    let place = |form: Form| {
+        let file = form.file().filter(|_| args.emit.contains(&form))?;
+        Some(export.join(store::ESS_DIRECTORY).join(file))
+    };
+    let namespace = &args.namespace;
+    if let Some(path) = place(Form::Kubernetes) {
+        let message = format!("the Secrets: kubectl apply -n {namespace} -f {}", path.display());
+        context.console.note(&message);
+    }
+    if let Some(path) = place(Form::Helm) {
+        let message = format!(
+            "the values: helm upgrade --install -n {namespace} ess \
+             oci://ghcr.io/element-hq/ess-helm/matrix-stack -f {} (they need the Secrets of --emit kubernetes)",
+            path.display()
+        );
+        context.console.note(&message);
     }
 }
 
@@ -167,8 +271,16 @@ mod tests {
 
     use std::path::Path;
 
-    use super::export;
+    use super::{export, namespace};
     use ess_cli::Exit;
+
+    #[test]
+    fn a_namespace_is_one_to_kubernetes() {
+        assert_eq!(namespace("ess-2").as_deref(), Ok("ess-2"));
+        for bad in ["", "-a", "a-", "A", "a.b", "a\nb", &"a".repeat(64)] {
+            assert!(namespace(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn flag_and_document_may_not_contradict_each_other() {

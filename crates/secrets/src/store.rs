@@ -6,18 +6,23 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use ess_cli::{Exit, Stop, make_directory, write_file};
+use ess_cli::{Exit, Stop, hex, make_directory, write_file};
 use ess_synapse::Config;
 use ess_synapse::secrets::Secrets;
 use secrecy::{ExposeSecret as _, SecretSlice};
+use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
-use crate::index::{ConfigFile, Index};
+use crate::beside::Beside;
+use crate::carry::Sorted;
+use crate::index::{ConfigFile, Emitted, Index};
 
 /// Where the secrets lie in an export.
 pub(crate) const DIRECTORY: &str = "secrets";
 /// Where the configuration lies in an export.
 const CONFIG_DIRECTORY: &str = "config";
+/// Where the files for ESS lie in an export.
+pub(crate) const ESS_DIRECTORY: &str = "ess";
 const INDEX: &str = "index.json";
 
 /// Everything that an export shall hold.
@@ -25,6 +30,7 @@ pub(crate) struct Plan<'a> {
     pub(crate) index: Index,
     secrets: Vec<(&'a str, &'a SecretSlice<u8>)>,
     config: Vec<(PathBuf, Zeroizing<Vec<u8>>)>,
+    emitted: Vec<(&'static str, &'a str)>,
 }
 
 /// What was done.
@@ -36,14 +42,31 @@ pub(crate) enum Outcome {
     Kept,
     /// The secrets were there already; the configuration was another.
     ConfigRenewed,
+    /// The secrets were there already; files for ESS were written.
+    Emitted,
 }
 
 impl<'a> Plan<'a> {
     /// Reads the configuration files once more, for their copies.
-    pub(crate) fn new(config: &Config, secrets: &'a Secrets) -> anyhow::Result<Self> {
+    pub(crate) fn new(
+        config: &Config,
+        secrets: &'a Secrets,
+        beside: &'a Beside,
+        options: Sorted,
+        notes: Vec<String>,
+    ) -> anyhow::Result<Self> {
         let (mut copies, mut contents) = (Vec::new(), Vec::new());
-        for (index, original) in config.files().iter().enumerate() {
-            let file = Path::new(CONFIG_DIRECTORY).join(copy_name(index, original));
+        let own = config
+            .files()
+            .iter()
+            .enumerate()
+            .map(|(index, original)| (copy_name(index, original), original));
+        let others = beside
+            .files
+            .iter()
+            .map(|(component, original)| ((*component).to_owned(), original));
+        for (name, original) in own.chain(others) {
+            let file = Path::new(CONFIG_DIRECTORY).join(name);
             let content = fs::read(original)
                 .map(Zeroizing::new)
                 .with_context(|| format!("cannot read {}", original.display()))?;
@@ -53,15 +76,22 @@ impl<'a> Plan<'a> {
                 original: original.clone(),
             });
         }
+        let all = secrets.secrets.iter().chain(&beside.secrets);
         Ok(Self {
-            index: Index::new(config, secrets, copies),
-            secrets: secrets
-                .secrets
-                .iter()
-                .map(|secret| (&*secret.option, &secret.value))
-                .collect(),
+            index: Index::new(config, secrets, &beside.secrets, copies, options, notes),
+            secrets: all.map(|secret| (&*secret.option, &secret.value)).collect(),
             config: contents,
+            emitted: Vec::new(),
         })
+    }
+
+    /// Adds a file for ESS.
+    pub(crate) fn emit(&mut self, name: &'static str, text: &'a str) {
+        self.emitted.push((name, text));
+        self.index.emitted.push(Emitted {
+            file: Path::new(ESS_DIRECTORY).join(name),
+            sha256: hex(&Sha256::digest(text)),
+        });
     }
 }
 
@@ -73,18 +103,31 @@ fn copy_name(index: usize, original: &Path) -> String {
 }
 
 /// Makes an export hold what the plan says, unless it holds other secrets. The caller has its lock.
-pub(crate) fn put(plan: &Plan, export: &Path) -> anyhow::Result<Outcome> {
+pub(crate) fn put(plan: &mut Plan, export: &Path) -> anyhow::Result<Outcome> {
     let directory = export.join(DIRECTORY);
-    for directory in [&directory, &export.join(CONFIG_DIRECTORY)] {
+    let mut directories = vec![directory.clone(), export.join(CONFIG_DIRECTORY)];
+    directories.extend((!plan.emitted.is_empty()).then(|| export.join(ESS_DIRECTORY)));
+    for directory in &directories {
         make_directory(directory)?;
         remove_partials(directory)?;
     }
     let old = old_index(&directory)?;
     let missing = compare(plan, old.as_ref(), &directory)?;
+    let emit = to_emit(plan, old.as_ref(), export)?;
 
     for (option, value) in &missing {
         write_file(&directory.join(option), value.expose_secret())?;
     }
+    for (path, text) in &emit {
+        write_file(path, text.as_bytes())?;
+    }
+    // What an earlier run made and this one was not asked for stays, and stays known.
+    for earlier in old.iter().flat_map(|old| &old.emitted) {
+        if plan.index.emitted.iter().all(|emitted| emitted.file != earlier.file) {
+            plan.index.emitted.push(earlier.clone());
+        }
+    }
+    plan.index.emitted.sort_by(|a, b| a.file.cmp(&b.file));
     let mut renewed = false;
     for (file, content) in &plan.config {
         let path = export.join(file);
@@ -107,7 +150,8 @@ pub(crate) fn put(plan: &Plan, export: &Path) -> anyhow::Result<Outcome> {
     }
     Ok(match old {
         Some(_) if missing.is_empty() && renewed => Outcome::ConfigRenewed,
-        Some(_) if missing.is_empty() => Outcome::Kept,
+        Some(_) if missing.is_empty() && emit.is_empty() => Outcome::Kept,
+        Some(_) if missing.is_empty() => Outcome::Emitted,
         _ => Outcome::Written,
     })
 }
@@ -179,6 +223,31 @@ fn compare<'a>(
     );
     let hint = format!("to extract again, first: mv {0} {0}.old", directory.display());
     Err(Stop::no(message).hint(hint).into())
+}
+
+/// The files for ESS that are to be written. Refuses to replace what a person has edited.
+fn to_emit<'a>(plan: &Plan<'a>, old: Option<&Index>, export: &Path) -> anyhow::Result<Vec<(PathBuf, &'a str)>> {
+    let mut emit = Vec::new();
+    for (name, text) in &plan.emitted {
+        let path = export.join(ESS_DIRECTORY).join(name);
+        match existing(&path)? {
+            Some(found) if found.as_slice() == text.as_bytes() => {}
+            Some(found) if !is_ours(old, name, &found) => {
+                let message = format!("will not replace {}: it was edited", path.display());
+                let hint = format!("to make it again, first: mv {0} {0}.old", path.display());
+                return Err(Stop::no(message).hint(hint).into());
+            }
+            _ => emit.push((path, *text)),
+        }
+    }
+    Ok(emit)
+}
+
+/// Is it as an earlier run wrote it?
+fn is_ours(old: Option<&Index>, name: &str, found: &[u8]) -> bool {
+    let sha256 = hex(&Sha256::digest(found));
+    let mut emitted = old.iter().flat_map(|old| &old.emitted);
+    emitted.any(|emitted| emitted.file.ends_with(name) && emitted.sha256 == sha256)
 }
 
 /// The options that have a file.

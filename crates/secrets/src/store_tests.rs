@@ -10,6 +10,8 @@ use ess_synapse::{Config, Options};
 use tempfile::TempDir;
 
 use super::{Outcome, Plan, copy_name, put};
+use crate::beside::Beside;
+use crate::carry::Sorted;
 
 const KEY: &str = "ed25519 a_test nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A\n";
 
@@ -35,13 +37,22 @@ impl Home {
     }
 
     fn put(&self) -> anyhow::Result<Outcome> {
+        self.emit(None)
+    }
+
+    fn emit(&self, emit: Option<&str>) -> anyhow::Result<Outcome> {
         let configs = vec![self.dir.path().join("homeserver.yaml")];
         let config = Config::load(&Options {
             configs,
             ..Options::default()
         })?;
         let secrets = Secrets::read(&config)?;
-        put(&Plan::new(&config, &secrets)?, &self.export)
+        let beside = Beside::default();
+        let mut plan = Plan::new(&config, &secrets, &beside, Sorted::default(), Vec::new())?;
+        if let Some(text) = emit {
+            plan.emit("values.yaml", text);
+        }
+        put(&mut plan, &self.export)
     }
 
     fn secret(&self, name: &str) -> PathBuf {
@@ -221,6 +232,27 @@ fn a_mangled_index_is_refused() {
     fs::write(home.secret("index.json"), "{").unwrap();
 
     assert_eq!(home.refused().0, Exit::Data);
+}
+
+#[test]
+fn files_for_ess_are_made_anew_unless_a_person_has_edited_them() {
+    let home = Home::new("");
+    home.put().unwrap();
+    let values = home.export.join("ess/values.yaml");
+
+    assert_eq!(home.emit(Some("a: 1\n")).unwrap(), Outcome::Emitted);
+    assert_eq!(home.emit(Some("a: 1\n")).unwrap(), Outcome::Kept);
+    assert_eq!(home.put().unwrap(), Outcome::Kept);
+    assert_eq!(home.emit(Some("a: 2\n")).unwrap(), Outcome::Emitted);
+    assert_eq!(fs::read_to_string(&values).unwrap(), "a: 2\n");
+    assert_eq!(values.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+
+    fs::write(&values, "a: mine\n").unwrap();
+    let error = home.emit(Some("a: 3\n")).unwrap_err();
+    assert_eq!(Exit::of(&error), Exit::No);
+    assert!(format!("{error:#}").contains("it was edited"));
+    assert_eq!(fs::read_to_string(&values).unwrap(), "a: mine\n");
+    assert_eq!(home.put().unwrap(), Outcome::Kept);
 }
 
 #[test]

@@ -149,6 +149,11 @@ impl Config {
         })
     }
 
+    /// Every top-level key, by name, with its value.
+    pub fn options(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.options.iter().map(|(name, (value, _))| (name.as_str(), value))
+    }
+
     /// The file that sets a dotted option's top-level key.
     pub fn file_of(&self, option: &str) -> Option<&Path> {
         let (_, index) = self.options.get(option.split('.').next()?)?;

@@ -2,8 +2,11 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
+use rustix::fs::{Access, access};
 use walkdir::WalkDir;
 
 /// What a directory directly below the media store holds.
@@ -50,6 +53,14 @@ impl Kind {
         }
     }
 
+    /// Whether Synapse fetches it again when somebody asks for it.
+    pub fn is_cache(self) -> bool {
+        matches!(
+            self,
+            Self::Remote | Self::RemoteThumbnail | Self::UrlPreview | Self::UrlPreviewThumbnail
+        )
+    }
+
     fn of(directory: &std::ffi::OsStr) -> Self {
         Self::ALL
             .into_iter()
@@ -67,61 +78,238 @@ pub struct Usage {
     pub files: u64,
 }
 
+impl Usage {
+    fn plus(self, other: Self) -> Self {
+        Self {
+            bytes: self.bytes + other.bytes,
+            files: self.files + other.files,
+        }
+    }
+}
+
+/// One kind, as far as it was looked at.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Measured {
+    /// What was counted.
+    pub seen: Usage,
+    /// Entries directly below the kind's directory, and those of them that were counted to their end.
+    pub parts: u64,
+    /// See `parts`.
+    pub done: u64,
+    /// What the parts that are done hold.
+    whole: Usage,
+}
+
+impl Measured {
+    /// Whether everything was counted.
+    pub fn is_complete(&self) -> bool {
+        self.done == self.parts
+    }
+
+    /// What the kind holds: counted, or reckoned from the parts that are done.
+    pub fn estimate(&self) -> Usage {
+        if self.is_complete() || self.done == 0 {
+            return self.seen;
+        }
+        let all = |n: u64| {
+            let n = u128::from(n) * u128::from(self.parts) / u128::from(self.done);
+            u64::try_from(n).unwrap_or(u64::MAX)
+        };
+        Usage {
+            bytes: all(self.whole.bytes).max(self.seen.bytes),
+            files: all(self.whole.files).max(self.seen.files),
+        }
+    }
+}
+
 /// A media store, counted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Media {
-    kinds: [Usage; Kind::ALL.len()],
+    kinds: [Measured; Kind::ALL.len()],
     /// Files and directories that could not be read: what is counted is then too little.
     pub unreadable: u64,
 }
 
 impl Media {
-    /// Walks a media store once. Links are not followed, except a kind's own directory on another disk.
-    pub fn measure(store: &Path) -> io::Result<Self> {
+    /// Walks a media store once, for no longer than the budget. Links are not followed, except a kind's own
+    /// directory on another disk.
+    ///
+    /// `visit` sees each file with its path below the kind's directory, and may end the walk.
+    pub fn measure(
+        store: &Path,
+        budget: Option<Duration>,
+        mut visit: impl FnMut(Kind, &Path) -> ControlFlow<()>,
+    ) -> io::Result<Self> {
         let mut media = Self::default();
+        let mut places: Vec<(Kind, PathBuf)> = Vec::new();
         for entry in fs::read_dir(store)? {
-            let Ok(entry) = entry else {
-                media.unreadable += 1;
-                continue;
-            };
-            let kind = Kind::of(&entry.file_name());
-            let walk = WalkDir::new(entry.path()).follow_root_links(kind != Kind::Other);
-            for file in walk {
-                match file.and_then(|file| file.metadata()) {
-                    Ok(metadata) if metadata.is_file() => {
-                        let usage = &mut media.kinds[kind as usize];
-                        usage.bytes += metadata.len();
-                        usage.files += 1;
-                    }
-                    Ok(_) => {}
-                    Err(_) => media.unreadable += 1,
-                }
+            match entry {
+                Ok(entry) => places.push((Kind::of(&entry.file_name()), entry.path())),
+                Err(_) => media.unreadable += 1,
+            }
+        }
+        // Uploads matter most: last, they have all the time that the others leave.
+        places.sort_unstable_by(|a, b| b.cmp(a));
+        let deadline = budget.map(|budget| Instant::now() + budget);
+        for (index, (kind, place)) in places.iter().enumerate() {
+            let left = u32::try_from(places.len() - index).unwrap_or(u32::MAX);
+            let until = deadline.map(|deadline| {
+                let now = Instant::now();
+                now + deadline.saturating_duration_since(now) / left
+            });
+            if media.walk(*kind, place, until, &mut visit).is_break() {
+                break;
             }
         }
         Ok(media)
     }
 
+    /// A kind's directory, part by part: their names are random, so that some speak for all.
+    fn walk(
+        &mut self,
+        kind: Kind,
+        place: &Path,
+        until: Option<Instant>,
+        visit: &mut impl FnMut(Kind, &Path) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        let metadata = if kind == Kind::Other {
+            fs::symlink_metadata(place)
+        } else {
+            fs::metadata(place)
+        };
+        let Ok(metadata) = metadata else {
+            self.unreadable += 1;
+            return ControlFlow::Continue(());
+        };
+        if !metadata.is_dir() {
+            self.kinds[kind as usize].parts += 1;
+            return self.part(kind, place, place, until, visit);
+        }
+        let (Ok(count), Ok(parts)) = (fs::read_dir(place), fs::read_dir(place)) else {
+            self.unreadable += 1;
+            return ControlFlow::Continue(());
+        };
+        // Twice through the names rather than all of them in memory.
+        self.kinds[kind as usize].parts += u64::try_from(count.count()).unwrap_or(u64::MAX);
+        for part in parts {
+            if is_over(until) {
+                break;
+            }
+            match part {
+                Ok(part) => self.part(kind, place, &part.path(), until, visit)?,
+                Err(_) => self.unreadable += 1,
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn part(
+        &mut self,
+        kind: Kind,
+        place: &Path,
+        part: &Path,
+        until: Option<Instant>,
+        visit: &mut impl FnMut(Kind, &Path) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        let measured = &mut self.kinds[kind as usize];
+        let mut here = Usage::default();
+        let mut whole = true;
+        let mut flow = ControlFlow::Continue(());
+        for file in WalkDir::new(part).follow_root_links(false) {
+            if is_over(until) {
+                whole = false;
+                break;
+            }
+            let file = file.and_then(|file| Ok((file.metadata()?, file)));
+            match file {
+                Ok((metadata, file)) if metadata.is_file() => {
+                    here = here.plus(Usage {
+                        bytes: metadata.len(),
+                        files: 1,
+                    });
+                    if access(file.path(), Access::READ_OK).is_err() {
+                        self.unreadable += 1;
+                    }
+                    flow = visit(kind, file.path().strip_prefix(place).unwrap_or(file.path()));
+                    if flow.is_break() {
+                        whole = false;
+                        break;
+                    }
+                }
+                Ok(_) => {}
+                Err(_) => self.unreadable += 1,
+            }
+        }
+        measured.seen = measured.seen.plus(here);
+        if whole {
+            measured.whole = measured.whole.plus(here);
+            measured.done += 1;
+        }
+        flow
+    }
+
     /// Every kind, also those without a file.
-    pub fn kinds(&self) -> impl Iterator<Item = (Kind, Usage)> {
+    pub fn kinds(&self) -> impl Iterator<Item = (Kind, Measured)> {
         Kind::ALL.into_iter().zip(self.kinds)
     }
 
-    /// All kinds together.
-    pub fn total(&self) -> Usage {
-        self.kinds.iter().fold(Usage::default(), |sum, usage| Usage {
-            bytes: sum.bytes + usage.bytes,
-            files: sum.files + usage.files,
-        })
+    /// Whether all of it was counted.
+    pub fn is_complete(&self) -> bool {
+        self.kinds.iter().all(Measured::is_complete)
     }
+
+    /// All kinds together, reckoned where they were not counted.
+    pub fn total(&self) -> Usage {
+        self.sum(|_| true)
+    }
+
+    /// What nobody can fetch again.
+    pub fn irreplaceable(&self) -> Usage {
+        self.sum(|kind| !kind.is_cache())
+    }
+
+    fn sum(&self, of: impl Fn(Kind) -> bool) -> Usage {
+        self.kinds()
+            .filter(|(kind, _)| of(*kind))
+            .fold(Usage::default(), |sum, (_, measured)| sum.plus(measured.estimate()))
+    }
+}
+
+fn is_over(until: Option<Instant>) -> bool {
+    until.is_some_and(|until| Instant::now() >= until)
+}
+
+/// Where an upload lies below [`Kind::Local`]'s directory; none for an id that Synapse would not use.
+pub fn path_of(media_id: &str) -> Option<PathBuf> {
+    let good = |c: char| c.is_ascii_alphanumeric() || "_.[]:-".contains(c);
+    if media_id.len() < 5 || !media_id.chars().all(good) {
+        return None;
+    }
+    let (first, second, rest) = (&media_id[..2], &media_id[2..4], &media_id[4..]);
+    let dots = |part: &str| part.chars().all(|c| c == '.');
+    (!dots(first) && !dots(second) && !matches!(rest, "." | "..")).then(|| [first, second, rest].iter().collect())
+}
+
+/// The id of the upload at such a path; none for a file that is no upload.
+pub fn id_at(path: &Path) -> Option<String> {
+    let id: String = path.iter().map(std::ffi::OsStr::to_str).collect::<Option<_>>()?;
+    (path_of(&id).as_deref() == Some(path)).then_some(id)
 }
 
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-    use super::{Kind, Media, Usage};
+    use super::{Kind, Media, Usage, id_at, path_of};
     use std::fs;
+    use std::ops::ControlFlow;
     use std::os::unix::fs::symlink;
+    use std::path::{Path, PathBuf};
+    use std::time::Duration;
+
+    fn all(store: &Path) -> Media {
+        Media::measure(store, None, |_, _| ControlFlow::Continue(())).unwrap()
+    }
 
     #[test]
     fn a_store_is_counted_by_kind() {
@@ -139,15 +327,50 @@ mod tests {
             fs::write(path, vec![0; size]).unwrap();
         }
 
-        let media = Media::measure(store.path()).unwrap();
+        let mut visited = Vec::new();
+        let media = Media::measure(store.path(), None, |kind, path| {
+            visited.push((kind, path.to_owned()));
+            ControlFlow::Continue(())
+        })
+        .unwrap();
 
-        let of = |kind| media.kinds().find(|(found, _)| *found == kind).unwrap().1;
+        let of = |kind| media.kinds().find(|(found, _)| *found == kind).unwrap().1.seen;
         assert_eq!(of(Kind::Local), Usage { bytes: 15, files: 2 });
         assert_eq!(of(Kind::RemoteThumbnail), Usage { bytes: 3, files: 1 });
         assert_eq!(of(Kind::Remote), Usage::default());
         assert_eq!(of(Kind::Other), Usage { bytes: 2, files: 2 });
         assert_eq!(media.total(), Usage { bytes: 22, files: 6 });
-        assert_eq!(media.unreadable, 0);
+        assert_eq!(media.irreplaceable(), Usage { bytes: 17, files: 4 });
+        assert_eq!((media.unreadable, media.is_complete()), (0, true));
+        assert!(visited.contains(&(Kind::Local, PathBuf::from("aa/bb/rest"))));
+    }
+
+    #[test]
+    fn what_was_not_reached_is_reckoned_and_not_complete() {
+        let store = tempfile::tempdir().unwrap();
+        for n in 10..20 {
+            let path = store.path().join(format!("local_content/{n}/bb/rest"));
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "12345").unwrap();
+        }
+
+        let nothing = Media::measure(store.path(), Some(Duration::ZERO), |_, _| ControlFlow::Continue(())).unwrap();
+        assert_eq!((nothing.total(), nothing.is_complete()), (Usage::default(), false));
+
+        let mut files = 0;
+        let some = Media::measure(store.path(), None, |_, _| {
+            files += 1;
+            if files == 5 {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        })
+        .unwrap();
+        assert_eq!(
+            (some.total(), some.is_complete()),
+            (Usage { bytes: 50, files: 10 }, false)
+        );
     }
 
     #[test]
@@ -159,8 +382,18 @@ mod tests {
         symlink(disk.path(), store.path().join("elsewhere")).unwrap();
         symlink("/", disk.path().join("root")).unwrap();
 
-        let media = Media::measure(store.path()).unwrap();
+        assert_eq!(all(store.path()).total(), Usage { bytes: 5, files: 1 });
+    }
 
-        assert_eq!(media.total(), Usage { bytes: 5, files: 1 });
+    #[test]
+    fn an_id_is_a_path_when_synapse_takes_it_for_one() {
+        assert_eq!(path_of("AbCdEfGh"), Some(PathBuf::from("Ab/Cd/EfGh")));
+        for id in ["AbCd", "..CdEf", "Ab/dEfGh", "AbCd..", "äbCdEf"] {
+            assert_eq!(path_of(id), None, "{id}");
+        }
+        assert_eq!(id_at(Path::new("Ab/Cd/EfGh")), Some("AbCdEfGh".to_owned()));
+        for path in ["Ab/CdEfGh", "Ab/Cd/Ef/Gh", "README.md"] {
+            assert_eq!(id_at(Path::new(path)), None, "{path}");
+        }
     }
 }

@@ -1,0 +1,104 @@
+//! Registrations of application services: what Synapse, or nobody, would notice about their tokens.
+
+use ess_synapse::secrets::Secret;
+use ess_synapse::yaml::{self, Value};
+use secrecy::ExposeSecret as _;
+use zeroize::Zeroizing;
+
+/// Sentences for a person. No token is quoted.
+pub(crate) fn notes(secrets: &[Secret]) -> Vec<String> {
+    let mut notes = Vec::new();
+    let mut seen: Vec<(&str, Zeroizing<String>, &str)> = Vec::new();
+    for secret in secrets
+        .iter()
+        .filter(|secret| secret.option.starts_with("app_service_config_files."))
+    {
+        let option = secret.option.as_str();
+        let Ok(Value::Map(registration)) = yaml::load(secret.value.expose_secret()) else {
+            notes.push(format!(
+                "`{option}` is not a registration: Synapse wants a mapping in it"
+            ));
+            continue;
+        };
+        for name in ["id", "as_token", "hs_token", "sender_localpart"] {
+            let Some(text) = registration.get(name).and_then(Value::as_str) else {
+                notes.push(format!(
+                    "`{option}` has no `{name}` that is a string: Synapse does not start with it"
+                ));
+                continue;
+            };
+            if name.ends_with("_token") && (text.len() < 16 || text.contains(char::is_whitespace)) {
+                notes.push(format!(
+                    "`{name}` in `{option}` is no good token: it is short or has a space in it"
+                ));
+            }
+            if !matches!(name, "id" | "as_token") {
+                continue;
+            }
+            if let Some((_, _, other)) = seen.iter().find(|(known, value, _)| *known == name && **value == text) {
+                notes.push(format!(
+                    "`{name}` in `{option}` is that in `{other}` too: Synapse does not start with both"
+                ));
+            }
+            seen.push((name, text.to_owned().into(), option));
+        }
+        let token = |name| registration.get(name).and_then(Value::as_str);
+        if let (Some(ours), Some(theirs)) = (token("as_token"), token("hs_token"))
+            && ours == theirs
+        {
+            notes.push(format!(
+                "`as_token` and `hs_token` in `{option}` are the same: each side could pose as the other"
+            ));
+        }
+    }
+    notes
+}
+
+#[cfg(test)]
+mod tests {
+    use ess_synapse::secrets::{Origin, Secret};
+
+    use super::notes;
+
+    fn registrations(texts: &[&str]) -> Vec<Secret> {
+        let secret = |(index, text): (usize, &&str)| Secret {
+            option: format!("app_service_config_files.{index}"),
+            value: text.as_bytes().to_vec().into(),
+            origin: Origin {
+                option: String::new(),
+                config: None,
+                file: None,
+            },
+            purpose: "",
+            destination: "",
+        };
+        texts.iter().enumerate().map(secret).collect()
+    }
+
+    const GOOD: &str = "{id: irc, as_token: CANARY-0123456789ab, hs_token: CANARY-ba9876543210, sender_localpart: irc}";
+
+    #[test]
+    fn a_good_registration_is_not_mentioned() {
+        let other = GOOD.replace("irc", "slack").replace("0123", "4567");
+        assert!(notes(&registrations(&[GOOD, &other])).is_empty());
+    }
+
+    #[test]
+    fn what_would_go_wrong_is_said_without_the_tokens() {
+        let same = GOOD.replace("CANARY-ba9876543210", "CANARY-0123456789ab");
+        for (texts, said) in [
+            (
+                vec![GOOD, GOOD],
+                "`as_token` in `app_service_config_files.1` is that in `app_service_config_files.0` too",
+            ),
+            (vec!["[CANARY]"], "is not a registration"),
+            (vec!["CANARY: [\t"], "is not a registration"),
+            (vec!["{id: irc, as_token: 12345}"], "has no `as_token` that is a string"),
+            (vec!["{id: irc, as_token: CANARY}"], "is short or has a space"),
+            (vec![&same], "are the same"),
+        ] {
+            let notes = notes(&registrations(&texts)).join("\n");
+            assert!(notes.contains(said) && !notes.contains("CANARY"), "{notes}");
+        }
+    }
+}

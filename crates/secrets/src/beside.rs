@@ -1,0 +1,371 @@
+//! What stands beside Synapse: Matrix Authentication Service and Hookshot, whose secrets move with it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use ess_cli::{Exit, Stop};
+use ess_synapse::secrets::{Origin, Secret};
+use ess_synapse::yaml::{self, Value};
+use secrecy::{ExposeSecret as _, SecretSlice};
+use zeroize::Zeroizing;
+
+use crate::suspect;
+use crate::yaml::Node;
+
+/// Sections of MAS that the chart writes itself.
+const OWNED_BY_ESS: &[&str] = &["database", "http", "matrix", "secrets", "telemetry"];
+
+/// What was read.
+#[derive(Default)]
+pub(crate) struct Beside {
+    pub(crate) secrets: Vec<Secret>,
+    pub(crate) mas: Option<Mas>,
+    /// Copies of these are kept with Synapse's configuration, under names that Synapse would not read.
+    pub(crate) files: Vec<(&'static str, PathBuf)>,
+    pub(crate) notes: Vec<String>,
+}
+
+/// What ESS is to know of Matrix Authentication Service.
+pub(crate) struct Mas {
+    pub(crate) host: Option<String>,
+    /// Fields of `privateKeys`, each with the option that holds its key.
+    pub(crate) keys: Vec<(&'static str, String)>,
+    /// All sections but those that the chart writes, with the content of the files that they name.
+    pub(crate) config: Option<Node>,
+}
+
+/// Where a component's configuration lies.
+struct File<'a> {
+    path: &'a Path,
+    value: Value,
+    /// What its options begin with here.
+    prefix: &'static str,
+    path_map: &'a [(PathBuf, PathBuf)],
+}
+
+impl Beside {
+    pub(crate) fn read(
+        mas: Option<&Path>,
+        hookshot: Option<&Path>,
+        path_map: &[(PathBuf, PathBuf)],
+    ) -> anyhow::Result<Self> {
+        let mut beside = Self::default();
+        if let Some(path) = mas {
+            beside.read_mas(&File::open(path, "mas", path_map)?)?;
+        }
+        if let Some(path) = hookshot {
+            beside.read_hookshot(&File::open(path, "hookshot", path_map)?)?;
+        }
+        Ok(beside)
+    }
+
+    pub(crate) fn find(&self, option: &str) -> Option<&Secret> {
+        self.secrets.iter().find(|secret| secret.option == option)
+    }
+
+    fn read_hookshot(&mut self, file: &File) -> anyhow::Result<()> {
+        self.files.push(("hookshot.yml", file.path.to_owned()));
+        let name = file.text("passFile").unwrap_or("passkey.pem");
+        let path = file.resolve(name);
+        let key = read(&path, "passFile")?;
+        self.add(
+            file,
+            "passFile",
+            "passFile",
+            Some(path),
+            &key,
+            "opens the tokens that Hookshot has stored",
+            "hookshot.passkey",
+        );
+        Ok(())
+    }
+
+    fn read_mas(&mut self, file: &File) -> anyhow::Result<()> {
+        self.files.push(("mas.yml", file.path.to_owned()));
+        self.either(
+            file,
+            "secrets.encryption",
+            "encrypts cookies and data at rest",
+            "matrixAuthenticationService.encryptionSecret",
+        )?;
+        self.either(
+            file,
+            "matrix.secret",
+            "Synapse and Matrix Authentication Service authenticate to each other",
+            "matrixAuthenticationService.synapseSharedSecret",
+        )?;
+        for option in ["database.uri", "database.password"] {
+            self.either(
+                file,
+                option,
+                "the old database of Matrix Authentication Service",
+                "not needed",
+            )?;
+        }
+        let mut keys = Vec::new();
+        for index in 0..file.count("secrets.keys") {
+            let option = format!("secrets.keys.{index}.key");
+            let locked = ["password", "password_file"].map(|name| format!("secrets.keys.{index}.{name}"));
+            if self.either(file, &option, "signs tokens", "matrixAuthenticationService.privateKeys")? {
+                keys.push(format!("mas.{option}"));
+            }
+            if locked.iter().any(|option| file.get(option).is_some()) {
+                self.either(file, &locked[0], "opens a signing key", "not needed")?;
+                self.notes.push(format!(
+                    "`mas.{option}` is locked with a password, which ESS does not ask for: unlock it with openssl pkey"
+                ));
+            }
+        }
+        keys.extend(self.keys_of_directory(file)?);
+        let mut config = Node::Map(
+            file.value
+                .as_map()
+                .into_iter()
+                .flat_map(yaml::Map::iter)
+                .filter(|(name, _)| !OWNED_BY_ESS.contains(&name.text.as_str()))
+                .map(|(name, value)| (name.text.to_string(), Node::of(value)))
+                .collect(),
+        );
+        self.other_secrets(file, &mut config)?;
+        let mas = Mas {
+            host: file.text("http.public_base").map(host),
+            keys: self.kinds(keys),
+            config: Some(config).filter(|config| !matches!(config, Node::Map(map) if map.is_empty())),
+        };
+        self.mas = Some(mas);
+        Ok(())
+    }
+
+    /// Every file in `secrets.keys_dir` is a key.
+    fn keys_of_directory(&mut self, file: &File) -> anyhow::Result<Vec<String>> {
+        let option = "secrets.keys_dir";
+        let Some(directory) = file.text(option).map(|path| file.resolve(path)) else {
+            return Ok(Vec::new());
+        };
+        let failed = || format!("cannot read {}, which `{option}` names", directory.display());
+        let mut paths = Vec::new();
+        for entry in fs::read_dir(&directory).with_context(failed)? {
+            let path = entry.with_context(failed)?.path();
+            if path.is_file() {
+                paths.push(path);
+            }
+        }
+        paths.sort();
+        let mut keys = Vec::new();
+        for (index, path) in paths.into_iter().enumerate() {
+            let key = read(&path, option)?;
+            let name = format!("{option}.{index}");
+            self.add(
+                file,
+                &name,
+                option,
+                Some(path),
+                &key,
+                "signs tokens",
+                "matrixAuthenticationService.privateKeys",
+            );
+            keys.push(format!("mas.{name}"));
+        }
+        Ok(keys)
+    }
+
+    /// The chart has one place for each kind of key.
+    fn kinds(&mut self, options: Vec<String>) -> Vec<(&'static str, String)> {
+        let mut keys: Vec<(&'static str, String)> = Vec::new();
+        for option in options {
+            let Some(secret) = self.find(&option) else { continue };
+            let kind = kind_of_key(secret.value.expose_secret());
+            match kind {
+                None => self.notes.push(format!("`{option}` is no key that ESS has a field for")),
+                Some(kind) if keys.iter().any(|(known, _)| *known == kind) => self.notes.push(format!(
+                    "`{option}` is a second key for matrixAuthenticationService.privateKeys.{kind}, which takes one: it \
+                     is extracted, and not in the values"
+                )),
+                Some(kind) => keys.push((kind, option)),
+            }
+        }
+        keys.sort();
+        keys
+    }
+
+    /// Secrets of other sections, by their names or values; those in files are put in their place.
+    fn other_secrets(&mut self, file: &File, config: &mut Node) -> anyhow::Result<()> {
+        let mut found = Vec::new();
+        suspect::walk(config, "", &mut |path, text| {
+            let inline = path.strip_suffix("_file").filter(|name| suspect::is_secret(name, "x"));
+            if inline.is_some() || suspect::is_secret(path, text) {
+                found.push(inline.unwrap_or(path).to_owned());
+            }
+        });
+        for option in found {
+            if !self.either(
+                file,
+                &option,
+                "a secret of Matrix Authentication Service",
+                "matrixAuthenticationService.additional",
+            )? {
+                continue;
+            }
+            let named = format!("{option}_file");
+            if file.get(&named).is_some()
+                && let Some(secret) = self.find(&format!("mas.{option}"))
+            {
+                let text = String::from_utf8_lossy(secret.value.expose_secret()).into_owned();
+                config.remove(&named);
+                if let Some(place) = config.at(&option) {
+                    *place = Node::text(text);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The option, or the file that the option with `_file` names. Says whether there was one.
+    fn either(
+        &mut self,
+        file: &File,
+        option: &str,
+        purpose: &'static str,
+        destination: &'static str,
+    ) -> anyhow::Result<bool> {
+        let named = format!("{option}_file");
+        if let Some(path) = file.text(&named) {
+            let path = file.resolve(path);
+            let content = read(&path, &named)?;
+            let is_key = option.rsplit('.').next() == Some("key");
+            let value = if is_key { &content[..] } else { content.trim_ascii() };
+            self.add(file, option, &named, Some(path), value, purpose, destination);
+        } else if let Some(text) = file
+            .get(option)
+            .and_then(Value::as_scalar)
+            .map(|scalar| scalar.text.clone())
+        {
+            self.add(file, option, option, None, text.as_bytes(), purpose, destination);
+        } else {
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the parts of a secret")]
+    fn add(
+        &mut self,
+        file: &File,
+        option: &str,
+        from: &str,
+        path: Option<PathBuf>,
+        value: &[u8],
+        purpose: &'static str,
+        destination: &'static str,
+    ) {
+        if value.is_empty() {
+            return;
+        }
+        self.secrets.push(Secret {
+            option: format!("{}.{option}", file.prefix),
+            value: SecretSlice::from(value.to_vec()),
+            origin: Origin {
+                option: from.to_owned(),
+                config: Some(file.path.to_owned()),
+                file: path,
+            },
+            purpose,
+            destination,
+        });
+    }
+}
+
+impl<'a> File<'a> {
+    fn open(path: &'a Path, prefix: &'static str, path_map: &'a [(PathBuf, PathBuf)]) -> anyhow::Result<Self> {
+        let failed = || format!("cannot read {}", path.display());
+        let content = Zeroizing::new(fs::read(path).with_context(failed)?);
+        let value = yaml::load(&content).map_err(|error| Stop::new(Exit::Config, format!("{}: {error}", failed())))?;
+        if value.as_map().is_none() {
+            let message = format!("{}: it holds {}, not a mapping", failed(), value.kind_name());
+            return Err(Stop::new(Exit::Config, message).into());
+        }
+        Ok(Self {
+            path,
+            value,
+            prefix,
+            path_map,
+        })
+    }
+
+    fn get(&self, option: &str) -> Option<&Value> {
+        option
+            .split('.')
+            .try_fold(&self.value, |value, name| match value {
+                Value::Map(map) => map.get(name),
+                Value::List(list) => list.get(name.parse::<usize>().ok()?),
+                Value::Scalar(_) => None,
+            })
+            .filter(|value| !value.is_null())
+    }
+
+    fn text(&self, option: &str) -> Option<&str> {
+        self.get(option).and_then(Value::as_str)
+    }
+
+    fn count(&self, option: &str) -> usize {
+        self.get(option).and_then(Value::as_list).map_or(0, <[Value]>::len)
+    }
+
+    /// Their relative paths count from the process's directory, which for both is where the configuration lies.
+    fn resolve(&self, path: &str) -> PathBuf {
+        let nearest = self
+            .path_map
+            .iter()
+            .filter_map(|(theirs, ours)| Some((ours, Path::new(path).strip_prefix(theirs).ok()?)))
+            .min_by_key(|(_, rest)| rest.components().count());
+        match nearest {
+            Some((ours, rest)) if rest.as_os_str().is_empty() => ours.clone(),
+            Some((ours, rest)) => ours.join(rest),
+            None => self.path.parent().unwrap_or(Path::new(".")).join(path),
+        }
+    }
+}
+
+fn read(path: &Path, option: &str) -> anyhow::Result<Zeroizing<Vec<u8>>> {
+    fs::read(path)
+        .map(Zeroizing::new)
+        .with_context(|| format!("cannot read {}, which `{option}` names", path.display()))
+}
+
+fn host(url: &str) -> String {
+    let authority = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let authority = authority.split('/').next().unwrap_or_default();
+    authority.split(':').next().unwrap_or_default().to_owned()
+}
+
+/// The field of `privateKeys` that a PEM or DER key belongs in, by the identifiers inside.
+fn kind_of_key(key: &[u8]) -> Option<&'static str> {
+    const KINDS: [(&[u8], &str); 4] = [
+        (b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01", "rsa"),
+        (b"\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07", "ecdsaPrime256v1"),
+        (b"\x06\x05\x2b\x81\x04\x00\x0a", "ecdsaSecp256k1"),
+        (b"\x06\x05\x2b\x81\x04\x00\x22", "ecdsaSecp384r1"),
+    ];
+    let mut der = Zeroizing::new(key.to_vec());
+    if let Some(pem) = std::str::from_utf8(key).ok().filter(|text| text.contains("-----BEGIN")) {
+        if pem.contains("BEGIN RSA PRIVATE KEY") {
+            return Some("rsa");
+        }
+        // Of several blocks (EC PARAMETERS first) each is looked into.
+        der.clear();
+        for block in pem.split("-----BEGIN ").skip(1) {
+            let body = block.split("-----").nth(1).unwrap_or_default();
+            let body = Zeroizing::new(body.split_whitespace().collect::<String>());
+            der.extend(STANDARD.decode(body.as_bytes()).unwrap_or_default());
+        }
+    }
+    let holds = |id: &[u8]| der.windows(id.len()).any(|window| window == id);
+    KINDS.iter().find(|(id, _)| holds(id)).map(|(_, kind)| *kind)
+}
+
+#[cfg(test)]
+#[path = "beside_tests.rs"]
+mod tests;

@@ -1,0 +1,129 @@
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::path::PathBuf;
+
+use ess_cli::Exit;
+use secrecy::ExposeSecret as _;
+use tempfile::TempDir;
+
+use super::{Beside, host, kind_of_key};
+use crate::yaml::write;
+
+struct Home(TempDir);
+
+impl Home {
+    fn write(&self, name: &str, content: &str) -> PathBuf {
+        let path = self.0.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, content).unwrap();
+        path
+    }
+}
+
+fn home() -> Home {
+    Home(tempfile::tempdir().unwrap())
+}
+
+fn value(beside: &Beside, option: &str) -> Option<String> {
+    let secret = beside.find(option)?;
+    Some(String::from_utf8(secret.value.expose_secret().to_vec()).unwrap())
+}
+
+const RSA: &str = "-----BEGIN RSA PRIVATE KEY-----\nCANARY\n-----END RSA PRIVATE KEY-----\n";
+/// `06 08 2a 86 48 ce 3d 03 01 07` inside.
+const P256: &str = "-----BEGIN EC PRIVATE KEY-----\nMAoGCCqGSM49AwEH\n-----END EC PRIVATE KEY-----\n";
+const K256: &str = "-----BEGIN EC PARAMETERS-----\nBgUrgQQACg==\n-----END EC PARAMETERS-----\n-----BEGIN EC PRIVATE KEY-----\nMHQ=\n-----END EC PRIVATE KEY-----\n";
+
+#[test]
+fn mas_gives_up_secrets_inline_and_by_file() {
+    let home = home();
+    home.write("enc", "00ff\n");
+    home.write("client", "CANARY client\n");
+    home.write("keys/a", RSA);
+    home.write("keys/b", K256);
+    home.write("keys/c", RSA);
+    let path = home.write(
+        "mas.yaml",
+        &format!(
+            "http: {{public_base: 'https://auth.example.org:443/x'}}\ndatabase: {{uri: 'postgresql://u:CANARY@h/mas'}}\n\
+             matrix: {{homeserver: example.org, secret: CANARY m}}\n\
+             secrets: {{encryption_file: enc, keys_dir: /data/keys, keys: [{{kid: x, key: {P256:?}}}]}}\n\
+             clients: [{{client_id: c, client_secret_file: client}}]\n\
+             upstream_oauth2: {{providers: [{{id: 1, client_secret: CANARY up}}]}}\npasswords: {{enabled: true}}\n"
+        ),
+    );
+
+    let map = [(PathBuf::from("/data"), home.0.path().to_owned())];
+    let beside = Beside::read(Some(&path), None, &map).unwrap();
+
+    for (option, text) in [
+        ("mas.secrets.encryption", "00ff"),
+        ("mas.matrix.secret", "CANARY m"),
+        ("mas.database.uri", "postgresql://u:CANARY@h/mas"),
+        ("mas.secrets.keys.0.key", P256),
+        ("mas.secrets.keys_dir.0", RSA),
+        ("mas.clients.0.client_secret", "CANARY client"),
+        ("mas.upstream_oauth2.providers.0.client_secret", "CANARY up"),
+    ] {
+        assert_eq!(value(&beside, option).as_deref(), Some(text), "{option}");
+    }
+    let mas = beside.mas.as_ref().unwrap();
+    assert_eq!(mas.host.as_deref(), Some("auth.example.org"));
+    let fields: Vec<_> = mas.keys.iter().map(|(field, _)| *field).collect();
+    assert_eq!(fields, ["ecdsaPrime256v1", "ecdsaSecp256k1", "rsa"]);
+    assert!(
+        beside
+            .notes
+            .iter()
+            .any(|note| note.contains("keys_dir.2` is a second key")),
+        "{:?}",
+        beside.notes
+    );
+    assert_eq!(
+        *write(mas.config.as_ref().unwrap()).unwrap(),
+        "clients:\n- client_id: c\n  client_secret: \"CANARY client\"\nupstream_oauth2:\n  providers:\n  - id: 1\n    \
+         client_secret: \"CANARY up\"\npasswords:\n  enabled: true\n"
+    );
+}
+
+#[test]
+fn hookshot_has_a_passkey_beside_its_configuration() {
+    let home = home();
+    let path = home.write("hookshot/config.yml", "bridge: {}\n");
+    home.write("hookshot/passkey.pem", "CANARY\n");
+
+    let beside = Beside::read(None, Some(&path), &[]).unwrap();
+
+    assert_eq!(value(&beside, "hookshot.passFile").as_deref(), Some("CANARY\n"));
+}
+
+#[test]
+fn what_cannot_be_read_is_named_and_never_quoted() {
+    let home = home();
+    let refused = |content: &str| {
+        let path = home.write("mas.yaml", content);
+        let error = Beside::read(Some(&path), None, &[]).err().unwrap();
+        let message = format!("{error:#}");
+        assert!(!message.contains("CANARY"), "{message}");
+        (Exit::of(&error), message)
+    };
+
+    assert_eq!(refused("[CANARY]").0, Exit::Config);
+    assert_eq!(refused("a: [CANARY\n").0, Exit::Config);
+    let (exit, message) = refused("secrets: {encryption_file: none}\n");
+    assert_eq!(exit, Exit::Io);
+    assert!(
+        message.contains("none, which `secrets.encryption_file` names"),
+        "{message}"
+    );
+}
+
+#[test]
+fn kinds_of_keys_are_told_apart() {
+    assert_eq!(kind_of_key(RSA.as_bytes()), Some("rsa"));
+    assert_eq!(kind_of_key(P256.as_bytes()), Some("ecdsaPrime256v1"));
+    assert_eq!(kind_of_key(K256.as_bytes()), Some("ecdsaSecp256k1"));
+    assert_eq!(kind_of_key(b"CANARY"), None);
+    assert_eq!(host("https://a.b/c"), "a.b");
+}

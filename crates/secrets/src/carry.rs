@@ -1,0 +1,279 @@
+//! The rest of Synapse's configuration: what ESS sets itself, what means nothing there, and what to carry, the part
+//! with secrets apart from the part without.
+
+use std::collections::BTreeSet;
+
+use ess_synapse::Config;
+use ess_synapse::secrets::Secrets;
+use secrecy::ExposeSecret as _;
+use serde::{Deserialize, Serialize};
+
+use crate::fate::{self, Becomes};
+use crate::suspect;
+use crate::yaml::Node;
+
+/// Set by the chart in every homeserver.yaml that it renders. Setting them beside it is useless, and fatal where it
+/// appends lists (`listeners`) or where Synapse takes one of two options only.
+const OWNED: &[&str] = &[
+    "app_service_config_files",
+    "database",
+    "databases",
+    "enable_local_media_storage",
+    "enable_media_repo",
+    "enable_metrics",
+    "federation_sender_instances",
+    "instance_map",
+    "listeners",
+    "log_config",
+    "macaroon_secret_key",
+    "macaroon_secret_key_path",
+    "matrix_authentication_service",
+    "matrix_rtc",
+    "max_upload_size",
+    "media_instance_running_background_jobs",
+    "media_store_path",
+    "notify_appservices_from_worker",
+    "public_baseurl",
+    "pusher_instances",
+    "redis",
+    "registration_shared_secret",
+    "registration_shared_secret_path",
+    "run_background_tasks_on",
+    "send_federation",
+    "server_name",
+    "signing_key",
+    "signing_key_path",
+    "start_pushers",
+    "stream_writers",
+    "update_user_directory_from_worker",
+];
+
+/// Of a process, a host or a version that is left behind.
+const UNNEEDED: &[&str] = &[
+    "daemonize",
+    "database_path",
+    "experimental_features.msc3861",
+    "log_file",
+    "manhole",
+    "manhole_settings",
+    "pid_file",
+    "soft_file_limit",
+    "tls_certificate_path",
+    "tls_private_key_path",
+    "uploads_path",
+    "user_agent_suffix_file",
+];
+
+/// Anything may be in them, under any name: they go into a Secret whole.
+const FREE_FORM: &[&str] = &[
+    "modules",
+    "oidc_providers",
+    "oidc_config",
+    "password_providers",
+    "media_storage_providers",
+    "saml2_config",
+    "spam_checker",
+    "third_party_event_rules",
+];
+
+/// Lists of files, which no ending gives away.
+const FILES: &[&str] = &["federation_custom_ca_list", "federation_certificate_ca_list"];
+
+/// What becomes of each option: names, never values.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Sorted {
+    /// ESS sets them itself.
+    pub owned_by_ess: Vec<String>,
+    /// They mean nothing on ESS.
+    pub not_needed: Vec<String>,
+    /// They name a file or directory that ESS's pod does not have; left out, because Synapse would not start.
+    pub needs_a_file: Vec<String>,
+    /// Carried in clear.
+    pub carried: Vec<String>,
+    /// Carried in a Secret, whole or in part.
+    pub carried_in_a_secret: Vec<String>,
+    /// Not known to us and like a secret by name or value; carried in a Secret.
+    pub look_like_secrets: Vec<String>,
+}
+
+/// The configuration to carry.
+#[derive(Default)]
+pub(crate) struct Carried {
+    pub(crate) clear: Option<Node>,
+    pub(crate) secret: Option<Node>,
+    pub(crate) sorted: Sorted,
+}
+
+impl Carried {
+    pub(crate) fn new(config: &Config, secrets: &Secrets) -> Self {
+        let mut carried = Self::default();
+        let mut rest = Vec::new();
+        for (name, value) in config.options() {
+            if OWNED.contains(&name) {
+                carried.sorted.owned_by_ess.push(name.to_owned());
+            } else if UNNEEDED.contains(&name) || name.starts_with("worker_") {
+                carried.sorted.not_needed.push(name.to_owned());
+            } else {
+                rest.push((name.to_owned(), Node::of(value)));
+            }
+        }
+        let mut rest = Node::Map(rest);
+        for option in UNNEEDED.iter().filter(|option| option.contains('.')) {
+            if config.get(option).is_some() {
+                rest.remove(option);
+                carried.sorted.not_needed.push((*option).to_owned());
+            }
+        }
+        keep_the_text_of_the_consent_version(&mut rest);
+        let known = inline_secrets(&mut rest, secrets);
+        without_files(&mut rest, "", &mut carried.sorted.needs_a_file);
+        let mut partition = Partition {
+            known: &known,
+            sorted: &mut carried.sorted,
+        };
+        if let Node::Map(options) = rest {
+            let (mut clear, mut secret) = (Vec::new(), Vec::new());
+            for (name, node) in options {
+                let (open, closed) = partition.part(&name, node);
+                if closed.is_some() {
+                    partition.sorted.carried_in_a_secret.push(name.clone());
+                } else if open.is_some() {
+                    partition.sorted.carried.push(name.clone());
+                }
+                clear.extend(open.map(|node| (name.clone(), node)));
+                secret.extend(closed.map(|node| (name, node)));
+            }
+            carried.clear = (!clear.is_empty()).then_some(Node::Map(clear));
+            carried.secret = (!secret.is_empty()).then_some(Node::Map(secret));
+        }
+        carried
+    }
+}
+
+/// `1.0` in this place is a string to Synapse, and the renderer would make it `1`: every user would be asked again.
+fn keep_the_text_of_the_consent_version(rest: &mut Node) {
+    if let Node::Map(options) = rest
+        && let Some((_, Node::Map(consent))) = options.iter_mut().find(|(name, _)| name == "user_consent")
+    {
+        for (_, version) in consent.iter_mut().filter(|(name, _)| name == "version") {
+            if let Node::Number(text) = version {
+                *version = Node::text(&**text);
+            }
+        }
+    }
+}
+
+/// Puts the value where the configuration names a file with it. Returns the options that hold a secret.
+fn inline_secrets(rest: &mut Node, secrets: &Secrets) -> BTreeSet<String> {
+    let mut known = BTreeSet::new();
+    for secret in &secrets.secrets {
+        if !matches!(fate::of(&secret.option).becomes, Becomes::Kept) {
+            // `redis.password` and the like: their sections are gone already.
+            continue;
+        }
+        if secret.origin.file.is_some() && secret.origin.option == secret.option {
+            // A whole file, which an option cannot hold.
+            continue;
+        }
+        let Ok(text) = std::str::from_utf8(secret.value.expose_secret()) else {
+            continue;
+        };
+        if secret.origin.option != secret.option {
+            rest.remove(&secret.origin.option);
+        }
+        if let Some(place) = rest.at(&secret.option) {
+            *place = Node::text(text);
+            known.insert(secret.option.clone());
+        }
+    }
+    known
+}
+
+/// Takes out what names a file, and then what is empty because of that.
+fn without_files(node: &mut Node, path: &str, gone: &mut Vec<String>) {
+    const ENDS: [&str; 6] = ["_path", "_file", "_dir", "_directory", "_files", "_paths"];
+    match node {
+        Node::Map(map) => map.retain_mut(|(name, node)| {
+            let path = join(path, name);
+            if path == "modules" || path == "password_providers" {
+                return true;
+            }
+            let is_file = FILES.contains(&&*path) || ENDS.iter().any(|end| name.ends_with(end));
+            let names_one = matches!(node, Node::Text(text) if !text.contains("://")) || matches!(node, Node::List(_));
+            if is_file && names_one {
+                gone.push(path);
+                return false;
+            }
+            let was_empty = matches!(node, Node::Map(map) if map.is_empty());
+            without_files(node, &path, gone);
+            was_empty || !matches!(node, Node::Map(map) if map.is_empty())
+        }),
+        Node::List(list) => {
+            for (index, node) in list.iter_mut().enumerate() {
+                without_files(node, &join(path, &index.to_string()), gone);
+            }
+        }
+        _ => {}
+    }
+}
+
+struct Partition<'a> {
+    known: &'a BTreeSet<String>,
+    sorted: &'a mut Sorted,
+}
+
+impl Partition<'_> {
+    /// What can be shown, and what cannot. ESS merges mappings, so these may be parted; lists it appends, so they not.
+    fn part(&mut self, path: &str, node: Node) -> (Option<Node>, Option<Node>) {
+        let secrets = self.secrets_in(path, &node);
+        if FREE_FORM.contains(&path) {
+            return (None, Some(node));
+        }
+        if !secrets {
+            return (Some(node), None);
+        }
+        let Node::Map(map) = node else {
+            return (None, Some(node));
+        };
+        let (mut clear, mut secret) = (Vec::new(), Vec::new());
+        for (name, node) in map {
+            let (open, closed) = self.part(&join(path, &name), node);
+            clear.extend(open.map(|node| (name.clone(), node)));
+            secret.extend(closed.map(|node| (name, node)));
+        }
+        let some = |map: Vec<_>| (!map.is_empty()).then_some(Node::Map(map));
+        (some(clear), some(secret))
+    }
+
+    /// Is there a secret below? Notes those that we did not know of.
+    fn secrets_in(&mut self, path: &str, node: &Node) -> bool {
+        let mut found = Vec::new();
+        suspect::walk(node, path, &mut |path, text| {
+            if self.known.contains(path) {
+                found.push(None);
+            } else if suspect::is_secret(path, text) {
+                found.push(Some(path.to_owned()));
+            }
+        });
+        let any = !found.is_empty();
+        for path in found.into_iter().flatten() {
+            if !self.sorted.look_like_secrets.contains(&path) {
+                self.sorted.look_like_secrets.push(path);
+            }
+        }
+        any
+    }
+}
+
+pub(crate) fn join(path: &str, name: &str) -> String {
+    if path.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{path}.{name}")
+    }
+}
+
+#[cfg(test)]
+#[path = "carry_tests.rs"]
+mod tests;

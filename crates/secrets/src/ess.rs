@@ -1,0 +1,355 @@
+//! What Element Server Suite's Helm chart is given: Secrets, and the values that refer to them.
+
+use std::fmt::Write as _;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use ess_synapse::Config;
+use ess_synapse::secrets::{Macaroon, Secret, Secrets};
+use ess_synapse::yaml::{Kind, Value};
+use secrecy::ExposeSecret as _;
+use zeroize::Zeroizing;
+
+use crate::beside::Beside;
+use crate::carry::{Carried, Sorted};
+use crate::yaml::{self, Node};
+
+const SYNAPSE: &str = "ess-migrated-synapse";
+const APP_SERVICES: &str = "ess-migrated-app-services";
+const MAS: &str = "ess-migrated-mas";
+const HOOKSHOT: &str = "ess-migrated-hookshot";
+/// The key of a Secret that holds options.
+const CONFIG_KEY: &str = "config.yaml";
+/// Names under `additional`: ESS merges them in this order.
+const CLEAR: &str = "10-migrated.yaml";
+const SECRET: &str = "20-migrated-secrets.yaml";
+
+/// The files, and what they leave to a person.
+pub(crate) struct Ess {
+    /// `secrets.yaml`: one document a Secret.
+    pub(crate) manifests: Zeroizing<String>,
+    /// `values.yaml`: no secret is in it.
+    pub(crate) values: Zeroizing<String>,
+    pub(crate) sorted: Sorted,
+    pub(crate) notes: Vec<String>,
+    /// Of interest to those who use the values.
+    pub(crate) notes_on_values: Vec<String>,
+}
+
+/// One Secret.
+struct Manifest {
+    name: &'static str,
+    data: Vec<(String, Zeroizing<Vec<u8>>)>,
+}
+
+struct Maker {
+    namespace: String,
+    manifests: Vec<Manifest>,
+    notes: Vec<String>,
+}
+
+impl Ess {
+    pub(crate) fn new(config: &Config, secrets: &Secrets, beside: &Beside, namespace: &str) -> anyhow::Result<Self> {
+        let mut maker = Maker {
+            namespace: namespace.to_owned(),
+            manifests: Vec::new(),
+            notes: Vec::new(),
+        };
+        let carried = Carried::new(config, secrets);
+        maker.note_files(&carried.sorted);
+        let notes = notes(&carried.sorted);
+        let mut values = vec![("serverName", Node::text(config.server_name()))];
+        values.extend(maker.hookshot(beside));
+        values.push(("matrixAuthenticationService", maker.mas(config, secrets, beside)?));
+        values.push(("synapse", maker.synapse(config, secrets, &carried)?));
+        let mut text = heading(&carried.sorted);
+        text.push_str(&yaml::write(&Node::map(values))?);
+        Ok(Self {
+            manifests: maker.write()?,
+            values: text,
+            sorted: carried.sorted,
+            notes,
+            notes_on_values: maker.notes,
+        })
+    }
+}
+
+impl Maker {
+    /// Puts a value into a Secret, and refers to it.
+    fn reference(&mut self, name: &'static str, key: &str, value: &[u8]) -> Node {
+        self.store(name, key, value);
+        Node::map([("secret", Node::text(name)), ("secretKey", Node::text(key))])
+    }
+
+    fn store(&mut self, name: &'static str, key: &str, value: &[u8]) {
+        let known = self.manifests.iter().position(|manifest| manifest.name == name);
+        let index = known.unwrap_or_else(|| {
+            self.manifests.push(Manifest { name, data: Vec::new() });
+            self.manifests.len() - 1
+        });
+        self.manifests[index].data.push((key.to_owned(), value.to_vec().into()));
+    }
+
+    fn synapse(&mut self, config: &Config, secrets: &Secrets, carried: &Carried) -> anyhow::Result<Node> {
+        let mut synapse = Vec::new();
+        let mut additional = Vec::new();
+        if let Some(clear) = &carried.clear {
+            additional.push((CLEAR, Node::map([("config", Node::Block(yaml::write(clear)?))])));
+        }
+        if let Some(secret) = &carried.secret {
+            additional.push((SECRET, self.config_secret(SYNAPSE, secret)?));
+        }
+        if !additional.is_empty() {
+            synapse.push(("additional", Node::map(additional)));
+        }
+        let app_services = self.app_services(secrets);
+        if !app_services.is_empty() {
+            synapse.push(("appservices", Node::List(app_services)));
+        }
+        if let Some(host) = self.host(config) {
+            synapse.push(("ingress", Node::map([("host", Node::text(host))])));
+        }
+        if secrets.macaroon == Macaroon::DerivedFromSigningKey {
+            self.notes.push(
+                "`synapse.macaroon` is left out of the values: Synapse derives it from the signing key, and what it \
+                 derives is not text; ESS makes a new one"
+                    .to_owned(),
+            );
+        }
+        for (field, option) in [
+            ("macaroon", "macaroon_secret_key"),
+            ("registrationSharedSecret", "registration_shared_secret"),
+            ("signingKey", "signing_key"),
+        ] {
+            if let Some(secret) = find(secrets, option)
+                && self.survives_stripping(secret)
+            {
+                let reference = self.reference(SYNAPSE, option, secret.value.expose_secret());
+                synapse.push((field, reference));
+            }
+        }
+        if let Some(size) = max_upload_size(config) {
+            synapse.push(("media", Node::map([("maxUploadSize", Node::text(size))])));
+        }
+        synapse.sort_by_key(|(name, _)| *name);
+        Ok(Node::map(synapse))
+    }
+
+    /// ESS gives Synapse these in files, which Synapse strips; an option of the configuration it does not strip.
+    fn survives_stripping(&mut self, secret: &Secret) -> bool {
+        let value = secret.value.expose_secret();
+        let text = std::str::from_utf8(value).unwrap_or_default();
+        let survives = secret.option == "signing_key" || text.trim() == text;
+        if !survives {
+            self.notes.push(format!(
+                "`{}` is left out of the values: it begins or ends with a space, which is lost on ESS; ESS makes a new one",
+                secret.option
+            ));
+        }
+        survives
+    }
+
+    fn config_secret(&mut self, name: &'static str, node: &Node) -> anyhow::Result<Node> {
+        self.store(name, CONFIG_KEY, yaml::write(node)?.as_bytes());
+        Ok(Node::map([
+            ("configSecret", Node::text(name)),
+            ("configSecretKey", Node::text(CONFIG_KEY)),
+        ]))
+    }
+
+    fn app_services(&mut self, secrets: &Secrets) -> Vec<Node> {
+        let files = secrets.secrets.iter().filter_map(|secret| {
+            let index = secret.option.strip_prefix("app_service_config_files.")?;
+            Some((format!("app-service-{index}.yaml"), secret))
+        });
+        files
+            .map(|(key, secret)| self.reference(APP_SERVICES, &key, secret.value.expose_secret()))
+            .collect()
+    }
+
+    fn host(&mut self, config: &Config) -> Option<String> {
+        let url = config
+            .get("public_baseurl")
+            .and_then(Value::as_str)
+            .filter(|url| !url.is_empty());
+        let Some(url) = url else {
+            self.notes
+                .push("`public_baseurl` is not set: add `synapse.ingress.host` to the values".to_owned());
+            return None;
+        };
+        let authority = url.split_once("://").map_or(url, |(_, rest)| rest);
+        let (authority, path) = authority.split_once('/').unwrap_or((authority, ""));
+        let host = match authority.rsplit_once(':') {
+            Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+            _ => authority,
+        };
+        if host.len() != authority.len() || !path.is_empty() {
+            self.notes.push(format!(
+                "`public_baseurl` has a port or a path, which ESS does not: clients will find it at https://{host}/"
+            ));
+        }
+        if host == config.server_name() {
+            self.notes.push(format!(
+                "`synapse.ingress.host` is {host}, as the server name is: ESS serves /.well-known/matrix there, so give \
+                 Synapse another host or set wellKnownDelegation.enabled to false"
+            ));
+        }
+        Some(host.to_owned())
+    }
+
+    /// Off for a server whose users log in at Synapse: ESS refuses to switch it off later, and syn2mas switches it on.
+    fn mas(&mut self, config: &Config, secrets: &Secrets, beside: &Beside) -> anyhow::Result<Node> {
+        let enabled = |option| config.get(option).is_some_and(Value::is_true);
+        let in_use =
+            enabled("matrix_authentication_service.enabled") || enabled("experimental_features.msc3861.enabled");
+        if !in_use && beside.mas.is_none() {
+            return Ok(Node::map([("enabled", Node::Bool(false))]));
+        }
+        let mut mas = vec![("enabled", Node::Bool(true))];
+        let Some(own) = &beside.mas else {
+            self.notes.push(
+                "Synapse leaves logins to Matrix Authentication Service, whose own secrets are missing: give \
+                 --mas-config"
+                    .to_owned(),
+            );
+            mas.extend(self.shared_secret(secrets, beside));
+            return Ok(Node::map(mas));
+        };
+        if let Some(config) = &own.config {
+            let reference = self.config_secret(MAS, config)?;
+            mas.push(("additional", Node::map([(SECRET, reference)])));
+        }
+        if let Some(secret) = beside.find("mas.secrets.encryption") {
+            let reference = self.reference(MAS, "encryption", secret.value.expose_secret());
+            mas.push(("encryptionSecret", reference));
+        }
+        if let Some(host) = &own.host {
+            mas.push(("ingress", Node::map([("host", Node::text(&**host))])));
+        }
+        let mut keys = Vec::new();
+        for (field, option) in &own.keys {
+            if let Some(secret) = beside.find(option) {
+                let reference = self.reference(MAS, field, secret.value.expose_secret());
+                keys.push((*field, reference));
+            }
+        }
+        if !keys.is_empty() {
+            mas.push(("privateKeys", Node::map(keys)));
+        }
+        mas.extend(self.shared_secret(secrets, beside));
+        Ok(Node::map(mas))
+    }
+
+    fn shared_secret(&mut self, secrets: &Secrets, beside: &Beside) -> Option<(&'static str, Node)> {
+        let secret = find(secrets, "matrix_authentication_service.secret")
+            .or_else(|| find(secrets, "experimental_features.msc3861.admin_token"))
+            .or_else(|| beside.find("mas.matrix.secret"))?;
+        let reference = self.reference(MAS, "synapse-shared-secret", secret.value.expose_secret());
+        Some(("synapseSharedSecret", reference))
+    }
+
+    fn hookshot(&mut self, beside: &Beside) -> Option<(&'static str, Node)> {
+        let secret = beside.find("hookshot.passFile")?;
+        let reference = self.reference(HOOKSHOT, "passkey.pem", secret.value.expose_secret());
+        self.notes.push(
+            "Hookshot's passkey is in the values, the rest of its configuration is not: see `hookshot`".to_owned(),
+        );
+        Some(("hookshot", Node::map([("passkey", reference)])))
+    }
+
+    fn note_files(&mut self, sorted: &Sorted) {
+        if !sorted.needs_a_file.is_empty() {
+            self.notes.push(format!(
+                "left out of the values, because ESS's pod lacks the file or directory: {}; see synapse.extraVolumes",
+                sorted.needs_a_file.join(", ")
+            ));
+        }
+    }
+
+    /// `data`, in base64: every byte arrives, whatever reads the file.
+    fn write(&self) -> anyhow::Result<Zeroizing<String>> {
+        let mut text = Zeroizing::new(String::new());
+        for Manifest { name, data } in &self.manifests {
+            let data = data
+                .iter()
+                .map(|(key, value)| (key.clone(), Node::text(STANDARD.encode(value.as_slice()))))
+                .collect();
+            let labels = Node::map([("app.kubernetes.io/managed-by", Node::text("ess-migrate"))]);
+            let manifest = Node::map([
+                ("apiVersion", Node::text("v1")),
+                ("kind", Node::text("Secret")),
+                (
+                    "metadata",
+                    Node::map([
+                        ("name", Node::text(*name)),
+                        ("namespace", Node::text(&*self.namespace)),
+                        ("labels", labels),
+                    ]),
+                ),
+                ("type", Node::text("Opaque")),
+                ("data", Node::Map(data)),
+            ]);
+            text.push_str("---\n");
+            text.push_str(&yaml::write(&manifest)?);
+        }
+        Ok(text)
+    }
+}
+
+fn find<'a>(secrets: &'a Secrets, option: &str) -> Option<&'a Secret> {
+    secrets.secrets.iter().find(|secret| secret.option == option)
+}
+
+/// What we could not make a secret of its own.
+fn notes(sorted: &Sorted) -> Vec<String> {
+    let names = sorted.look_like_secrets.join(", ");
+    let note = format!("these options look like secrets, and are in no file of their own: {names}");
+    (!names.is_empty()).then_some(note).into_iter().collect()
+}
+
+/// What was left out, by name, for the reader of the values.
+fn heading(sorted: &Sorted) -> Zeroizing<String> {
+    let mut text =
+        Zeroizing::new("# Values for ESS Community, of a migrated Synapse. No secret is in them.\n".to_owned());
+    for (why, names) in [
+        ("ESS sets these itself", &sorted.owned_by_ess),
+        ("These mean nothing on ESS", &sorted.not_needed),
+        (
+            "These name files that the pod lacks; see synapse.extraVolumes",
+            &sorted.needs_a_file,
+        ),
+    ] {
+        if !names.is_empty() {
+            let _ = writeln!(text, "# {why}; left out:");
+        }
+        for name in names {
+            // Without line ends, whatever a key holds.
+            let _ = writeln!(text, "#   {}", name.escape_debug());
+        }
+    }
+    text
+}
+
+/// As the chart wants it: whole mebibytes, or kibibytes.
+fn max_upload_size(config: &Config) -> Option<String> {
+    let scalar = config.get("max_upload_size")?.as_scalar()?;
+    let bytes = match scalar.kind {
+        Kind::Int(Some(bytes)) => u64::try_from(bytes).ok()?,
+        Kind::Text => {
+            let text = scalar.text.as_str();
+            let power = "KMGT".find(text.chars().last()?).map_or(0, |index| index + 1);
+            let digits = if power == 0 { text } else { &text[..text.len() - 1] };
+            digits.trim().parse::<u64>().ok()?.checked_mul(1 << (10 * power))?
+        }
+        _ => return None,
+    };
+    Some(if bytes % (1 << 20) == 0 {
+        format!("{}M", bytes >> 20)
+    } else {
+        format!("{}K", bytes.div_ceil(1 << 10))
+    })
+}
+
+#[cfg(test)]
+#[path = "ess_tests.rs"]
+mod tests;

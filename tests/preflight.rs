@@ -1,10 +1,14 @@
 //! preflight: all that stops a migration, and nothing said of a healthy server that needs no action.
 
 use std::fs::{self, Permissions};
+use std::net::UdpSocket;
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
 
 use crate::internet::{self, DOCUMENTS, Internet, ZONE};
 use crate::scene::{Scene, names_in, source_cluster, target_cluster};
@@ -638,7 +642,9 @@ fn media_are_compared_with_the_database() {
         .on_source("SELECT media_id FROM local_media_repository WHERE url_cache IS NULL AND media_length IS NOT NULL");
     let id = uploads.lines().next().unwrap();
     let file = format!("old/media_store/local_content/{}/{}/{}", &id[..2], &id[2..4], &id[4..]);
-    world.shell(&format!("mkdir old/aside && mv {file} old/aside/")).success();
+    world
+        .shell(&format!("mkdir old/aside && mv {file} old/aside/"))
+        .success();
     world.write("old/media_store/local_content/No/Bo/dyKnowsThisOne", "x");
 
     let ran = stage.preflight().run().success();
@@ -646,14 +652,27 @@ fn media_are_compared_with_the_database() {
     assert_eq!(serious(&ran), ["warning media-files-missing"], "{ran}");
     let data = |id: &str| {
         let findings = ran.json()["preflight"]["findings"].clone();
-        findings.as_array().unwrap().iter().find(|finding| finding["id"] == id).unwrap()["data"].clone()
+        findings
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|finding| finding["id"] == id)
+            .unwrap()["data"]
+            .clone()
     };
     assert_eq!(data("media-files-missing")["sample"], serde_json::json!([id]));
-    assert_eq!(data("media-files-unknown")["sample"], serde_json::json!(["NoBodyKnowsThisOne"]));
+    assert_eq!(
+        data("media-files-unknown")["sample"],
+        serde_json::json!(["NoBodyKnowsThisOne"])
+    );
     assert_eq!(data("media")["complete"], true);
 
     let ran = stage.preflight().args(["--budget", "0"]).run();
-    assert_eq!(serious(&ran), ["warning media-files-missing", "warning media-partly-checked"], "{ran}");
+    assert_eq!(
+        serious(&ran),
+        ["warning media-files-missing", "warning media-partly-checked"],
+        "{ran}"
+    );
     assert_eq!(code(&stage.preflight().args(["--budget", "much"]).run()), 64);
 
     world.write(
@@ -661,12 +680,22 @@ fn media_are_compared_with_the_database() {
         "media_storage_providers: [{module: s3_storage_provider.S3StorageProviderBackend}]\n",
     );
     let ran = stage.preflight().args(["--budget", "none"]).run().success();
-    assert!(found(&ran, &["info"]).contains(&"info media-elsewhere".to_owned()), "{ran}");
-    assert!(!found(&ran, &["warning"]).contains(&"warning media-files-missing".to_owned()), "{ran}");
+    assert!(
+        found(&ran, &["info"]).contains(&"info media-elsewhere".to_owned()),
+        "{ran}"
+    );
+    assert!(
+        !found(&ran, &["warning"]).contains(&"warning media-files-missing".to_owned()),
+        "{ran}"
+    );
 
-    world.shell("rm -r old/media_store/local_content; rm old/conf.d/media.yaml").success();
+    world
+        .shell("rm -r old/media_store/local_content; rm old/conf.d/media.yaml")
+        .success();
     assert_eq!(serious(&stage.preflight().run()), ["blocker media-missing"]);
-    stage.scene.on_source("SET ROLE synapse; CREATE TABLE datastores (); CREATE TABLE media_attributes ()");
+    stage
+        .scene
+        .on_source("SET ROLE synapse; CREATE TABLE datastores (); CREATE TABLE media_attributes ()");
     assert_eq!(serious(&stage.preflight().run()), ["blocker matrix-media-repo"]);
 }
 
@@ -710,7 +739,13 @@ instance_map: {main: {host: localhost, port: 9093}}
         "{ran}"
     );
     let infos = found(&ran, &["info"]);
-    for id in ["carry-listeners", "carry-retention", "carry-syn2mas", "carry-turn", "carry-workers"] {
+    for id in [
+        "carry-listeners",
+        "carry-retention",
+        "carry-syn2mas",
+        "carry-turn",
+        "carry-workers",
+    ] {
         assert!(infos.contains(&format!("info {id}")), "{id} in {ran}");
     }
     assert!(!infos.contains(&"info carry-pepper".to_owned()), "{ran}");
@@ -722,7 +757,8 @@ fn an_order_of_text_that_changed_is_tried_for_duplicates() {
     let stage = Stage::new();
     let scene = &stage.scene;
     let database = &scene.source.name;
-    let icu = format!("UPDATE pg_database SET datlocprovider = 'i', daticulocale = 'en-US' WHERE datname = '{database}'");
+    let icu =
+        format!("UPDATE pg_database SET datlocprovider = 'i', daticulocale = 'en-US' WHERE datname = '{database}'");
     source_cluster().psql("postgres", &icu);
     let ran = stage.preflight().run().success();
     assert_eq!(serious(&ran), ["warning source-collation"], "{ran}");
@@ -735,7 +771,11 @@ fn an_order_of_text_that_changed_is_tried_for_duplicates() {
          UPDATE pg_index SET indisunique = true WHERE indexrelid = 'threepid_guest_access_tokens_index'::regclass",
     );
     let ran = stage.preflight().run();
-    assert_eq!(serious(&ran), ["blocker duplicates", "warning source-collation"], "{ran}");
+    assert_eq!(
+        serious(&ran),
+        ["blocker duplicates", "warning source-collation"],
+        "{ran}"
+    );
     assert!(ran.stderr.contains("threepid_guest_access_tokens_index"), "{ran}");
 }
 
@@ -744,12 +784,18 @@ fn others_that_follow_the_source_are_told() {
     let stage = Stage::new();
     let slot = format!("slot_{}", stage.scene.target);
     let cluster = source_cluster();
-    cluster.psql("postgres", &format!("SELECT pg_create_physical_replication_slot('{slot}')"));
+    cluster.psql(
+        "postgres",
+        &format!("SELECT pg_create_physical_replication_slot('{slot}')"),
+    );
 
     let ran = stage.preflight().run().success();
 
     cluster.psql("postgres", &format!("SELECT pg_drop_replication_slot('{slot}')"));
-    assert!(found(&ran, &["info"]).contains(&"info replication-slots".to_owned()), "{ran}");
+    assert!(
+        found(&ran, &["info"]).contains(&"info replication-slots".to_owned()),
+        "{ran}"
+    );
 }
 
 #[test]
@@ -757,16 +803,23 @@ fn the_host_is_looked_at() {
     let stage = Stage::new();
     let ssh = || stage.preflight().env("SSH_CONNECTION", "192.0.2.1 50000 192.0.2.2 22");
     assert_eq!(serious(&ssh().run().success()), ["warning no-tmux"]);
-    assert_eq!(serious(&ssh().env("TMUX", "/tmp/tmux-0/default,1,0").run().success()), [""; 0]);
+    assert_eq!(
+        serious(&ssh().env("TMUX", "/tmp/tmux-0/default,1,0").run().success()),
+        [""; 0]
+    );
 
     let world = &stage.scene.world;
-    let few = world.script("ulimit -n 300; exec preflight \"$@\"").args(["preflight", "-n"]);
+    let few = world
+        .script("ulimit -n 300; exec preflight \"$@\"")
+        .args(["preflight", "-n"]);
     let few = internet::healthy().seen_by(few);
     let ran = few.args(stage.synapse.config_args()).run().success();
     assert_eq!(serious(&ran), ["warning open-files"], "{ran}");
 
     world.shell("mkdir -m 700 export && touch export/.lock").success();
-    let mut holder = world.script("exec 9>export/.lock; flock 9; echo held >&2; exec sleep 600").start();
+    let mut holder = world
+        .script("exec 9>export/.lock; flock 9; echo held >&2; exec sleep 600")
+        .start();
     holder.wait_for("held");
     let ran = stage.preflight().args(["--export", "export"]).run().success();
     assert_eq!(serious(&ran), ["warning export-locked"], "{ran}");
@@ -777,7 +830,11 @@ fn the_host_is_looked_at() {
 #[test]
 fn an_export_that_cannot_be_written_does_not_cost_the_document() {
     let stage = Stage::new();
-    stage.scene.world.shell("mkdir -m 700 export && mkdir -m 500 export/documents && chmod 500 export").success();
+    stage
+        .scene
+        .world
+        .shell("mkdir -m 700 export && mkdir -m 500 export/documents && chmod 500 export")
+        .success();
 
     let ran = stage.preflight().args(["--export", "export"]).run();
 
@@ -794,7 +851,11 @@ fn versions_of_synapse_are_compared_by_their_schemas() {
     assert_eq!(serious(&with("1.157.1").success()), [""; 0]);
     let old = with("1.110.0").success();
     assert_eq!(serious(&old), ["warning schema-newer"]);
-    assert!(old.stderr.contains("of Synapse 1.151 or newer, is newer than the target's 85, of Synapse 1.107 or newer"), "{old}");
+    assert!(
+        old.stderr
+            .contains("of Synapse 1.151 or newer, is newer than the target's 85, of Synapse 1.107 or newer"),
+        "{old}"
+    );
     assert_eq!(serious(&with("1.98.0")), ["blocker schema-incompatible"]);
     assert_eq!(code(&with("newest")), 64);
 }
@@ -806,7 +867,10 @@ fn a_target_whose_lock_table_is_small_is_told() {
     cluster.load_fresh();
     let look = || {
         let url = cluster.url("synapse", "synapse_user");
-        stage.source_only().args(["--target", &url, "--target-password-file", "target.pw"]).run()
+        stage
+            .source_only()
+            .args(["--target", &url, "--target-password-file", "target.pw"])
+            .run()
     };
     assert_eq!(serious(&look().success()), [""; 0]);
 
@@ -845,6 +909,16 @@ fn what_others_remember_for_long_is_told_with_the_time_to_wait() {
     assert!(ran.stderr.contains("then wait 24 hours"), "{ran}");
     assert!(!ran.stderr.contains("www.example.org A for"), "{ran}");
     assert_eq!(serious(&public(&stage, &internet, &["--max-ttl", "86400"])), [""; 0]);
+
+    // What an alias leads to in another's zone stays as it is.
+    let world = World::new();
+    let internet = Internet::new(&world, "@ A 127.0.0.1\nmatrix CNAME www.provider.test.\n", &DOCUMENTS);
+    let ran = public(&stage, &internet, &[]);
+    assert_eq!(serious(&ran), [""; 0], "{ran}");
+    assert!(
+        ran.stdout.contains(r#""name":"www.provider.test","ttl":86400"#),
+        "{ran}"
+    );
 }
 
 #[test]
@@ -860,19 +934,38 @@ fn delegation_is_followed_to_names_without_address() {
 
     assert_eq!(serious(&ran), ["warning dns-no-address"], "{ran}");
     assert!(ran.stderr.contains("chat.example.org, matrix.example.org"), "{ran}");
-    assert!(ran.stderr.contains("reach the homeserver at matrix.example.org:443, by .well-known"), "{ran}");
+    assert!(
+        ran.stderr
+            .contains("reach the homeserver at matrix.example.org:443, by .well-known"),
+        "{ran}"
+    );
 
-    let internet = Internet::new(&World::new(), "@ A 127.0.0.1\nchat A 127.0.0.1\n", &[]);
+    let bare = World::new();
+    let internet = Internet::new(&bare, "@ A 127.0.0.1\nchat A 127.0.0.1\n", &[]);
     let ran = public(&stage, &internet, &[]);
     assert_eq!(serious(&ran), [""; 0], "{ran}");
-    assert!(ran.stderr.contains("reach the homeserver at example.org:8448, by the default port"), "{ran}");
-    assert!(ran.stderr.contains("https://example.org serves no .well-known/matrix"), "{ran}");
+    assert!(
+        ran.stderr
+            .contains("reach the homeserver at example.org:8448, by the default port"),
+        "{ran}"
+    );
+    assert!(
+        ran.stderr.contains("https://example.org serves no .well-known/matrix"),
+        "{ran}"
+    );
 }
 
 #[test]
 fn documents_that_not_everybody_can_read_are_told() {
     let stage = Stage::new();
-    let documents = [("server", "<html>moved</html>"), ("client", "!{\"m.homeserver\": {\"base_url\": \"https://matrix.example.org\"}}"), ("support", "!503")];
+    let documents = [
+        ("server", "<html>moved</html>"),
+        (
+            "client",
+            "!{\"m.homeserver\": {\"base_url\": \"https://matrix.example.org\"}}",
+        ),
+        ("support", "!503"),
+    ];
     let internet = Internet::new(&stage.scene.world, ZONE, &documents);
 
     let ran = public(&stage, &internet, &[]);
@@ -890,17 +983,201 @@ fn documents_that_not_everybody_can_read_are_told() {
 #[test]
 fn public_names_that_cannot_be_asked_are_no_pass() {
     let stage = Stage::new();
-    let look = || stage.scene.tool("preflight").args(["-n"]).args(stage.synapse.config_args());
+    let look = || {
+        stage
+            .scene
+            .tool("preflight")
+            .args(["-n"])
+            .args(stage.synapse.config_args())
+    };
     let started = Instant::now();
     let ran = look().args(["--resolver", "127.0.0.1:1"]).run();
-    assert_eq!(serious(&ran), ["warning dns-not-checked", "warning well-known-not-checked"], "{ran}");
+    assert_eq!(
+        serious(&ran),
+        ["warning dns-not-checked", "warning well-known-not-checked"],
+        "{ran}"
+    );
     assert!(started.elapsed() < Duration::from_secs(20));
 
     // A certificate that nobody vouches for.
     let call = internet::healthy().seen_by(look());
     let ran = call.env("SSL_CERT_FILE", "/dev/null").run();
     assert_eq!(serious(&ran), ["warning well-known-not-checked"], "{ran}");
-    for wrong in [["--resolver", "nowhere"], ["--resolve", "example.org:443"], ["--max-ttl", "long"]] {
+    for wrong in [
+        ["--resolver", "nowhere"],
+        ["--resolve", "example.org:443"],
+        ["--max-ttl", "long"],
+    ] {
         assert_eq!(code(&look().args(wrong).run()), 64);
     }
+}
+
+#[test]
+fn findings_are_selected_but_blockers_are_not_skipped() {
+    let stage = Stage::new();
+    let internet = Internet::new(
+        &stage.scene.world,
+        "@ 86400 A 127.0.0.1\nmatrix A 127.0.0.1\n",
+        &DOCUMENTS,
+    );
+    stage
+        .scene
+        .on_source("INSERT INTO users (name) VALUES ('@mallory:elsewhere.org')");
+
+    let ran = public(
+        &stage,
+        &internet,
+        &["--skip", "dns*", "--skip", "foreign-*", "--skip", "carry-*"],
+    );
+    assert_eq!(serious(&ran), ["blocker foreign-users"], "{ran}");
+    assert!(!ran.stderr.contains("carry-"), "{ran}");
+
+    let ran = public(&stage, &internet, &["--check", "--only", "dns*"]).success();
+    insta::assert_snapshot!(ran, @r"
+    -- stderr --
+    preflight: warning: others remember where the homeserver is for longer than 300 s: example.org A for 86400 s (dns-ttl)
+    hint: set the TTL of these records to 300 or less now, then wait 24 hours: until then caches hold the old one
+    preflight: 0 blockers, 0 accepted, 1 warning, 0 infos
+    -- exit status: 0 --
+    ");
+    // Without the flags for it, the network is not asked.
+    let skipping = ["dns*", "well-known*", "delegation"]
+        .iter()
+        .flat_map(|id| ["--skip", id]);
+    let ran = stage
+        .scene
+        .tool("preflight")
+        .args(["-n"])
+        .args(stage.synapse.config_args())
+        .args(skipping)
+        .run();
+    assert_eq!(serious(&ran), ["blocker foreign-users"], "{ran}");
+    assert_eq!(
+        code(&public(&stage, &internet, &["--only", "dns*"])),
+        64,
+        "a part is nothing to build on"
+    );
+    assert_eq!(code(&public(&stage, &internet, &["--skip", "no-such"])), 64);
+}
+
+#[test]
+fn findings_are_a_table_and_a_file_for_prometheus() {
+    let stage = Stage::new();
+    stage.scene.on_target("UPDATE users SET name = '@a:elsewhere.org'");
+    let look = || {
+        stage
+            .preflight()
+            .args(["--check", "--report", "--metrics", "preflight.prom"])
+    };
+
+    let ran = look().run();
+
+    assert_eq!(code(&ran), 1);
+    assert!(
+        ran.stderr
+            .starts_with("BLOCKER   target-server-name  the target serves elsewhere.org"),
+        "{ran}"
+    );
+    let world = &stage.scene.world;
+    let text = world.read("preflight.prom");
+    for line in [
+        "ess_migrate_preflight_findings{severity=\"blocker\"} 1",
+        "ess_migrate_preflight_finding{id=\"target-server-name\",severity=\"blocker\"} 1",
+        "ess_migrate_preflight_open_blockers 1",
+    ] {
+        assert!(text.contains(&format!("{line}\n")), "{text}");
+    }
+    let mode = fs::metadata(world.path("preflight.prom")).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode, 0o644);
+    stage.scene.on_target("UPDATE users SET name = '@a:example.org'");
+    look().run().success();
+    assert!(
+        world
+            .read("preflight.prom")
+            .contains("ess_migrate_preflight_open_blockers 0\n")
+    );
+    assert_eq!(
+        code(&look().args(["--metrics", "nowhere/preflight.prom"]).run()),
+        64,
+        "given twice"
+    );
+    let ran = stage
+        .preflight()
+        .args(["--check", "--metrics", "nowhere/preflight.prom"])
+        .run();
+    assert_eq!(code(&ran), 74, "{ran}");
+}
+
+#[test]
+fn a_broken_installation_is_reported_all_at_once() {
+    let stage = Stage::new();
+    let scene = &stage.scene;
+    let zone = "@ 86400 A 127.0.0.1\nmatrix 86400 A 127.0.0.1\n";
+    let internet = Internet::new(&scene.world, zone, &DOCUMENTS);
+    scene.on_source(
+        "INSERT INTO background_updates (update_name, progress_json) VALUES ('slow', '{}');
+         INSERT INTO users (name) VALUES ('@mallory:elsewhere.org');
+         UPDATE stream_positions SET stream_id = 1000000 WHERE stream_name = 'account_data'",
+    );
+    let media = "find old/media_store/local_content -type f | head -n 1 | xargs rm";
+    scene.world.shell(media).success();
+    let key = scene.world.path("old/homeserver.signing.key");
+    fs::set_permissions(key, Permissions::from_mode(0o000)).unwrap();
+    // No disk has room for what such a database would be: a file without content, as long as none can be.
+    scene.on_source(
+        "DO $$ BEGIN EXECUTE format('COPY (SELECT) TO PROGRAM %L', 'truncate -s 8T base/'
+             || (SELECT oid FROM pg_database WHERE datname = current_database()) || '/1'); END $$",
+    );
+    let target = format!("{}_broken", scene.target);
+    let create = format!("CREATE DATABASE {target} OWNER synapse_user TEMPLATE template0 LOCALE 'C.UTF-8'");
+    target_cluster().psql("postgres", &create);
+    let url = target_cluster().url(&target, "synapse_user");
+    let _visitor = Visitor::new(scene, "");
+
+    let args = [
+        "--target",
+        &url,
+        "--target-password-file",
+        "target.pw",
+        "--export",
+        "export",
+    ];
+    let ran = public(&stage, &internet, &args);
+
+    assert_eq!(
+        serious(&ran),
+        [
+            "blocker export-space",
+            "blocker foreign-users",
+            "blocker sequence-behind-stream",
+            "blocker signing-key",
+            "blocker target-locale",
+            "warning background-updates",
+            "warning dns-ttl",
+            "warning media-files-missing",
+            "warning other-sessions",
+        ],
+        "{ran}"
+    );
+    assert_eq!(code(&ran), 1);
+}
+
+#[test]
+fn a_network_that_is_silent_does_not_keep_it_from_ending() {
+    let stage = Stage::new();
+    let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let resolver = silent.local_addr().unwrap().to_string();
+    let call = stage.scene.tool("preflight").args(["-n", "--export", "export"]);
+    let running = call
+        .args(stage.synapse.config_args())
+        .args(["--resolver", &resolver])
+        .start();
+    silent.recv(&mut [0; 512]).unwrap();
+
+    let told = Instant::now();
+    running.signal(Signal::INT);
+    let ran = running.wait();
+
+    assert_eq!((ran.status.signal(), ran.stdout.as_str()), (Some(2), ""), "{ran}");
+    assert!(told.elapsed() < Duration::from_secs(2), "it took {:?}", told.elapsed());
 }

@@ -1,12 +1,21 @@
 //! The checks, by what they look at. None stops another.
 
+pub(crate) mod carry;
+pub(crate) mod collation;
 pub(crate) mod config;
 pub(crate) mod export;
 pub(crate) mod health;
 pub(crate) mod homeserver;
+pub(crate) mod host;
+pub(crate) mod media;
+pub(crate) mod pace;
+pub(crate) mod profile;
 pub(crate) mod programs;
+pub(crate) mod public;
 pub(crate) mod source;
 pub(crate) mod target;
+pub(crate) mod versions;
+pub(crate) mod well_known;
 
 use std::collections::BTreeMap;
 
@@ -35,12 +44,18 @@ const LOCK_NOT_AVAILABLE: &str = "55P03";
 
 pub(crate) fn not_checked(what: &str, error: &Error) -> Finding {
     let found = blocker(Blocker::NotChecked, format!("not checked: {what}: {error}")).with("check", what);
-    match error.db() {
-        Some(db) if [QUERY_CANCELED, LOCK_NOT_AVAILABLE].contains(&db.code().code()) => {
-            found.hint("the server is busy, or the table is locked; try again when it is quiet")
-        }
-        _ => found,
+    if is_canceled(error) {
+        found.hint("the server is busy, or the table is locked; try again when it is quiet")
+    } else {
+        found
     }
+}
+
+/// Whether one of our own limits ended it.
+pub(crate) fn is_canceled(error: &Error) -> bool {
+    error
+        .db()
+        .is_some_and(|db| [QUERY_CANCELED, LOCK_NOT_AVAILABLE].contains(&db.code().code()))
 }
 
 /// A connection that disturbs nobody: preflight looks at servers that people use.
@@ -71,4 +86,29 @@ fn texts(session: &Session, what: &str, sql: &str) -> Result<Vec<String>, Error>
 /// The one number of a query.
 fn number_of(session: &Session, what: &str, sql: &str) -> Result<i64, Error> {
     Ok(session.one(what, sql, &[])?.get(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Facts;
+
+    /// A source of that collation.
+    pub(crate) fn facts(collate: &str, ctype: &str) -> Facts {
+        Facts {
+            identity: ess_document::Identity {
+                system_identifier: "1".to_owned(),
+                database: "synapse".to_owned(),
+            },
+            version: 150_020,
+            version_text: "15.20".to_owned(),
+            encoding: "UTF8".to_owned(),
+            collate: collate.to_owned(),
+            ctype: ctype.to_owned(),
+            owner: "synapse".to_owned(),
+            user: "synapse".to_owned(),
+            superuser: false,
+            standby: false,
+            bytes: 0,
+        }
+    }
 }

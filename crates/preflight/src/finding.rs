@@ -6,6 +6,8 @@ use clap::ValueEnum;
 use ess_document::{Finding, Severity};
 use serde_json::Value;
 
+use crate::ids::IDS;
+
 /// Everything that stops a migration, by the id that scripts and `--accept` know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Blocker {
@@ -25,6 +27,8 @@ pub(crate) enum Blocker {
     SourceFenced,
     /// The source's text is not UTF-8.
     SourceEncoding,
+    /// Restore cannot build a unique index.
+    Duplicates,
     /// The dump could not read everything.
     SourceUnreadable,
     /// The programs that dump and restore are missing or too old.
@@ -39,6 +43,10 @@ pub(crate) enum Blocker {
     SigningKey,
     /// A secret that the configuration names is not there.
     Secrets,
+    /// Media are in another program's store.
+    MatrixMediaRepo,
+    /// An option with which newer Synapses do not start.
+    Msc3861,
     /// Users uploaded media, and they are not where the configuration says.
     MediaMissing,
     /// Media that we may not read.
@@ -53,6 +61,8 @@ pub(crate) enum Blocker {
     TargetVersion,
     /// The target takes no writes.
     TargetStandby,
+    /// The target cannot drop everything at once.
+    TargetLocks,
     /// Encoding or collation that Synapse refuses.
     TargetLocale,
     /// The target serves another homeserver.
@@ -108,6 +118,11 @@ pub(crate) fn info(id: &str, message: impl Into<String>) -> Finding {
 }
 
 fn finding(id: String, severity: Severity, message: impl Into<String>) -> Finding {
+    // Severities are ordered from the worst.
+    debug_assert!(
+        IDS.iter().any(|known| known.0 == id && known.1 <= severity),
+        "{id} is not in the list of ids"
+    );
     Finding {
         id,
         severity,

@@ -1,12 +1,24 @@
 //! preflight: everything that can go wrong, before it does.
 
 mod checks;
+mod dns;
 mod finding;
+mod ids;
+mod metrics;
+mod report;
+mod select;
+mod web;
 
+use std::io::IsTerminal as _;
+use std::net::SocketAddr;
+use std::panic::resume_unwind;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
 use anyhow::Context as _;
-use ess_cli::{Context, Exit, PgVariables, SourceArgs, Stop, TargetArgs, now};
+use ess_cli::{Console, Context, Exit, PgVariables, SourceArgs, Stop, TargetArgs, now};
 use ess_document::{Finding, Identity, Next, Preflight, Severity};
 use ess_postgres::{Access, Conninfo, Error, SchemaRows, schema_rows, server_names};
 use ess_proof::read_fence;
@@ -17,8 +29,10 @@ use ess_synapse::config::Database;
 use checks::homeserver::{self, Homeserver};
 use checks::source::{self, Source};
 use checks::target::{self, Target};
-use checks::{config, connect, export, health, not_checked, programs};
+use checks::versions::SynapseVersion;
+use checks::{carry, config, connect, export, health, host, media, not_checked, profile, programs, public};
 use finding::{Blocker, Detail, blocker, count};
+use select::{Pattern, Selection};
 
 /// Look for everything that could stop the migration
 ///
@@ -31,9 +45,36 @@ pub struct Args {
     /// Write no document: only the exit status, and the findings on standard error
     #[arg(long)]
     check: bool,
+    /// Print a table instead of a line each
+    #[arg(long)]
+    report: bool,
+    /// Write counts for Prometheus's textfile collector
+    #[arg(long, value_name = "FILE")]
+    metrics: Option<PathBuf>,
+    /// Report these findings only, such as dns*; repeatable, only with --check
+    #[arg(long, value_name = "ID", requires = "check", value_parser = Pattern::parse)]
+    only: Vec<Pattern>,
+    /// Leave out these findings, such as dns*, unless they block; repeatable
+    #[arg(long, value_name = "ID", value_parser = Pattern::parse)]
+    skip: Vec<Pattern>,
     /// A blocker that a person has judged and accepts; repeatable
     #[arg(long, value_name = "ID", value_parser = Blocker::acceptable)]
     accept: Vec<Blocker>,
+    /// Seconds to look at media; `none` for all of them
+    #[arg(long, value_name = "SECONDS", default_value = "8", value_parser = Budget::parse)]
+    budget: Budget,
+    /// Seconds for which DNS records may be remembered
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    max_ttl: u32,
+    /// The name server to ask; authoritative servers are then asked on its port too
+    #[arg(long, value_name = "ADDR[:PORT]", value_parser = web::resolver)]
+    resolver: Option<SocketAddr>,
+    /// Where HTTPS connections to a host go; repeatable
+    #[arg(long, value_name = "HOST:PORT:ADDR:PORT", value_parser = web::Detour::parse)]
+    resolve: Vec<web::Detour>,
+    /// The Synapse that ESS brings, where its database cannot be asked
+    #[arg(long, value_name = "VERSION", value_parser = SynapseVersion::parse)]
+    target_synapse_version: Option<SynapseVersion>,
     /// The directory of pg_dump, pg_restore and psql
     #[arg(long, value_name = "DIR")]
     pg_bin: Option<PathBuf>,
@@ -44,9 +85,30 @@ pub struct Args {
     target: TargetArgs,
 }
 
+/// How long a check that could take hours may take; none for as long as it needs.
+#[derive(Debug, Clone, Copy)]
+struct Budget(Option<Duration>);
+
+impl Budget {
+    fn parse(text: &str) -> Result<Self, String> {
+        if text == "none" {
+            return Ok(Self(None));
+        }
+        let seconds = text
+            .parse()
+            .map_err(|_| "neither `none` nor a number of seconds".to_owned())?;
+        Ok(Self(Some(Duration::from_secs(seconds))))
+    }
+}
+
 /// Does the job of preflight.
 pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
-    let mut findings = look(args, context)?;
+    let selection = Selection {
+        only: &args.only,
+        skip: &args.skip,
+    };
+    let mut findings = look(args, selection, context)?;
+    findings.retain(|finding| selection.wants(finding));
     ess_run::check()?;
     findings.sort_by(|a, b| (a.severity, &a.id).cmp(&(b.severity, &b.id)));
     let accepted = accepted(&args.accept, &findings, context);
@@ -63,7 +125,10 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
             go_back: None,
         },
     };
-    tell(&preflight, context);
+    tell(&preflight, args.report, context);
+    if let Some(file) = &args.metrics {
+        metrics::write(file, &preflight)?;
+    }
     let exit = if preflight.open_blockers().is_empty() {
         Exit::Done
     } else {
@@ -71,18 +136,42 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     };
     context.document.preflight = Some(preflight);
     if !args.check {
-        if let Some(export) = context.document.export.clone().filter(|export| export.is_dir()) {
-            context.lock(&export.join(".lock"))?;
-        }
-        context.finish()?;
+        // Looking needs no export: where it cannot be written, a finding says so.
+        context.finish_anyway()?;
     }
     Ok(exit)
 }
 
 /// Makes every check that flags and document allow.
-fn look(args: &Args, context: &mut Context) -> anyhow::Result<Vec<Finding>> {
+fn look(args: &Args, selection: Selection<'_>, context: &mut Context) -> anyhow::Result<Vec<Finding>> {
+    let configuration = context.config(&args.source)?.map(Arc::new);
+    // Name servers and web servers take their time; nobody waits for them once we are told to stop.
+    let public = configuration
+        .as_ref()
+        .filter(|_| selection.wants_any(public::finds))
+        .map(|config| {
+            let names = public::Names {
+                config: Arc::clone(config),
+                resolver: args.resolver,
+                detours: args.resolve.clone(),
+                max_ttl: args.max_ttl,
+            };
+            thread::spawn(move || public::check(names))
+        });
+    let mut findings = look_here(args, configuration.as_deref(), context)?;
+    if let Some(public) = public {
+        while !public.is_finished() {
+            ess_run::check()?;
+            thread::sleep(Duration::from_millis(10));
+        }
+        findings.extend(public.join().unwrap_or_else(|panic| resume_unwind(panic)));
+    }
+    Ok(findings)
+}
+
+/// Makes the checks on both servers and on this machine.
+fn look_here(args: &Args, configuration: Option<&Config>, context: &mut Context) -> anyhow::Result<Vec<Finding>> {
     let mut findings = Vec::new();
-    let configuration = context.config(&args.source)?;
     // libpq's variables are the target's when there is one.
     let has_target = args.target.target.is_some()
         || context
@@ -101,7 +190,6 @@ fn look(args: &Args, context: &mut Context) -> anyhow::Result<Vec<Finding>> {
         PgVariables::Serve
     };
     let from = match configuration
-        .as_ref()
         .filter(|_| args.source.source.is_none())
         .and_then(unmovable)
     {
@@ -130,21 +218,37 @@ fn look(args: &Args, context: &mut Context) -> anyhow::Result<Vec<Finding>> {
     let mut uploads = None;
     if let Some(source) = &source {
         findings.extend(source::check(source));
-        uploads = look_at_homeserver(source, target.as_ref(), context, &mut findings);
+        uploads = look_at_homeserver(source, target.as_ref(), args, context, &mut findings);
+        if uploads.is_some() {
+            let profile = profile::check(&source.session, configuration);
+            let profile = found(profile, "users", &mut findings);
+            findings.extend(profile.unwrap_or_default());
+        }
     }
     if let Some(target) = &target {
         findings.extend(target::check(target));
     }
     let major = source.as_ref().map(|source| source.facts.major());
     findings.extend(programs::check(args.pg_bin.as_deref(), major));
-    if let Some(configuration) = &configuration {
+    if let Some(configuration) = configuration {
         let (secrets, keys) = config::secrets(configuration);
         findings.extend(secrets);
+        findings.extend(carry::check(configuration));
         context.console.stage("measuring the media store", None);
-        findings.extend(config::media(configuration, uploads).context("cannot look for the media store")?);
+        let place = media::Place {
+            config: configuration,
+            session: source
+                .as_ref()
+                .map(|source| &source.session)
+                .filter(|_| uploads.is_some()),
+            uploads,
+            budget: args.budget.0,
+        };
+        findings.extend(media::check(&place).context("cannot look for the media store")?);
         context.console.done();
         findings.extend(health::synapse(configuration, &keys));
     }
+    findings.extend(host::check(context.document.export.as_deref()));
     if let Some(place) = &context.document.export {
         findings.extend(export::check(
             place,
@@ -270,6 +374,7 @@ fn server_name(source: Option<&Source>, context: &mut Context, findings: &mut Ve
 fn look_at_homeserver(
     source: &Source,
     target: Option<&Target>,
+    args: &Args,
     context: &mut Context,
     findings: &mut Vec<Finding>,
 ) -> Option<bool> {
@@ -291,6 +396,10 @@ fn look_at_homeserver(
     }
     let rows = found(schema_rows(&source.session), "the source's schema", findings)?;
     let theirs = target.and_then(|target| found(target_schema(target), "the target's schema", findings)?);
+    // Behind a fence the flag is all that is known.
+    let theirs = theirs
+        .filter(|rows| rows.version.is_some())
+        .or_else(|| args.target_synapse_version.map(SynapseVersion::rows));
     findings.extend(homeserver::schema(&rows, theirs.as_ref()));
     rows.version?;
     let server_name = server_name(Some(source), context, findings);
@@ -330,8 +439,29 @@ fn accepted(accept: &[Blocker], findings: &[Finding], context: &Context) -> Vec<
 }
 
 /// What was found, for people; open blockers even when they asked for quiet.
-fn tell(preflight: &Preflight, context: &Context) {
+fn tell(preflight: &Preflight, report: bool, context: &Context) {
     let console = &context.console;
+    if report {
+        let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        console.line(&report::table(preflight, colours));
+    } else {
+        each(preflight, console);
+    }
+    let of = |severity| preflight.findings.iter().filter(|f| f.severity == severity).count();
+    let accepted = preflight
+        .findings
+        .iter()
+        .filter(|f| preflight.accepted.contains(&f.id))
+        .count();
+    console.note(&format!(
+        "{}, {accepted} accepted, {}, {}",
+        count(of(Severity::Blocker), "blocker"),
+        count(of(Severity::Warning), "warning"),
+        count(of(Severity::Info), "info"),
+    ));
+}
+
+fn each(preflight: &Preflight, console: &Console) {
     for Finding {
         id,
         severity,
@@ -356,16 +486,4 @@ fn tell(preflight: &Preflight, context: &Context) {
             console.line(&format!("hint: {hint}"));
         }
     }
-    let of = |severity| preflight.findings.iter().filter(|f| f.severity == severity).count();
-    let accepted = preflight
-        .findings
-        .iter()
-        .filter(|f| preflight.accepted.contains(&f.id))
-        .count();
-    console.note(&format!(
-        "{}, {accepted} accepted, {}, {}",
-        count(of(Severity::Blocker), "blocker"),
-        count(of(Severity::Warning), "warning"),
-        count(of(Severity::Info), "info"),
-    ));
 }

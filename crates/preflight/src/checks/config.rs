@@ -1,13 +1,12 @@
-//! What the configuration names besides the database: keys, secrets, media.
+//! The keys and secrets that the configuration names.
 
 use ess_document::Finding;
-use ess_synapse::media::Media;
 use ess_synapse::secrets::{Macaroon, Secrets};
 use ess_synapse::signing_key::SigningKey;
 use ess_synapse::{Config, ConfigError};
-use serde_json::{Map, json};
+use serde_json::json;
 
-use crate::finding::{Blocker, Detail, blocker, count, info, size, warning};
+use crate::finding::{Blocker, Detail, blocker, count, info};
 
 /// Every secret that Synapse would read, and the public side of its signing keys.
 pub(crate) fn secrets(config: &Config) -> (Vec<Finding>, Vec<SigningKey>) {
@@ -64,79 +63,11 @@ fn unreadable(error: &ConfigError) -> Finding {
     }
 }
 
-/// The media store, by kind. `uploads`: whether the database says that there are any, when it could be asked.
-pub(crate) fn media(config: &Config, uploads: Option<bool>) -> Result<Vec<Finding>, ConfigError> {
-    let store = config.media_store_path()?;
-    let shown = store.display().to_string();
-    let elsewhere = config
-        .get("media_storage_providers")
-        .and_then(|value| value.as_list())
-        .is_some_and(|all| !all.is_empty());
-    let mut found = Vec::new();
-    if elsewhere {
-        found.push(
-            info(
-                "media-elsewhere",
-                "media are in a storage provider too, which preflight does not look into",
-            )
-            .hint("the target's Synapse needs the same media_storage_providers"),
-        );
-    }
-    let media = match Media::measure(&store) {
-        Ok(media) => media,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let missing = format!("there is no media store at {shown}");
-            found.push(match uploads {
-                Some(false) => info("media", missing),
-                _ if elsewhere => warning("media", missing).hint("see whether the storage provider has all media"),
-                _ => blocker(Blocker::MediaMissing, missing)
-                    .hint("say where Synapse's paths are: --working-directory DIR, or --path-map /data=/srv/synapse of a container"),
-            });
-            return Ok(found);
-        }
-        Err(error) => {
-            found.push(not_ours(format!("the media store {shown} cannot be read: {error}")));
-            return Ok(found);
-        }
-    };
-    if media.unreadable > 0 {
-        let message = format!(
-            "{} files or directories of the media store {shown} cannot be read",
-            media.unreadable
-        );
-        found.push(not_ours(message).with("unreadable", media.unreadable));
-    }
-    let kinds: Map<_, _> = media
-        .kinds()
-        .map(|(kind, usage)| {
-            (
-                kind.name().to_owned(),
-                json!({"files": usage.files, "bytes": usage.bytes}),
-            )
-        })
-        .collect();
-    let total = media.total();
-    found.push(
-        info(
-            "media",
-            format!("the media store holds {} files, {}", total.files, size(total.bytes)),
-        )
-        .with("path", shown)
-        .with("kinds", kinds),
-    );
-    Ok(found)
-}
-
-fn not_ours(message: String) -> Finding {
-    blocker(Blocker::MediaUnreadable, message).hint("run preflight as root, or as the user that Synapse runs as")
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
     use std::path::Path;
 
-    use ess_document::Severity;
     use ess_synapse::Options;
 
     use super::*;
@@ -174,27 +105,5 @@ mod tests {
         assert_eq!(shown(&secrets(&missing).0), ["Blocker secrets"]);
         let short = config(dir.path(), "signing_key: ed25519 a_1 AAAA\n");
         assert_eq!(shown(&secrets(&short).0), ["Blocker signing-key"]);
-    }
-
-    #[test]
-    fn a_media_store_is_missed_when_there_were_uploads() {
-        let dir = tempfile::tempdir().expect("there is room");
-        let of = |more: &str, uploads| {
-            let found = media(&config(dir.path(), more), uploads).expect("the path is one");
-            shown(&found)
-        };
-        assert_eq!(of("", Some(true)), ["Blocker media-missing"]);
-        assert_eq!(of("", None), ["Blocker media-missing"]);
-        assert_eq!(of("", Some(false)), ["Info media"]);
-        assert_eq!(
-            of("media_storage_providers: [{module: s3}]\n", Some(true)),
-            ["Info media-elsewhere", "Warning media"]
-        );
-        fs::create_dir_all(dir.path().join("media_store/local_content/aa")).expect("it is writable");
-        fs::write(dir.path().join("media_store/local_content/aa/x"), "12345").expect("it is writable");
-        let found = media(&config(dir.path(), ""), Some(true)).expect("the path is one");
-        assert_eq!(found[0].severity, Severity::Info);
-        assert_eq!(found[0].message, "the media store holds 1 files, 5 bytes");
-        assert_eq!(found[0].data["kinds"]["local_content"], json!({"files": 1, "bytes": 5}));
     }
 }

@@ -7,6 +7,7 @@ use ess_postgres::{Error, SchemaRows, Session, escape_identifier, qualified, seq
 use ess_synapse::schema::{SEQUENCES, Sequence};
 use serde_json::{Map, Value, json};
 
+use super::versions::of_schema;
 use super::{Check, Found, all, texts};
 use crate::finding::{Blocker, Detail, blocker, info, number, some_of, warning};
 
@@ -47,7 +48,7 @@ pub(crate) fn schema(source: &SchemaRows, target: Option<&SchemaRows>) -> Vec<Fi
     };
     let mut found = vec![data(info(
         "schema",
-        format!("the source's schema is version {version}"),
+        format!("the source's schema is version {version}, {}", of_schema(version)),
     ))];
     let Some(theirs) = target.and_then(|rows| rows.version) else {
         return found;
@@ -57,7 +58,9 @@ pub(crate) fn schema(source: &SchemaRows, target: Option<&SchemaRows>) -> Vec<Fi
             blocker(
                 Blocker::SchemaIncompatible,
                 format!(
-                    "the source's schema asks for a Synapse of schema {compat} at least, and the target's has {theirs}"
+                    "the source asks for schema {compat} at least, {}, and the target's is {theirs}, {}",
+                    of_schema(compat),
+                    of_schema(theirs)
                 ),
             )
             .hint("update the target's Synapse first"),
@@ -66,7 +69,11 @@ pub(crate) fn schema(source: &SchemaRows, target: Option<&SchemaRows>) -> Vec<Fi
         found.push(data(
             warning(
                 "schema-newer",
-                format!("the source's schema {version} is newer than the target's {theirs}: its Synapse would go back a version"),
+                format!(
+                    "the source's schema {version}, {}, is newer than the target's {theirs}, {}: its Synapse would go back a version",
+                    of_schema(version),
+                    of_schema(theirs)
+                ),
             )
             .hint("update the target's Synapse first"),
         ));

@@ -20,17 +20,21 @@ pub(crate) struct Source {
 pub(crate) fn check(source: &Source) -> Vec<Finding> {
     let checks: &[Check<Source>] = &[
         ("the source's server", |source| Ok(server(&source.facts))),
-        ("the source's encoding and collation", |source| {
-            Ok(locale(&source.facts))
-        }),
+        ("the source's encoding", |source| Ok(encoding(&source.facts))),
+        ("the source's collation", super::collation::check),
         ("the source's tables", content),
         ("what our role may read", readable),
         ("extensions of the source", extensions),
         ("schemas of the source", schemas),
         ("large objects of the source", large_objects),
         ("prepared transactions", prepared),
+        ("replication slots", replication_slots),
         ("invalid indexes", indexes),
         ("sessions on the source", sessions),
+        ("how long it takes", super::pace::check),
+        ("the source's clock", |source| {
+            super::host::clock(&source.session, "the source")
+        }),
     ];
     all(source, checks)
 }
@@ -64,7 +68,7 @@ fn server(facts: &Facts) -> Vec<Finding> {
     found
 }
 
-fn locale(facts: &Facts) -> Vec<Finding> {
+fn encoding(facts: &Facts) -> Vec<Finding> {
     let mut found = Vec::new();
     if facts.encoding != "UTF8" {
         found.push(
@@ -75,27 +79,6 @@ fn locale(facts: &Facts) -> Vec<Finding> {
             .with("encoding", facts.encoding.as_str()),
         );
     }
-    let of_bytes = |locale: &str| matches!(locale, "C" | "POSIX" | "C.UTF-8" | "C.utf8");
-    let data = |found: Finding| {
-        found
-            .with("collate", facts.collate.as_str())
-            .with("ctype", facts.ctype.as_str())
-    };
-    let both = format!("{}/{}", facts.collate, facts.ctype);
-    if !of_bytes(&facts.collate) {
-        found.push(data(
-            warning(
-                "source-collation",
-                format!("the source sorts by {both}: an update of the system may have left indexes with duplicates, which would stop restore"),
-            )
-            .hint("the target's C is the cure; to see beforehand, run REINDEX DATABASE while Synapse is stopped"),
-        ));
-    } else if facts.collate != "C" || facts.ctype != "C" {
-        found.push(data(info(
-            "source-collation",
-            format!("the source sorts by {both}, which is the order of C"),
-        )));
-    }
     found
 }
 
@@ -104,7 +87,7 @@ fn content(source: &Source) -> Found {
     let largest: Vec<Value> = tables
         .iter()
         .take(10)
-        .map(|table| serde_json::json!({"table": table.qualified(), "bytes": number(table.bytes)}))
+        .map(|table| serde_json::json!({"table": format!("{}.{}", table.schema, table.name), "bytes": number(table.bytes)}))
         .collect();
     let bytes = size(u64::try_from(source.facts.bytes).unwrap_or(0));
     let mut found = vec![
@@ -203,6 +186,20 @@ fn prepared(source: &Source) -> Found {
     }))
 }
 
+fn replication_slots(source: &Source) -> Found {
+    let names = texts(
+        &source.session,
+        "list the replication slots",
+        include_str!("../../sql/replication_slots.sql"),
+    )?;
+    Ok(named(names, |names| {
+        info(
+            "replication-slots",
+            format!("others follow the source by replication, and will not follow the target: {names}"),
+        )
+    }))
+}
+
 fn indexes(source: &Source) -> Found {
     Ok(named(invalid_indexes(&source.session)?, |names| {
         warning(
@@ -247,42 +244,4 @@ fn named(names: Vec<String>, finding: impl Fn(&str) -> Finding) -> Vec<Finding> 
         return Vec::new();
     }
     vec![finding(&some_of(&names)).with("names", names)]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn facts(encoding: &str, collate: &str, ctype: &str) -> Facts {
-        Facts {
-            identity: ess_document::Identity {
-                system_identifier: "1".to_owned(),
-                database: "synapse".to_owned(),
-            },
-            version: 150_020,
-            version_text: "15.20".to_owned(),
-            encoding: encoding.to_owned(),
-            collate: collate.to_owned(),
-            ctype: ctype.to_owned(),
-            owner: "synapse".to_owned(),
-            user: "synapse".to_owned(),
-            superuser: false,
-            standby: false,
-            bytes: 0,
-        }
-    }
-
-    #[test]
-    fn a_collation_is_a_warning_only_when_it_can_have_changed() {
-        let ids = |facts: &Facts| -> Vec<String> {
-            locale(facts)
-                .into_iter()
-                .map(|f| format!("{:?} {}", f.severity, f.id))
-                .collect()
-        };
-        assert!(ids(&facts("UTF8", "C", "C")).is_empty());
-        assert_eq!(ids(&facts("UTF8", "C.UTF-8", "C.UTF-8")), ["Info source-collation"]);
-        assert_eq!(ids(&facts("UTF8", "de_DE.UTF-8", "C")), ["Warning source-collation"]);
-        assert_eq!(ids(&facts("LATIN1", "C", "C")), ["Blocker source-encoding"]);
-    }
 }

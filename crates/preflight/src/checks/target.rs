@@ -4,8 +4,12 @@ use ess_document::{Finding, Identity};
 use ess_postgres::{Facts, Session, objects, others, server_names, usage};
 use ess_proof::{Fence, read_fence};
 
-use super::{Check, Found, all};
+use super::host::clock;
+use super::{Check, Found, all, number_of};
 use crate::finding::{Blocker, Detail, blocker, count, info, number, some_of};
+
+/// Locks that a dropped table takes in all, as ess-wipe reckons: itself, its TOAST, indexes, constraints, sequences.
+const LOCKS_PER_TABLE: i64 = 10;
 
 /// A target that we are connected to.
 pub(crate) struct Target {
@@ -33,6 +37,8 @@ pub(crate) fn check(target: &Target) -> Vec<Finding> {
         ("our rights on the target", rights),
         ("what the target holds", content),
         ("sessions on the target", sessions),
+        ("the target's lock table", locks),
+        ("the target's clock", |target| clock(&target.session, "the target")),
     ];
     all(target, checks)
 }
@@ -186,16 +192,46 @@ fn fenced(fence: &Fence, source: Option<&Identity>) -> Finding {
     .with("id", fence.id.as_str())
 }
 
+/// The wipe drops everything in one transaction.
+fn locks(target: &Target) -> Found {
+    let tables = objects(&target.session)?
+        .iter()
+        .filter(|object| object.kind == "table")
+        .count();
+    let sql = include_str!("../../sql/lock_table.sql");
+    let free = number_of(&target.session, "read the size of the lock table", sql)?;
+    Ok(lock_table(tables, free).into_iter().collect())
+}
+
+fn lock_table(tables: usize, free: i64) -> Option<Finding> {
+    let needed = i64::try_from(tables)
+        .unwrap_or(i64::MAX)
+        .saturating_mul(LOCKS_PER_TABLE);
+    (free < needed).then(|| {
+        blocker(
+            Blocker::TargetLocks,
+            format!(
+                "the target's lock table holds {free} locks, and ess-wipe needs about {needed} for {tables} tables"
+            ),
+        )
+        .hint("raise max_locks_per_transaction on the target and restart it")
+        .with("free", number(free))
+        .with("needed", number(needed))
+    })
+}
+
 fn sessions(target: &Target) -> Found {
     let others = others(&target.session, &[])?;
     if others.is_empty() {
         return Ok(Vec::new());
     }
-    let message = format!("{} on the target", count(others.len(), "session"));
+    let who: Vec<String> = others.iter().map(ToString::to_string).collect();
+    let message = format!("{} on the target: {}", count(others.len(), "session"), some_of(&who));
     Ok(vec![
         info("target-sessions", message)
             .hint("scale ESS down before ess-wipe")
-            .with("sessions", others.len()),
+            .with("sessions", others.len())
+            .with("who", who),
     ])
 }
 
@@ -235,6 +271,12 @@ mod tests {
         assert!(ids(&facts("b", 170_002, false)).is_empty());
         assert_eq!(ids(&facts("a", 180_000, false)), ["same-database"]);
         assert_eq!(ids(&facts("b", 160_010, true)), ["target-standby", "target-version"]);
+    }
+
+    #[test]
+    fn a_lock_table_holds_all_tables_or_the_wipe_fails() {
+        assert!(lock_table(170, 6_400).is_none());
+        assert_eq!(lock_table(170, 1_699).expect("it is small").id, "target-locks");
     }
 
     #[test]

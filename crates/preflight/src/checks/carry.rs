@@ -1,0 +1,386 @@
+//! Configuration that will not carry over as it is, each part with its place in ESS.
+
+use ess_document::Finding;
+use ess_synapse::Config;
+use ess_synapse::yaml::{Map, Value};
+use serde_json::json;
+
+use crate::finding::{Blocker, Detail, blocker, count, info, some_of, warning};
+
+/// A part of the configuration that is there when any of its options is set.
+struct Part {
+    id: &'static str,
+    options: &'static [&'static str],
+    /// What is to be known; a warning when something is to be done.
+    message: &'static str,
+    /// What to do.
+    hint: &'static str,
+    warn: bool,
+}
+
+const PARTS: &[Part] = &[
+    Part {
+        id: "carry-pepper",
+        options: &["password_config.pepper"],
+        message: "passwords are peppered: without the same pepper no password is right",
+        hint: "extract-secrets writes it for synapse.additional; with MAS it is the secret of the bcrypt scheme in passwords.schemes",
+        warn: false,
+    },
+    Part {
+        id: "carry-saml",
+        options: &["saml2_config.sp_config", "saml2_config.config_path"],
+        message: "users log in by SAML, which MAS does not know",
+        hint: "install ESS without MAS (matrixAuthenticationService.enabled=false), with saml2_config in synapse.additional and its files in synapse.extraVolumes; or move users to OpenID Connect first",
+        warn: true,
+    },
+    Part {
+        id: "carry-cas",
+        options: &["cas_config.enabled"],
+        message: "users log in by CAS, which MAS does not know",
+        hint: "install ESS without MAS (matrixAuthenticationService.enabled=false), with cas_config in synapse.additional",
+        warn: true,
+    },
+    Part {
+        id: "carry-jwt",
+        options: &["jwt_config.enabled"],
+        message: "users log in by JSON web tokens, which MAS does not know",
+        hint: "install ESS without MAS (matrixAuthenticationService.enabled=false), with jwt_config in synapse.additional",
+        warn: true,
+    },
+    Part {
+        id: "carry-oidc",
+        options: &["oidc_providers", "oidc_config.enabled"],
+        message: "users log in by OpenID Connect, which ESS's Synapse refuses beside MAS",
+        hint: "install ESS without MAS (matrixAuthenticationService.enabled=false), with oidc_providers in synapse.additional; later make them upstream_oauth2 providers of MAS, with syn2mas",
+        warn: true,
+    },
+    Part {
+        id: "carry-mas",
+        options: &["matrix_authentication_service.enabled"],
+        message: "Synapse leaves logins to a Matrix Authentication Service, whose own database has to move too",
+        hint: "dump MAS's database at the same moment, and give ESS its secrets: matrixAuthenticationService.synapseSharedSecret, .encryptionSecret and .privateKeys",
+        warn: true,
+    },
+    Part {
+        id: "carry-templates",
+        options: &[
+            "templates.custom_template_directory",
+            "email.template_dir",
+            "sso.template_dir",
+            "user_consent.template_dir",
+        ],
+        message: "Synapse uses templates of its own, which are files",
+        hint: "give them to ESS in a ConfigMap with synapse.extraVolumes and extraVolumeMounts, and their directory in synapse.additional",
+        warn: true,
+    },
+    Part {
+        id: "carry-turn",
+        options: &["turn_uris"],
+        message: "calls go through a TURN server, which stays where it is",
+        hint: "extract-secrets carries turn_uris and its secret for synapse.additional",
+        warn: false,
+    },
+    Part {
+        id: "carry-captcha",
+        options: &["enable_registration_captcha"],
+        message: "registration asks for a captcha",
+        hint: "synapse.additional carries it; MAS has a captcha of its own",
+        warn: false,
+    },
+    Part {
+        id: "carry-retention",
+        options: &["retention.enabled"],
+        message: "old messages are deleted by policy, also on ESS as soon as it runs",
+        hint: "synapse.additional carries it; leave it out while old messages are still needed for comparison",
+        warn: false,
+    },
+    Part {
+        id: "carry-workers",
+        options: &[
+            "instance_map",
+            "stream_writers",
+            "worker_app",
+            "redis.enabled",
+            "start_pushers",
+            "send_federation",
+        ],
+        message: "Synapse runs with workers, which ESS sets up in its own way",
+        hint: "enable the same kinds in synapse.workers; instance_map, stream_writers and redis are ESS's own",
+        warn: false,
+    },
+];
+
+/// What ESS sets in every homeserver.yaml that it makes, and the field that decides it there.
+const OWNED: &[(&str, &str)] = &[
+    ("database", "synapse.postgres, or ESS's own"),
+    ("enable_media_repo", "ESS's own"),
+    ("enable_metrics", "ESS's own"),
+    ("federation_sender_instances", "synapse.workers"),
+    ("listeners", "ESS's own, and synapse.ingress"),
+    ("log_config", "synapse.logging"),
+    ("max_upload_size", "synapse.media.maxUploadSize"),
+    ("media_store_path", "synapse.media.storage"),
+    ("public_baseurl", "synapse.ingress.host"),
+    ("pusher_instances", "synapse.workers"),
+    ("run_background_tasks_on", "synapse.workers"),
+    ("server_name", "serverName"),
+    ("signing_key_path", "synapse.signingKey"),
+    ("update_user_directory_from_worker", "synapse.workers"),
+];
+
+/// What syn2mas would not take, or would leave behind, when logins move to MAS later.
+const NOT_FOR_MAS: &[&str] = &[
+    "allow_guest_access",
+    "cas_config.enabled",
+    "enable_3pid_changes",
+    "enable_registration",
+    "enable_registration_captcha",
+    "jwt_config.enabled",
+    "login_via_existing_session.enabled",
+    "saml2_config.sp_config",
+    "saml2_config.config_path",
+    "user_consent",
+];
+
+/// Everything of the configuration that wants a place in ESS.
+pub(crate) fn check(config: &Config) -> Vec<Finding> {
+    let mut found: Vec<Finding> = PARTS.iter().filter_map(|part| of_part(config, part)).collect();
+    found.extend(modules(config));
+    found.extend(application_services(config));
+    found.extend(email(config));
+    found.extend(msc3861(config));
+    found.extend(listeners(config));
+    found.extend(owned(config));
+    found.extend(not_for_mas(config));
+    found
+}
+
+/// An option that is set, by Python's idea of truth.
+fn set<'a>(config: &'a Config, option: &str) -> Option<&'a Value> {
+    config.get(option).filter(|value| value.is_true())
+}
+
+fn of_part(config: &Config, part: &Part) -> Option<Finding> {
+    let options: Vec<&str> = part
+        .options
+        .iter()
+        .copied()
+        .filter(|option| set(config, option).is_some())
+        .collect();
+    if options.is_empty() {
+        return None;
+    }
+    let found = if part.warn {
+        warning(part.id, part.message)
+    } else {
+        info(part.id, part.message)
+    };
+    Some(found.hint(part.hint).with("options", options))
+}
+
+/// Code of others inside Synapse: the image of ESS has only Synapse's own.
+fn modules(config: &Config) -> Vec<Finding> {
+    let mut names = Vec::new();
+    for option in [
+        "modules",
+        "password_providers",
+        "spam_checker",
+        "third_party_event_rules",
+    ] {
+        let Some(value) = set(config, option) else { continue };
+        let all = value.as_list().unwrap_or(std::slice::from_ref(value));
+        let name = |entry: &Value| Some(entry.as_map()?.get("module")?.as_str()?.to_owned());
+        names.extend(all.iter().map(|entry| name(entry).unwrap_or_else(|| option.to_owned())));
+    }
+    let (ldap, others): (Vec<String>, Vec<String>) =
+        names.into_iter().partition(|name| name.to_lowercase().contains("ldap"));
+    let mut found = Vec::new();
+    if !ldap.is_empty() {
+        found.push(
+            warning("carry-ldap", format!("users log in by LDAP ({}), which MAS does not know", some_of(&ldap)))
+                .hint("put an OpenID Connect provider such as Dex or Keycloak before LDAP, or use an image of Synapse with the module and no MAS")
+                .with("modules", ldap),
+        );
+    }
+    if !others.is_empty() {
+        found.push(
+            warning("carry-modules", format!("Synapse loads modules that ESS's image lacks: {}", some_of(&others)))
+                .hint("name an image that has them in synapse.image, their settings go to synapse.additional; or do without them")
+                .with("modules", others),
+        );
+    }
+    found
+}
+
+/// Bridges and bots keep their tokens; whether cluster and bridge reach each other is for a person to see.
+fn application_services(config: &Config) -> Option<Finding> {
+    let files = set(config, "app_service_config_files")?.as_list()?;
+    let files: Vec<&str> = files.iter().filter_map(Value::as_str).collect();
+    if files.is_empty() {
+        return None;
+    }
+    Some(
+        warning(
+            "carry-appservices",
+            format!("{} must reach ESS's Synapse, and it them", count(files.len(), "application service")),
+        )
+        .hint("put each registration in synapse.appservices with a url that the cluster can reach, and give the service Synapse's new address")
+        .with("files", files),
+    )
+}
+
+/// A mail server on the old host itself is not there for ESS.
+fn email(config: &Config) -> Option<Finding> {
+    let email = set(config, "email")?.as_map()?;
+    let host = email.get("smtp_host").and_then(Value::as_str).unwrap_or("localhost");
+    let local = host == "localhost" || host.starts_with("127.") || host == "::1";
+    Some(if local {
+        warning(
+            "carry-email",
+            format!("mail goes out by way of {host}, which is another host in the cluster"),
+        )
+        .hint("name a mail server that the cluster can reach in email.smtp_host of synapse.additional")
+    } else {
+        info("carry-email", format!("mail goes out by way of {host}"))
+            .hint("extract-secrets carries the section email for synapse.additional; see that the cluster reaches that server")
+    })
+}
+
+fn msc3861(config: &Config) -> Option<Finding> {
+    set(config, "experimental_features.msc3861")?;
+    Some(
+        blocker(
+            Blocker::Msc3861,
+            "experimental_features.msc3861 is set, and Synapse refuses to start with it since 1.157",
+        )
+        .hint("replace it by matrix_authentication_service before the migration"),
+    )
+}
+
+/// Whatever is not plain HTTP has no counterpart.
+fn listeners(config: &Config) -> Option<Finding> {
+    let all = config.get("listeners")?.as_list()?;
+    let kind = |listener: &Map| {
+        let name = listener.get("type").and_then(Value::as_str).unwrap_or("http");
+        let tls = listener.get("tls").is_some_and(Value::is_true);
+        let port = listener.get("port").and_then(Value::as_int).unwrap_or_default();
+        (tls || name != "http").then(|| format!("{}{name} on {port}", if tls { "TLS " } else { "" }))
+    };
+    let special: Vec<String> = all.iter().filter_map(Value::as_map).filter_map(kind).collect();
+    if special.is_empty() {
+        return None;
+    }
+    Some(
+        info("carry-listeners", format!("listeners that ESS does not have: {}", some_of(&special)))
+            .hint("TLS is the ingress's, on port 443 only: who comes by 8448 needs .well-known or SRV records; metrics are at port 9001 of each pod")
+            .with("listeners", special),
+    )
+}
+
+fn owned(config: &Config) -> Option<Finding> {
+    let fields: serde_json::Map<_, _> = OWNED
+        .iter()
+        .filter(|(option, _)| config.get(option).is_some())
+        .map(|(option, field)| ((*option).to_owned(), json!(field)))
+        .collect();
+    if fields.is_empty() {
+        return None;
+    }
+    let names: Vec<String> = fields.keys().cloned().collect();
+    Some(
+        info("carry-owned", format!("ESS sets these itself: {}", some_of(&names)))
+            .hint("see the field of the chart that decides each of them in the document")
+            .with("fields", fields),
+    )
+}
+
+fn not_for_mas(config: &Config) -> Option<Finding> {
+    let options: Vec<String> = NOT_FOR_MAS
+        .iter()
+        .filter(|option| set(config, option).is_some())
+        .map(|&option| option.to_owned())
+        .collect();
+    if options.is_empty() {
+        return None;
+    }
+    Some(
+        info(
+            "carry-syn2mas",
+            format!("syn2mas will stop at, or leave behind: {}", some_of(&options)),
+        )
+        .hint("only when logins move to MAS later: turn them off then")
+        .with("options", options),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use ess_synapse::Options;
+
+    use super::*;
+
+    fn found(text: &str) -> Vec<String> {
+        let dir = tempfile::tempdir().expect("there is room");
+        let file = dir.path().join("homeserver.yaml");
+        fs::write(&file, format!("server_name: example.org\n{text}")).expect("it is writable");
+        let options = Options {
+            configs: vec![file],
+            ..Options::default()
+        };
+        let config = Config::load(&options).expect("it is a configuration");
+        let found = check(&config).into_iter();
+        found
+            .filter(|found| found.id != "carry-owned")
+            .map(|found| format!("{:?} {}", found.severity, found.id))
+            .collect()
+    }
+
+    #[test]
+    fn each_part_that_does_not_carry_over_is_named() {
+        for (text, wanted) in [
+            ("password_config: {pepper: x}", "Info carry-pepper"),
+            (
+                "saml2_config: {config_path: /x.py}",
+                "Warning carry-saml Info carry-syn2mas",
+            ),
+            ("cas_config: {enabled: true}", "Warning carry-cas Info carry-syn2mas"),
+            ("cas_config: {enabled: false}", ""),
+            ("jwt_config: {enabled: yes}", "Warning carry-jwt Info carry-syn2mas"),
+            ("oidc_providers: [{idp_id: a}]", "Warning carry-oidc"),
+            ("matrix_authentication_service: {enabled: true}", "Warning carry-mas"),
+            ("experimental_features: {msc3861: {enabled: false}}", "Blocker msc3861"),
+            ("experimental_features: {msc3861: {}}", ""),
+            ("templates: {custom_template_directory: /x}", "Warning carry-templates"),
+            ("turn_uris: ['turn:turn.example.org']", "Info carry-turn"),
+            ("turn_uris: []", ""),
+            (
+                "enable_registration_captcha: true",
+                "Info carry-captcha Info carry-syn2mas",
+            ),
+            ("retention: {enabled: true}", "Info carry-retention"),
+            ("instance_map: {main: {host: a}}", "Info carry-workers"),
+            (
+                "modules: [{module: a.B}, {module: ldap_auth.C}]",
+                "Warning carry-ldap Warning carry-modules",
+            ),
+            (
+                "password_providers: [{module: ldap_auth_provider.LdapAuthProvider}]",
+                "Warning carry-ldap",
+            ),
+            ("spam_checker: {module: a.B}", "Warning carry-modules"),
+            ("app_service_config_files: [/a.yaml]", "Warning carry-appservices"),
+            ("email: {smtp_host: mail.example.org}", "Info carry-email"),
+            ("email: {notif_from: a}", "Warning carry-email"),
+            (
+                "listeners: [{port: 8448, type: http, tls: true}]",
+                "Info carry-listeners",
+            ),
+            ("listeners: [{port: 8008, type: http}]", ""),
+            ("allow_guest_access: true", "Info carry-syn2mas"),
+        ] {
+            assert_eq!(found(text).join(" "), wanted, "{text}");
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! This machine: memory, limits, the terminal, the clock, another run.
+
+use std::env;
+use std::fs::{self, File};
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use ess_document::Finding;
+use ess_postgres::{Error, Session};
+use rustix::fs::{FlockOperation, flock};
+use rustix::process::{Resource, getrlimit};
+
+use crate::finding::{Detail, info, number, size, warning};
+
+/// Our tools need less than 100 MiB each, pg_dump and pg_restore the rest.
+const MEMORY: u64 = 512 << 20;
+
+/// A parallel pg_dump of Synapse's 180 tables, with its connections.
+const FILES: u64 = 512;
+
+/// Certificates, tokens and the times in the document depend on clocks.
+const SKEW: f64 = 30.0;
+
+/// What needs no server.
+pub(crate) fn check(export: Option<&Path>) -> Vec<Finding> {
+    let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let files = getrlimit(Resource::Nofile).current;
+    let mut found = machine(available(&meminfo), files);
+    let is = |name| env::var_os(name).is_some_and(|value| !value.is_empty());
+    found.extend(terminal(is("SSH_CONNECTION"), is("TMUX") || is("STY")));
+    found.extend(export.and_then(other_run));
+    found
+}
+
+/// `MemAvailable`, in bytes.
+fn available(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.trim()
+        .strip_suffix(" kB")?
+        .trim()
+        .parse::<u64>()
+        .ok()?
+        .checked_mul(1024)
+}
+
+fn machine(memory: Option<u64>, files: Option<u64>) -> Vec<Finding> {
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let shown = memory.map_or("unknown".to_owned(), size);
+    let mut found = vec![
+        info(
+            "host",
+            format!("this machine has {shown} of memory available, and {processors} processors"),
+        )
+        .with("memory", memory)
+        .with("open_files", files)
+        .with("processors", processors),
+    ];
+    if let Some(memory) = memory.filter(|memory| *memory < MEMORY) {
+        found.push(
+            warning("memory", format!("only {} of memory are available", size(memory)))
+                .hint("end what is not needed; the system may otherwise kill a dump half-way")
+                .with("available", memory),
+        );
+    }
+    if let Some(files) = files.filter(|files| *files < FILES) {
+        found.push(
+            warning("open-files", format!("a process may open no more than {files} files"))
+                .hint("ulimit -n 4096")
+                .with("limit", files),
+        );
+    }
+    found
+}
+
+/// A lost connection would end the migration.
+fn terminal(ssh: bool, multiplexer: bool) -> Option<Finding> {
+    (ssh && !multiplexer).then(|| {
+        warning(
+            "no-tmux",
+            "this is an SSH session without tmux or screen: a lost connection would end the migration",
+        )
+        .hint("run everything in tmux")
+    })
+}
+
+/// Whether somebody works on the export now.
+fn other_run(export: &Path) -> Option<Finding> {
+    let lock = File::open(export.join(".lock")).ok()?;
+    if flock(&lock, FlockOperation::NonBlockingLockShared).is_ok() {
+        return None;
+    }
+    let holder = fs::read_to_string(export.join(".lock")).unwrap_or_default();
+    let holder = if holder.trim().is_empty() {
+        "another run"
+    } else {
+        holder.trim()
+    };
+    Some(
+        warning(
+            "export-locked",
+            format!("{holder} works on the export {} now", export.display()),
+        )
+        .hint("wait for that run, or end it"),
+    )
+}
+
+/// How far a server's clock is from ours.
+pub(crate) fn clock(session: &Session, whose: &str) -> Result<Vec<Finding>, Error> {
+    let before = now();
+    let theirs: f64 = session
+        .one("read the clock", include_str!("../../sql/clock.sql"), &[])?
+        .get(0);
+    Ok(skew(theirs - f64::midpoint(before, now()), whose).into_iter().collect())
+}
+
+fn now() -> f64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0.0, |time| time.as_secs_f64())
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "a difference of seconds")]
+fn skew(seconds: f64, whose: &str) -> Option<Finding> {
+    let (apart, order) = (
+        seconds.abs().round() as i64,
+        if seconds > 0.0 { "ahead of" } else { "behind" },
+    );
+    (seconds.abs() > SKEW).then(|| {
+        warning(
+            "clock",
+            format!("the clock of {whose} is {apart} seconds {order} this machine's"),
+        )
+        .hint("let both keep time by NTP")
+        .with("seconds", number(seconds.round() as i64))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ids(found: impl IntoIterator<Item = Finding>) -> Vec<String> {
+        found.into_iter().map(|found| found.id).collect()
+    }
+
+    #[test]
+    fn a_small_machine_is_a_warning() {
+        assert_eq!(available("MemTotal: 9 kB\nMemAvailable:   2048 kB\n"), Some(2 << 20));
+        assert_eq!(available(""), None);
+        assert_eq!(ids(machine(Some(8 << 30), Some(1_024))), ["host"]);
+        assert_eq!(ids(machine(Some(8 << 20), Some(256))), ["host", "memory", "open-files"]);
+    }
+
+    #[test]
+    fn a_connection_that_may_be_lost_is_a_warning() {
+        assert_eq!(ids(terminal(true, false)), ["no-tmux"]);
+        assert!(terminal(true, true).is_none() && terminal(false, false).is_none());
+    }
+
+    #[test]
+    fn a_clock_may_be_off_by_seconds() {
+        assert!(skew(-29.0, "the source").is_none());
+        let message = skew(-90.4, "the source").expect("it is far").message;
+        assert_eq!(message, "the clock of the source is 90 seconds behind this machine's");
+    }
+
+    #[test]
+    fn a_lock_that_is_held_is_somebodys() {
+        let dir = tempfile::tempdir().expect("there is room");
+        assert!(other_run(dir.path()).is_none());
+        let lock = File::create(dir.path().join(".lock")).expect("it is writable");
+        assert!(other_run(dir.path()).is_none());
+        flock(&lock, FlockOperation::NonBlockingLockExclusive).expect("it is free");
+        assert!(
+            other_run(dir.path())
+                .expect("it is held")
+                .message
+                .starts_with("another run works")
+        );
+    }
+}

@@ -1,0 +1,73 @@
+//! How large a homeserver ESS is to be set up for.
+
+use ess_document::Finding;
+use ess_postgres::{Error, Session};
+use ess_synapse::Config;
+
+use super::number_of;
+use crate::finding::{Detail, count, info, number};
+
+/// Up to here the smallest profile of ESS fits.
+const SMALL: i64 = 500;
+
+/// Users, monthly active users and federation, and what ESS is told of them.
+pub(crate) fn check(session: &Session, config: Option<&Config>) -> Result<Vec<Finding>, Error> {
+    let users = number_of(session, "count the users", include_str!("../../sql/users.sql"))?;
+    let monthly = number_of(session, "count who came", include_str!("../../sql/monthly_users.sql"))?;
+    Ok(vec![profile(users, monthly, config.map(federation))])
+}
+
+fn profile(users: i64, monthly: i64, federation: Option<&str>) -> Finding {
+    let people = count(usize::try_from(users).unwrap_or_default(), "user");
+    let shown = federation.map_or(String::new(), |federation| format!(", federation is {federation}"));
+    let mau = if monthly <= SMALL {
+        "500 monthly active users fit"
+    } else {
+        "choose more than 500 monthly active users"
+    };
+    let advice = match federation {
+        Some("open") => "open federation only after the import: until then closed keeps it from other servers",
+        Some("limited to a list") => "federation_domain_whitelist goes to synapse.additional",
+        _ => "closed federation is what it has: federation_domain_whitelist: [] goes to synapse.additional",
+    };
+    info(
+        "profile",
+        format!("{people}, {monthly} of them active in the last month{shown}"),
+    )
+    .hint(format!("for the import, in the profile of ESS {mau}; {advice}"))
+    .with("users", number(users))
+    .with("monthly_active_users", number(monthly))
+    .with("federation", federation)
+}
+
+fn federation(config: &Config) -> &'static str {
+    match config.get("federation_domain_whitelist") {
+        None => "open",
+        Some(value) if value.is_null() => "open",
+        Some(value) if value.is_true() => "limited to a list",
+        Some(_) => "closed",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_profile_fits_the_homeserver() {
+        let small = profile(1, 1, Some("closed"));
+        assert_eq!(
+            small.message,
+            "1 user, 1 of them active in the last month, federation is closed"
+        );
+        assert!(
+            small
+                .hint
+                .expect("there is advice")
+                .contains("500 monthly active users fit")
+        );
+        let large = profile(9_000, 501, None);
+        assert_eq!(large.message, "9000 users, 501 of them active in the last month");
+        assert!(large.hint.expect("there is advice").contains("choose more than 500"));
+    }
+}

@@ -1,0 +1,296 @@
+//! The public names of the homeserver: where they lead, and how long others remember that.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use ess_document::Finding;
+use ess_synapse::Config;
+use hickory_resolver::proto::rr::RecordType;
+use serde_json::{Value, json};
+
+use super::well_known::{self, Delegation};
+use crate::dns::{Answer, Dns};
+use crate::finding::{Detail, info, some_of, warning};
+use crate::web::{Detour, agent};
+
+/// How names are looked up.
+pub(crate) struct Names {
+    pub(crate) config: Arc<Config>,
+    pub(crate) resolver: Option<SocketAddr>,
+    pub(crate) detours: Vec<Detour>,
+    /// Seconds for which a record may be remembered.
+    pub(crate) max_ttl: u32,
+}
+
+/// Whether an id is one of these checks'.
+pub(crate) fn finds(id: &str) -> bool {
+    id == "delegation" || id.starts_with("dns") || id.starts_with("well-known")
+}
+
+/// Documents first: they name further hosts.
+pub(crate) fn check(names: Names) -> Vec<Finding> {
+    let server_name = names.config.server_name();
+    let (host, port) = host_and_port(server_name);
+    if host == "localhost" || host.parse::<IpAddr>().is_ok() {
+        return vec![info("dns", format!("the server name {server_name} is not in the DNS"))];
+    }
+    let agent = agent(names.detours, names.resolver);
+    let (mut found, delegation) = well_known::check(&agent, host);
+    let base = names.config.get("public_baseurl").and_then(|value| value.as_str());
+    let looked = Dns::new(names.resolver).and_then(|dns| records(&dns, host, &delegation, base));
+    match looked {
+        Ok(looked) => {
+            found.push(delegated(host, port, &delegation, &looked.records));
+            found.extend(judge(&looked, names.max_ttl));
+        }
+        Err(error) => found.push(
+            warning("dns-not-checked", format!("the DNS could not be asked: {error}"))
+                .hint("run preflight where name servers can be reached, or name one with --resolver ADDR"),
+        ),
+    }
+    found
+}
+
+/// What the zones say.
+struct Looked {
+    records: Vec<Answer>,
+    /// Hosts that should have an address.
+    without_address: Vec<String>,
+}
+
+fn records(
+    dns: &Dns,
+    host: &str,
+    delegation: &Delegation,
+    base: Option<&str>,
+) -> Result<Looked, hickory_resolver::net::NetError> {
+    let mut looked = Looked {
+        records: Vec::new(),
+        without_address: Vec::new(),
+    };
+    let mut hosts: BTreeSet<String> = [delegation.server.as_deref().map(|server| host_and_port(server).0)]
+        .into_iter()
+        .chain([delegation.client.as_deref(), base].map(|url| url.and_then(host_of_url)))
+        .flatten()
+        .map(str::to_owned)
+        .collect();
+    for service in ["_matrix-fed._tcp", "_matrix._tcp"] {
+        let answers = dns.records(&format!("{service}.{host}"), &[RecordType::SRV])?;
+        hosts.extend(
+            answers
+                .iter()
+                .filter(|answer| answer.kind == "SRV")
+                .filter_map(|answer| answer.target.clone()),
+        );
+        looked.records.extend(answers);
+    }
+    hosts.retain(|name| name != host && name.parse::<IpAddr>().is_err());
+    // The server's own name needs no address when the others say where to go.
+    let own = dns.records(host, &[RecordType::A, RecordType::AAAA])?;
+    if own.is_empty() && hosts.is_empty() {
+        looked.without_address.push(host.to_owned());
+    }
+    looked.records.extend(own);
+    for name in hosts {
+        let answers = dns.records(&name, &[RecordType::A, RecordType::AAAA])?;
+        if !answers.iter().any(|answer| matches!(answer.kind, "A" | "AAAA")) {
+            looked.without_address.push(name);
+        }
+        looked.records.extend(answers);
+    }
+    Ok(looked)
+}
+
+fn judge(looked: &Looked, max_ttl: u32) -> Vec<Finding> {
+    let data: Vec<Value> = looked
+        .records
+        .iter()
+        .map(|record| json!({"name": record.name, "type": record.kind, "ttl": record.ttl, "value": record.value}))
+        .collect();
+    let mut found = Vec::new();
+    let own = || looked.records.iter().filter(|record| !record.foreign);
+    let long: Vec<&Answer> = own().filter(|record| record.ttl > max_ttl).collect();
+    if let Some(longest) = long.iter().map(|record| record.ttl).max() {
+        let shown: Vec<String> = long
+            .iter()
+            .map(|record| format!("{} {} for {} s", record.name, record.kind, record.ttl))
+            .collect();
+        found.push(
+            warning(
+                "dns-ttl",
+                format!("others remember where the homeserver is for longer than {max_ttl} s: {}", some_of(&shown)),
+            )
+            .hint(format!(
+                "set the TTL of these records to {max_ttl} or less now, then wait {}: until then caches hold the old one",
+                hours(longest)
+            ))
+            .with("records", data.as_slice())
+            .with("wait_seconds", longest),
+        );
+    } else {
+        let longest = own().map(|record| record.ttl).max().unwrap_or(0);
+        found.push(
+            info(
+                "dns",
+                format!(
+                    "{} of the DNS are remembered for {longest} s at most",
+                    crate::finding::count(data.len(), "record")
+                ),
+            )
+            .with("records", data),
+        );
+    }
+    if !looked.without_address.is_empty() {
+        found.push(
+            warning(
+                "dns-no-address",
+                format!(
+                    "names that should lead to the homeserver have no address: {}",
+                    some_of(&looked.without_address)
+                ),
+            )
+            .hint("correct public_baseurl, .well-known or SRV records, or add the address")
+            .with("names", looked.without_address.as_slice()),
+        );
+    }
+    found
+}
+
+/// By the rules of the server-server specification, first match wins.
+fn delegated(host: &str, port: Option<u16>, delegation: &Delegation, records: &[Answer]) -> Finding {
+    let srv = |service: &str| {
+        let wanted = format!("{service}.{host}");
+        let found = records
+            .iter()
+            .find(|record| record.kind == "SRV" && record.name.eq_ignore_ascii_case(&wanted));
+        found.map(|record| record.value.clone())
+    };
+    let (to, by) = if let Some(port) = port {
+        (format!("{host}:{port}"), "the port in the server name")
+    } else if let Some(server) = &delegation.server {
+        (server.clone(), ".well-known")
+    } else if let Some(to) = srv("_matrix-fed._tcp") {
+        (to, "the SRV record of _matrix-fed._tcp")
+    } else if let Some(to) = srv("_matrix._tcp") {
+        (to, "the SRV record of _matrix._tcp")
+    } else {
+        (format!("{host}:8448"), "the default port")
+    };
+    let found = info(
+        "delegation",
+        format!("other servers reach the homeserver at {to}, by {by}"),
+    )
+    .with("server", to.as_str())
+    .with("by", by);
+    if to.ends_with(":443") {
+        found
+    } else {
+        found.hint("ESS listens at port 443 only: let .well-known/matrix/server say HOST:443 on the day")
+    }
+}
+
+/// A server name or `m.server`: the port is what follows the last colon, outside brackets.
+fn host_and_port(name: &str) -> (&str, Option<u16>) {
+    match name.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') && port.parse::<u16>().is_ok() => (host, port.parse().ok()),
+        _ => (name, None),
+    }
+}
+
+fn host_of_url(url: &str) -> Option<&str> {
+    let (_, rest) = url.split_once("://")?;
+    let host = host_and_port(rest.split(['/', '?', '#']).next()?).0;
+    (!host.is_empty()).then_some(host)
+}
+
+fn hours(seconds: u32) -> String {
+    match seconds {
+        0..7_200 => format!("{} minutes", seconds.div_ceil(60)),
+        _ => format!("{} hours", seconds.div_ceil(3_600)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(name: &str, kind: &'static str, ttl: u32, value: &str) -> Answer {
+        Answer {
+            name: name.to_owned(),
+            kind,
+            ttl,
+            value: value.to_owned(),
+            target: None,
+            foreign: false,
+        }
+    }
+
+    fn shown(found: &[Finding]) -> Vec<&str> {
+        found.iter().map(|found| found.id.as_str()).collect()
+    }
+
+    #[test]
+    fn a_long_memory_is_a_warning_with_the_time_to_wait() {
+        let looked = |ttl, without_address: &[&str]| Looked {
+            records: vec![
+                record("example.org", "A", 60, "192.0.2.1"),
+                record("example.org", "AAAA", ttl, "::1"),
+            ],
+            without_address: without_address.iter().map(|&name| name.to_owned()).collect(),
+        };
+        assert_eq!(shown(&judge(&looked(300, &[]), 300)), ["dns"]);
+        let mut behind_an_alias = looked(86_400, &[]);
+        behind_an_alias.records[1].foreign = true;
+        assert_eq!(shown(&judge(&behind_an_alias, 300)), ["dns"]);
+        let found = judge(&looked(86_400, &["matrix.example.org"]), 300);
+        assert_eq!(shown(&found), ["dns-ttl", "dns-no-address"]);
+        assert!(
+            found[0].message.ends_with("example.org AAAA for 86400 s"),
+            "{}",
+            found[0].message
+        );
+        assert!(
+            found[0]
+                .hint
+                .as_deref()
+                .is_some_and(|hint| hint.contains("wait 24 hours"))
+        );
+    }
+
+    #[test]
+    fn delegation_follows_the_specification() {
+        let to = |port, server: Option<&str>, records: &[Answer]| {
+            let delegation = Delegation {
+                server: server.map(str::to_owned),
+                client: None,
+            };
+            let found = delegated("example.org", port, &delegation, records);
+            found.data["server"]
+                .as_str()
+                .map(str::to_owned)
+                .expect("it leads somewhere")
+        };
+        let srv = [
+            record("_matrix._tcp.example.org", "SRV", 60, "old.example.org:8448"),
+            record("_matrix-fed._tcp.example.org", "SRV", 60, "fed.example.org:443"),
+        ];
+        assert_eq!(to(Some(8080), Some("a:1"), &srv), "example.org:8080");
+        assert_eq!(to(None, Some("matrix.example.org:443"), &srv), "matrix.example.org:443");
+        assert_eq!(to(None, None, &srv), "fed.example.org:443");
+        assert_eq!(to(None, None, &srv[..1]), "old.example.org:8448");
+        assert_eq!(to(None, None, &[]), "example.org:8448");
+    }
+
+    #[test]
+    fn hosts_are_found_in_names_and_urls() {
+        assert_eq!(host_and_port("example.org:8448"), ("example.org", Some(8448)));
+        assert_eq!(host_and_port("[::1]"), ("[::1]", None));
+        assert_eq!(
+            host_of_url("https://matrix.example.org:8443/x"),
+            Some("matrix.example.org")
+        );
+        assert_eq!(host_of_url("matrix.example.org"), None);
+        assert_eq!(hours(300), "5 minutes");
+    }
+}

@@ -1,0 +1,98 @@
+//! `--only` and `--skip`: which findings are wanted.
+
+use ess_document::{Finding, Severity};
+
+use crate::ids::IDS;
+
+/// An id in which `*` stands for anything.
+#[derive(Debug, Clone)]
+pub(crate) struct Pattern(String);
+
+impl Pattern {
+    /// A pattern that no id fits is a mistake.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let pattern = Self(text.to_owned());
+        if IDS.iter().any(|id| pattern.fits(id.0)) {
+            Ok(pattern)
+        } else {
+            Err("no finding has such an id; preflight(1) lists them".to_owned())
+        }
+    }
+
+    fn fits(&self, id: &str) -> bool {
+        let mut parts = self.0.split('*');
+        let Some(mut rest) = parts.next().and_then(|first| id.strip_prefix(first)) else {
+            return false;
+        };
+        let Some(last) = parts.next_back() else {
+            return rest.is_empty();
+        };
+        for part in parts {
+            let Some((_, after)) = rest.split_once(part) else {
+                return false;
+            };
+            rest = after;
+        }
+        rest.ends_with(last)
+    }
+}
+
+/// What was asked for.
+#[derive(Clone, Copy)]
+pub(crate) struct Selection<'a> {
+    pub(crate) only: &'a [Pattern],
+    pub(crate) skip: &'a [Pattern],
+}
+
+impl Selection<'_> {
+    /// A blocker is accepted or not, but never skipped; a check that failed is never silent.
+    pub(crate) fn wants(self, finding: &Finding) -> bool {
+        finding.id == "not-checked"
+            || (self.is_among(&finding.id) && (finding.severity == Severity::Blocker || !self.skips(&finding.id)))
+    }
+
+    /// Whether anything that a check finds is wanted. `finds` knows its ids.
+    pub(crate) fn wants_any(self, finds: impl Fn(&str) -> bool) -> bool {
+        let mut ids = IDS.iter().filter(|id| finds(id.0));
+        ids.any(|id| self.is_among(id.0) && !self.skips(id.0))
+    }
+
+    fn is_among(self, id: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|only| only.fits(id))
+    }
+
+    fn skips(self, id: &str) -> bool {
+        self.skip.iter().any(|skip| skip.fits(id))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::finding::{Blocker, blocker, info, warning};
+
+    fn patterns(all: &[&str]) -> Vec<Pattern> {
+        all.iter()
+            .map(|text| Pattern::parse(text).expect("an id fits"))
+            .collect()
+    }
+
+    #[test]
+    fn a_star_stands_for_anything() {
+        let fits = |pattern: &str, id| Pattern(pattern.to_owned()).fits(id);
+        assert!(fits("dns*", "dns-ttl") && fits("dns*", "dns") && fits("*", "dns") && fits("d*t*l", "dns-ttl"));
+        assert!(!fits("dns", "dns-ttl") && !fits("*-ttl", "dns-ttls") && !fits("dns*dns", "dns"));
+        assert!(Pattern::parse("no-such-*").is_err());
+    }
+
+    #[test]
+    fn blockers_are_not_skipped() {
+        let (dns, all) = (patterns(&["dns*"]), patterns(&["*"]));
+        let only = Selection { only: &dns, skip: &[] };
+        assert!(only.wants(&info("dns", "")) && !only.wants(&info("media", "")));
+        assert!(only.wants(&blocker(Blocker::NotChecked, "")) && !only.wants(&blocker(Blocker::Sqlite, "")));
+        let skip = Selection { only: &[], skip: &all };
+        assert!(!skip.wants(&warning("dns-ttl", "")) && skip.wants(&blocker(Blocker::Sqlite, "")));
+        assert!(!skip.wants_any(|id| id.starts_with("dns")) && only.wants_any(|id| id.starts_with("dns")));
+    }
+}

@@ -1,0 +1,120 @@
+//! The public side of a homeserver: its zone in a real name server, its documents behind a real HTTPS server.
+
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+use crate::support::{Call, Running, World, free_port};
+
+/// Documents as they should be.
+pub(crate) const DOCUMENTS: [(&str, &str); 2] = [
+    ("server", r#"{"m.server": "matrix.example.org:443"}"#),
+    (
+        "client",
+        r#"{"m.homeserver": {"base_url": "https://matrix.example.org"}}"#,
+    ),
+];
+
+/// Records as they should be, days before a migration.
+pub(crate) const ZONE: &str = "@ A 127.0.0.1\nmatrix A 127.0.0.1\n_matrix-fed._tcp SRV 10 0 443 matrix\n";
+
+/// A name server and an HTTPS server for `example.org`, until they are dropped.
+pub(crate) struct Internet {
+    dns: u16,
+    https: u16,
+    certificate: PathBuf,
+    _servers: [Running; 2],
+}
+
+/// The one that most tests look at.
+pub(crate) fn healthy() -> &'static Internet {
+    static HEALTHY: OnceLock<(World, Internet)> = OnceLock::new();
+    let start = || {
+        let world = World::new();
+        let internet = Internet::new(&world, ZONE, &DOCUMENTS);
+        (world, internet)
+    };
+    &HEALTHY.get_or_init(start).1
+}
+
+impl Internet {
+    /// Records follow the zone's SOA and NS records, with a TTL of 300 s unless they say otherwise.
+    pub(crate) fn new(world: &World, records: &str, documents: &[(&str, &str)]) -> Self {
+        let (dns, https) = (free_port(), free_port());
+        let directory = world.path("internet").display().to_string();
+        let soa = "$ORIGIN example.org.\n$TTL 300\n@ SOA ns root 1 3600 600 604800 300\n@ NS ns\nns A 127.0.0.1\n";
+        world.write("internet/zone", format!("{soa}{records}"));
+        // Somebody else's, with a long memory.
+        let other = "$ORIGIN provider.test.\n$TTL 86400\n@ SOA ns root 1 3600 600 604800 300\n@ NS ns\nns A 127.0.0.1\nwww A 127.0.0.1\n";
+        world.write("internet/other", other);
+        world.write(
+            "internet/knot.conf",
+            format!(
+                "server:\n  rundir: {directory}\n  listen: 127.0.0.1@{dns}\n\
+                 database:\n  storage: {directory}\n\
+                 log:\n  - target: stderr\n    any: info\n\
+                 zone:\n  - domain: example.org\n    file: {directory}/zone\n    journal-content: none\n  \
+                 - domain: provider.test\n    file: {directory}/other\n    journal-content: none\n"
+            ),
+        );
+        for (name, text) in documents {
+            world.write(&format!("internet/.well-known/matrix/{name}"), text);
+        }
+        world.write("internet/https.py", HTTPS);
+        let made = world.shell(
+            "cd internet && openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 \
+             -keyout key.pem -out cert.pem -subj /CN=example.org \
+             -addext basicConstraints=critical,CA:FALSE -addext subjectAltName=DNS:example.org",
+        );
+        made.success();
+        let mut name_server = world
+            .script("cd internet && PATH=$PATH:/usr/sbin exec knotd -c knot.conf 1>&2")
+            .start();
+        let mut web_server = world
+            .script(&format!("cd internet && exec python3 https.py {https}"))
+            .start();
+        name_server.wait_for("server started");
+        web_server.wait_for("listening");
+        Self {
+            dns,
+            https,
+            certificate: world.path("internet/cert.pem"),
+            _servers: [name_server, web_server],
+        }
+    }
+
+    /// Lets a call of preflight find this one and no other.
+    pub(crate) fn seen_by<'a>(&self, call: Call<'a>) -> Call<'a> {
+        let resolver = format!("127.0.0.1:{}", self.dns);
+        let detour = format!("example.org:443:127.0.0.1:{}", self.https);
+        call.args(["--resolver", &resolver, "--resolve", &detour])
+            .env("SSL_CERT_FILE", &self.certificate)
+    }
+}
+
+/// Documents as nginx would serve them; what begins with `!` says how it is to be served instead.
+const HTTPS: &str = r#"
+import http.server, os, ssl, sys
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    server_version = "nginx"
+    sys_version = ""
+
+    def do_GET(self):
+        try:
+            body = open("." + self.path).read()
+        except OSError:
+            return self.send_error(404)
+        self.send_response(503 if body == "!503" else 200)
+        self.send_header("Content-Type", "application/json")
+        if not body.startswith("!"):
+            self.send_header("Access-Control-Allow-Origin", "*")
+        self.end_headers()
+        self.wfile.write(body.removeprefix("!").encode())
+
+server = http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler)
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain("cert.pem", "key.pem")
+server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+print("listening", file=sys.stderr, flush=True)
+server.serve_forever()
+"#;

@@ -588,12 +588,10 @@ fn synapse_reads_the_same_from_what_ess_is_given() {
     world.run("extract-secrets", args, Stdin::Null).success();
     let export = |file: &str| world.path("export/ess").join(file);
 
-    let read = ran(Command::new(synapse_python()).args(["-c", RENDERED]).args([
-        original,
-        export("values.yaml"),
-        export("secrets.yaml"),
-        world.path(""),
-    ]));
+    // Synapse's loader makes a media store where it stands.
+    let mut python = Command::new(synapse_python());
+    python.args(["-c", RENDERED]).current_dir(world.path(""));
+    let read = ran(python.args([original, export("values.yaml"), export("secrets.yaml"), world.path("")]));
 
     let read: [Value; 2] = serde_json::from_slice(&read).unwrap();
     assert_eq!(read[0], read[1]);

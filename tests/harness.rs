@@ -4,9 +4,7 @@ use std::fs;
 
 use rustix::process::Signal;
 
-use crate::support::{
-    Cluster, Database, Identity, Local, SERVER_NAME, Seeded, Stdin, Synapse, World, place,
-};
+use crate::support::{Cluster, Database, Identity, Local, SERVER_NAME, Seeded, Stdin, Synapse, World, place};
 
 #[test]
 fn a_cluster_runs_as_an_unprivileged_user_and_is_gone_with_its_world() {
@@ -38,10 +36,7 @@ fn clusters_of_one_world_are_told_apart_and_survive_a_stop() {
     let source = Cluster::new(&world, "source");
     let target = Cluster::with_local(&world, "target", Local::Peer);
     let identifier = "SELECT system_identifier FROM pg_control_system()";
-    assert_ne!(
-        source.psql("postgres", identifier),
-        target.psql("postgres", identifier)
-    );
+    assert_ne!(source.psql("postgres", identifier), target.psql("postgres", identifier));
 
     let role = place().user_name();
     target.create_role(&role, "never asked for");
@@ -51,10 +46,7 @@ fn clusters_of_one_world_are_told_apart_and_survive_a_stop() {
 
     assert_eq!(target.psql("postgres", "TABLE kept"), "a row");
     let asked = world.script(r#"psql -Atc 'SELECT current_user' "$URL""#);
-    let asked = asked
-        .env("URL", target.socket_url("postgres", &role))
-        .run()
-        .success();
+    let asked = asked.env("URL", target.socket_url("postgres", &role)).run().success();
     assert_eq!(asked.stdout.trim(), role);
     let script = r#"psql -w "$URL""#;
     insta::assert_snapshot!(world.script(script).env("URL", target.url("postgres", &role)).run(), @r#"
@@ -94,13 +86,7 @@ fn standard_input_is_what_the_test_says() {
     let what = || world.script("readlink /proc/$$/fd/0 || echo none");
 
     assert!(what().stdin("").run().stdout.starts_with("pipe:"));
-    assert!(
-        what()
-            .stdin(Stdin::Socket)
-            .run()
-            .stdout
-            .starts_with("socket:")
-    );
+    assert!(what().stdin(Stdin::Socket).run().stdout.starts_with("socket:"));
     assert_eq!(what().stdin(Stdin::Null).run().stdout, "/dev/null\n");
     assert_eq!(what().stdin(Stdin::Closed).run().stdout, "none\n");
 }
@@ -109,9 +95,7 @@ fn standard_input_is_what_the_test_says() {
 fn what_runs_can_be_waited_for_and_killed() {
     let world = World::new();
     let mut running = world
-        .script(
-            "sleep 1000 & until [[ $(</proc/$!/comm) = sleep ]]; do :; done; echo ready >&2; wait",
-        )
+        .script("sleep 1000 & until [[ $(</proc/$!/comm) = sleep ]]; do :; done; echo ready >&2; wait")
         .start();
     running.wait_for("ready");
     assert_eq!(world.running("sleep"), ["sleep 1000"]);
@@ -134,10 +118,7 @@ fn what_runs_can_be_waited_for_and_killed() {
 fn the_shipped_programs_come_first_on_the_path() {
     let world = World::new();
     let ran = world.shell("cd / && command -v restore").success();
-    assert_eq!(
-        ran.stdout.trim(),
-        place().bin.join("restore").to_str().unwrap()
-    );
+    assert_eq!(ran.stdout.trim(), place().bin.join("restore").to_str().unwrap());
 
     world.run("restore", ["--version"], Stdin::Null).success();
 }
@@ -160,7 +141,10 @@ fn synapse_refuses_a_database_that_is_newer_than_itself() {
     let world = World::new();
     let cluster = Cluster::ess(&world, "target");
     cluster.load_fresh();
-    cluster.psql("synapse", "UPDATE schema_version SET version = 100000; UPDATE schema_compat_version SET compat_version = 100000");
+    cluster.psql(
+        "synapse",
+        "UPDATE schema_version SET version = 100000; UPDATE schema_compat_version SET compat_version = 100000",
+    );
     let database = cluster.database("synapse", "synapse_user", crate::support::ESS_PASSWORD);
 
     let log = Synapse::new(&world, "new", &database, &Identity::ess()).start_expecting_refusal();

@@ -64,7 +64,9 @@ impl Move {
 #[test]
 fn a_homeserver_moves_and_is_the_same() {
     let it = Move::new();
-    let keys = it.source.psql(&it.from.name, "SELECT count(*) FROM e2e_one_time_keys_json");
+    let keys = it
+        .source
+        .psql(&it.from.name, "SELECT count(*) FROM e2e_one_time_keys_json");
 
     let ran = it.line().success();
 
@@ -98,13 +100,24 @@ fn no_secret_is_anywhere_but_in_its_file() {
     let verified = it.world.shell("verify -v < migration.json").success();
 
     let mut written: BTreeMap<String, Vec<u8>> = BTreeMap::from([
-        ("standard output".to_owned(), [ran.stdout, verified.stdout].concat().into_bytes()),
-        ("standard error".to_owned(), [ran.stderr, verified.stderr].concat().into_bytes()),
-        ("migration.json".to_owned(), it.world.read("migration.json").into_bytes()),
+        (
+            "standard output".to_owned(),
+            [ran.stdout, verified.stdout].concat().into_bytes(),
+        ),
+        (
+            "standard error".to_owned(),
+            [ran.stderr, verified.stderr].concat().into_bytes(),
+        ),
+        (
+            "migration.json".to_owned(),
+            it.world.read("migration.json").into_bytes(),
+        ),
     ]);
     for file in walkdir::WalkDir::new(it.world.path("export")) {
         let path = file.unwrap().into_path();
-        let kept = ["secrets", "config", "data"].iter().any(|dir| path.parent().unwrap().ends_with(dir));
+        let kept = ["secrets", "config", "data"]
+            .iter()
+            .any(|dir| path.parent().unwrap().ends_with(dir));
         if path.is_file() && (!kept || path.ends_with("index.json")) {
             written.insert(path.display().to_string(), fs::read(&path).unwrap());
         }
@@ -137,7 +150,9 @@ fn a_target_in_use_stops_the_line_before_anything_is_written() {
     let it = Move::new();
     it.target.psql(
         "synapse",
-        &format!("INSERT INTO users (name, creation_ts) SELECT '@u' || n || ':{SERVER_NAME}', 1 FROM generate_series(1, 9) n"),
+        &format!(
+            "INSERT INTO users (name, creation_ts) SELECT '@u' || n || ':{SERVER_NAME}', 1 FROM generate_series(1, 9) n"
+        ),
     );
     let before = everything(&it.target, "synapse");
 
@@ -145,7 +160,10 @@ fn a_target_in_use_stops_the_line_before_anything_is_written() {
 
     // The shell's answer is the last program's, which got an empty pipe.
     assert_eq!(ran.status.code(), Some(65), "{ran}");
-    assert!(ran.stderr.contains("the document says no: `preflight` found a blocker"), "{ran}");
+    assert!(
+        ran.stderr.contains("the document says no: `preflight` found a blocker"),
+        "{ran}"
+    );
     assert_eq!(it.world.read("migration.json"), "");
     assert!(!it.world.path("export").exists());
     assert_eq!(everything(&it.target, "synapse"), before);
@@ -164,7 +182,9 @@ fn a_source_that_ran_after_its_dump_is_noticed_before_the_wipe_and_before_the_lo
     };
     part("extract-secrets --out export | pgdump-wrap > dumped.json").success();
     it.world
-        .shell(&format!("ess-wipe --execute --confirm {SERVER_NAME}/synapse < dumped.json > wiped.json"))
+        .shell(&format!(
+            "ess-wipe --execute --confirm {SERVER_NAME}/synapse < dumped.json > wiped.json"
+        ))
         .success();
 
     it.old.start();
@@ -180,7 +200,11 @@ fn a_source_that_ran_after_its_dump_is_noticed_before_the_wipe_and_before_the_lo
     }
     assert_eq!(dump.status.code(), Some(1), "{dump}");
     assert!(dump.stderr.contains("the source has moved since"), "{dump}");
-    assert_eq!(it.target.psql("synapse", "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'"), "2");
+    assert_eq!(
+        it.target
+            .psql("synapse", "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'"),
+        "2"
+    );
 
     part("extract-secrets --out export | pgdump-wrap --replace | ess-wipe --execute --confirm example.org/synapse | restore > migration.json")
         .success();
@@ -190,8 +214,17 @@ fn a_source_that_ran_after_its_dump_is_noticed_before_the_wipe_and_before_the_lo
 /// A database as pg_dump writes it, in an order that does not depend on where rows lie.
 fn everything(cluster: &Cluster, database: &str) -> Vec<String> {
     let mut dump = cluster.program("pg_dump");
-    dump.args(["-U", "postgres", "--no-owner", "--no-acl", "--exclude-table-data=worker_read_write_locks*"]);
-    let output = dump.args(["--dbname", &format!("dbname='{database}'")]).output().unwrap();
+    dump.args([
+        "-U",
+        "postgres",
+        "--no-owner",
+        "--no-acl",
+        "--exclude-table-data=worker_read_write_locks*",
+    ]);
+    let output = dump
+        .args(["--dbname", &format!("dbname='{database}'")])
+        .output()
+        .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout).unwrap();
     // A key of its own in every dump.

@@ -61,8 +61,7 @@ impl<'a> Call<'a> {
     }
 
     pub(crate) fn args<A: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = A>) -> Self {
-        self.args
-            .extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
+        self.args.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
         self
     }
 
@@ -87,9 +86,7 @@ impl<'a> Call<'a> {
         let (out, err) = self.world.output_files();
         let mut command = if matches!(self.stdin, Stdin::Closed) {
             let mut shell = place().command("/bin/bash", dir);
-            shell
-                .args(["-c", r#"exec "$@" <&-"#, "bash"])
-                .arg(&self.program);
+            shell.args(["-c", r#"exec "$@" <&-"#, "bash"]).arg(&self.program);
             shell
         } else {
             place().command(&self.program, dir)

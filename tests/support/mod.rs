@@ -38,9 +38,7 @@ pub(crate) struct Shared {
 impl World {
     pub(crate) fn new() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let dir = place()
-            .dir
-            .join(COUNT.fetch_add(1, Ordering::Relaxed).to_string());
+        let dir = place().dir.join(COUNT.fetch_add(1, Ordering::Relaxed).to_string());
         place().make_dir(&dir);
         let masks = Mutex::new(vec![(dir.display().to_string(), "$WORLD".to_owned())]);
         Self(Arc::new(Shared {
@@ -145,11 +143,7 @@ impl Drop for World {
 impl Shared {
     fn write(&self, path: &str, content: &[u8]) -> PathBuf {
         let path = self.dir.join(path);
-        let missing: Vec<&Path> = path
-            .ancestors()
-            .skip(1)
-            .take_while(|dir| !dir.exists())
-            .collect();
+        let missing: Vec<&Path> = path.ancestors().skip(1).take_while(|dir| !dir.exists()).collect();
         for dir in missing.into_iter().rev() {
             place().make_dir(dir);
         }
@@ -184,14 +178,11 @@ impl Shared {
 fn mask_shape(text: &str, shape: &str, name: &str) -> String {
     let fits = |rest: &str| {
         rest.len() >= shape.len()
-            && rest
-                .bytes()
-                .zip(shape.bytes())
-                .all(|(byte, shape)| match shape {
-                    b'h' => byte.is_ascii_hexdigit(),
-                    b'd' => byte.is_ascii_digit(),
-                    other => byte == other,
-                })
+            && rest.bytes().zip(shape.bytes()).all(|(byte, shape)| match shape {
+                b'h' => byte.is_ascii_hexdigit(),
+                b'd' => byte.is_ascii_digit(),
+                other => byte == other,
+            })
     };
     let mut masked = String::new();
     let mut rest = text;

@@ -98,12 +98,7 @@ impl Place {
 
     /// A command with nothing of our environment, as the unprivileged user, in `dir`.
     pub(crate) fn command(&self, program: impl AsRef<Path>, dir: &Path) -> Command {
-        let path = [
-            &self.bin,
-            &self.pgbin,
-            Path::new("/usr/bin"),
-            Path::new("/bin"),
-        ];
+        let path = [&self.bin, &self.pgbin, Path::new("/usr/bin"), Path::new("/bin")];
         let mut command = Command::new(program.as_ref());
         command
             .current_dir(dir)
@@ -135,11 +130,7 @@ impl Place {
 
     /// The name of the user that servers and tools run as.
     pub(crate) fn user_name(&self) -> String {
-        let output = self
-            .command("/usr/bin/id", &self.dir)
-            .arg("-un")
-            .output()
-            .unwrap();
+        let output = self.command("/usr/bin/id", &self.dir).arg("-un").output().unwrap();
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 
@@ -220,10 +211,7 @@ fn pgbin() -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let on_path = std::env::split_paths(&path).filter_map(|dir| {
         // Debian's PATH has wrappers; a link leads to the directory that has them all.
-        fs::canonicalize(dir.join("initdb"))
-            .ok()?
-            .parent()
-            .map(Path::to_owned)
+        fs::canonicalize(dir.join("initdb")).ok()?.parent().map(Path::to_owned)
     });
     let configured = Command::new("pg_config").arg("--bindir").output().ok();
     let configured = configured.map(|output| String::from_utf8_lossy(&output.stdout).trim().into());
@@ -232,16 +220,17 @@ fn pgbin() -> PathBuf {
         .flatten()
         .filter_map(|entry| {
             let entry = entry.ok()?;
-            Some((
-                entry.file_name().to_str()?.parse().ok()?,
-                entry.path().join("bin"),
-            ))
+            Some((entry.file_name().to_str()?.parse().ok()?, entry.path().join("bin")))
         })
         .collect();
     debian.sort_unstable();
     on_path
         .chain(configured)
         .chain(debian.into_iter().rev().map(|(_, dir)| dir))
-        .find(|dir| ["initdb", "postgres", "psql", "pg_dump"].iter().all(|name| dir.join(name).is_file()))
+        .find(|dir| {
+            ["initdb", "postgres", "psql", "pg_dump"]
+                .iter()
+                .all(|name| dir.join(name).is_file())
+        })
         .expect("the PostgreSQL server programs are missing: install postgresql (Debian) or postgresql-server")
 }

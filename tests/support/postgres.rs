@@ -51,11 +51,7 @@ impl Cluster {
         world.add_mask(port.to_string(), &format!("${}_PORT", name.to_uppercase()));
         place().make_dir(&dir);
         copy(&initialised(name), &dir.join("data"));
-        let local = if local == Local::Peer {
-            "peer"
-        } else {
-            "trust"
-        };
+        let local = if local == Local::Peer { "peer" } else { "trust" };
         let access = format!(
             "local all postgres trust\n\
              local all all {local}\n\
@@ -167,10 +163,7 @@ impl Cluster {
         let name = escape_identifier(name);
         self.psql(
             "postgres",
-            &format!(
-                "CREATE ROLE {name} LOGIN PASSWORD {}",
-                escape_literal(password)
-            ),
+            &format!("CREATE ROLE {name} LOGIN PASSWORD {}", escape_literal(password)),
         );
     }
 
@@ -222,9 +215,7 @@ impl Cluster {
     /// A `PostgreSQL` program with this server as the one it connects to.
     pub(crate) fn program(&self, name: &str) -> Command {
         let mut command = place().command(place().pgbin.join(name), &self.world.dir);
-        command
-            .env("PGHOST", &self.dir)
-            .env("PGPORT", self.port.to_string());
+        command.env("PGHOST", &self.dir).env("PGPORT", self.port.to_string());
         command
     }
 }
@@ -262,9 +253,7 @@ pub(super) fn feed(mut command: Command, input: &[u8]) -> Vec<u8> {
 fn initialised(name: &str) -> PathBuf {
     static MADE: Mutex<Vec<String>> = Mutex::new(Vec::new());
     let template = place().dir.join("initdb").join(name);
-    let mut made = MADE
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut made = MADE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     if !made.iter().any(|made| made == name) {
         if made.is_empty() {
             place().make_dir(template.parent().unwrap());
@@ -304,9 +293,7 @@ fn copy(from: &Path, to: &Path) {
 /// Percent-encodes a part of a URL.
 pub(crate) fn percent(text: &str) -> String {
     let encode = |byte: u8| match byte {
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => {
-            char::from(byte).to_string()
-        }
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => char::from(byte).to_string(),
         _ => format!("%{byte:02X}"),
     };
     text.bytes().map(encode).collect()

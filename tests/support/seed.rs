@@ -105,29 +105,16 @@ impl Seeded {
             "theme": "dark \\. 'n' \"light\"", "emoji": "🦀", "nested": {"list": [1, 2.5, null]},
         });
         synapse.put(&account_data_path(alice), Some(&alice.token), &account_data);
-        let name = format!(
-            "/_matrix/client/v3/profile/{}/displayname",
-            percent(&alice.id)
-        );
-        synapse.put(
-            &name,
-            Some(&alice.token),
-            &json!({"displayname": "Alice 🦊 O'Hara"}),
-        );
+        let name = format!("/_matrix/client/v3/profile/{}/displayname", percent(&alice.id));
+        synapse.put(&name, Some(&alice.token), &json!({"displayname": "Alice 🦊 O'Hara"}));
         let device_keys = device_keys(alice);
         let keys = json!({"device_keys": device_keys, "one_time_keys": one_time_keys()});
         synapse.post("/_matrix/client/v3/keys/upload", Some(&alice.token), &keys);
-        let note =
-            json!({"messages": {&users[1].id: {"*": {"note": "to every device \\. of bob"}}}});
+        let note = json!({"messages": {&users[1].id: {"*": {"note": "to every device \\. of bob"}}}});
         let to_device = "/_matrix/client/v3/sendToDevice/org.example.note/1";
         synapse.put(to_device, Some(&alice.token), &note);
         let media = vec![
-            upload(
-                synapse,
-                alice,
-                "application/octet-stream",
-                (0..=255).collect(),
-            ),
+            upload(synapse, alice, "application/octet-stream", (0..=255).collect()),
             upload(synapse, alice, "image/png", run_python(PICTURE)),
         ];
 
@@ -232,27 +219,14 @@ impl Seeded {
         let admin = self.admin();
         let mut messages = BTreeMap::new();
         for (number, room) in self.rooms.iter().enumerate() {
-            send(
-                synapse,
-                &self.users[number % 2],
-                room,
-                "after the move",
-                &mut messages,
-            );
+            send(synapse, &self.users[number % 2], room, "after the move", &mut messages);
         }
         let since = synapse.get("/_matrix/client/v3/sync?timeout=0", Some(&admin.token));
         let events = since["rooms"]["join"][&self.rooms[0]]["timeline"]["events"]
             .as_array()
             .unwrap();
-        assert_eq!(
-            events.last().unwrap()["content"]["body"],
-            json!("after the move")
-        );
-        synapse.put(
-            &account_data_path(admin),
-            Some(&admin.token),
-            &json!({"moved": true}),
-        );
+        assert_eq!(events.last().unwrap()["content"]["body"], json!("after the move"));
+        synapse.put(&account_data_path(admin), Some(&admin.token), &json!({"moved": true}));
         let dave = register(synapse, "dave", "new here", false);
         synapse.post(
             &format!("/_matrix/client/v3/join/{}", percent(&self.alias)),
@@ -268,22 +242,15 @@ impl Seeded {
         for media in &self.media {
             let path = media.uri.strip_prefix("mxc://").unwrap();
             let path = format!("/_matrix/client/v1/media/download/{path}");
-            let (status, bytes) =
-                synapse.request_bytes("GET", &path, Some(&self.admin().token), None);
+            let (status, bytes) = synapse.request_bytes("GET", &path, Some(&self.admin().token), None);
             assert!(status == 200 && bytes == media.bytes, "{path}: {status}");
         }
     }
 
     /// How many one-time keys the server has of the first user's device.
     pub(crate) fn one_time_keys_on(&self, synapse: &Synapse) -> u64 {
-        let answer = synapse.post(
-            "/_matrix/client/v3/keys/upload",
-            Some(&self.admin().token),
-            &json!({}),
-        );
-        answer["one_time_key_counts"]["signed_curve25519"]
-            .as_u64()
-            .unwrap_or(0)
+        let answer = synapse.post("/_matrix/client/v3/keys/upload", Some(&self.admin().token), &json!({}));
+        answer["one_time_key_counts"]["signed_curve25519"].as_u64().unwrap_or(0)
     }
 }
 
@@ -309,22 +276,12 @@ fn fill_hall(synapse: &Synapse, users: &[User], messages: &mut Messages) -> Stri
     }
     let first = messages.keys().next().unwrap();
     let like = json!({"rel_type": "m.annotation", "event_id": first, "key": "👍"});
-    send_event(
-        synapse,
-        bob,
-        &hall,
-        "m.reaction",
-        &json!({"m.relates_to": like}),
-    );
+    send_event(synapse, bob, &hall, "m.reaction", &json!({"m.relates_to": like}));
     let oops = json!({"msgtype": "m.text", "body": "oops"});
     let oops = percent(&send_event(synapse, bob, &hall, "m.room.message", &oops));
     let path = room_path(&hall);
     let reason = json!({"reason": "a \\. mistake"});
-    synapse.put(
-        &format!("{path}/redact/{oops}/1"),
-        Some(&bob.token),
-        &reason,
-    );
+    synapse.put(&format!("{path}/redact/{oops}/1"), Some(&bob.token), &reason);
     let read = format!("{path}/receipt/m.read/{}", percent(first));
     synapse.post(&read, Some(&carol.token), &json!({}));
     hall
@@ -355,17 +312,9 @@ fn fill_private_room(synapse: &Synapse, users: &[User], messages: &mut Messages)
 
 /// A room that nobody is in any more.
 fn leave_a_room(synapse: &Synapse, user: &User) {
-    let room = create_room(
-        synapse,
-        user,
-        &json!({"name": "left behind", "preset": "private_chat"}),
-    );
+    let room = create_room(synapse, user, &json!({"name": "left behind", "preset": "private_chat"}));
     send(synapse, user, &room, "only me here", &mut BTreeMap::new());
-    synapse.post(
-        &format!("{}/leave", room_path(&room)),
-        Some(&user.token),
-        &json!({}),
-    );
+    synapse.post(&format!("{}/leave", room_path(&room)), Some(&user.token), &json!({}));
 }
 
 fn register(synapse: &Synapse, name: &str, password: &str, admin: bool) -> User {
@@ -422,10 +371,7 @@ fn send(synapse: &Synapse, user: &User, room: &str, body: &str, messages: &mut M
 fn send_event(synapse: &Synapse, user: &User, room: &str, kind: &str, content: &Value) -> String {
     // A transaction's name that comes twice would be taken for a repetition of the first.
     let transaction = uuid();
-    let path = format!(
-        "/_matrix/client/v3/rooms/{}/send/{kind}/{transaction}",
-        percent(room)
-    );
+    let path = format!("/_matrix/client/v3/rooms/{}/send/{kind}/{transaction}", percent(room));
     let event = synapse.put(&path, Some(&user.token), content);
     event["event_id"].as_str().unwrap().to_owned()
 }
@@ -439,8 +385,7 @@ fn uuid() -> String {
 
 fn upload(synapse: &Synapse, user: &User, kind: &str, bytes: Vec<u8>) -> Media {
     let path = "/_matrix/media/v3/upload?filename=na%C3%AFve%20name.bin";
-    let (status, answer) =
-        synapse.request_bytes("POST", path, Some(&user.token), Some((kind, bytes.clone())));
+    let (status, answer) = synapse.request_bytes("POST", path, Some(&user.token), Some((kind, bytes.clone())));
     let answer: Value = serde_json::from_slice(&answer).unwrap();
     assert_eq!(status, 200, "{answer}");
     Media {

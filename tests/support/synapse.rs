@@ -69,10 +69,7 @@ fn install(command: &mut Command, package: &str) {
     for name in ["PYTHONHOME", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE"] {
         command.env_remove(name);
     }
-    let output = command
-        .current_dir(&place().dir)
-        .stdin(Stdio::null())
-        .output();
+    let output = command.current_dir(&place().dir).stdin(Stdio::null()).output();
     let output = output.unwrap_or_else(|error| panic!("{command:?}: {error}: install {package}"));
     let said = [output.stdout, output.stderr].concat();
     assert!(
@@ -176,20 +173,12 @@ impl Synapse {
 
     /// Configured as Debian's package does it: `NAME/homeserver.yaml`, and what the package and
     /// the administrator add in `NAME/conf.d`.
-    pub(crate) fn debian(
-        world: &World,
-        name: &str,
-        database: &Database,
-        identity: &Identity,
-    ) -> Self {
+    pub(crate) fn debian(world: &World, name: &str, database: &Database, identity: &Identity) -> Self {
         let mut synapse = Self::configured(world, name, identity, |general| {
             vec![
                 (format!("{name}/homeserver.yaml"), general),
                 (format!("{name}/conf.d/server_name.yaml"), server_name()),
-                (
-                    format!("{name}/conf.d/database.yaml"),
-                    database_section(database),
-                ),
+                (format!("{name}/conf.d/database.yaml"), database_section(database)),
             ]
         });
         synapse.config = vec![
@@ -207,10 +196,7 @@ impl Synapse {
     ) -> Self {
         let port = free_port();
         world.mask(port.to_string(), &format!("${}_PORT", name.to_uppercase()));
-        world.write(
-            &format!("{name}/homeserver.signing.key"),
-            &identity.signing_key,
-        );
+        world.write(&format!("{name}/homeserver.signing.key"), &identity.signing_key);
         world.write(&format!("{name}/log.yaml"), LOG);
         let dir = world.path(name);
         for (path, content) in files(general(&dir, port, identity)) {
@@ -324,19 +310,10 @@ impl Synapse {
     }
 
     /// Status and body of the answer to a request.
-    pub(crate) fn request(
-        &self,
-        method: &str,
-        path: &str,
-        token: Option<&str>,
-        body: Option<&Value>,
-    ) -> (u16, Value) {
+    pub(crate) fn request(&self, method: &str, path: &str, token: Option<&str>, body: Option<&Value>) -> (u16, Value) {
         let body = body.map(|body| ("application/json", body.to_string().into_bytes()));
         let (status, bytes) = self.request_bytes(method, path, token, body);
-        (
-            status,
-            serde_json::from_slice(&bytes).unwrap_or(Value::Null),
-        )
+        (status, serde_json::from_slice(&bytes).unwrap_or(Value::Null))
     }
 
     /// The same for content that is not JSON: its type, and its bytes.
@@ -347,31 +324,20 @@ impl Synapse {
         token: Option<&str>,
         body: Option<(&str, Vec<u8>)>,
     ) -> (u16, Vec<u8>) {
-        let mut request = ureq::http::Request::builder()
-            .method(method)
-            .uri(self.url(path));
+        let mut request = ureq::http::Request::builder().method(method).uri(self.url(path));
         if let Some(token) = token {
             request = request.header("Authorization", format!("Bearer {token}"));
         }
         let answer = match body {
-            Some((kind, bytes)) => {
-                agent().run(request.header("Content-Type", kind).body(bytes).unwrap())
-            }
+            Some((kind, bytes)) => agent().run(request.header("Content-Type", kind).body(bytes).unwrap()),
             None => agent().run(request.body(()).unwrap()),
         };
-        let mut answer =
-            answer.unwrap_or_else(|error| panic!("{method} {path}: {error}\n{}", self.log_tail()));
-        (
-            answer.status().as_u16(),
-            answer.body_mut().read_to_vec().unwrap(),
-        )
+        let mut answer = answer.unwrap_or_else(|error| panic!("{method} {path}: {error}\n{}", self.log_tail()));
+        (answer.status().as_u16(), answer.body_mut().read_to_vec().unwrap())
     }
 
     fn spawn(&self) -> Child {
-        assert!(
-            self.process.lock().unwrap().is_none(),
-            "Synapse runs already"
-        );
+        assert!(self.process.lock().unwrap().is_none(), "Synapse runs already");
         let console = File::create(self.dir.join("console")).unwrap();
         place()
             .command(python(), &self.dir)

@@ -122,11 +122,7 @@ fn make(dir: &Path, identity: &Identity, fill: fn(&Synapse) -> Seeded) {
     fs::create_dir(&whole).unwrap();
     fs::write(whole.join("dump"), feed(dump, b"")).unwrap();
     fs::write(whole.join("media.tar"), feed(tar, b"")).unwrap();
-    fs::write(
-        whole.join("seeded.json"),
-        serde_json::to_vec_pretty(&seeded).unwrap(),
-    )
-    .unwrap();
+    fs::write(whole.join("seeded.json"), serde_json::to_vec_pretty(&seeded).unwrap()).unwrap();
     fs::rename(whole, dir).unwrap();
 }
 

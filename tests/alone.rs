@@ -1,7 +1,7 @@
 //! Each tool alone in somebody's own runbook: flags only, and a standard input that is not its own.
 
 use crate::scene::{Scene, assert_failed, names_in, target_cluster};
-use crate::support::{Call, Identity, Stdin, Synapse};
+use crate::support::{Call, Identity, OFFLINE, Stdin, Synapse};
 
 /// Each tool with flags alone, as one types it; `$1` is put where a name must differ from call to call.
 const LINES: [(&str, &str); 5] = [
@@ -116,11 +116,8 @@ fn an_empty_pipe_is_an_upstream_that_failed() {
 fn preflight_runs_under_cron_whose_input_is_an_empty_pipe() {
     let scene = scene();
 
-    let ran = scene.world.run(
-        "preflight",
-        ["--check", "-c", "old/homeserver.yaml", "-c", "old/conf.d"],
-        "",
-    );
+    let line = format!("preflight --check {OFFLINE} -c old/homeserver.yaml -c old/conf.d");
+    let ran = scene.world.script(&line).stdin("").run();
 
     assert!(matches!(ran.status.code(), Some(0 | 1)), "{ran}");
     assert!(!ran.stderr.contains("standard input"), "{ran}");

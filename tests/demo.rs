@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use crate::support::{Cluster, ESS_PASSWORD, Identity, SERVER_NAME, Synapse, World};
+use crate::support::{Cluster, ESS_PASSWORD, Identity, OFFLINE, SERVER_NAME, Synapse, World};
 
 #[test]
 #[ignore = "it tells people what the other tests hold true: `just demo`"]
@@ -30,7 +30,7 @@ fn demo() {
     println!("target: a database as ESS makes it, in which another Synapse was started once\n");
 
     let line = format!(
-        "preflight -c old/homeserver.yaml -c old/conf.d \\
+        "preflight -c old/homeserver.yaml -c old/conf.d {OFFLINE} \\
           --target \"$TARGET\" --target-password-file target.pw \\
     | extract-secrets --out export \\
     | pgdump-wrap \\

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use crate::support::{Cluster, Database, ESS_PASSWORD, Identity, Ran, SERVER_NAME, Seeded, Synapse, World};
+use crate::support::{Cluster, Database, ESS_PASSWORD, Identity, OFFLINE, Ran, SERVER_NAME, Seeded, Synapse, World};
 
 /// A stopped homeserver as Debian has it, and an ESS that nobody has used yet.
 struct Move {
@@ -43,7 +43,7 @@ impl Move {
     fn line(&self) -> Ran {
         let script = format!(
             "set -o pipefail
-             preflight {} --target \"$TARGET\" --target-password-file target.pw \\
+             preflight {} {OFFLINE} --target \"$TARGET\" --target-password-file target.pw \\
                | extract-secrets --out export \\
                | pgdump-wrap \\
                | ess-wipe --execute --confirm {SERVER_NAME}/synapse \\
@@ -174,7 +174,7 @@ fn a_source_that_ran_after_its_dump_is_noticed_before_the_wipe_and_before_the_lo
     let it = Move::new();
     let part = |tools: &str| {
         let script = format!(
-            "set -o pipefail; preflight {} --target \"$TARGET\" --target-password-file target.pw | {tools}",
+            "set -o pipefail; preflight {} {OFFLINE} --target \"$TARGET\" --target-password-file target.pw | {tools}",
             it.old.config_args().join(" ")
         );
         let url = it.target.url("synapse", "synapse_user");

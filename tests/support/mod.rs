@@ -24,6 +24,9 @@ pub(crate) use postgres::{Cluster, ESS_PASSWORD, Local};
 pub(crate) use seed::{SERVER_NAME, Seeded};
 pub(crate) use synapse::{Database, Identity, Synapse, python as synapse_python};
 
+/// For preflight, where a test has no names and no websites of its own: the network is not asked.
+pub(crate) const OFFLINE: &str = "--skip 'dns*' --skip 'well-known*' --skip delegation";
+
 /// Where a test works. All that runs in it ends, and all that lies in it goes, with it.
 pub(crate) struct World(Arc<Shared>);
 

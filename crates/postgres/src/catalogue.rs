@@ -23,6 +23,12 @@ pub fn invalid_indexes(session: &Session) -> Result<Vec<String>, Error> {
     )
 }
 
+/// How many more locks the server's lock table is sure to hold.
+pub fn free_locks(session: &Session) -> Result<i64, Error> {
+    let sql = include_str!("../sql/free_locks.sql");
+    Ok(session.one("read the size of the lock table", sql, &[])?.get(0))
+}
+
 /// Tables and sequences that the session's role may not read.
 pub fn unreadable(session: &Session) -> Result<Vec<String>, Error> {
     names(

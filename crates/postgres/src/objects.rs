@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 
 use crate::{Error, Session};
 
+/// Locks that a dropped table takes in all: itself, its TOAST, indexes, constraints, sequences.
+pub const LOCKS_PER_TABLE: i64 = 10;
+
 /// An object that a wipe drops.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Object {

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use ess_synapse::Config;
+use ess_synapse::ess::OWNED;
 use ess_synapse::secrets::Secrets;
 use secrecy::ExposeSecret as _;
 use serde::{Deserialize, Serialize};
@@ -11,42 +12,6 @@ use serde::{Deserialize, Serialize};
 use crate::fate::{self, Becomes};
 use crate::suspect;
 use crate::yaml::Node;
-
-/// Set by the chart in every homeserver.yaml that it renders. Setting them beside it is useless, and fatal where it
-/// appends lists (`listeners`) or where Synapse takes one of two options only.
-const OWNED: &[&str] = &[
-    "app_service_config_files",
-    "database",
-    "databases",
-    "enable_local_media_storage",
-    "enable_media_repo",
-    "enable_metrics",
-    "federation_sender_instances",
-    "instance_map",
-    "listeners",
-    "log_config",
-    "macaroon_secret_key",
-    "macaroon_secret_key_path",
-    "matrix_authentication_service",
-    "matrix_rtc",
-    "max_upload_size",
-    "media_instance_running_background_jobs",
-    "media_store_path",
-    "notify_appservices_from_worker",
-    "public_baseurl",
-    "pusher_instances",
-    "redis",
-    "registration_shared_secret",
-    "registration_shared_secret_path",
-    "run_background_tasks_on",
-    "send_federation",
-    "server_name",
-    "signing_key",
-    "signing_key_path",
-    "start_pushers",
-    "stream_writers",
-    "update_user_directory_from_worker",
-];
 
 /// Of a process, a host or a version that is left behind.
 const UNNEEDED: &[&str] = &[
@@ -110,7 +75,7 @@ impl Carried {
         let mut carried = Self::default();
         let mut rest = Vec::new();
         for (name, value) in config.options() {
-            if OWNED.contains(&name) {
+            if OWNED.iter().any(|(owned, _)| *owned == name) {
                 carried.sorted.owned_by_ess.push(name.to_owned());
             } else if UNNEEDED.contains(&name) || name.starts_with("worker_") {
                 carried.sorted.not_needed.push(name.to_owned());

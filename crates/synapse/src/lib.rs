@@ -1,6 +1,7 @@
 //! Synapse's own formats: configuration, signing keys, media layout, sequences.
 
 pub mod config;
+pub mod ess;
 pub mod media;
 pub mod schema;
 pub mod secrets;

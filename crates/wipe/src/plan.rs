@@ -2,11 +2,10 @@
 
 use anyhow::Context as _;
 use ess_cli::{Console, Exit, Stop};
-use ess_postgres::{Object, Session, count_by_kind, drop_statements, escape_identifier, keepsakes, objects};
+use ess_postgres::{
+    LOCKS_PER_TABLE, Object, Session, count_by_kind, drop_statements, escape_identifier, free_locks, keepsakes, objects,
+};
 use ess_proof::{Fence, Target};
-
-/// Locks a dropped table takes in all: itself, its TOAST, indexes, constraints, sequences.
-const LOCKS_PER_TABLE: i64 = 10;
 
 /// Refuses a plan that would fail half-way or leave something behind.
 pub(crate) fn can_be_dropped(session: &Session, plan: &[Object]) -> anyhow::Result<()> {
@@ -28,13 +27,7 @@ pub(crate) fn can_be_dropped(session: &Session, plan: &[Object]) -> anyhow::Resu
     let needed = i64::try_from(tables)
         .unwrap_or(i64::MAX)
         .saturating_mul(LOCKS_PER_TABLE);
-    let free: i64 = session
-        .one(
-            "read the size of the lock table",
-            include_str!("../sql/free_locks.sql"),
-            &[],
-        )?
-        .get(0);
+    let free = free_locks(session)?;
     if free < needed {
         return Err(Stop::no(format!(
             "the server has room for {free} locks, and dropping {tables} tables at once needs about {needed}"

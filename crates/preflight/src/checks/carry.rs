@@ -2,6 +2,7 @@
 
 use ess_document::Finding;
 use ess_synapse::Config;
+use ess_synapse::ess::OWNED;
 use ess_synapse::yaml::{Map, Value};
 use serde_json::json;
 
@@ -108,24 +109,6 @@ const PARTS: &[Part] = &[
         hint: "enable the same kinds in synapse.workers; instance_map, stream_writers and redis are ESS's own",
         warn: false,
     },
-];
-
-/// What ESS sets in every homeserver.yaml that it makes, and the field that decides it there.
-const OWNED: &[(&str, &str)] = &[
-    ("database", "synapse.postgres, or ESS's own"),
-    ("enable_media_repo", "ESS's own"),
-    ("enable_metrics", "ESS's own"),
-    ("federation_sender_instances", "synapse.workers"),
-    ("listeners", "ESS's own, and synapse.ingress"),
-    ("log_config", "synapse.logging"),
-    ("max_upload_size", "synapse.media.maxUploadSize"),
-    ("media_store_path", "synapse.media.storage"),
-    ("public_baseurl", "synapse.ingress.host"),
-    ("pusher_instances", "synapse.workers"),
-    ("run_background_tasks_on", "synapse.workers"),
-    ("server_name", "serverName"),
-    ("signing_key_path", "synapse.signingKey"),
-    ("update_user_directory_from_worker", "synapse.workers"),
 ];
 
 /// What syn2mas would not take, or would leave behind, when logins move to MAS later.

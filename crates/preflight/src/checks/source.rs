@@ -1,7 +1,7 @@
 //! The source as a database, whatever is in it.
 
 use ess_document::Finding;
-use ess_postgres::{Facts, Session, Table, invalid_indexes, others, tables};
+use ess_postgres::{Facts, Session, Table, invalid_indexes, others, tables, unreadable};
 use ess_synapse::schema::UNLOGGED_TABLES;
 use serde_json::Value;
 
@@ -114,11 +114,7 @@ fn content(source: &Source) -> Found {
 }
 
 fn readable(source: &Source) -> Found {
-    let hidden = texts(
-        &source.session,
-        "see what our role may read",
-        include_str!("../../sql/unreadable.sql"),
-    )?;
+    let hidden = unreadable(&source.session)?;
     if hidden.is_empty() {
         return Ok(Vec::new());
     }

@@ -1,15 +1,12 @@
 //! The target: can it take the homeserver, and is it the right one?
 
 use ess_document::{Finding, Identity};
-use ess_postgres::{Facts, Session, objects, others, server_names, usage};
+use ess_postgres::{Facts, LOCKS_PER_TABLE, Session, free_locks, objects, others, server_names, usage};
 use ess_proof::{Fence, read_fence};
 
 use super::host::clock;
-use super::{Check, Found, all, number_of};
+use super::{Check, Found, all};
 use crate::finding::{Blocker, Detail, blocker, count, info, number, some_of};
-
-/// Locks that a dropped table takes in all, as ess-wipe reckons: itself, its TOAST, indexes, constraints, sequences.
-const LOCKS_PER_TABLE: i64 = 10;
 
 /// A target that we are connected to.
 pub(crate) struct Target {
@@ -198,9 +195,7 @@ fn locks(target: &Target) -> Found {
         .iter()
         .filter(|object| object.kind == "table")
         .count();
-    let sql = include_str!("../../sql/lock_table.sql");
-    let free = number_of(&target.session, "read the size of the lock table", sql)?;
-    Ok(lock_table(tables, free).into_iter().collect())
+    Ok(lock_table(tables, free_locks(&target.session)?).into_iter().collect())
 }
 
 fn lock_table(tables: usize, free: i64) -> Option<Finding> {

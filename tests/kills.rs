@@ -324,3 +324,52 @@ fn a_tool_that_waits_for_its_document_ends_at_once() {
     scene.world.signal("sleep", Signal::KILL);
     assert_eq!(running.wait().status.code(), Some(128 + 15));
 }
+
+#[test]
+fn secrets_killed_at_any_moment_are_whole_or_not_there_and_the_same_line_goes_on() {
+    let scene = Scene::new();
+    let world = &scene.world;
+    let config = |form: &str| {
+        world.write(
+            "one.yaml",
+            format!(
+                "server_name: example.org\nreport_stats: no\nmacaroon_secret_key: m\nsigning_key_path: {0}/key\n\
+                 form_secret_path: {0}/{form}\ndatabase: {{name: psycopg2, args: {{dbname: d}}}}\n",
+                world.path("").display().to_string().trim_end_matches('/')
+            ),
+        );
+    };
+    world.write("key", Identity::old().signing_key);
+    world.write("form", "form");
+    world.shell("mkfifo blocked").success();
+    let line = ["-n", "-c", "one.yaml", "--out", "secrets"];
+
+    // While secrets are read: the second program opens the pipe only when the first one does.
+    config("blocked");
+    let mut opened = world.script("exec 3>blocked; echo opened >&2; exec sleep 600").start();
+    let running = world.tool("extract-secrets").args(line).start();
+    opened.wait_for("opened");
+    running.kill();
+    opened.kill();
+    assert!(!world.path("secrets/secrets").exists());
+
+    // While they are written: ever later, until a run has come to its end.
+    config("form");
+    for delay in 0.. {
+        let running = world.tool("extract-secrets").args(line).start();
+        std::thread::sleep(std::time::Duration::from_millis(delay));
+        let ended = running.kill().status.success();
+        let form = world.path("secrets/secrets/form_secret");
+        assert!(!form.exists() || fs::read(&form).unwrap() == b"form");
+        if ended || delay > 50 {
+            break;
+        }
+    }
+
+    let again = world.run("extract-secrets", line, Stdin::Null).success();
+    assert_eq!(again.json()["secrets"]["entries"].as_array().unwrap().len(), 3);
+    assert_eq!(
+        names_in(world, "secrets/secrets"),
+        ["form_secret", "index.json", "macaroon_secret_key", "signing_key"]
+    );
+}

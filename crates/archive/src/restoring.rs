@@ -1,12 +1,13 @@
 //! Loading a dump with `pg_restore` and `psql`.
 
+use std::ffi::OsStr;
 use std::io::Write;
 use std::path::Path;
 
 use anyhow::Context;
 use ess_cli::Stop;
 use ess_postgres::{ChildEnvironment, Conninfo, SchemaRows};
-use ess_run::{Installation, Program, Report};
+use ess_run::{Installation, MemoryFile, Program, Report};
 
 use crate::dumping::child_name;
 use crate::manifest::Manifest;
@@ -60,7 +61,7 @@ impl Restoring<'_> {
         }
         let list = list_file(entries)?;
         let text = self
-            .pg_restore(list.path())
+            .pg_restore(&list.path())
             .args(["--data-only", "--file=-"])
             .arg(archive)
             .capture(self.report)
@@ -76,7 +77,7 @@ impl Restoring<'_> {
         let list = list_file(entries)?;
         // Whole before psql sees a byte: what pg_restore cannot read should not reach the target.
         let sql = self
-            .as_owner(self.pg_restore(list.path()))
+            .as_owner(self.pg_restore(&list.path()))
             .args(["--section=pre-data", "--file=-"])
             .arg(archive)
             .capture(self.report)
@@ -100,7 +101,7 @@ impl Restoring<'_> {
             self.jobs
         };
         let program = self
-            .as_owner(self.pg_restore(list.path()))
+            .as_owner(self.pg_restore(&list.path()))
             .args(["--section=data", "--section=post-data", "--no-password"])
             .args(["--jobs", &jobs.to_string()])
             .args(["--dbname", &self.conninfo.dbname_argument()])
@@ -163,7 +164,7 @@ impl Restoring<'_> {
         Ok(())
     }
 
-    fn pg_restore(&self, list: &Path) -> Program {
+    fn pg_restore(&self, list: &OsStr) -> Program {
         self.programs
             .program("pg_restore")
             .args(["--exit-on-error"])
@@ -217,11 +218,8 @@ fn refused(error: &PlainError) -> Stop {
     }
 }
 
-fn list_file(entries: &[&Entry]) -> anyhow::Result<tempfile::NamedTempFile> {
-    let mut file = tempfile::NamedTempFile::new().context("cannot create a temporary file")?;
-    for entry in entries {
-        writeln!(file, "{}", entry.line).context("cannot write a temporary file")?;
-    }
-    file.flush().context("cannot write a temporary file")?;
-    Ok(file)
+/// Which entries to load, for `--use-list`.
+fn list_file(entries: &[&Entry]) -> anyhow::Result<MemoryFile> {
+    let lines: Vec<&str> = entries.iter().flat_map(|entry| [entry.line.as_str(), "\n"]).collect();
+    MemoryFile::new(lines.concat().as_bytes()).context("cannot make a file in memory")
 }

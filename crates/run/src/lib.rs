@@ -1,11 +1,13 @@
 //! Child processes, interruption, and what a long job reports.
 
 mod interrupt;
+mod memory_file;
 mod pg_tools;
 mod program;
 mod report;
 
 pub use interrupt::{Interrupted, check, interrupt, interrupted};
+pub use memory_file::MemoryFile;
 pub use pg_tools::{Installation, choose, installations};
 pub use program::{Error, Program};
 pub use report::{Report, Silent};

@@ -1,11 +1,10 @@
 //! What a child program must find in its environment to reach the same server.
 
 use std::ffi::OsString;
-use std::io::Write;
 use std::process::Command;
 
+use ess_run::MemoryFile;
 use secrecy::ExposeSecret;
-use tempfile::NamedTempFile;
 
 use super::{Conninfo, ConninfoError, KEYWORDS, OTHER_VARIABLES};
 use crate::passfile;
@@ -16,7 +15,7 @@ pub struct ChildEnvironment {
     pub vars: Vec<(String, OsString)>,
     /// To be removed if inherited: libpq's other variables, which would change what is reached.
     pub unset: Vec<&'static str>,
-    _files: Vec<NamedTempFile>,
+    _files: Vec<MemoryFile>,
 }
 
 impl ChildEnvironment {
@@ -98,14 +97,11 @@ impl Conninfo {
     }
 }
 
-/// Writes a file that only this account can read, and says where.
-fn file(files: &mut Vec<NamedTempFile>, text: &str) -> Result<OsString, ConninfoError> {
-    let io = |source| ConninfoError::io(&std::env::temp_dir(), source);
-    let mut file = tempfile::Builder::new().prefix("ess-migrate-").tempfile().map_err(io)?;
-    file.write_all(text.as_bytes())
-        .and_then(|()| file.flush())
-        .map_err(io)?;
-    let path = file.path().as_os_str().to_owned();
+/// Makes a file that only this account can read, and says where.
+fn file(files: &mut Vec<MemoryFile>, text: &str) -> Result<OsString, ConninfoError> {
+    let file =
+        MemoryFile::new(text.as_bytes()).map_err(|source| ConninfoError::io("a file in memory".as_ref(), source))?;
+    let path = file.path();
     files.push(file);
     Ok(path)
 }

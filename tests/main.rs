@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod alone;
+mod bench;
 mod demo;
 mod ess_wipe;
 mod extract_secrets;

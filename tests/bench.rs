@@ -1,0 +1,230 @@
+//! What `just bench` runs: the data path against its peers, on the same servers, in one run.
+//!
+//! `BENCH_MB` is the size of the source, `BENCH_ROUNDS` how often each is run. Ratios are between
+//! runs of one round, so that a slow minute of the machine slows both.
+#![expect(clippy::print_stdout, reason = "it is there to be read")]
+#![expect(clippy::cast_precision_loss, reason = "figures for people")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use std::{env, thread};
+
+use crate::support::{Cluster, Database, ESS_PASSWORD, SERVER_NAME, TOOLS, World};
+
+/// Bytes that one message of `tests/data/bench.sql` takes, with its indexes.
+const PER_MESSAGE: u64 = 7_000;
+
+/// The peers, and ours. `$S` and `$T` are the databases; each leaves `$T` complete and analyzed, or
+/// as the advice leaves it.
+const LINES: [(&str, &str); 6] = [
+    (
+        "ess-migrate",
+        "pgdump-wrap -q -n --source \"$S\" --out dump --server-name example.org \\
+           | ess-wipe -q --target \"$T\" --backup backup --execute --confirm example.org/synapse --allow-used \\
+           | restore -q > migration.json",
+    ),
+    (
+        "unproven",
+        "pgdump-wrap -q -n --source \"$S\" --out dump --server-name example.org > document.json
+         ess-wipe -q -n --target \"$T\" --server-name example.org --backup backup --execute --confirm example.org/synapse --allow-used --no-fence > /dev/null
+         pg_restore --exit-on-error --no-owner --no-acl -j 2 -d \"$T\" dump/data; vacuumdb -q --analyze-only -j 2 -d \"$T\"",
+    ),
+    (
+        "runbook",
+        "pg_dump -Fc -O -d \"$S\" -f synapse.dump; mkdir dump; cp synapse.dump dump/
+         pg_restore --no-owner --role=synapse_user -d \"$T\" dump/synapse.dump",
+    ),
+    (
+        "plain",
+        "mkdir dump; pg_dump -O -d \"$S\" > dump/synapse.sql; psql -q -d \"$T\" < dump/synapse.sql > /dev/null",
+    ),
+    (
+        "hand-tuned",
+        "pg_dump -Fd -j 2 -Z 0 -O -d \"$S\" -f dump; pg_restore --no-owner -j 2 -d \"$T\" dump
+         vacuumdb -q --analyze-only -j 2 -d \"$T\"",
+    ),
+    (
+        "pgcopydb",
+        "pgcopydb clone --no-owner --no-acl --source \"$S\" --target \"$T\" --table-jobs 2 --index-jobs 2 --dir dump > /dev/null 2>&1",
+    ),
+];
+
+#[derive(Clone, Default)]
+struct Figures {
+    wall: Vec<f64>,
+    cpu: Vec<f64>,
+    disk: u64,
+    memory: u64,
+}
+
+#[test]
+#[ignore = "it takes long and asserts nothing about time: `just bench`"]
+fn bench() {
+    let number = |name: &str, other| env::var(name).map_or(other, |text| text.parse::<u64>().unwrap());
+    let (megabytes, rounds) = (number("BENCH_MB", 500), number("BENCH_ROUNDS", 5));
+    let world = World::new();
+    let source = Cluster::new(&world, "source");
+    let target = Cluster::ess(&world, "target");
+    let from = Database::awkward(&source);
+    source.load_synapse(&from.name, &from.role);
+    let events = megabytes * 1_000_000 / PER_MESSAGE;
+    let sql = include_str!("data/bench.sql").replace(":events", &events.to_string());
+    source.psql(&from.name, &sql);
+    let size = source.psql(
+        &from.name,
+        "SELECT pg_size_pretty(pg_database_size(current_database()))",
+    );
+    println!(
+        "source: {size}, {events} messages, {rounds} rounds, {} processors\n",
+        cores()
+    );
+
+    let lines: Vec<_> = LINES
+        .iter()
+        .filter(|(name, _)| *name != "pgcopydb" || world.shell("command -v pgcopydb").status.success())
+        .collect();
+    let mut figures: BTreeMap<&str, Figures> = BTreeMap::new();
+    for round in 0..rounds {
+        for index in shuffled(lines.len()) {
+            let (name, line) = lines[index];
+            let seconds = run(&world, &source, &target, &from, line, figures.entry(name).or_default());
+            println!("round {}: {name} {seconds:.1} s", round + 1);
+        }
+    }
+    tell(&lines.iter().map(|(name, _)| *name).collect::<Vec<_>>(), &figures);
+}
+
+fn run(world: &World, source: &Cluster, target: &Cluster, from: &Database, line: &str, figures: &mut Figures) -> f64 {
+    target.psql("postgres", "DROP DATABASE IF EXISTS synapse WITH (FORCE)");
+    target.create_database("synapse", "synapse_user");
+    if line.contains("ess-wipe") {
+        target.load_fresh();
+    }
+    for cluster in [source, target] {
+        cluster.psql("postgres", "CHECKPOINT");
+    }
+    world.shell("rm -rf dump synapse.dump backup .*.lock").success();
+    let over = AtomicBool::new(false);
+    let memory = AtomicU64::new(0);
+    let (cpu, start) = (busy(), Instant::now());
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                memory.fetch_max(largest_of_ours(), Ordering::Relaxed);
+                thread::sleep(Duration::from_millis(50));
+            }
+        });
+        let ran = world
+            .script(&format!("set -eo pipefail; {line}"))
+            .env("S", source.socket_url(&from.name, &from.role))
+            .env("T", target.socket_url("synapse", "synapse_user"))
+            .env("PGPASSWORD", ESS_PASSWORD)
+            .run();
+        over.store(true, Ordering::Relaxed);
+        ran.success();
+    });
+    let seconds = start.elapsed().as_secs_f64();
+    figures.wall.push(seconds);
+    figures.cpu.push(busy() - cpu);
+    figures.memory = figures.memory.max(memory.into_inner());
+    figures.disk = size_of(&world.path("dump"));
+    let count = |cluster: &Cluster, database: &str| cluster.psql(database, "SELECT count(*) FROM event_json");
+    assert_eq!(
+        count(source, &from.name),
+        count(target, "synapse"),
+        "{SERVER_NAME} did not arrive"
+    );
+    seconds
+}
+
+fn tell(names: &[&str], figures: &BTreeMap<&str, Figures>) {
+    let ours = &figures["ess-migrate"];
+    println!("\n| line | wall s | CPU s | peak MB of ours | MB on disk | ours / this (median, min-max) |");
+    println!("| --- | --- | --- | --- | --- | --- |");
+    let mut json = Vec::new();
+    for name in names {
+        let one = &figures[name];
+        let ratios = sorted(ours.wall.iter().zip(&one.wall).map(|(a, b)| a / b).collect());
+        let (low, mid, high) = (ratios[0], median(&ratios), ratios[ratios.len() - 1]);
+        let (wall, cpu) = (median(&sorted(one.wall.clone())), median(&sorted(one.cpu.clone())));
+        let (memory, disk) = (one.memory as f64 / 1e3, one.disk as f64 / 1e6);
+        println!("| {name} | {wall:.1} | {cpu:.1} | {memory:.0} | {disk:.0} | {mid:.2} ({low:.2}-{high:.2}) |");
+        json.push(serde_json::json!({
+            "line": name, "wall": one.wall, "cpu": one.cpu, "peak_kb": one.memory, "disk_bytes": one.disk, "ratios": ratios,
+        }));
+    }
+    println!("\n{}", serde_json::Value::from(json));
+}
+
+fn sorted(mut values: Vec<f64>) -> Vec<f64> {
+    values.sort_by(f64::total_cmp);
+    values
+}
+
+fn median(sorted: &[f64]) -> f64 {
+    let (low, high) = (sorted[(sorted.len() - 1) / 2], sorted[sorted.len() / 2]);
+    f64::midpoint(low, high)
+}
+
+/// An order that differs from run to run.
+fn shuffled(len: usize) -> Vec<usize> {
+    let mut order: Vec<(u64, usize)> = (0..len)
+        .map(|index| {
+            let random = fs::read_to_string("/proc/sys/kernel/random/uuid").unwrap();
+            (u64::from_str_radix(&random[..8], 16).unwrap(), index)
+        })
+        .collect();
+    order.sort_unstable();
+    order.into_iter().map(|(_, index)| index).collect()
+}
+
+/// Seconds that this machine's processors have worked: servers, programs and tools together.
+fn busy() -> f64 {
+    let stat = fs::read_to_string("/proc/stat").unwrap();
+    let fields: Vec<f64> = stat
+        .lines()
+        .next()
+        .unwrap()
+        .split_whitespace()
+        .skip(1)
+        .map(|n| n.parse().unwrap())
+        .collect();
+    (fields[0] + fields[1] + fields[2]) / 100.0
+}
+
+/// The peak resident size in kB of the largest of our programs that runs now.
+fn largest_of_ours() -> u64 {
+    let status = |path: &Path| fs::read_to_string(path.join("status")).unwrap_or_default();
+    let of = |text: &str, field: &str| {
+        text.lines()
+            .find_map(|line| {
+                line.strip_prefix(field)
+                    .map(|rest| rest.trim().trim_end_matches(" kB").to_owned())
+            })
+            .unwrap_or_default()
+    };
+    fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .map(|entry| status(&entry.path()))
+        .filter(|text| TOOLS.iter().any(|(tool, _)| *tool == of(text, "Name:")))
+        .filter_map(|text| of(&text, "VmHWM:").parse().ok())
+        .max()
+        .unwrap_or(0)
+}
+
+fn size_of(path: &Path) -> u64 {
+    walkdir::WalkDir::new(path)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| entry.metadata().ok())
+        .map(|m| m.len())
+        .sum()
+}
+
+fn cores() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
+}

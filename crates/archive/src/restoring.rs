@@ -1,7 +1,7 @@
 //! Loading a dump with `pg_restore` and `psql`.
 
 use std::ffi::OsStr;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::Path;
 
 use anyhow::Context;
@@ -122,16 +122,19 @@ impl Restoring<'_> {
                 .and_then(|mut reader| plain::scan(&mut reader, psql));
             match scanned {
                 Ok(_) => psql.write_all(after.as_bytes()),
-                // What was written ends in a syntax error: psql undoes it all.
-                Err(_) => Ok(()),
+                // Without our COMMIT psql undoes it all, even what went before a dump that cannot be opened.
+                Err(_) => Err(std::io::Error::other("the dump was not read to its end")),
             }
         });
         let failed = || format!("cannot load {}", path.display());
         match (scanned, loaded) {
             (Ok(outcome), Ok(())) => Ok(outcome),
+            (Ok(_), Err(error)) => Err(error.context(failed())),
             // psql went first: its words explain the broken pipe.
-            (Ok(_) | Err(PlainError::Io(_)), Err(error)) => Err(error.context(failed())),
-            (Err(PlainError::Io(error)), Ok(())) => Err(error).with_context(failed),
+            (Err(PlainError::Io(pipe)), Err(error)) if pipe.kind() == ErrorKind::BrokenPipe => {
+                Err(error.context(failed()))
+            }
+            (Err(PlainError::Io(error)), _) => Err(error).with_context(failed),
             (Err(error), _) => Err(refused(&error)).with_context(failed),
         }
     }

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 
-use ess_archive::{Format, PlainError, PlainOutcome, detect, open_plain, scan};
+use ess_archive::{Format, PlainError, PlainOutcome, Restoring, detect, open_plain, scan};
+use ess_postgres::Conninfo;
 use tempfile::TempDir;
 
 /// A throwaway server on one Unix socket.
@@ -271,4 +272,38 @@ fn dumps_of_a_server_and_broken_ones_change_nothing() {
             .arg(&path));
         assert_eq!(detect(&path).unwrap(), expected);
     }
+}
+
+#[test]
+fn a_dump_that_cannot_be_opened_any_more_leaves_the_target_as_it_was() {
+    let server = Server::start();
+    server.psql("postgres", "CREATE TABLE fence (a int)");
+    let text = format!("host={} user=boss dbname=postgres", server.0.path().display());
+    let conninfo = Conninfo::parse(&text).unwrap().resolve(&|_| None, false).unwrap();
+    let restoring = Restoring {
+        conninfo: &conninfo,
+        application_name: "ess-migrate/restore/test",
+        programs: &ess_run::choose(None, 0, "a test").unwrap(),
+        role: None,
+        jobs: 1,
+        maintenance_mib: 64,
+        report: &ess_run::Silent,
+    };
+
+    let error = restoring
+        .load_plain(
+            Path::new("gone.sql"),
+            "DROP TABLE fence;\n",
+            "CREATE TABLE fence (a int);\n",
+        )
+        .unwrap_err();
+
+    assert!(
+        format!("{error:#}").starts_with("cannot load gone.sql: No such file"),
+        "{error:#}"
+    );
+    assert_eq!(
+        server.psql("postgres", "SELECT count(*) FROM pg_tables WHERE tablename = 'fence'"),
+        "1"
+    );
 }

@@ -15,7 +15,7 @@ use std::process::ExitCode;
 
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 
-pub use context::{Common, Context, now};
+pub use context::{Common, Context, now, processors};
 pub use exit::{Exit, Stop};
 pub use files::{create_file, make_directory, sync_directory, write_file};
 pub use input::EmptyPipe;

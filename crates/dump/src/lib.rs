@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use clap::ValueEnum;
 use ess_archive::{Compression, Dumping, Found, Kind, Layout, Manifest, find, take};
-use ess_cli::{Context, Exit, PgVariables, SourceArgs, Stop, make_directory, now};
+use ess_cli::{Context, Exit, PgVariables, SourceArgs, Stop, make_directory, now, processors};
 use ess_document::{Document, Dump, Next};
 use ess_postgres::{Access, Conninfo, Facts, Session, end_leftovers, facts, moved, others};
 use ess_proof::{differences, live_inventory};
@@ -239,8 +239,4 @@ fn record(context: &mut Context, out: &Path, manifest: &Manifest, sha256: String
             go_back: None,
         },
     });
-}
-
-fn processors() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
 }

@@ -42,7 +42,7 @@ pub(crate) fn choose(
     let Some(source) = source else {
         return Err(unproven("it has no manifest, and no source is named".to_owned()).into());
     };
-    let jobs = args.jobs.map_or_else(crate::processors, usize::from);
+    let jobs = args.jobs.map_or_else(ess_cli::processors, usize::from);
     let session = ess_postgres::Session::connect(source, &name, ess_postgres::Access::ReadOnly)
         .map_err(|error| unproven(format!("it has no manifest, and {error}")))?;
     ess_proof::nobody_else(&session, &args.ignore_role, "source")?;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use ess_archive::{Found, Kind, PlainOutcome, find};
-use ess_cli::{Context, Exit, SourceArgs, Stop, TargetArgs, now};
+use ess_cli::{Context, Exit, SourceArgs, Stop, TargetArgs, now, processors};
 use ess_document::{Against, Document, Dropped, FenceState, Identity, Next, Restore};
 use ess_postgres::{Conninfo, SchemaRows, objects};
 use ess_proof::{Proof, Proving, Target, nobody_else};
@@ -298,14 +298,10 @@ fn major(version: &str) -> u32 {
         .unwrap_or(0)
 }
 
-fn processors() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
-}
-
 impl From<PlainOutcome> for Loaded {
     fn from(outcome: PlainOutcome) -> Self {
         Self {
-            schema: load::schema_rows(&outcome),
+            schema: outcome.schema,
             dropped: outcome
                 .dropped
                 .into_iter()

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use ess_archive::{Entry, Found, PlainOutcome, Restoring};
+use ess_archive::{Entry, Found, Restoring};
 use ess_cli::{Console, Stop};
 use ess_document::Identity;
-use ess_postgres::{Conninfo, SchemaRows, drop_statements, escape_identifier, objects};
+use ess_postgres::{Conninfo, drop_statements, escape_identifier, objects};
 use ess_proof::{Fence, Target};
 use ess_run::{Installation, Report};
 use ess_synapse::schema::FENCE_TABLES;
@@ -85,9 +85,4 @@ impl Loading<'_> {
             earlier.and_then(|fence| fence.backup.clone()),
         )
     }
-}
-
-/// The version rows that a dump holds.
-pub(crate) fn schema_rows(outcome: &PlainOutcome) -> SchemaRows {
-    outcome.schema.clone()
 }

@@ -1,9 +1,10 @@
 //! The signing keys that the running server publishes, beside those of the configuration.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use ess_synapse::Config;
+use ess_synapse::config::reachable;
 use ess_synapse::signing_key::SigningKey;
 use serde_json::Value;
 use ureq::Agent;
@@ -68,15 +69,6 @@ fn difference(published: &Value, server_name: &str, keys: &[SigningKey]) -> Opti
             "publishes a signing key {} that the configuration does not name: it would be lost",
             unknown.join(", ")
         )),
-    }
-}
-
-/// "Every address" of a listener is reached by loopback.
-fn reachable(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(any) if any.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(any) if any.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        other => other,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Component, Path, PathBuf};
 
 use secrecy::SecretString;
@@ -52,6 +52,15 @@ pub struct Config {
     working_directory: PathBuf,
     keys_directory: PathBuf,
     path_map: Vec<(PathBuf, PathBuf)>,
+}
+
+/// "Every address" of a listener is reached by loopback.
+pub fn reachable(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(any) if any.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(any) if any.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        other => other,
+    }
 }
 
 /// A plain HTTP listener.

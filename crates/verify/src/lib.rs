@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use ess_archive::{Found, find};
-use ess_cli::{Context, Exit, SourceArgs, Stop, TargetArgs, now};
+use ess_cli::{Context, Exit, SourceArgs, Stop, TargetArgs, now, processors};
 use ess_document::{Against, FenceState, Next, Verify};
 use ess_postgres::Inventory;
 use ess_proof::{Proving, Target};
@@ -31,10 +31,7 @@ pub struct Args {
 /// Does the job of verify.
 pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     let conninfo = context.target_needed(&args.target)?;
-    let jobs = args.jobs.map_or_else(
-        || std::thread::available_parallelism().map_or(1, usize::from),
-        usize::from,
-    );
+    let jobs = args.jobs.map_or_else(processors, usize::from);
     let (against, expected) = expected(args, context, jobs)?;
     let target = Target::open(context, &conninfo)?;
     let name = context.application_name();

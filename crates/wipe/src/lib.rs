@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use ess_archive::{Compression, Dumping, Found, Kind, Layout, Manifest, find, read_back, take};
-use ess_cli::{Context, Exit, SourceArgs, Stop, TargetArgs, make_directory, now};
+use ess_cli::{Context, Exit, SourceArgs, Stop, TargetArgs, make_directory, now, processors};
 use ess_document::{FenceState, Identity, Next, Wipe};
 use ess_postgres::{Access, Conninfo, Error, Object, Session, count_by_kind, facts, moved, objects};
 use ess_proof::{Fence, Target, nobody_else};
@@ -337,8 +337,4 @@ fn record(
             go_back,
         },
     });
-}
-
-fn processors() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
 }

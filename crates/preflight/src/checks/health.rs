@@ -1,11 +1,12 @@
 //! Synapse itself, when it runs: its plain HTTP listeners.
 
 use std::io::ErrorKind;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use ess_document::Finding;
 use ess_synapse::Config;
+use ess_synapse::config::reachable;
 use ess_synapse::signing_key::SigningKey;
 use serde_json::Value;
 use ureq::{Agent, Error, Timeout};
@@ -142,15 +143,6 @@ fn agent() -> Agent {
         .timeout_global(Some(Duration::from_secs(5)))
         .build()
         .new_agent()
-}
-
-/// "Every address" of a listener is reached by loopback.
-fn reachable(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(any) if any.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(any) if any.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        other => other,
-    }
 }
 
 #[cfg(test)]

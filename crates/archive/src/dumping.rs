@@ -16,7 +16,8 @@ use ess_postgres::{
 use ess_run::{Installation, Program, Report};
 use ess_synapse::schema::{FENCE_TABLES, ONE_TIME_KEYS_TABLE, UNLOGGED_TABLES};
 
-use crate::manifest::{Format, Kind, Manifest, hash_files};
+use crate::manifest::{Format, Kind, Manifest};
+use crate::sealing::Sealing;
 
 /// How a dump lies on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,17 +33,24 @@ pub enum Layout {
 pub struct Compression(pub Option<String>);
 
 impl Compression {
-    /// As pg_dump takes it; the fastest that it offers when the user has no wish.
-    fn argument(&self, pg_dump: &Installation) -> String {
+    /// As pg_dump takes it. Without a wish none, which is fastest, where the disk has room for that.
+    fn argument(&self, pg_dump: &Installation, has_room: bool) -> String {
         match self.0.as_deref() {
             Some("none") => "0".to_owned(),
             // Before 16 there was only gzip, and only its level was said.
             Some(wish) if pg_dump.major < 16 => wish.trim_start_matches("gzip:").to_owned(),
             Some(wish) => wish.to_owned(),
+            None if has_room => "0".to_owned(),
             None if pg_dump.major >= 16 => "zstd:1".to_owned(),
             None => "1".to_owned(),
         }
     }
+}
+
+/// Whether `bytes` of tables and indexes surely fit uncompressed: as text they take less than twice
+/// that, and as much again stays free.
+fn has_room(place: &Path, bytes: u64) -> bool {
+    rustix::fs::statvfs(place).is_ok_and(|stat| stat.f_bavail.saturating_mul(stat.f_frsize) / 4 >= bytes)
 }
 
 /// A dump about to be taken.
@@ -158,7 +166,9 @@ fn fill(dumping: &Dumping<'_>, partial: &Path) -> anyhow::Result<Taken> {
         .collect();
     let heap: i64 = to_read.iter().map(|t| t.bytes).sum();
     report.stage("dumping and reading every table", u64::try_from(heap).ok());
-    let sums = with_pg_dump(dumping, &snapshot, &partial.join(&data), &records, |gate| {
+    let program = command(dumping, &snapshot, partial, &data, &records);
+    let mut sealing = Sealing::new(partial, &data);
+    let sums = with_pg_dump(dumping, program, &mut sealing, |gate| {
         let reading = Reading {
             conninfo: dumping.conninfo,
             application_name: dumping.application_name,
@@ -183,9 +193,7 @@ fn fill(dumping: &Dumping<'_>, partial: &Path) -> anyhow::Result<Taken> {
             .into());
     }
 
-    report.stage("hashing the dump's files", None);
-    let files = hash_files(partial, &data, report)?;
-    report.done();
+    let files = sealing.finish()?;
     let mut sums = to_read.iter().zip(sums);
     let manifest = Manifest {
         format: Format::V1,
@@ -235,19 +243,19 @@ pub fn carried(table: &Table, source_is_running: bool) -> Carried {
     }
 }
 
-/// Runs `pg_dump` while `read` reads digests in the places that its workers leave idle.
+/// Runs `pg_dump` while `read` reads digests in the places that its workers leave idle, and what is
+/// written is sealed.
 fn with_pg_dump<T>(
     dumping: &Dumping<'_>,
-    snapshot: &str,
-    target: &Path,
-    records: &[(&Table, Carried)],
+    program: Program,
+    sealing: &mut Sealing<'_>,
     read: impl FnOnce(&Places) -> Result<T, Error>,
 ) -> anyhow::Result<T> {
     let name = child_name(dumping.application_name, "pg_dump");
     let child = dumping.conninfo.child_environment(&name)?;
     let mut vars = child.vars.clone();
     vars.push(("PGOPTIONS".to_owned(), "-c default_transaction_read_only=on".into()));
-    let program = command(dumping, snapshot, target, records).envs(&vars);
+    let program = program.envs(&vars);
     let watcher = Session::connect(dumping.conninfo, dumping.application_name, Access::ReadOnly)?;
     let places = Places::new(dumping.jobs);
     let over = AtomicBool::new(false);
@@ -266,6 +274,14 @@ fn with_pg_dump<T>(
                 thread::sleep(Duration::from_millis(100));
             }
         });
+        let seal = scope.spawn(|| {
+            // Of a custom archive, the head is written again at the end.
+            while dumping.layout == Layout::Directory && !over.load(Ordering::SeqCst) {
+                sealing.follow()?;
+                thread::sleep(Duration::from_millis(200));
+            }
+            Ok(())
+        });
         let read = read(&places);
         let stopped = read.is_err() && !over.load(Ordering::SeqCst);
         if stopped {
@@ -274,11 +290,15 @@ fn with_pg_dump<T>(
         }
         let dump = dump.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         let _ = watch.join();
+        let sealed: anyhow::Result<()> = seal.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         match (dump, read) {
             (Err(_), Err(error)) if stopped => Err(error.into()),
             // When pg_dump fails, digests stop for that reason.
             (Err(error), _) => Err(anyhow::Error::from(error).context(format!("cannot dump {}", dumping.conninfo))),
-            (Ok(()), read) => Ok(read?),
+            (Ok(()), read) => {
+                sealed?;
+                Ok(read?)
+            }
         }
     })
 }
@@ -294,18 +314,28 @@ fn watcher_stop(dumping: &Dumping<'_>, name: &str) -> Result<(), Error> {
     Ok(())
 }
 
-fn command(dumping: &Dumping<'_>, snapshot: &str, target: &Path, records: &[(&Table, Carried)]) -> Program {
-    let compression = dumping.compression.argument(dumping.programs);
+fn command(
+    dumping: &Dumping<'_>,
+    snapshot: &str,
+    partial: &Path,
+    data: &Path,
+    records: &[(&Table, Carried)],
+) -> Program {
+    let bytes = records.iter().map(|(table, _)| table.bytes).sum::<i64>();
+    let has_room = has_room(partial, u64::try_from(bytes).unwrap_or(u64::MAX));
+    let compression = dumping.compression.argument(dumping.programs, has_room);
     let program = dumping
         .programs
         .program("pg_dump")
         .args(["--no-password", "--no-owner", "--no-acl", "--snapshot", snapshot])
-        .args(["--compress", &compression]);
+        .args(["--compress", &compression])
+        // Sealing does it, and earlier.
+        .arg("--no-sync");
     let program = match dumping.layout {
         Layout::Directory => program.args(["--format", "directory", "--jobs", &dumping.jobs.to_string()]),
         Layout::Custom => program.args(["--format", "custom"]),
     };
-    let program = program.arg("--file").arg(target);
+    let program = program.arg("--file").arg(partial.join(data));
     records
         .iter()
         .filter(|(_, carried)| *carried == Carried::Structure)

@@ -5,6 +5,7 @@ mod found;
 mod manifest;
 mod plain;
 mod restoring;
+mod sealing;
 mod toc;
 
 pub use dumping::{Compression, Dumping, Layout, Taken, carried, child_name, take};

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 use anyhow::Context;
-use ess_cli::{Stop, hash_file, hex, write_file};
+use ess_cli::{Stop, hash_file, hex, processors, write_file};
 use ess_document::Identity;
 use ess_postgres::Inventory;
 use ess_run::Report;
@@ -109,20 +111,42 @@ impl Manifest {
                 return Err(damaged(dump, &format!("{name} is not in the manifest")).into());
             }
         }
-        for (name, record) in &self.files {
+        let mut files: Vec<_> = self.files.iter().collect();
+        for (name, _) in &files {
             if !here.contains(name) {
                 return Err(damaged(dump, &format!("{name} is missing")).into());
             }
-            let (sha256, bytes) = hash_file(&dump.join(name), report)?;
-            if bytes != record.bytes {
-                let message = format!("{name} has {bytes} bytes, the manifest says {}", record.bytes);
-                return Err(damaged(dump, &message).into());
-            }
-            if sha256 != record.sha256 {
-                return Err(damaged(dump, &format!("{name} does not match its SHA-256")).into());
-            }
         }
+        // The largest first, so that no thread is left alone with it.
+        files.sort_by_key(|(_, record)| std::cmp::Reverse(record.bytes));
+        let next = AtomicUsize::new(0);
+        let check = || -> anyhow::Result<()> {
+            while let Some((name, record)) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
+                record.check(dump, name, report)?;
+            }
+            Ok(())
+        };
+        thread::scope(|scope| {
+            let threads: Vec<_> = (0..processors()).map(|_| scope.spawn(check)).collect();
+            threads
+                .into_iter()
+                .try_for_each(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        })?;
         report.done();
+        Ok(())
+    }
+}
+
+impl FileRecord {
+    fn check(&self, dump: &Path, name: &str, report: &dyn Report) -> anyhow::Result<()> {
+        let (sha256, bytes) = hash_file(&dump.join(name), report)?;
+        if bytes != self.bytes {
+            let message = format!("{name} has {bytes} bytes, the manifest says {}", self.bytes);
+            return Err(damaged(dump, &message).into());
+        }
+        if sha256 != self.sha256 {
+            return Err(damaged(dump, &format!("{name} does not match its SHA-256")).into());
+        }
         Ok(())
     }
 }
@@ -132,23 +156,8 @@ fn damaged(dump: &Path, what: &str) -> Stop {
         .hint("copy it again from where it was made, or take it again")
 }
 
-/// Hashes every file of a dump's data.
-pub(crate) fn hash_files(
-    dump: &Path,
-    data: &Path,
-    report: &dyn Report,
-) -> anyhow::Result<BTreeMap<String, FileRecord>> {
-    files_below(dump, data)?
-        .into_iter()
-        .map(|name| {
-            let (sha256, bytes) = hash_file(&dump.join(&name), report)?;
-            Ok((name, FileRecord { bytes, sha256 }))
-        })
-        .collect()
-}
-
 /// The names of all files below `dump/data`, relative to `dump`.
-fn files_below(dump: &Path, data: &Path) -> anyhow::Result<Vec<String>> {
+pub(crate) fn files_below(dump: &Path, data: &Path) -> anyhow::Result<Vec<String>> {
     let root = dump.join(data);
     let mut names = Vec::new();
     for entry in walkdir::WalkDir::new(&root).sort_by_file_name() {

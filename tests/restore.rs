@@ -2,10 +2,12 @@
 //! of it is proven.
 
 use std::fs;
+use std::thread;
+use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::scene::{Scene, Visitor, assert_failed, seeded, source_cluster, target_cluster, text_of};
+use crate::scene::{Scene, Visitor, assert_failed, seeded, source_cluster, target_cluster, text_of, wait_until};
 use crate::support::{Call, Identity, Stdin, Synapse};
 
 /// A dump of the source at `from`, made as people do it: by `pg_dump` with these arguments.
@@ -128,6 +130,33 @@ fn a_damaged_dump_never_reaches_the_target() {
         scene.world.shell("rm -rf export/dump; mv kept export/dump").success();
     }
     assert_eq!(scene.target_dump(), before);
+}
+
+#[test]
+fn a_table_that_changes_after_its_digest_was_read_is_read_again() {
+    let scene = Scene::new();
+    // An index that pg_restore builds for three seconds, while the digests of other tables are read.
+    let role = &scene.source.role;
+    scene.on_source(&format!(
+        "SET ROLE {role:?};
+         CREATE FUNCTION slow(i int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN
+             IF current_setting('application_name') LIKE 'ess-migrate/pg_restore/%' THEN PERFORM pg_sleep(3); END IF;
+             RETURN i; END $$;
+         CREATE TABLE slowly AS SELECT 1 AS i;
+         CREATE INDEX slowly_i ON slowly (slow(i))"
+    ));
+    scene.dump().success();
+    scene.wipe(Stdin::Null).success();
+    let restore = scene.restore().start();
+    let building = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'CREATE INDEX slowly_i%'";
+    wait_until("the slow index is built", || scene.on_target(building) == "1");
+    thread::sleep(Duration::from_secs(1));
+    scene.on_target("UPDATE users SET is_guest = 1 - is_guest");
+
+    let ran = restore.wait();
+
+    assert_failed(&ran, 1, "table public.users has other contents in its");
+    assert!(scene.is_fenced());
 }
 
 #[test]

@@ -1,8 +1,7 @@
 //! Taking a dump: `pg_dump` under an exported snapshot, digests in the same snapshot beside it.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -10,12 +9,13 @@ use anyhow::Context;
 use ess_cli::{Exit, Stop, make_directory, now, sync_directory};
 use ess_document::Carried;
 use ess_postgres::{
-    Access, Algorithm, Conninfo, Error, Facts, Gate, Inventory, Reading, Session, Table, TableRecord, catalogue,
-    digests, escape_identifier, mark, schema_rows, tables, unreadable,
+    Access, Algorithm, Conninfo, Digest, Facts, Inventory, Reading, Session, Table, TableRecord, catalogue, digests,
+    escape_identifier, mark, schema_rows, tables, unreadable,
 };
 use ess_run::{Installation, Program, Report};
 use ess_synapse::schema::{FENCE_TABLES, ONE_TIME_KEYS_TABLE, UNLOGGED_TABLES};
 
+use crate::beside::{Beside, Places};
 use crate::manifest::{Format, Kind, Manifest};
 use crate::sealing::Sealing;
 
@@ -166,21 +166,9 @@ fn fill(dumping: &Dumping<'_>, partial: &Path) -> anyhow::Result<Taken> {
         .collect();
     let heap: i64 = to_read.iter().map(|t| t.bytes).sum();
     report.stage("dumping and reading every table", u64::try_from(heap).ok());
-    let program = command(dumping, &snapshot, partial, &data, &records);
     let mut sealing = Sealing::new(partial, &data);
-    let sums = with_pg_dump(dumping, program, &mut sealing, |gate| {
-        let reading = Reading {
-            conninfo: dumping.conninfo,
-            application_name: dumping.application_name,
-            snapshot: Some(&snapshot),
-            algorithm,
-            jobs: dumping.jobs,
-            gate,
-            then: None,
-            report,
-        };
-        digests(&reading, &to_read)
-    })?;
+    let program = command(dumping, &snapshot, partial, &data, &records);
+    let sums = dump_and_read(dumping, program, &snapshot, algorithm, &to_read, &mut sealing)?;
     report.done();
     holder.batch("end the snapshot", "COMMIT")?;
 
@@ -243,75 +231,65 @@ pub fn carried(table: &Table, source_is_running: bool) -> Carried {
     }
 }
 
-/// Runs `pg_dump` while `read` reads digests in the places that its workers leave idle, and what is
-/// written is sealed.
-fn with_pg_dump<T>(
+/// Runs `pg_dump`, and reads digests in the places that its workers leave idle.
+fn dump_and_read(
     dumping: &Dumping<'_>,
     program: Program,
+    snapshot: &str,
+    algorithm: Algorithm,
+    tables: &[&Table],
     sealing: &mut Sealing<'_>,
-    read: impl FnOnce(&Places) -> Result<T, Error>,
-) -> anyhow::Result<T> {
+) -> anyhow::Result<Vec<Digest>> {
     let name = child_name(dumping.application_name, "pg_dump");
+    // Its passfile lives as long as this.
     let child = dumping.conninfo.child_environment(&name)?;
-    let mut vars = child.vars.clone();
-    vars.push(("PGOPTIONS".to_owned(), "-c default_transaction_read_only=on".into()));
-    let program = program.envs(&vars);
-    let watcher = Session::connect(dumping.conninfo, dumping.application_name, Access::ReadOnly)?;
-    let places = Places::new(dumping.jobs);
+    let program = program
+        .envs(&child.vars)
+        .envs(&[("PGOPTIONS".to_owned(), "-c default_transaction_read_only=on".into())]);
+    let beside = Beside {
+        conninfo: dumping.conninfo,
+        application_name: dumping.application_name,
+        child: &name,
+        jobs: dumping.jobs,
+    };
+    let dump = |places: &Places| {
+        places.ready(|_| true);
+        run(program, dumping.layout, sealing, dumping.report)
+            .with_context(|| format!("cannot dump {}", dumping.conninfo))
+    };
+    beside.run(tables.len(), dump, |places| {
+        let reading = Reading {
+            conninfo: dumping.conninfo,
+            application_name: dumping.application_name,
+            snapshot: Some(snapshot),
+            algorithm,
+            jobs: dumping.jobs,
+            queue: Some(places),
+            access: Access::ReadOnly,
+            report: dumping.report,
+        };
+        digests(&reading, tables)
+    })
+}
+
+/// Runs `pg_dump` and seals what it writes.
+fn run(program: Program, layout: Layout, sealing: &mut Sealing<'_>, report: &dyn Report) -> anyhow::Result<()> {
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
-        let dump = scope.spawn(|| {
-            let outcome = program.finish(dumping.report);
-            over.store(true, Ordering::SeqCst);
-            places.dump_ended(outcome.is_ok());
-            outcome
-        });
-        let watch = scope.spawn(|| {
-            while !over.load(Ordering::SeqCst) {
-                // When it cannot be asked, pg_dump keeps all places.
-                let busy = watcher.one("watch pg_dump", include_str!("../sql/busy.sql"), &[&name]);
-                places.dump_uses(busy.map_or(dumping.jobs, |row| usize::try_from(row.get::<_, i64>(0)).unwrap_or(0)));
-                thread::sleep(Duration::from_millis(100));
-            }
-        });
         let seal = scope.spawn(|| {
             // Of a custom archive, the head is written again at the end.
-            while dumping.layout == Layout::Directory && !over.load(Ordering::SeqCst) {
+            while layout == Layout::Directory && !over.load(Ordering::SeqCst) {
                 sealing.follow()?;
                 thread::sleep(Duration::from_millis(200));
             }
             Ok(())
         });
-        let read = read(&places);
-        let stopped = read.is_err() && !over.load(Ordering::SeqCst);
-        if stopped {
-            // A dump without its proof is of no use: end it.
-            let _ = watcher_stop(dumping, &name);
-        }
-        let dump = dump.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        let _ = watch.join();
+        let outcome = program.finish(report);
+        over.store(true, Ordering::SeqCst);
         let sealed: anyhow::Result<()> = seal.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        match (dump, read) {
-            (Err(_), Err(error)) if stopped => Err(error.into()),
-            // When pg_dump fails, digests stop for that reason.
-            (Err(error), _) => Err(anyhow::Error::from(error).context(format!("cannot dump {}", dumping.conninfo))),
-            (Ok(()), read) => {
-                sealed?;
-                Ok(read?)
-            }
-        }
+        outcome?;
+        sealed
     })
-}
-
-/// Ends pg_dump's sessions, and so pg_dump.
-fn watcher_stop(dumping: &Dumping<'_>, name: &str) -> Result<(), Error> {
-    let session = Session::connect(dumping.conninfo, dumping.application_name, Access::ReadOnly)?;
-    session.rows(
-        "end pg_dump",
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1",
-        &[&name],
-    )?;
-    Ok(())
 }
 
 fn command(
@@ -353,62 +331,4 @@ fn command(
 pub fn child_name(application_name: &str, program: &str) -> String {
     let id = application_name.rsplit('/').next().unwrap_or("-");
     format!("ess-migrate/{program}/{id}")
-}
-
-/// So many sessions may be busy in all; those that pg_dump does not use are the digests'.
-struct Places {
-    all: usize,
-    dump: AtomicUsize,
-    failed: AtomicBool,
-    digests: Mutex<usize>,
-    changed: Condvar,
-}
-
-impl Places {
-    fn new(all: usize) -> Self {
-        Self {
-            all,
-            dump: AtomicUsize::new(all),
-            failed: AtomicBool::new(false),
-            digests: Mutex::new(0),
-            changed: Condvar::new(),
-        }
-    }
-
-    fn dump_uses(&self, busy: usize) {
-        self.dump.store(busy, Ordering::SeqCst);
-        self.changed.notify_all();
-    }
-
-    fn dump_ended(&self, well: bool) {
-        self.failed.fetch_or(!well, Ordering::SeqCst);
-        self.dump_uses(0);
-    }
-}
-
-impl Gate for Places {
-    fn enter(&self) -> Result<(), Error> {
-        let mut digests = self.digests.lock().unwrap_or_else(PoisonError::into_inner);
-        loop {
-            ess_run::check().map_err(Error::Interrupted)?;
-            if self.failed.load(Ordering::SeqCst) {
-                return Err(Error::Io(std::io::Error::other("pg_dump failed")));
-            }
-            if self.dump.load(Ordering::SeqCst) + *digests < self.all {
-                *digests += 1;
-                return Ok(());
-            }
-            let wait = Duration::from_millis(100);
-            digests = self
-                .changed
-                .wait_timeout(digests, wait)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
-        }
-    }
-
-    fn leave(&self) {
-        *self.digests.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
-        self.changed.notify_all();
-    }
 }

@@ -1,5 +1,6 @@
 //! A dump on disk: taken by `pg_dump`, described by a manifest, loaded by `pg_restore`.
 
+mod beside;
 mod dumping;
 mod found;
 mod manifest;

@@ -6,9 +6,10 @@ use std::path::Path;
 
 use anyhow::Context;
 use ess_cli::Stop;
-use ess_postgres::{ChildEnvironment, Conninfo, SchemaRows};
+use ess_postgres::{Access, Algorithm, ChildEnvironment, Conninfo, Digest, Reading, SchemaRows, Table, digests};
 use ess_run::{Installation, MemoryFile, Program, Report};
 
+use crate::beside::{Beside, Places};
 use crate::dumping::child_name;
 use crate::manifest::Manifest;
 use crate::plain::{self, Format, Outcome, PlainError};
@@ -72,8 +73,15 @@ impl Restoring<'_> {
         Ok(outcome.schema)
     }
 
-    /// Runs `before`, all of pre-data and `after` as one transaction.
-    pub fn load_pre_data(&self, archive: &Path, entries: &[&Entry], before: &str, after: &str) -> anyhow::Result<()> {
+    /// Runs `before`, all of pre-data and `after` as one transaction, and commits it if `may_commit`.
+    pub fn load_pre_data(
+        &self,
+        archive: &Path,
+        entries: &[&Entry],
+        before: &str,
+        after: &str,
+        may_commit: &mut (dyn FnMut() -> anyhow::Result<()> + Send),
+    ) -> anyhow::Result<()> {
         let list = list_file(entries)?;
         // Whole before psql sees a byte: what pg_restore cannot read should not reach the target.
         let sql = self
@@ -82,18 +90,34 @@ impl Restoring<'_> {
             .arg(archive)
             .capture(self.report)
             .with_context(|| format!("cannot read the structure in {}", archive.display()))?;
-        self.psql(&mut |psql| {
+        let mut may = Ok(());
+        let loaded = self.psql(&mut |psql| {
             psql.write_all(before.as_bytes())?;
             psql.write_all(&sql)?;
-            psql.write_all(after.as_bytes())
-        })
-        .context("cannot load the structure")
+            psql.write_all(after.as_bytes())?;
+            psql.flush()?;
+            may = may_commit();
+            let refused = |_: &anyhow::Error| std::io::Error::other("the structure may not stay");
+            may.as_ref().map_err(refused).copied()
+        });
+        may?;
+        loaded.context("cannot load the structure")
     }
 
-    /// Loads data, then indexes, constraints and triggers.
-    pub fn load_data_and_post_data(&self, archive: &Path, entries: &[&Entry]) -> anyhow::Result<()> {
+    /// Loads data, then indexes, constraints and triggers. Returns the digests of `early`, in their
+    /// order.
+    ///
+    /// Each is read when its table's rows are there, while the indexes of others are built.
+    pub fn load_data_and_post_data(
+        &self,
+        archive: &Path,
+        entries: &[&Entry],
+        early: &[&Table],
+        algorithm: Algorithm,
+    ) -> anyhow::Result<Vec<Digest>> {
         let list = list_file(entries)?;
-        let child = self.child("pg_restore")?;
+        let name = child_name(self.application_name, "pg_restore");
+        let child = self.conninfo.child_environment(&name)?;
         // pg_restore reads a tar archive from front to back, in one session.
         let jobs = if plain::detect(archive)? == Format::Tar {
             1
@@ -107,9 +131,47 @@ impl Restoring<'_> {
             .args(["--dbname", &self.conninfo.dbname_argument()])
             .arg(archive)
             .envs(&self.variables(&child));
-        program
-            .finish(self.report)
-            .with_context(|| format!("cannot load {}", archive.display()))
+        let failed = || format!("cannot load {}", archive.display());
+        if early.is_empty() {
+            program.finish(self.report).with_context(failed)?;
+            return Ok(Vec::new());
+        }
+        let table_of = |number: &str| {
+            let entry = entries.iter().find(|entry| entry.number() == number)?;
+            early
+                .iter()
+                .position(|table| entry.is_data_of(&table.schema, &table.name))
+        };
+        let beside = Beside {
+            conninfo: self.conninfo,
+            application_name: self.application_name,
+            child: &name,
+            jobs: self.jobs,
+        };
+        let load = |places: &Places| {
+            program
+                .arg("--verbose")
+                .watch(self.report, &|line| {
+                    if let Some(table) = finished_item(line).and_then(table_of) {
+                        places.ready(|other| other == table);
+                    }
+                    is_chatter(line)
+                })
+                .with_context(failed)
+        };
+        beside.run(early.len(), load, |places| {
+            let reading = Reading {
+                conninfo: self.conninfo,
+                application_name: self.application_name,
+                snapshot: None,
+                algorithm,
+                jobs: self.jobs,
+                queue: Some(places),
+                access: Access::ReadOnly,
+                report: self.report,
+            };
+            digests(&reading, early)
+        })
     }
 
     /// Runs `before`, an SQL dump without what is the target's own, and `after` as one transaction.
@@ -210,6 +272,18 @@ pub fn read_back(dump: &Path, manifest: &Manifest, programs: &Installation, repo
         .arg(dump.join(&manifest.data))
         .finish(report)
         .with_context(|| format!("cannot read back {}", dump.display()))
+}
+
+/// The number of the entry that a parallel `pg_restore --verbose` has just loaded.
+fn finished_item(line: &str) -> Option<&str> {
+    line.strip_prefix("pg_restore: finished item ")?.split(' ').next()
+}
+
+/// What `--verbose` adds; not what explains an error.
+fn is_chatter(line: &str) -> bool {
+    let explains = ["error:", "warning:", "detail:", "hint:", "while ", "from TOC entry "];
+    line.strip_prefix("pg_restore: ")
+        .is_some_and(|rest| !explains.iter().any(|start| rest.starts_with(start)))
 }
 
 /// A dump that is not what these tools load.

@@ -167,9 +167,14 @@ impl Toc {
 }
 
 impl Entry {
-    /// Whether this is the data of a table of Synapse's schema.
-    pub fn is_data_of(&self, name: &str) -> bool {
-        self.kind == "TABLE DATA" && self.rest.starts_with(&format!("public {name} "))
+    /// Its number in the archive, as `pg_restore --verbose` names it.
+    pub fn number(&self) -> &str {
+        self.line.split(';').next().unwrap_or_default()
+    }
+
+    /// Whether this is the data of that table.
+    pub fn is_data_of(&self, schema: &str, name: &str) -> bool {
+        self.kind == "TABLE DATA" && self.rest.starts_with(&format!("{schema} {name} "))
     }
 }
 
@@ -214,6 +219,7 @@ mod tests {
             ]
         );
         assert!(toc.has_table("users") && !toc.has_table("user"));
-        assert!(loaded[3].is_data_of("schema_version"));
+        assert!(loaded[3].is_data_of("public", "schema_version"));
+        assert_eq!(loaded[3].number(), "3651");
     }
 }

@@ -1,5 +1,6 @@
 //! What a database holds: the digest of every table, read by several sessions in one snapshot.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -42,6 +43,14 @@ pub struct TableRecord {
 }
 
 impl Inventory {
+    /// What of a table is carried; nothing but the fence's if it is not in here.
+    pub fn carried(&self, table: &Table) -> Carried {
+        self.tables
+            .iter()
+            .find(|t| (&t.schema, &t.name) == (&table.schema, &table.name))
+            .map_or(Carried::Fence, |t| t.carried)
+    }
+
     /// How many tables are carried with their rows.
     pub fn table_count(&self) -> u64 {
         self.tables.iter().filter(|t| t.digest.is_some()).count() as u64
@@ -57,10 +66,7 @@ impl Inventory {
     }
 }
 
-/// What is done with a table after its digest.
-pub type Then<'a> = dyn Fn(&Session, &Table) -> Result<(), Error> + Sync + 'a;
-
-/// Where and how digests are read.
+/// Where and how tables are gone through by several sessions.
 pub struct Reading<'a> {
     /// The database.
     pub conninfo: &'a Conninfo,
@@ -72,62 +78,78 @@ pub struct Reading<'a> {
     pub algorithm: Algorithm,
     /// How many sessions.
     pub jobs: usize,
-    /// Asked for a place before each table, and given it back after.
-    pub gate: &'a (dyn Gate + 'a),
-    /// Statements run for each table after its digest, such as `ANALYZE`.
-    pub then: Option<&'a Then<'a>>,
+    /// Which table is read when; all in their order by default.
+    pub queue: Option<&'a dyn Queue>,
+    /// Whether more than reading is done.
+    pub access: Access,
     /// Who is told.
     pub report: &'a dyn Report,
 }
 
-/// Keeps digests from crowding out other work.
-pub trait Gate: Sync {
-    /// Returns when a table may be read, or with the reason to stop.
-    fn enter(&self) -> Result<(), Error>;
-    /// The table has been read.
-    fn leave(&self);
+/// Says which table is read next.
+pub trait Queue: Sync {
+    /// The index of the next table, once it may be read; none when there are no more.
+    fn next(&self) -> Result<Option<usize>, Error>;
+    /// That table has been read.
+    fn done(&self);
 }
 
-/// Nothing else is going on.
-pub struct Open;
+/// All tables in their order, at once.
+#[derive(Default)]
+struct InOrder {
+    next: AtomicUsize,
+    tables: usize,
+}
 
-impl Gate for Open {
-    fn enter(&self) -> Result<(), Error> {
-        Ok(())
+impl Queue for InOrder {
+    fn next(&self) -> Result<Option<usize>, Error> {
+        let next = self.next.fetch_add(1, Ordering::Relaxed);
+        Ok((next < self.tables).then_some(next))
     }
 
-    fn leave(&self) {}
+    fn done(&self) {}
 }
 
 /// Digests of `tables`, in their order; the largest should come first.
 pub fn digests(reading: &Reading<'_>, tables: &[&Table]) -> Result<Vec<Digest>, Error> {
-    let next = AtomicUsize::new(0);
+    each_table(reading, tables, &|session, table| {
+        digest(session, table, reading.algorithm)
+    })
+}
+
+/// What `work` makes of each of `tables`, in their order.
+pub fn each_table<T: Send>(
+    reading: &Reading<'_>,
+    tables: &[&Table],
+    work: &(dyn Fn(&Session, &Table) -> Result<T, Error> + Sync),
+) -> Result<Vec<T>, Error> {
+    let in_order = InOrder {
+        tables: tables.len(),
+        ..InOrder::default()
+    };
+    let queue = reading.queue.unwrap_or(&in_order);
     let failed = AtomicBool::new(false);
-    let found: Mutex<Vec<Option<Digest>>> = Mutex::new(vec![None; tables.len()]);
-    let work = || -> Result<(), Error> {
+    let done: Mutex<BTreeMap<usize, T>> = Mutex::default();
+    let go_through = || -> Result<(), Error> {
         let session = open(reading)?;
-        loop {
-            let index = next.fetch_add(1, Ordering::Relaxed);
-            let Some(table) = tables.get(index) else { return Ok(()) };
-            if failed.load(Ordering::Relaxed) {
-                return Ok(());
-            }
-            reading.gate.enter()?;
-            let outcome = digest(&session, table, reading.algorithm).and_then(|digest| {
-                reading.then.map_or(Ok(()), |then| then(&session, table))?;
-                Ok(digest)
-            });
-            reading.gate.leave();
-            found.lock().unwrap_or_else(PoisonError::into_inner)[index] = Some(outcome?);
+        while !failed.load(Ordering::Relaxed) {
+            let Some(index) = queue.next()? else { break };
+            let table = tables[index];
+            let outcome = work(&session, table);
+            queue.done();
+            done.lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .insert(index, outcome?);
             reading.report.advance(u64::try_from(table.bytes).unwrap_or(0));
         }
+        Ok(())
     };
     let outcomes: Vec<Result<(), Error>> = thread::scope(|scope| {
         let jobs = reading.jobs.clamp(1, tables.len().max(1));
         let workers: Vec<_> = (0..jobs)
             .map(|_| {
                 scope.spawn(|| {
-                    let outcome = work();
+                    let outcome = go_through();
                     failed.fetch_or(outcome.is_err(), Ordering::Relaxed);
                     outcome
                 })
@@ -139,22 +161,16 @@ pub fn digests(reading: &Reading<'_>, tables: &[&Table]) -> Result<Vec<Digest>, 
             .collect()
     });
     outcomes.into_iter().collect::<Result<(), Error>>()?;
-    // Every worker succeeded, so every table has its digest.
-    Ok(found
+    // Every worker succeeded, so all of them are there.
+    Ok(done
         .into_inner()
         .unwrap_or_else(PoisonError::into_inner)
-        .into_iter()
-        .flatten()
+        .into_values()
         .collect())
 }
 
 fn open(reading: &Reading<'_>) -> Result<Session, Error> {
-    let access = if reading.then.is_some() {
-        Access::ReadWrite
-    } else {
-        Access::ReadOnly
-    };
-    let session = Session::connect(reading.conninfo, reading.application_name, access)?;
+    let session = Session::connect(reading.conninfo, reading.application_name, reading.access)?;
     if let Some(snapshot) = reading.snapshot {
         session.batch(
             "use the exported snapshot",

@@ -3,8 +3,8 @@
 use ess_archive::carried;
 use ess_document::Carried;
 use ess_postgres::{
-    Access, Algorithm, Conninfo, Inventory, Open, Reading, Session, Table, TableRecord, catalogue, digests, facts,
-    mark, schema_rows, tables,
+    Access, Algorithm, Conninfo, Inventory, Reading, Session, Table, TableRecord, catalogue, digests, facts, mark,
+    schema_rows, tables,
 };
 use ess_run::Report;
 
@@ -35,8 +35,8 @@ pub fn live_inventory(
         snapshot: None,
         algorithm,
         jobs,
-        gate: &Open,
-        then: None,
+        queue: None,
+        access: Access::ReadOnly,
         report,
     };
     let mut sums = digests(&reading, &to_read)?.into_iter();

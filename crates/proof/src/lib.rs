@@ -11,5 +11,5 @@ pub use compare::differences;
 pub use expected::live_inventory;
 pub use fence::{Fence, read_fence};
 pub use movement::{identify_source, source_moved};
-pub use prove::{Proof, Proving};
+pub use prove::{Known, Proof, Proving};
 pub use target::{Target, nobody_else, take_lock};

@@ -1,9 +1,11 @@
 //! The proof: everything compared, and only then the fence lifted.
 
+use std::collections::BTreeMap;
+
 use ess_document::Carried;
 use ess_postgres::{
-    Conninfo, Error, Inventory, Open, Reading, Session, Table, TableRecord, catalogue, digests, invalid_indexes, mark,
-    not_owned_by, schema_rows, tables,
+    Access, Conninfo, Digest, Error, Inventory, Reading, Session, Table, TableRecord, catalogue, digest, digests,
+    each_table, inserted, invalid_indexes, mark, not_owned_by, schema_rows, tables,
 };
 use ess_run::Report;
 
@@ -22,6 +24,13 @@ pub struct Proving<'a> {
     pub jobs: usize,
     /// Who is told.
     pub report: &'a dyn Report,
+}
+
+/// Digests that were read before, by schema and name.
+pub type Known = BTreeMap<(String, String), Digest>;
+
+fn name(table: &Table) -> (String, String) {
+    (table.schema.clone(), table.name.clone())
 }
 
 /// What came of it.
@@ -45,38 +54,56 @@ impl Proof {
 impl Proving<'_> {
     /// Reads the whole target and lists every difference from `expected`.
     ///
-    /// `analyze` gathers the planner's statistics in the same pass.
-    pub fn prove(&self, session: &Session, expected: &Inventory, analyze: bool) -> anyhow::Result<Proof> {
+    /// A table whose digest is `known` is not read again if the server's statistics say that nobody
+    /// has written to it since. `analyze` gathers the planner's statistics in the same pass.
+    pub fn prove(
+        &self,
+        session: &Session,
+        expected: &Inventory,
+        known: &Known,
+        analyze: bool,
+    ) -> anyhow::Result<Proof> {
         let all = tables(session)?;
-        let wanted = |table: &Table| {
-            expected
-                .tables
-                .iter()
-                .find(|t| (&t.schema, &t.name) == (&table.schema, &table.name))
-                .map_or(Carried::Fence, |t| t.carried)
-        };
-        let to_read: Vec<&Table> = all.iter().filter(|t| wanted(t) == Carried::Rows).collect();
+        let to_read: Vec<&Table> = all
+            .iter()
+            .filter(|table| expected.carried(table) == Carried::Rows)
+            .collect();
         let bytes = u64::try_from(to_read.iter().map(|t| t.bytes).sum::<i64>()).ok();
         self.report.stage("proving every table", bytes);
-        let statistics = |session: &Session, table: &Table| {
-            session.batch(
-                &format!("analyze {}", table.qualified()),
-                &format!("ANALYZE {}", table.qualified()),
-            )
+        let reading = Reading {
+            conninfo: self.conninfo,
+            application_name: self.application_name,
+            snapshot: None,
+            algorithm: expected.algorithm,
+            jobs: self.jobs,
+            queue: None,
+            access: if analyze { Access::ReadWrite } else { Access::ReadOnly },
+            report: self.report,
         };
-        let sums = digests(
-            &Reading {
-                conninfo: self.conninfo,
-                application_name: self.application_name,
-                snapshot: None,
-                algorithm: expected.algorithm,
-                jobs: self.jobs,
-                gate: &Open,
-                then: analyze.then_some(&statistics),
-                report: self.report,
-            },
-            &to_read,
-        )?;
+        let mut sums = each_table(&reading, &to_read, &|session, table| {
+            let sum = match known.get(&name(table)) {
+                Some(known) => known.clone(),
+                None => digest(session, table, expected.algorithm)?,
+            };
+            if analyze {
+                let statement = format!("ANALYZE {}", table.qualified());
+                session.batch(&format!("analyze {}", table.qualified()), &statement)?;
+            }
+            Ok(sum)
+        })?;
+        if !known.is_empty() {
+            let inserted = inserted(session)?;
+            let is_certain = |table: &Table, sum: &Digest| {
+                !known.contains_key(&name(table)) || inserted.get(&name(table)) == Some(&sum.rows)
+            };
+            let uncertain: Vec<usize> = (0..to_read.len())
+                .filter(|index| !is_certain(to_read[*index], &sums[*index]))
+                .collect();
+            let again: Vec<&Table> = uncertain.iter().map(|index| to_read[*index]).collect();
+            for (index, sum) in uncertain.into_iter().zip(digests(&reading, &again)?) {
+                sums[index] = sum;
+            }
+        }
         self.report.done();
         let mut sums = sums.into_iter();
         let found = Inventory {
@@ -86,8 +113,10 @@ impl Proving<'_> {
                 .map(|table| TableRecord {
                     schema: table.schema.clone(),
                     name: table.name.clone(),
-                    carried: wanted(table),
-                    digest: (wanted(table) == Carried::Rows).then(|| sums.next()).flatten(),
+                    carried: expected.carried(table),
+                    digest: (expected.carried(table) == Carried::Rows)
+                        .then(|| sums.next())
+                        .flatten(),
                 })
                 .collect(),
             mark: mark(session)?,

@@ -10,7 +10,7 @@ use ess_archive::{Found, Kind, PlainOutcome, find};
 use ess_cli::{Context, Exit, SourceArgs, Stop, TargetArgs, now, processors};
 use ess_document::{Against, Document, Dropped, FenceState, Identity, Next, Restore};
 use ess_postgres::{Conninfo, SchemaRows, objects};
-use ess_proof::{Proof, Proving, Target, nobody_else};
+use ess_proof::{Known, Proof, Proving, Target, nobody_else};
 use ess_run::choose;
 
 use expected::Expected;
@@ -52,6 +52,8 @@ pub(crate) struct Loaded {
     pub(crate) dropped: Vec<Dropped>,
     /// The version rows that the dump itself holds.
     pub(crate) schema: SchemaRows,
+    /// Digests that were read on the way.
+    pub(crate) known: Known,
 }
 
 /// Does the job of restore.
@@ -85,8 +87,12 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
         application_name: context.application_name(),
         console: &context.console,
     };
+    let expected = match &expectation {
+        Expected::Manifest(inventory) | Expected::Source(inventory) => Some(&**inventory),
+        Expected::Nothing => None,
+    };
     let loaded = loading
-        .load(&found, &from)
+        .load(&found, expected)
         .context("the target is fenced or as it was, and Synapse cannot start on a half-loaded one; once this is mended, run the same line again")?;
 
     let proof = prove(context, &conninfo, &target, jobs, &expectation, &loaded)?;
@@ -123,9 +129,9 @@ fn place(args: &Args, document: &Document) -> anyhow::Result<PathBuf> {
     }
 }
 
-/// Everything that can be seen of the dump before the target is touched.
+/// The dump must be the one of the document. Its files are checked while the structure is loaded.
 fn check_dump(context: &Context, found: &Found) -> anyhow::Result<()> {
-    let Found::Ours { dump, manifest, sha256 } = found else {
+    let Found::Ours { dump, sha256, .. } = found else {
         return Ok(());
     };
     if let Some(section) = &context.document.dump
@@ -137,7 +143,7 @@ fn check_dump(context: &Context, found: &Found) -> anyhow::Result<()> {
                 .into(),
         );
     }
-    manifest.check_files(dump, &context.console)
+    Ok(())
 }
 
 /// The target must be empty or fenced by us, as ESS makes it, and not the source.
@@ -229,7 +235,9 @@ fn prove(
             inventory
         }
     };
-    let proof = proving.prove(&target.session, &inventory, true).context(still)?;
+    let proof = proving
+        .prove(&target.session, &inventory, &loaded.known, true)
+        .context(still)?;
     if !proof.holds() {
         for difference in &proof.differences {
             context.console.line(&format!("  {difference}"));
@@ -302,6 +310,7 @@ impl From<PlainOutcome> for Loaded {
     fn from(outcome: PlainOutcome) -> Self {
         Self {
             schema: outcome.schema,
+            known: Known::new(),
             dropped: outcome
                 .dropped
                 .into_iter()

@@ -1,11 +1,14 @@
 //! Loading: the structure in one transaction with the fence, then rows, indexes and constraints.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::thread;
 
-use ess_archive::{Entry, Found, Restoring};
+use ess_archive::{Entry, Found, Manifest, Restoring, Toc};
 use ess_cli::{Console, Stop};
-use ess_document::Identity;
-use ess_postgres::{Conninfo, drop_statements, escape_identifier, objects};
+use ess_document::{Carried, Identity};
+use ess_postgres::{
+    Algorithm, Conninfo, Inventory, SchemaRows, Table, drop_statements, escape_identifier, objects, tables,
+};
 use ess_proof::{Fence, Target};
 use ess_run::{Installation, Report};
 use ess_synapse::schema::FENCE_TABLES;
@@ -27,7 +30,9 @@ pub(crate) struct Loading<'a> {
 
 impl Loading<'_> {
     /// Loads the whole dump. From its first statement on the target is fenced.
-    pub(crate) fn load(&self, found: &Found, from: &Path) -> anyhow::Result<Loaded> {
+    ///
+    /// With `expected`, reads digests on the way, where the target can say later that they still hold.
+    pub(crate) fn load(&self, found: &Found, expected: Option<&Inventory>) -> anyhow::Result<Loaded> {
         let restoring = Restoring {
             conninfo: self.conninfo,
             application_name: &self.application_name,
@@ -37,30 +42,66 @@ impl Loading<'_> {
             maintenance_mib: self.maintenance_mib,
             report: self.console,
         };
-        let before = self.before()?;
-        let after = self.fence().raise();
-        self.console.stage("loading", None);
-        let archive = match found {
-            Found::Ours { dump, manifest, .. } => dump.join(&manifest.data),
-            Found::Archive(path) => path.clone(),
+        let (archive, manifest) = match found {
+            Found::Ours { dump, manifest, .. } => (dump.join(&manifest.data), Some((dump, manifest))),
+            Found::Archive(path) => (path.clone(), None),
             Found::Plain(path) => {
-                let outcome = restoring.load_plain(path, &before, &after)?;
+                self.console.stage("loading", None);
+                let outcome = restoring.load_plain(path, &self.before()?, &self.fence().raise())?;
                 self.console.done();
                 return Ok(outcome.into());
             }
         };
-        let toc = restoring.contents(&archive)?;
-        if toc.entries.is_empty() {
-            return Err(Stop::data(format!("the archive {} is empty", from.display())).into());
-        }
+        let (toc, schema) = thread::scope(|scope| {
+            let check = |(dump, manifest): (&PathBuf, &Manifest)| manifest.check_files(dump, self.console);
+            let mut check = manifest.map(|(dump, manifest)| scope.spawn(move || check((dump, manifest))));
+            let mut checked = || match check.take() {
+                Some(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+                None => Ok(()),
+            };
+            let structure = self.load_structure(&restoring, &archive, &mut checked);
+            // A damaged file explains best what could not be done with it.
+            checked()?;
+            structure
+        })?;
         let (entries, dropped) = toc.divide();
-        let is_fence = |entry: &&Entry| FENCE_TABLES.iter().any(|table| entry.is_data_of(table));
-        let (fence, rest): (Vec<&Entry>, Vec<&Entry>) = entries.into_iter().partition(is_fence);
-        let schema = restoring.schema_rows(&archive, &fence)?;
-        restoring.load_pre_data(&archive, &rest, &before, &after)?;
-        restoring.load_data_and_post_data(&archive, &rest)?;
+        let rows: Vec<&Entry> = entries.into_iter().filter(|entry| !is_fence(entry)).collect();
+        self.console.stage("loading", None);
+        let all = tables(&self.target.session)?;
+        let can_tell = self.target.facts.version >= 150_000;
+        let early: Vec<&Table> = match expected {
+            Some(expected) if can_tell => all
+                .iter()
+                .filter(|table| expected.carried(table) == Carried::Rows)
+                .collect(),
+            _ => Vec::new(),
+        };
+        let algorithm = expected.map_or(Algorithm::Text64, |expected| expected.algorithm);
+        let digests = restoring.load_data_and_post_data(&archive, &rows, &early, algorithm)?;
         self.console.done();
-        Ok(Loaded { dropped, schema })
+        let names = early.iter().map(|table| (table.schema.clone(), table.name.clone()));
+        Ok(Loaded {
+            dropped,
+            schema,
+            known: names.zip(digests).collect(),
+        })
+    }
+
+    /// Loads the structure if, in the end, `checked` finds nothing wrong with the dump.
+    fn load_structure(
+        &self,
+        restoring: &Restoring<'_>,
+        archive: &Path,
+        checked: &mut (dyn FnMut() -> anyhow::Result<()> + Send),
+    ) -> anyhow::Result<(Toc, SchemaRows)> {
+        let toc = restoring.contents(archive)?;
+        if toc.entries.is_empty() {
+            return Err(Stop::data(format!("the archive {} is empty", archive.display())).into());
+        }
+        let (fence, rest): (Vec<&Entry>, Vec<&Entry>) = toc.divide().0.into_iter().partition(|entry| is_fence(entry));
+        let schema = restoring.schema_rows(archive, &fence)?;
+        restoring.load_pre_data(archive, &rest, &self.before()?, &self.fence().raise(), checked)?;
+        Ok((toc, schema))
     }
 
     /// What goes first in the transaction of the structure: whatever is behind the fence goes.
@@ -85,4 +126,9 @@ impl Loading<'_> {
             earlier.and_then(|fence| fence.backup.clone()),
         )
     }
+}
+
+/// Whether this holds the rows that the fence stands for.
+fn is_fence(entry: &Entry) -> bool {
+    FENCE_TABLES.iter().any(|table| entry.is_data_of("public", table))
 }

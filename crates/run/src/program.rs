@@ -1,7 +1,7 @@
 //! One child process: hermetic environment, both pipes drained, ended with us.
 
 use std::ffi::{OsStr, OsString};
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::{fmt, thread};
@@ -24,6 +24,9 @@ const INHERITED: [&str; 7] = [
 type Source<'a> = &'a mut (dyn FnMut(&mut dyn Write) -> io::Result<()> + Send);
 /// Reads a child's stdout.
 type Sink<'a> = &'a mut dyn FnMut(&mut dyn Read) -> io::Result<()>;
+
+/// Takes a line of a child's stderr, or leaves it for the message.
+type Lines<'a> = &'a (dyn Fn(&str) -> bool + Sync);
 
 /// How much of a child's stderr is kept for the message.
 const MESSAGES: usize = 64 << 10;
@@ -126,25 +129,33 @@ impl Program {
     /// Runs it to its end and returns what it wrote on stdout.
     pub fn capture(self, report: &dyn Report) -> Result<Vec<u8>, Error> {
         let mut output = Vec::new();
-        self.run(
-            report,
-            None,
-            Some(&mut |stdout: &mut dyn Read| stdout.read_to_end(&mut output).map(|_| ())),
-        )?;
+        let sink: Sink<'_> = &mut |stdout: &mut dyn Read| stdout.read_to_end(&mut output).map(|_| ());
+        self.run(report, None, Some(sink), &|_| false)?;
         Ok(output)
     }
 
     /// Runs it to its end; what it writes on stdout is dropped.
     pub fn finish(self, report: &dyn Report) -> Result<(), Error> {
-        self.run(report, None, None)
+        self.run(report, None, None, &|_| false)
+    }
+
+    /// Runs it to its end; `lines` sees each line of its stderr first, and says whether it took it.
+    pub fn watch(self, report: &dyn Report, lines: Lines<'_>) -> Result<(), Error> {
+        self.run(report, None, None, lines)
     }
 
     /// Runs it to its end while `source` writes its stdin.
     pub fn feed(self, report: &dyn Report, source: Source<'_>) -> Result<(), Error> {
-        self.run(report, Some(source), None)
+        self.run(report, Some(source), None, &|_| false)
     }
 
-    fn run(mut self, report: &dyn Report, source: Option<Source<'_>>, sink: Option<Sink<'_>>) -> Result<(), Error> {
+    fn run(
+        mut self,
+        report: &dyn Report,
+        source: Option<Source<'_>>,
+        sink: Option<Sink<'_>>,
+        lines: Lines<'_>,
+    ) -> Result<(), Error> {
         report.command(&self.shown());
         if source.is_some() {
             self.command.stdin(Stdio::piped());
@@ -157,7 +168,7 @@ impl Program {
             source,
         })?;
         let watched = Watched::new(child.id());
-        let (fed, taken, messages) = pump(&mut child, source, sink);
+        let (fed, taken, messages) = pump(&mut child, source, sink, lines);
         let ended = child.wait();
         drop(watched);
         if let Some(interrupted) = interrupted() {
@@ -190,6 +201,7 @@ fn pump(
     child: &mut Child,
     source: Option<Source<'_>>,
     sink: Option<Sink<'_>>,
+    lines: Lines<'_>,
 ) -> (io::Result<()>, io::Result<()>, String) {
     let stdin = child.stdin.take();
     let mut stdout = child.stdout.take();
@@ -199,7 +211,7 @@ fn pump(
             (Some(source), Some(mut stdin)) => source(&mut stdin).and_then(|()| stdin.flush()),
             _ => Ok(()),
         });
-        let reader = scope.spawn(move || stderr.map_or_else(String::new, last_of));
+        let reader = scope.spawn(move || stderr.map_or_else(String::new, |pipe| last_of(pipe, lines)));
         let taken = match (sink, &mut stdout) {
             (Some(sink), Some(stdout)) => sink(stdout),
             _ => Ok(()),
@@ -214,12 +226,17 @@ fn pump(
     })
 }
 
-/// The last [`MESSAGES`] bytes of a stream.
-fn last_of(mut pipe: impl Read) -> String {
+/// The last [`MESSAGES`] bytes of a stream, without the lines that `lines` took.
+fn last_of(pipe: impl Read, lines: Lines<'_>) -> String {
     let mut kept: Vec<u8> = Vec::new();
-    let mut chunk = [0; 4096];
-    while let Ok(n @ 1..) = pipe.read(&mut chunk) {
-        kept.extend_from_slice(&chunk[..n]);
+    let mut pipe = BufReader::new(pipe);
+    let mut line = Vec::new();
+    // A line without end comes in pieces.
+    while let Ok(1..) = pipe.by_ref().take(MESSAGES as u64).read_until(b'\n', &mut line) {
+        if !lines(String::from_utf8_lossy(&line).trim_end()) {
+            kept.extend_from_slice(&line);
+        }
+        line.clear();
         if kept.len() > 2 * MESSAGES {
             kept.drain(..kept.len() - MESSAGES);
         }
@@ -274,6 +291,21 @@ mod tests {
         let text = error.to_string();
         assert!(text.starts_with("sh failed (exit status: 3)\n"), "{}", &text[..60]);
         assert!(text.ends_with("\n  | line 19999"));
+    }
+
+    #[test]
+    fn lines_that_somebody_takes_are_not_in_the_message() {
+        let taken = std::sync::Mutex::new(Vec::new());
+        let error = Program::new("sh")
+            .args(["-c", "echo done: 1 >&2; echo broken >&2; echo done: 2 >&2; exit 1"])
+            .watch(&Silent, &|line| {
+                let done = line.strip_prefix("done: ");
+                taken.lock().unwrap().extend(done.map(str::to_owned));
+                done.is_some()
+            })
+            .unwrap_err();
+        assert_eq!(error.to_string(), "sh failed (exit status: 1)\n  | broken");
+        assert_eq!(*taken.lock().unwrap(), ["1", "2"]);
     }
 
     #[test]

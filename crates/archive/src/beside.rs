@@ -1,0 +1,212 @@
+//! Digests read in the places that `pg_dump` or `pg_restore` leaves idle.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use ess_postgres::{Access, Conninfo, Error, Queue, Session};
+
+/// How often somebody looks what the child does.
+const TICK: Duration = Duration::from_millis(100);
+
+/// A child that works in a database, and how many sessions may be at work there in all.
+pub(crate) struct Beside<'a> {
+    pub(crate) conninfo: &'a Conninfo,
+    /// Our tool there.
+    pub(crate) application_name: &'a str,
+    /// The child there.
+    pub(crate) child: &'a str,
+    pub(crate) jobs: usize,
+}
+
+impl Beside<'_> {
+    /// Runs the child while `read` reads digests of `tables` tables.
+    ///
+    /// A table may be read when `run` has said so, and when the child is done. Returns both outcomes;
+    /// of two failures the first is the cause.
+    pub(crate) fn run<T>(
+        &self,
+        tables: usize,
+        run: impl FnOnce(&Places) -> anyhow::Result<()> + Send,
+        read: impl FnOnce(&Places) -> Result<T, Error>,
+    ) -> anyhow::Result<T> {
+        let watcher = Session::connect(self.conninfo, self.application_name, Access::ReadOnly)?;
+        let places = Places::new(self.jobs, tables);
+        thread::scope(|scope| {
+            let child = scope.spawn(|| {
+                let outcome = run(&places);
+                places.child_ended(outcome.is_ok());
+                outcome
+            });
+            let watch = scope.spawn(|| {
+                while !places.lock().over {
+                    // When it cannot be asked, the child keeps all places.
+                    let busy = watcher.one("watch the child", include_str!("../sql/busy.sql"), &[&self.child]);
+                    let busy = busy.map_or(self.jobs, |row| usize::try_from(row.get::<_, i64>(0)).unwrap_or(0));
+                    places.child_uses(busy);
+                    thread::sleep(TICK);
+                }
+            });
+            let read = read(&places);
+            let we_stopped = read.is_err() && !places.lock().over;
+            if we_stopped {
+                // The child's work without its proof is of no use: end it.
+                let _ = self.end_child();
+            }
+            let child = child.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            let _ = watch.join();
+            match (child, read) {
+                (Err(_), Err(error)) if we_stopped => Err(error.into()),
+                // When the child fails, digests stop for that reason.
+                (Err(error), _) => Err(error),
+                (Ok(()), read) => Ok(read?),
+            }
+        })
+    }
+
+    /// Ends the child's sessions, and so the child.
+    fn end_child(&self) -> Result<(), Error> {
+        let session = Session::connect(self.conninfo, self.application_name, Access::ReadOnly)?;
+        session.rows(
+            "end the child's sessions",
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1",
+            &[&self.child],
+        )?;
+        Ok(())
+    }
+}
+
+/// Who may work when, and the tables that may be read.
+pub(crate) struct Places {
+    all: usize,
+    failed: AtomicBool,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+struct State {
+    /// Sessions of the child at work.
+    child: usize,
+    /// Digests being read.
+    digests: usize,
+    /// May be read, by their index.
+    ready: VecDeque<usize>,
+    /// May not yet.
+    waiting: Vec<usize>,
+    /// The child is done.
+    over: bool,
+}
+
+impl Places {
+    fn new(all: usize, tables: usize) -> Self {
+        Self {
+            all,
+            failed: AtomicBool::new(false),
+            state: Mutex::new(State {
+                child: all,
+                digests: 0,
+                ready: VecDeque::new(),
+                waiting: (0..tables).collect(),
+                over: false,
+            }),
+            changed: Condvar::new(),
+        }
+    }
+
+    /// These tables may be read from now on.
+    pub(crate) fn ready(&self, which: impl Fn(usize) -> bool) {
+        let mut state = self.lock();
+        let (ready, waiting) = std::mem::take(&mut state.waiting).into_iter().partition(|i| which(*i));
+        let ready: Vec<usize> = ready;
+        state.waiting = waiting;
+        state.ready.extend(ready);
+        self.changed.notify_all();
+    }
+
+    fn child_uses(&self, busy: usize) {
+        let mut state = self.lock();
+        if !state.over {
+            state.child = busy;
+        }
+        self.changed.notify_all();
+    }
+
+    fn child_ended(&self, well: bool) {
+        self.failed.fetch_or(!well, Ordering::SeqCst);
+        self.ready(|_| true);
+        let mut state = self.lock();
+        state.child = 0;
+        state.over = true;
+        self.changed.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Queue for Places {
+    fn next(&self) -> Result<Option<usize>, Error> {
+        let mut state = self.lock();
+        loop {
+            ess_run::check().map_err(Error::Interrupted)?;
+            if self.failed.load(Ordering::SeqCst) {
+                return Err(Error::Io(std::io::Error::other("the program beside it failed")));
+            }
+            if state.ready.is_empty() && state.waiting.is_empty() {
+                return Ok(None);
+            }
+            if state.child + state.digests < self.all
+                && let Some(table) = state.ready.pop_front()
+            {
+                state.digests += 1;
+                return Ok(Some(table));
+            }
+            state = self
+                .changed
+                .wait_timeout(state, TICK)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+
+    fn done(&self) {
+        self.lock().digests -= 1;
+        self.changed.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+
+    #[test]
+    fn a_table_is_read_when_it_is_there_and_a_place_is_free() {
+        let places = Places::new(2, 3);
+        places.child_uses(1);
+        places.ready(|table| table == 1);
+        assert_eq!(places.next().unwrap(), Some(1));
+        places.ready(|table| table == 2);
+        thread::scope(|scope| {
+            let next = scope.spawn(|| places.next().unwrap());
+            thread::sleep(2 * TICK);
+            assert!(!next.is_finished(), "both places are taken");
+            places.done();
+            assert_eq!(next.join().unwrap(), Some(2));
+        });
+        places.child_ended(true);
+        assert_eq!(places.next().unwrap(), Some(0));
+        assert_eq!(places.next().unwrap(), None);
+    }
+
+    #[test]
+    fn a_child_that_failed_ends_the_reading() {
+        let places = Places::new(2, 1);
+        places.child_ended(false);
+        assert!(places.next().is_err());
+    }
+}

@@ -7,7 +7,7 @@ demo: install-needs
     cargo test --locked --quiet --test e2e demo::demo -- --exact --ignored --nocapture
 
 # The data path against its peers on a source of so many MB; pgcopydb takes part where it is installed
-bench mb="500" rounds="5": install-needs
+bench mb="2000" rounds="5": install-needs
     BENCH_MB={{ mb }} BENCH_ROUNDS={{ rounds }} cargo test --release --locked --quiet --test e2e bench::bench -- --exact --ignored --nocapture
 
 # Unit and end-to-end tests; needs what install-needs installs

@@ -15,47 +15,91 @@ use std::{env, thread};
 use crate::support::{Cluster, Database, ESS_PASSWORD, SERVER_NAME, TOOLS, World};
 
 /// Bytes that one message of `tests/data/bench.sql` takes, with its indexes.
-const PER_MESSAGE: u64 = 7_000;
+const PER_MESSAGE: u64 = 5_500;
 
-/// The peers, and ours. `$S` and `$T` are the databases; each leaves `$T` complete and analyzed, or
-/// as the advice leaves it.
-const LINES: [(&str, &str); 6] = [
-    (
-        "ess-migrate",
-        "pgdump-wrap -q -n --source \"$S\" --out dump --server-name example.org \\
-           | ess-wipe -q --target \"$T\" --backup backup --execute --confirm example.org/synapse --allow-used \\
-           | restore -q > migration.json",
-    ),
-    (
-        "unproven",
-        "pgdump-wrap -q -n --source \"$S\" --out dump --server-name example.org > document.json
-         ess-wipe -q -n --target \"$T\" --server-name example.org --backup backup --execute --confirm example.org/synapse --allow-used --no-fence > /dev/null
-         pg_restore --exit-on-error --no-owner --no-acl -j 2 -d \"$T\" dump/data; vacuumdb -q --analyze-only -j 2 -d \"$T\"",
-    ),
-    (
-        "runbook",
-        "pg_dump -Fc -O -d \"$S\" -f synapse.dump; mkdir dump; cp synapse.dump dump/
-         pg_restore --no-owner --role=synapse_user -d \"$T\" dump/synapse.dump",
-    ),
-    (
-        "plain",
-        "mkdir dump; pg_dump -O -d \"$S\" > dump/synapse.sql; psql -q -d \"$T\" < dump/synapse.sql > /dev/null",
-    ),
-    (
-        "hand-tuned",
-        "pg_dump -Fd -j 2 -Z 0 -O -d \"$S\" -f dump; pg_restore --no-owner -j 2 -d \"$T\" dump
-         vacuumdb -q --analyze-only -j 2 -d \"$T\"",
-    ),
-    (
-        "pgcopydb",
-        "pgcopydb clone --no-owner --no-acl --source \"$S\" --target \"$T\" --table-jobs 2 --index-jobs 2 --dir dump > /dev/null 2>&1",
-    ),
+/// The peers, and ours, in phases. `$S` and `$T` are the databases; each line leaves `$T` complete and
+/// analyzed, or as the advice leaves it. Ours run one after the other in a pipe too.
+const LINES: [Line; 6] = [
+    Line {
+        name: "ess-migrate",
+        phases: &[
+            (
+                "dump",
+                "pgdump-wrap -q -n --source \"$S\" --out dump --server-name example.org > 1.json",
+            ),
+            (
+                "wipe",
+                "ess-wipe -q --target \"$T\" --backup backup --execute --confirm example.org/synapse --allow-used \
+                   < 1.json > 2.json",
+            ),
+            ("restore", "restore -q < 2.json > 3.json"),
+        ],
+    },
+    // The same work without a digest, a hash or a comparison.
+    Line {
+        name: "unproven",
+        phases: &[
+            ("dump", "pg_dump -Fd -j 2 -Z 0 --no-owner --no-acl -d \"$S\" -f dump"),
+            (
+                "wipe",
+                "ess-wipe -q -n --target \"$T\" --server-name example.org --backup backup --execute \
+                   --confirm example.org/synapse --allow-used --no-fence > /dev/null",
+            ),
+            (
+                "restore",
+                "PGOPTIONS='-c synchronous_commit=off -c maintenance_work_mem=256MB -c max_parallel_maintenance_workers=0' \
+                   pg_restore --exit-on-error --no-owner --no-acl -j 2 -d \"$T\" dump",
+            ),
+            ("analyze", "vacuumdb -q --analyze-only -j 2 -d \"$T\" 2> /dev/null"),
+        ],
+    },
+    Line {
+        name: "runbook",
+        phases: &[
+            ("dump", "pg_dump -Fc -O -d \"$S\" -f synapse.dump"),
+            ("copy", "mkdir dump; cp synapse.dump dump/"),
+            (
+                "restore",
+                "pg_restore --no-owner --role=synapse_user -d \"$T\" dump/synapse.dump",
+            ),
+        ],
+    },
+    Line {
+        name: "plain",
+        phases: &[(
+            "all",
+            "mkdir dump; pg_dump -O -d \"$S\" | tee dump/synapse.sql | psql -q -d \"$T\" > /dev/null",
+        )],
+    },
+    Line {
+        name: "hand-tuned",
+        phases: &[
+            ("dump", "pg_dump -Fd -j 2 -Z 0 -O -d \"$S\" -f dump"),
+            ("restore", "pg_restore --no-owner -j 2 -d \"$T\" dump"),
+            ("analyze", "vacuumdb -q --analyze-only -j 2 -d \"$T\" 2> /dev/null"),
+        ],
+    },
+    Line {
+        name: "pgcopydb",
+        phases: &[(
+            "all",
+            "pgcopydb clone --no-owner --no-acl --source \"$S\" --target \"$T\" --table-jobs 2 --index-jobs 2 \
+               --dir dump > pgcopydb.log 2>&1",
+        )],
+    },
 ];
+
+struct Line {
+    name: &'static str,
+    phases: &'static [(&'static str, &'static str)],
+}
 
 #[derive(Clone, Default)]
 struct Figures {
     wall: Vec<f64>,
     cpu: Vec<f64>,
+    /// Wall and CPU seconds of each phase, a pair for each round.
+    phases: Vec<Vec<(f64, f64)>>,
     disk: u64,
     memory: u64,
 }
@@ -64,10 +108,16 @@ struct Figures {
 #[ignore = "it takes long and asserts nothing about time: `just bench`"]
 fn bench() {
     let number = |name: &str, other| env::var(name).map_or(other, |text| text.parse::<u64>().unwrap());
-    let (megabytes, rounds) = (number("BENCH_MB", 500), number("BENCH_ROUNDS", 5));
+    let (megabytes, rounds) = (number("BENCH_MB", 2000), number("BENCH_ROUNDS", 5));
     let world = World::new();
     let source = Cluster::new(&world, "source");
     let target = Cluster::ess(&world, "target");
+    for cluster in [&source, &target] {
+        // As a server comes, but for what `initdb` finds; the tests' own are smaller.
+        cluster.psql("postgres", "ALTER SYSTEM SET shared_buffers = '128MB'");
+        cluster.stop();
+        cluster.start();
+    }
     let from = Database::awkward(&source);
     source.load_synapse(&from.name, &from.role);
     let events = megabytes * 1_000_000 / PER_MESSAGE;
@@ -82,33 +132,38 @@ fn bench() {
         cores()
     );
 
-    let lines: Vec<_> = LINES
+    let lines: Vec<&Line> = LINES
         .iter()
-        .filter(|(name, _)| *name != "pgcopydb" || world.shell("command -v pgcopydb").status.success())
+        .filter(|line| line.name != "pgcopydb" || world.shell("command -v pgcopydb").status.success())
         .collect();
     let mut figures: BTreeMap<&str, Figures> = BTreeMap::new();
     for round in 0..rounds {
         for index in shuffled(lines.len()) {
-            let (name, line) = lines[index];
-            let seconds = run(&world, &source, &target, &from, line, figures.entry(name).or_default());
-            println!("round {}: {name} {seconds:.1} s", round + 1);
+            let line = lines[index];
+            let of_line = figures.entry(line.name).or_default();
+            let seconds = run(&world, &source, &target, &from, line, of_line);
+            println!("round {}: {} {seconds:.1} s", round + 1, line.name);
         }
     }
-    tell(&lines.iter().map(|(name, _)| *name).collect::<Vec<_>>(), &figures);
+    tell(&lines, &figures);
 }
 
-fn run(world: &World, source: &Cluster, target: &Cluster, from: &Database, line: &str, figures: &mut Figures) -> f64 {
+fn run(world: &World, source: &Cluster, target: &Cluster, from: &Database, line: &Line, figures: &mut Figures) -> f64 {
     target.psql("postgres", "DROP DATABASE IF EXISTS synapse WITH (FORCE)");
     target.create_database("synapse", "synapse_user");
-    if line.contains("ess-wipe") {
+    if line.phases.iter().any(|(phase, _)| *phase == "wipe") {
         target.load_fresh();
     }
     for cluster in [source, target] {
         cluster.psql("postgres", "CHECKPOINT");
     }
-    world.shell("rm -rf dump synapse.dump backup .*.lock").success();
+    world
+        .shell("rm -rf dump synapse.dump backup .*.lock *.json marks")
+        .success();
     let over = AtomicBool::new(false);
     let memory = AtomicU64::new(0);
+    let phases = line.phases.iter().map(|(_, phase)| format!("{phase}\nmark\n"));
+    let script = format!("set -eo pipefail; {MARK}\nmark\n{}", phases.collect::<String>());
     let (cpu, start) = (busy(), Instant::now());
     thread::scope(|scope| {
         scope.spawn(|| {
@@ -118,7 +173,7 @@ fn run(world: &World, source: &Cluster, target: &Cluster, from: &Database, line:
             }
         });
         let ran = world
-            .script(&format!("set -eo pipefail; {line}"))
+            .script(&script)
             .env("S", source.socket_url(&from.name, &from.role))
             .env("T", target.socket_url("synapse", "synapse_user"))
             .env("PGPASSWORD", ESS_PASSWORD)
@@ -129,6 +184,9 @@ fn run(world: &World, source: &Cluster, target: &Cluster, from: &Database, line:
     let seconds = start.elapsed().as_secs_f64();
     figures.wall.push(seconds);
     figures.cpu.push(busy() - cpu);
+    let marks: Vec<(f64, f64)> = world.read("marks").lines().map(mark_of).collect();
+    let phase = |pair: &[(f64, f64)]| (pair[1].0 - pair[0].0, pair[1].1 - pair[0].1);
+    figures.phases.push(marks.windows(2).map(phase).collect());
     figures.memory = figures.memory.max(memory.into_inner());
     figures.disk = size_of(&world.path("dump"));
     let count = |cluster: &Cluster, database: &str| cluster.psql(database, "SELECT count(*) FROM event_json");
@@ -140,12 +198,12 @@ fn run(world: &World, source: &Cluster, target: &Cluster, from: &Database, line:
     seconds
 }
 
-fn tell(names: &[&str], figures: &BTreeMap<&str, Figures>) {
+fn tell(lines: &[&Line], figures: &BTreeMap<&str, Figures>) {
     let ours = &figures["ess-migrate"];
     println!("\n| line | wall s | CPU s | peak MB of ours | MB on disk | ours / this (median, min-max) |");
     println!("| --- | --- | --- | --- | --- | --- |");
     let mut json = Vec::new();
-    for name in names {
+    for Line { name, .. } in lines {
         let one = &figures[name];
         let ratios = sorted(ours.wall.iter().zip(&one.wall).map(|(a, b)| a / b).collect());
         let (low, mid, high) = (ratios[0], median(&ratios), ratios[ratios.len() - 1]);
@@ -153,8 +211,23 @@ fn tell(names: &[&str], figures: &BTreeMap<&str, Figures>) {
         let (memory, disk) = (one.memory as f64 / 1e3, one.disk as f64 / 1e6);
         println!("| {name} | {wall:.1} | {cpu:.1} | {memory:.0} | {disk:.0} | {mid:.2} ({low:.2}-{high:.2}) |");
         json.push(serde_json::json!({
-            "line": name, "wall": one.wall, "cpu": one.cpu, "peak_kb": one.memory, "disk_bytes": one.disk, "ratios": ratios,
+            "line": name, "wall": one.wall, "cpu": one.cpu, "phases": one.phases, "peak_kb": one.memory,
+            "disk_bytes": one.disk, "ratios": ratios,
         }));
+    }
+    println!("\n| line | phase | wall s | CPU s |\n| --- | --- | --- | --- |");
+    for Line { name, phases } in lines {
+        for (index, (phase, _)) in phases.iter().enumerate() {
+            let all = |of: fn(&(f64, f64)) -> f64| {
+                let values = figures[name].phases.iter().map(|round| of(&round[index]));
+                median(&sorted(values.collect()))
+            };
+            println!(
+                "| {name} | {phase} | {:.1} | {:.1} |",
+                all(|pair| pair.0),
+                all(|pair| pair.1)
+            );
+        }
     }
     println!("\n{}", serde_json::Value::from(json));
 }
@@ -181,18 +254,23 @@ fn shuffled(len: usize) -> Vec<usize> {
     order.into_iter().map(|(_, index)| index).collect()
 }
 
+/// Notes the time and what the processors have done.
+const MARK: &str = r#"mark() { echo "$(date +%s.%N) $(head -n 1 /proc/stat)" >> marks; }"#;
+
+fn mark_of(line: &str) -> (f64, f64) {
+    let (time, stat) = line.split_once(' ').unwrap();
+    (time.parse().unwrap(), processor_seconds(stat))
+}
+
 /// Seconds that this machine's processors have worked: servers, programs and tools together.
 fn busy() -> f64 {
-    let stat = fs::read_to_string("/proc/stat").unwrap();
-    let fields: Vec<f64> = stat
-        .lines()
-        .next()
-        .unwrap()
-        .split_whitespace()
-        .skip(1)
-        .map(|n| n.parse().unwrap())
-        .collect();
-    (fields[0] + fields[1] + fields[2]) / 100.0
+    processor_seconds(fs::read_to_string("/proc/stat").unwrap().lines().next().unwrap())
+}
+
+/// Of the first line of /proc/stat.
+fn processor_seconds(stat: &str) -> f64 {
+    let fields = stat.split_whitespace().skip(1).take(3);
+    fields.map(|n| n.parse::<f64>().unwrap()).sum::<f64>() / 100.0
 }
 
 /// The peak resident size in kB of the largest of our programs that runs now.

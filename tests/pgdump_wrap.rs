@@ -530,6 +530,7 @@ fn what_people_read_of_a_dump() {
     insta::assert_snapshot!(said, @r"
     -- stderr --
     pgdump-wrap: 172 tables, $COUNT, $SIZE in $WORLD/export/dump
+    pgdump-wrap: one-time keys kept: nobody used the source while it was dumped, so none was handed out meanwhile
     pgdump-wrap: keep the old Synapse stopped from now on: systemctl disable --now matrix-synapse && systemctl mask matrix-synapse
     -- exit status: 0 --
     ");

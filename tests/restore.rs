@@ -64,6 +64,7 @@ fn a_restore_is_proven_against_the_manifest_and_lifts_the_fence() {
     let (_, said) = said.split_once("-- stderr --\n").unwrap();
     insta::assert_snapshot!(said, @r"
     restore: 172 tables, $COUNT, all equal to what the source held when it was dumped; Synapse can start
+    restore: one-time keys kept: nobody used the source while it was dumped, so none was handed out meanwhile
     -- exit status: 0 --
     ");
 }
@@ -368,6 +369,11 @@ fn without_a_manifest_or_a_source_nothing_is_loaded_unless_a_person_accepts_it()
         .run()
         .success();
     assert_eq!(ran.json()["restore"]["proven_against"], "nothing");
+    // Nothing says either whether a Synapse ran when it was taken.
+    assert_eq!(ran.json()["restore"]["one_time_keys"]["kept"], false);
+    let reason = "one-time keys left out: nothing shows that the source was not in use";
+    assert!(ran.stderr.contains(reason), "{ran}");
+    assert_eq!(scene.on_target("SELECT count(*) FROM e2e_one_time_keys_json"), "0");
     assert!(ran.stderr.contains("accepted without proof"), "{ran}");
     let version = "SELECT version, upgraded, compat_version FROM schema_version, schema_compat_version";
     assert_eq!(scene.on_target(version), source_cluster().psql("seeded", version));
@@ -427,6 +433,7 @@ fn what_belongs_to_the_sources_server_is_left_out_and_listed() {
     PUBLICATION - pub postgres (replication is the source's own)
     PUBLICATION TABLE public pub users postgres (replication is the source's own)
     EVENT TRIGGER - watch postgres (event triggers belong to a superuser)
+    TABLE DATA public e2e_one_time_keys_json (nothing shows that the source was not in use, and a key that is handed out twice makes messages unreadable; clients upload new ones)
     ");
     assert_eq!(scene.on_target("SELECT obj_description('users'::regclass)"), "kept");
     source_cluster().psql(
@@ -566,4 +573,85 @@ fn what_is_no_dump_is_refused() {
         assert_failed(&ran, status, from);
     }
     assert!(scene.is_fenced());
+}
+
+#[test]
+fn a_dump_of_a_running_source_brings_no_one_time_keys_back() {
+    let scene = Scene::new();
+    // Made to be handed out again and again.
+    scene.on_source(
+        "INSERT INTO e2e_fallback_keys_json (user_id, device_id, algorithm, key_id, key_json, used) \
+         VALUES ('@alice:example.org', 'D', 'signed_curve25519', 'AAAAFA', '{}', true)",
+    );
+    let visitor = Visitor::new(source_cluster(), &scene.source.name, "synapse");
+    let dumped = scene.dumper().args(["--allow-running"]).run().success();
+    drop(visitor);
+    let why =
+        "one-time keys left out: the source was in use, and a key that is handed out twice makes messages unreadable";
+    assert!(dumped.stderr.contains(why), "{dumped}");
+    let wiped = scene.wipe(dumped.stdout.as_str()).success();
+
+    let restored = scene.tool("restore").stdin(wiped.stdout.as_str()).run().success();
+
+    let verified = scene.tool("verify").stdin(restored.stdout.as_str()).run().success();
+    for (ran, section) in [(&dumped, "dump"), (&restored, "restore"), (&verified, "verify")] {
+        assert!(ran.stderr.contains(why), "{ran}");
+        assert_eq!(ran.json()[section]["one_time_keys"]["kept"], false);
+    }
+    let keys = "SELECT count(*) FROM e2e_one_time_keys_json";
+    assert_eq!(
+        (scene.on_source(keys), scene.on_target(keys)),
+        (seeded().one_time_keys.to_string(), "0".to_owned())
+    );
+    let fallback = "SELECT * FROM e2e_fallback_keys_json";
+    assert_eq!(scene.on_target(fallback), scene.on_source(fallback));
+    let synapse = Synapse::new(&scene.world, "ess", &scene.target_database(), &Identity::old());
+    synapse.start();
+    // What tells the client to upload new ones.
+    assert_eq!(seeded().one_time_keys_on(&synapse), 0);
+    synapse.stop();
+
+    // A proof that did not look there would not see keys that came some other way.
+    scene.on_target(
+        "INSERT INTO e2e_one_time_keys_json (user_id, device_id, algorithm, key_id, ts_added_ms, key_json) \
+         VALUES ('@alice:example.org', 'D', 'signed_curve25519', 'AAAAAQ', 1, '{}')",
+    );
+    let again = scene.tool("verify").stdin(restored.stdout.as_str()).run();
+    let difference = "table public.e2e_one_time_keys_json has rows, and one-time keys were left behind";
+    assert!(again.stderr.contains(difference), "{again}");
+}
+
+#[test]
+fn a_dump_taken_after_a_clean_stop_keeps_one_time_keys_and_says_why() {
+    let scene = Scene::new();
+    let dumped = scene.dump().success();
+    let wiped = scene.wipe(dumped.stdout.as_str()).success();
+
+    let restored = scene.tool("restore").stdin(wiped.stdout.as_str()).run().success();
+
+    let verified = scene.tool("verify").stdin(restored.stdout.as_str()).run().success();
+    for (ran, section) in [(&dumped, "dump"), (&restored, "restore"), (&verified, "verify")] {
+        let why = "one-time keys kept: nobody used the source while it was dumped";
+        assert!(ran.stderr.contains(why), "{ran}");
+        assert_eq!(ran.json()[section]["one_time_keys"]["kept"], true);
+    }
+    let keys = "SELECT * FROM e2e_one_time_keys_json ORDER BY key_id";
+    assert_eq!(scene.on_target(keys), scene.on_source(keys));
+}
+
+#[test]
+fn somebody_elses_dump_keeps_the_one_time_keys_of_the_stopped_source() {
+    let scene = Scene::wiped();
+    pg_dump(&scene, "their.dump", &["-Fc"]);
+
+    let ran = restore_from(&scene, "their.dump")
+        .args(["--source", &scene.source_url()])
+        .run()
+        .success();
+
+    assert_eq!(ran.json()["restore"]["one_time_keys"]["kept"], true);
+    assert_eq!(
+        scene.on_target("SELECT count(*) FROM e2e_one_time_keys_json"),
+        seeded().one_time_keys.to_string()
+    );
 }

@@ -11,7 +11,7 @@ mod toc;
 
 pub use dumping::{Compression, Dumping, Layout, Taken, carried, child_name, take};
 pub use found::{Found, find};
-pub use manifest::{FileRecord, Kind, MANIFEST, Manifest};
+pub use manifest::{FileRecord, Kind, MANIFEST, Manifest, major};
 pub use plain::{Format, Outcome as PlainOutcome, PlainError, detect, open_plain, scan};
 pub use restoring::{Restoring, read_back};
 pub use toc::{Entry, Toc};

@@ -7,9 +7,10 @@ use std::thread;
 
 use anyhow::Context;
 use ess_cli::{Stop, hash_file, hex, processors, write_file};
-use ess_document::Identity;
-use ess_postgres::Inventory;
+use ess_document::{Carried, Identity, OneTimeKeys};
+use ess_postgres::{Inventory, TableRecord};
 use ess_run::Report;
+use ess_synapse::schema::ONE_TIME_KEYS_TABLE;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -97,6 +98,21 @@ impl Manifest {
         Ok(hex(&Sha256::digest(&text)))
     }
 
+    /// What became of one-time keys, and why.
+    pub fn one_time_keys(&self) -> Option<OneTimeKeys> {
+        let is_keys = |table: &&TableRecord| table.schema == "public" && table.name == ONE_TIME_KEYS_TABLE;
+        let kept = self.inventory.tables.iter().find(is_keys)?.carried == Carried::Rows;
+        let reason = if kept {
+            "nobody used the source while it was dumped, so none was handed out meanwhile"
+        } else {
+            "the source was in use, and a key that is handed out twice makes messages unreadable; clients upload new ones"
+        };
+        Some(OneTimeKeys {
+            kept,
+            reason: reason.to_owned(),
+        })
+    }
+
     /// How many bytes of data there are.
     pub fn bytes(&self) -> u64 {
         self.files.values().map(|file| file.bytes).sum()
@@ -149,6 +165,15 @@ impl FileRecord {
         }
         Ok(())
     }
+}
+
+/// The major version in a text such as `15.18 (Debian 15.18-1)`; 0 when it says none.
+pub fn major(version: &str) -> u32 {
+    version
+        .split(['.', ' '])
+        .next()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(0)
 }
 
 fn damaged(dump: &Path, what: &str) -> Stop {

@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 
 pub use read::{MAX_BYTES, ReadError};
 pub use sections::{
-    Against, Carried, Dropped, Dump, FenceState, Finding, Next, Preflight, Restore, SecretEntry, Secrets, Severity,
-    SigningKey, Verify, Wipe,
+    Against, Carried, Dropped, Dump, FenceState, Finding, Next, OneTimeKeys, Preflight, Restore, SecretEntry, Secrets,
+    Severity, SigningKey, Verify, Wipe,
 };
 
 /// The format that this version reads and writes.

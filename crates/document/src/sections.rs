@@ -170,9 +170,32 @@ pub struct Dump {
     /// True when other sessions were allowed to go on using the source.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub source_was_running: bool,
+    /// What became of one-time keys; absent when the source has no table of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub one_time_keys: Option<OneTimeKeys>,
     /// What follows.
     #[serde(default)]
     pub next: Next,
+}
+
+/// What became of the one-time keys that clients had uploaded, and why.
+///
+/// One that is handed out twice makes messages unreadable; one that is lost is uploaded anew.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct OneTimeKeys {
+    /// Whether they are carried.
+    pub kept: bool,
+    /// For people: why.
+    pub reason: String,
+}
+
+impl std::fmt::Display for OneTimeKeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let what = if self.kept { "kept" } else { "left out" };
+        write!(f, "one-time keys {what}: {}", self.reason)
+    }
 }
 
 /// What of a table a dump carries.
@@ -252,8 +275,14 @@ pub struct Restore {
     /// Entries of the dump that were left out, with the reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dropped: Vec<Dropped>,
+    /// What became of one-time keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub one_time_keys: Option<OneTimeKeys>,
     /// Whether Synapse can start on the target now.
     pub fence: FenceState,
+    /// True when the target already held this dump, proven, and nothing was loaded.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub kept: bool,
     /// What follows.
     #[serde(default)]
     pub next: Next,
@@ -306,6 +335,9 @@ pub struct Verify {
     /// Each difference, a sentence.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub differences: Vec<String>,
+    /// What became of one-time keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub one_time_keys: Option<OneTimeKeys>,
     /// Whether Synapse can start on the target now.
     pub fence: FenceState,
     /// What follows.

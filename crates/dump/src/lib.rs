@@ -145,6 +145,7 @@ fn place(args: &Args, document: &Document) -> anyhow::Result<PathBuf> {
 /// Whether others use the source; refuses that unless it was allowed.
 fn is_running(args: &Args, session: &Session) -> anyhow::Result<bool> {
     if args.allow_running {
+        ess_proof::not_synapse(session, &args.ignore_role)?;
         return Ok(!others(session, &args.ignore_role)?.is_empty());
     }
     ess_proof::nobody_else(session, &args.ignore_role, "source")?;
@@ -214,10 +215,14 @@ fn record(context: &mut Context, out: &Path, manifest: &Manifest, sha256: String
         "pgdump-wrap: {tables} tables, {rows} rows, {bytes} bytes in {}",
         out.display()
     ));
+    let one_time_keys = manifest.one_time_keys();
+    if let Some(keys) = &one_time_keys {
+        context.console.note(&keys.to_string());
+    }
     if manifest.source_was_running {
-        context.console.note(
-            "others used the source: what they write after this dump is not in it, and one-time keys were left out",
-        );
+        context
+            .console
+            .note("others used the source: what they write after this dump is not in it");
     } else {
         context.console.note(
             "keep the old Synapse stopped from now on: systemctl disable --now matrix-synapse && systemctl mask matrix-synapse",
@@ -234,6 +239,7 @@ fn record(context: &mut Context, out: &Path, manifest: &Manifest, sha256: String
         rows,
         kept,
         source_was_running: manifest.source_was_running,
+        one_time_keys,
         next: Next {
             go_on: vec!["ess-wipe".to_owned(), "restore".to_owned()],
             go_back: None,

@@ -68,6 +68,16 @@ pub fn inserted(session: &Session) -> Result<BTreeMap<(String, String), u64>, Er
         .collect())
 }
 
+/// Those of `roles` that own the database or a table in it: Synapse's own, not a monitor's.
+pub fn owners_among(session: &Session, roles: &[String]) -> Result<Vec<String>, Error> {
+    let rows = session.rows(
+        "read who owns the database",
+        include_str!("../sql/owners_among.sql"),
+        &[&roles],
+    )?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
 /// Ends what earlier, killed runs of `tools` left connected; returns how many sessions that were.
 ///
 /// To be called with a lock that keeps living runs out, and before this run opens a second session.

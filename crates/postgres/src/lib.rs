@@ -19,15 +19,15 @@ mod tables;
 mod tls;
 mod usage;
 
-pub use activity::{Other, end_leftovers, inserted, lock, others};
+pub use activity::{Other, end_leftovers, inserted, lock, others, owners_among};
 pub use catalogue::{catalogue, free_locks, invalid_indexes, not_owned_by, unreadable};
 pub use conninfo::{ChildEnvironment, Conninfo, ConninfoError, Env, PasswordOrigin};
 pub use digest::{Algorithm, Digest, digest};
 pub use error::Error;
 pub use facts::{Facts, facts};
 pub use inventory::{Inventory, Queue, Reading, TableRecord, digests, each_table};
-pub use movement::{Mark, SchemaRows, StreamPosition, mark, moved, schema_rows};
-pub use objects::{LOCKS_PER_TABLE, Object, count_by_kind, drop_statements, keepsakes, objects};
+pub use movement::{Mark, SchemaRows, StreamPosition, exists, mark, moved, schema_rows};
+pub use objects::{LOCKS_PER_TABLE, Object, count_by_kind, drop_statements, keepsakes, objects, row_counts};
 pub use postgres_protocol::escape::{escape_identifier, escape_literal};
 pub use sequences::{Sequence, sequences};
 pub use session::{Access, Session};

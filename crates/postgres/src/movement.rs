@@ -67,19 +67,20 @@ pub fn moved(session: &Session, then: &Mark) -> Result<Option<String>, Error> {
         return Ok(Some(change));
     }
     let parse = |xid: &str| xid.parse::<i64>().unwrap_or(0);
-    let since = parse(&now.next_xid) - parse(&then.next_xid);
-    if since == 0 {
+    if now.next_xid == then.next_xid {
         return Ok(None);
     }
+    // Rows know their transaction without its epoch.
+    let oldest = (parse(&then.next_xid) % (1 << 32)).to_string();
     let mut all = tables(session)?;
     all.reverse(); // smallest first: the hot tables are found early
     for table in all {
-        // A row's age counts back from the next transaction id; frozen rows are older than any.
+        // Ages of both, since what they count back from is this transaction, once it has an id.
         let sql = format!(
-            "SELECT EXISTS (SELECT FROM ONLY {} WHERE age(xmin) <= $1::int8)",
+            "SELECT EXISTS (SELECT FROM ONLY {} WHERE age(xmin) <= age($1::text::xid))",
             table.qualified()
         );
-        let newer: bool = session.one("look for newer rows", &sql, &[&since])?.get(0);
+        let newer: bool = session.one("look for newer rows", &sql, &[&oldest])?.get(0);
         if newer {
             return Ok(Some(format!("{} holds newer rows", table.qualified())));
         }
@@ -156,7 +157,8 @@ pub fn schema_rows(session: &Session) -> Result<SchemaRows, Error> {
     Ok(found)
 }
 
-pub(crate) fn exists(session: &Session, table: &str) -> Result<bool, Error> {
+/// Whether there is a table (`schema.name`).
+pub fn exists(session: &Session, table: &str) -> Result<bool, Error> {
     let row = session.one("look for a table", "SELECT to_regclass($1) IS NOT NULL", &[&table])?;
     Ok(row.get(0))
 }

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use ess_document::Carried;
 use ess_postgres::{
     Access, Conninfo, Digest, Error, Inventory, Reading, Session, Table, TableRecord, catalogue, digest, digests,
-    each_table, inserted, invalid_indexes, mark, not_owned_by, schema_rows, tables,
+    each_table, exists, inserted, invalid_indexes, mark, not_owned_by, schema_rows, tables,
 };
 use ess_run::Report;
+use ess_synapse::schema::ONE_TIME_KEYS_TABLE;
 
 use crate::compare::differences;
 use crate::fence::{Fence, read_fence};
@@ -135,6 +136,11 @@ impl Proving<'_> {
                 .map(|object| format!("{object} is not owned by {}", self.role)),
         );
         differences.extend(behind_their_streams(&found));
+        if leaves_keys_behind(expected) && holds_keys(session)? {
+            differences.push(format!(
+                "table public.{ONE_TIME_KEYS_TABLE} has rows, and one-time keys were left behind"
+            ));
+        }
         if read_fence(session)?.is_none() && found.schema != expected.schema {
             differences.push("the schema version is not that of the source".to_owned());
         }
@@ -143,6 +149,21 @@ impl Proving<'_> {
             tables: found.table_count(),
             rows: found.row_count(),
         })
+    }
+
+    /// The proof of a target that holds all of this already, with no fence in the way of Synapse.
+    ///
+    /// What is quickly read comes first: a target of another history is told by that.
+    pub fn holds(&self, session: &Session, expected: &Inventory) -> anyhow::Result<Option<Proof>> {
+        let now = mark(session)?;
+        if read_fence(session)?.is_some()
+            || schema_rows(session)? != expected.schema
+            || now.sequences != expected.mark.sequences
+            || now.stream_positions != expected.mark.stream_positions
+        {
+            return Ok(None);
+        }
+        Ok(Some(self.prove(session, expected, &Known::new(), false)?).filter(Proof::holds))
     }
 
     /// The proof's last transaction: the true version rows, durably.
@@ -163,6 +184,23 @@ impl Proving<'_> {
         );
         session.batch("lift the fence", &sql)
     }
+}
+
+/// Whether one-time keys are not to be on the target: what is left out must not come some other way.
+fn leaves_keys_behind(expected: &Inventory) -> bool {
+    expected
+        .tables
+        .iter()
+        .any(|t| t.schema == "public" && t.name == ONE_TIME_KEYS_TABLE && t.carried == Carried::Structure)
+}
+
+fn holds_keys(session: &Session) -> Result<bool, Error> {
+    let table = format!("public.{ONE_TIME_KEYS_TABLE}");
+    if !exists(session, &table)? {
+        return Ok(false);
+    }
+    let sql = format!("SELECT EXISTS (SELECT FROM {table})");
+    Ok(session.one("look for one-time keys", &sql, &[])?.get(0))
 }
 
 /// Sequences that make Synapse refuse to start: behind the stream position that it recorded.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ess_cli::{Context, Exit, Stop};
 use ess_document::Identity;
-use ess_postgres::{Access, Conninfo, Facts, Session, end_leftovers, facts, lock, others};
+use ess_postgres::{Access, Conninfo, Facts, Session, end_leftovers, facts, lock, others, owners_among};
 use ess_run::Report;
 
 use crate::fence::{Fence, read_fence};
@@ -95,8 +95,23 @@ pub fn take_lock(session: &Session) -> anyhow::Result<()> {
     )
 }
 
+/// Refuses to ignore Synapse's own role: whether it runs decides what may be done.
+pub fn not_synapse(session: &Session, ignored_roles: &[String]) -> anyhow::Result<()> {
+    match owners_among(session, ignored_roles)?.first() {
+        None => Ok(()),
+        Some(role) => Err(Stop::usage(format!(
+            "--ignore-role {role} is not for the role that owns the tables, which is Synapse's own"
+        ))
+        .hint("let the monitor connect as a role of its own")
+        .into()),
+    }
+}
+
 /// Refuses while anyone else is connected, after asking again for five seconds.
+///
+/// The role that owns the tables is Synapse's own, and is not to be ignored.
 pub fn nobody_else(session: &Session, ignored_roles: &[String], whose: &str) -> anyhow::Result<()> {
+    not_synapse(session, ignored_roles)?;
     let mut found = others(session, ignored_roles)?;
     for _ in 0..PATIENCE.as_millis() / STEP.as_millis() {
         if found.is_empty() {

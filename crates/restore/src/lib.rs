@@ -1,17 +1,17 @@
 //! restore: load a dump, prove what was loaded, let Synapse start.
 
 mod expected;
-mod load;
 
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use ess_archive::{Found, Kind, PlainOutcome, find};
+use ess_archive::{Found, Kind, find, major};
 use ess_cli::{Context, Exit, SourceArgs, Stop, TargetArgs, now, processors};
-use ess_document::{Against, Document, Dropped, FenceState, Identity, Next, Restore};
-use ess_postgres::{Conninfo, SchemaRows, objects};
-use ess_proof::{Known, Proof, Proving, Target, nobody_else};
-use ess_run::choose;
+use ess_document::{Against, Document, Dropped, FenceState, Identity, Next, OneTimeKeys, Restore};
+use ess_postgres::{Conninfo, Session, exists, objects};
+use ess_proof::{Loaded, Loading, Proof, Proving, Target, nobody_else};
+use ess_run::{Report, choose};
+use ess_synapse::schema::ONE_TIME_KEYS_TABLE;
 
 use expected::Expected;
 
@@ -46,16 +46,6 @@ pub struct Args {
     source: SourceArgs,
 }
 
-/// What was loaded.
-pub(crate) struct Loaded {
-    /// What was left out of it.
-    pub(crate) dropped: Vec<Dropped>,
-    /// The version rows that the dump itself holds.
-    pub(crate) schema: SchemaRows,
-    /// Digests that were read on the way.
-    pub(crate) known: Known,
-}
-
 /// Does the job of restore.
 pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     let conninfo = context.target_needed(&args.target)?;
@@ -72,11 +62,18 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     let target = Target::open(context, &conninfo)?;
     is_fit(context, &target, &found)?;
     nobody_else(&target.session, &args.ignore_role, "target")?;
+    let jobs = args.jobs.map_or_else(processors, usize::from);
+    let already = held_already(context, &conninfo, &target, jobs, &found)?;
     let expectation = expected::choose(context, args, source.as_ref(), &found)?;
+    if let Some(proof) = already {
+        record(context, &from, &expectation, None, keys(&found), &proof);
+        drop(target);
+        context.finish()?;
+        return Ok(Exit::Done);
+    }
 
     let programs = choose(args.pg_bin.as_deref(), needed_major(&target, &found), "this target")?;
-    let jobs = args.jobs.map_or_else(processors, usize::from);
-    let loading = load::Loading {
+    let loading = Loading {
         conninfo: &conninfo,
         target: &target,
         programs: &programs,
@@ -91,12 +88,20 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
         Expected::Manifest(inventory) | Expected::Source(inventory) => Some(&**inventory),
         Expected::Nothing => None,
     };
-    let loaded = loading
+    let mut loaded = loading
         .load(&found, expected)
         .context("the target is fenced or as it was, and Synapse cannot start on a half-loaded one; once this is mended, run the same line again")?;
 
+    let keys = match expectation {
+        Expected::Manifest(_) => keys(&found),
+        Expected::Source(_) => Some(OneTimeKeys {
+            kept: true,
+            reason: "the dump holds the keys of the stopped source".to_owned(),
+        }),
+        Expected::Nothing => leave_keys_out(&target.session, &mut loaded)?,
+    };
     let proof = prove(context, &conninfo, &target, jobs, &expectation, &loaded)?;
-    record(context, &from, &expectation, loaded.dropped, &proof);
+    record(context, &from, &expectation, Some(loaded.dropped), keys, &proof);
     drop(target);
     context.finish()?;
     Ok(Exit::Done)
@@ -178,11 +183,6 @@ fn is_fit(context: &Context, target: &Target, found: &Found) -> anyhow::Result<(
             .into());
         }
     }
-    if target.fence.is_none() && !objects(&target.session)?.is_empty() {
-        return Err(Stop::no("the target is not empty")
-            .hint("empty it with ess-wipe, which takes a backup first")
-            .into());
-    }
     if let (Some(fence), Some(manifest)) = (&target.fence, manifest)
         && let Some(awaited) = &fence.source
         && manifest.kind == Kind::Migration
@@ -196,6 +196,64 @@ fn is_fit(context: &Context, target: &Target, found: &Found) -> anyhow::Result<(
         .into());
     }
     Ok(())
+}
+
+/// A target without a fence must be empty, or hold this very dump: then its proof is returned.
+///
+/// That is what a run leaves that was ended between its proof and its document.
+fn held_already(
+    context: &Context,
+    conninfo: &Conninfo,
+    target: &Target,
+    jobs: usize,
+    found: &Found,
+) -> anyhow::Result<Option<Proof>> {
+    if target.fence.is_some() || objects(&target.session)?.is_empty() {
+        return Ok(None);
+    }
+    if let Found::Ours { manifest, .. } = found {
+        let name = context.application_name();
+        let proving = Proving {
+            conninfo,
+            application_name: &name,
+            role: &target.role,
+            jobs,
+            report: &context.console,
+        };
+        if let Some(proof) = proving.holds(&target.session, &manifest.inventory)? {
+            return Ok(Some(proof));
+        }
+    }
+    Err(Stop::no("the target is not empty")
+        .hint("empty it with ess-wipe, which takes a backup first")
+        .into())
+}
+
+/// What a dump of ours says of one-time keys.
+fn keys(found: &Found) -> Option<OneTimeKeys> {
+    match found {
+        Found::Ours { manifest, .. } => manifest.one_time_keys(),
+        _ => None,
+    }
+}
+
+/// Nothing says whether the source of a dump was in use: its one-time keys may have been handed out.
+fn leave_keys_out(session: &Session, loaded: &mut Loaded) -> anyhow::Result<Option<OneTimeKeys>> {
+    let table = format!("public.{ONE_TIME_KEYS_TABLE}");
+    if !exists(session, &table)? {
+        return Ok(None);
+    }
+    session.batch("leave one-time keys out", &format!("DELETE FROM {table}"))?;
+    let reason = "nothing shows that the source was not in use, and a key that is handed out twice makes messages \
+                  unreadable; clients upload new ones";
+    loaded.dropped.push(Dropped {
+        entry: format!("TABLE DATA public {ONE_TIME_KEYS_TABLE}"),
+        reason: reason.to_owned(),
+    });
+    Ok(Some(OneTimeKeys {
+        kept: false,
+        reason: reason.to_owned(),
+    }))
 }
 
 /// Who is to come to the target: the fence says so until it is lifted.
@@ -253,7 +311,16 @@ fn prove(
     Ok(proof)
 }
 
-fn record(context: &mut Context, from: &Path, expectation: &Expected, dropped: Vec<Dropped>, proof: &Proof) {
+/// `dropped` is what was left out, or nothing when the target held it all already.
+fn record(
+    context: &mut Context,
+    from: &Path,
+    expectation: &Expected,
+    dropped: Option<Vec<Dropped>>,
+    one_time_keys: Option<OneTimeKeys>,
+    proof: &Proof,
+) {
+    let kept = dropped.is_none();
     let proven_against = match expectation {
         Expected::Manifest(_) => Against::Manifest,
         Expected::Source(_) => Against::Source,
@@ -264,10 +331,14 @@ fn record(context: &mut Context, from: &Path, expectation: &Expected, dropped: V
         Against::Source => "all equal to what the stopped source holds",
         Against::Nothing => "accepted without proof: nothing says what the dump should hold",
     };
+    let already = if kept { "the target held it already: " } else { "" };
     context.console.line(&format!(
-        "restore: {} tables, {} rows, {verdict}; Synapse can start",
+        "restore: {already}{} tables, {} rows, {verdict}; Synapse can start",
         proof.tables, proof.rows
     ));
+    if let Some(keys) = &one_time_keys {
+        context.console.note(&keys.to_string());
+    }
     let go_back = context
         .document
         .wipe
@@ -281,8 +352,10 @@ fn record(context: &mut Context, from: &Path, expectation: &Expected, dropped: V
         proven_against,
         tables: proof.tables,
         rows: proof.rows,
-        dropped,
+        dropped: dropped.unwrap_or_default(),
+        one_time_keys,
         fence: FenceState::Lifted,
+        kept,
         next: Next {
             go_on: vec!["verify".to_owned()],
             go_back,
@@ -295,30 +368,5 @@ fn needed_major(target: &Target, found: &Found) -> u32 {
     match found {
         Found::Ours { manifest, .. } => target.facts.major().max(major(&manifest.pg_dump_version)),
         _ => target.facts.major(),
-    }
-}
-
-fn major(version: &str) -> u32 {
-    version
-        .split(['.', ' '])
-        .next()
-        .and_then(|n| n.parse().ok())
-        .unwrap_or(0)
-}
-
-impl From<PlainOutcome> for Loaded {
-    fn from(outcome: PlainOutcome) -> Self {
-        Self {
-            schema: outcome.schema,
-            known: Known::new(),
-            dropped: outcome
-                .dropped
-                .into_iter()
-                .map(|entry| Dropped {
-                    entry,
-                    reason: "belongs to the source's server".to_owned(),
-                })
-                .collect(),
-        }
     }
 }

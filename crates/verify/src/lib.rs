@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use ess_archive::{Found, find};
 use ess_cli::{Context, Exit, SourceArgs, Stop, TargetArgs, now, processors};
-use ess_document::{Against, FenceState, Next, Verify};
+use ess_document::{Against, FenceState, Next, OneTimeKeys, Verify};
 use ess_postgres::Inventory;
 use ess_proof::{Known, Proving, Target};
 
@@ -32,7 +32,7 @@ pub struct Args {
 pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     let conninfo = context.target_needed(&args.target)?;
     let jobs = args.jobs.map_or_else(processors, usize::from);
-    let (against, expected) = expected(args, context, jobs)?;
+    let (against, expected, one_time_keys) = expected(args, context, jobs)?;
     let target = Target::open(context, &conninfo)?;
     let name = context.application_name();
     let proving = Proving {
@@ -69,6 +69,9 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
         "verify: {} tables, {} rows, {verdict}{fence_says}",
         proof.tables, proof.rows
     ));
+    if let Some(keys) = one_time_keys.as_ref().filter(|_| proof.holds()) {
+        console.line(&format!("verify: {keys}"));
+    }
     let equal = proof.holds();
     context.document.verify = Some(Verify {
         version: context.version(),
@@ -79,6 +82,7 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
         tables: proof.tables,
         rows: proof.rows,
         differences: proof.differences,
+        one_time_keys,
         fence,
         next: Next::default(),
     });
@@ -87,7 +91,11 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     Ok(if equal { Exit::Done } else { Exit::No })
 }
 
-fn expected(args: &Args, context: &mut Context, jobs: usize) -> anyhow::Result<(Against, Inventory)> {
+fn expected(
+    args: &Args,
+    context: &mut Context,
+    jobs: usize,
+) -> anyhow::Result<(Against, Inventory, Option<OneTimeKeys>)> {
     let dump = context
         .document
         .dump
@@ -116,7 +124,8 @@ fn expected(args: &Args, context: &mut Context, jobs: usize) -> anyhow::Result<(
             let mark = &manifest.inventory.mark;
             ess_proof::source_moved(&source, &name, &manifest.source, mark, &context.console)?;
         }
-        return Ok((Against::Manifest, manifest.inventory));
+        let keys = manifest.one_time_keys();
+        return Ok((Against::Manifest, manifest.inventory, keys));
     }
     let source = source.ok_or_else(|| {
         Stop::usage("there is nothing to compare with: no --from, no document with a dump, and no source")
@@ -127,5 +136,6 @@ fn expected(args: &Args, context: &mut Context, jobs: usize) -> anyhow::Result<(
     Ok((
         Against::Source,
         ess_proof::live_inventory(&source, &name, jobs, &context.console)?,
+        None,
     ))
 }

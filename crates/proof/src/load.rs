@@ -3,36 +3,54 @@
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use ess_archive::{Entry, Found, Manifest, Restoring, Toc};
+use ess_archive::{Entry, Found, Manifest, PlainOutcome, Restoring, Toc};
 use ess_cli::{Console, Stop};
-use ess_document::{Carried, Identity};
+use ess_document::{Carried, Dropped, Identity};
 use ess_postgres::{
     Algorithm, Conninfo, Inventory, SchemaRows, Table, drop_statements, escape_identifier, objects, tables,
 };
-use ess_proof::{Fence, Target};
 use ess_run::{Installation, Report};
 use ess_synapse::schema::FENCE_TABLES;
 
-use crate::Loaded;
+use crate::{Fence, Known, Target};
+
+/// What was loaded.
+pub struct Loaded {
+    /// What was left out of it.
+    pub dropped: Vec<Dropped>,
+    /// The version rows that the dump itself holds.
+    pub schema: SchemaRows,
+    /// Digests that were read on the way.
+    pub known: Known,
+}
 
 /// A load about to begin.
-pub(crate) struct Loading<'a> {
-    pub(crate) conninfo: &'a Conninfo,
-    pub(crate) target: &'a Target,
-    pub(crate) programs: &'a Installation,
-    pub(crate) jobs: usize,
-    pub(crate) maintenance_mib: u64,
-    pub(crate) id: String,
-    pub(crate) source: Option<Identity>,
-    pub(crate) application_name: String,
-    pub(crate) console: &'a Console,
+pub struct Loading<'a> {
+    /// The target.
+    pub conninfo: &'a Conninfo,
+    /// The target under our lock.
+    pub target: &'a Target,
+    /// The client programs.
+    pub programs: &'a Installation,
+    /// How many sessions load.
+    pub jobs: usize,
+    /// Memory for each index that is built, in MiB.
+    pub maintenance_mib: u64,
+    /// The migration.
+    pub id: String,
+    /// Who is to come to the target: the fence says so until it is lifted.
+    pub source: Option<Identity>,
+    /// Our name on the server.
+    pub application_name: String,
+    /// Who is told.
+    pub console: &'a Console,
 }
 
 impl Loading<'_> {
     /// Loads the whole dump. From its first statement on the target is fenced.
     ///
     /// With `expected`, reads digests on the way, where the target can say later that they still hold.
-    pub(crate) fn load(&self, found: &Found, expected: Option<&Inventory>) -> anyhow::Result<Loaded> {
+    pub fn load(&self, found: &Found, expected: Option<&Inventory>) -> anyhow::Result<Loaded> {
         let restoring = Restoring {
             conninfo: self.conninfo,
             application_name: &self.application_name,
@@ -131,4 +149,21 @@ impl Loading<'_> {
 /// Whether this holds the rows that the fence stands for.
 fn is_fence(entry: &Entry) -> bool {
     FENCE_TABLES.iter().any(|table| entry.is_data_of("public", table))
+}
+
+impl From<PlainOutcome> for Loaded {
+    fn from(outcome: PlainOutcome) -> Self {
+        Self {
+            schema: outcome.schema,
+            known: Known::new(),
+            dropped: outcome
+                .dropped
+                .into_iter()
+                .map(|entry| Dropped {
+                    entry,
+                    reason: "belongs to the source's server".to_owned(),
+                })
+                .collect(),
+        }
+    }
 }

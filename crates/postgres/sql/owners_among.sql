@@ -1,0 +1,7 @@
+-- Those of the roles $1 that own a table of Synapse's schema, or the whole database.
+SELECT rolname::text
+  FROM pg_roles AS r
+ WHERE rolname = ANY($1)
+   AND (EXISTS (SELECT FROM pg_class WHERE relowner = r.oid AND relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p'))
+        OR NOT rolsuper AND EXISTS (SELECT FROM pg_database WHERE datdba = r.oid AND datname = current_database()))
+ ORDER BY 1

@@ -3,10 +3,10 @@
 use serde_json::json;
 
 use crate::scene::{
-    Scene, Visitor, assert_failed, assert_private, link_programs, names_in, target_cluster, text_of, wait_for_session,
-    write_program,
+    Scene, Visitor, assert_failed, assert_private, link_programs, names_in, pgbin, target_cluster, text_of,
+    wait_for_session, write_program,
 };
-use crate::support::{Cluster, ESS_PASSWORD, Identity, SERVER_NAME, Stdin, Synapse, World};
+use crate::support::{Call, Cluster, ESS_PASSWORD, Identity, SERVER_NAME, Stdin, Synapse, World};
 
 /// Events like one that is there, with other ids and these values.
 fn more_events(count: u32, change: &str) -> String {
@@ -32,10 +32,12 @@ fn without_execute_the_plan_is_printed_and_nothing_is_changed() {
     let (_, said) = said.split_once("-- stderr --\n").unwrap();
     let bytes = said.split_once(", ").unwrap().1.split_once(" bytes").unwrap().0;
     let cluster = said.split_once("(cluster ").unwrap().1.split_once(',').unwrap().0;
-    insta::assert_snapshot!(said.replace(bytes, "$BYTES").replace(cluster, "$CLUSTER"), @r"
+    let plan = document["wipe"]["plan"].as_str().unwrap();
+    insta::assert_snapshot!(said.replace(bytes, "$BYTES").replace(cluster, "$CLUSTER").replace(plan, "$PLAN"), @r"
     target: example.org/$TARGET at synapse_user@127.0.0.1:$TARGET_PORT/$TARGET (cluster $CLUSTER, $BYTES bytes)
     to be erased: 4 functions, 22 sequences, 176 tables
-    nothing was changed; to erase, add: --execute --confirm 'example.org/$TARGET'
+    plan: $PLAN
+    nothing was changed; to go on, add: --execute --confirm 'example.org/$TARGET' --plan $PLAN
     -- exit status: 0 --
     ");
 }
@@ -76,6 +78,168 @@ fn execute_needs_the_right_confirmation() {
     );
     assert_eq!(scene.target_dump(), before);
     assert_eq!(names_in(&scene.world, "export"), [".lock", "dump"]);
+}
+
+#[test]
+fn a_plan_is_the_same_as_long_as_nothing_changes_and_is_carried_out() {
+    let scene = Scene::dumped();
+    let plan = |args: &[&str]| scene.wiper().args(args).run().success().json()["wipe"]["plan"].clone();
+    let hash = plan(&[]);
+    // What happens to any database by itself.
+    scene.on_target("VACUUM FREEZE ANALYZE");
+    assert_eq!(plan(&["--plan", hash.as_str().unwrap()]), hash);
+
+    let confirmation = scene.confirmation();
+    let carried_out = [
+        "--execute",
+        "--confirm",
+        &confirmation,
+        "--plan",
+        hash.as_str().unwrap(),
+    ];
+    assert_eq!(plan(&carried_out), hash);
+
+    assert!(scene.is_fenced());
+}
+
+#[test]
+fn a_plan_that_drifted_is_refused_with_what_differs() {
+    target_cluster().psql("postgres", "CREATE ROLE other_owner; GRANT other_owner TO synapse_user");
+    for (change, was, is) in [
+        (
+            "SET ROLE synapse_user; CREATE TABLE more (x int)",
+            "planned: it is: table public.more of synapse_user, 0 rows",
+            "",
+        ),
+        (
+            "INSERT INTO users (name, is_guest) VALUES ('@second:example.org', 0)",
+            "it was: table public.users of synapse_user, 1 rows",
+            "it is: table public.users of synapse_user, 2 rows",
+        ),
+        (
+            "SELECT nextval('events_stream_seq')",
+            "it was: sequence public.events_stream_seq at ",
+            "it is: sequence public.events_stream_seq at ",
+        ),
+        (
+            "DROP FUNCTION check_partial_state_events() CASCADE",
+            "it was: function public.check_partial_state_events() of synapse_user",
+            "",
+        ),
+        (
+            "GRANT CREATE ON SCHEMA public TO other_owner; ALTER TABLE rooms OWNER TO other_owner",
+            "it was: table public.rooms of synapse_user, ",
+            "it is: table public.rooms of other_owner, ",
+        ),
+    ] {
+        let scene = Scene::dumped();
+        let plan = scene.wiper().run().success().json()["wipe"]["plan"].clone();
+        scene.on_target(change);
+        let before = scene.target_dump();
+
+        let ran = scene
+            .wiper()
+            .args(["--execute", "--confirm", &scene.confirmation()])
+            .args(["--plan", plan.as_str().unwrap()])
+            .run();
+
+        assert_failed(&ran, 1, "the target is not as it was planned: ");
+        assert!(ran.stderr.contains(was) && ran.stderr.contains(is), "{ran}");
+        let hint = "hint: look at the plan above; if it is what you want, give --plan ";
+        assert!(ran.stderr.contains(hint), "{ran}");
+        assert_eq!(scene.target_dump(), before, "{change}");
+        assert_eq!(names_in(&scene.world, "export"), [".lock", "documents", "dump"]);
+    }
+}
+
+#[test]
+fn a_plan_is_of_one_database() {
+    let (scene, other) = (Scene::dumped(), Scene::dumped());
+    let planned = scene.wiper().run().success();
+    let plan = planned.json()["wipe"]["plan"].as_str().unwrap().to_owned();
+    let before = other.target_dump();
+    let wiper = || other.wiper().args(["--plan", &plan]);
+
+    let by_document = other
+        .tool("ess-wipe")
+        .args(&other.target_args()[1..])
+        .args(["--plan", &plan])
+        .stdin(planned.stdout.as_str())
+        .run();
+    assert_failed(&by_document, 64, "the document's `target.connection.dbname` says ");
+
+    // Nothing holds the plan but its hash; then the export does.
+    assert_failed(
+        &wiper().run(),
+        1,
+        "it cannot be told what, since no document holds that plan",
+    );
+    let kept = scene.world.path("export/documents");
+    other
+        .world
+        .shell(&format!("cp -a {} export/documents", kept.display()))
+        .success();
+    let by_export = wiper().run();
+    assert_failed(&by_export, 1, "the target is not as it was planned: it was: database ");
+    assert_eq!(by_export.stderr.matches("database ").count(), 2, "{by_export}");
+    assert_eq!(other.target_dump(), before);
+}
+
+#[test]
+fn what_is_written_while_the_backup_is_taken_is_seen_under_the_locks() {
+    for (change, said) in [
+        (
+            "INSERT INTO users (name, is_guest) VALUES ('@second:example.org', 0)",
+            "it is: table public.users of synapse_user, 2 rows",
+        ),
+        (
+            "UPDATE users SET password_hash = 'another'",
+            "\"public\".\"users\" holds newer rows",
+        ),
+    ] {
+        let scene = Scene::dumped();
+        let change = format!(
+            "psql -qX -h {} -p {} -U postgres -d {} -c \"{change}\" >&2",
+            target_cluster().dir.display(),
+            target_cluster().port,
+            scene.target
+        );
+        let script = format!("[[ $1 = --version ]] || {change}\nexec {}/pg_restore \"$@\"\n", pgbin());
+        write_program(&scene.world, "bin/pg_restore", &script);
+        link_programs(&scene.world, "bin");
+
+        let ran = scene
+            .wiper()
+            .args(["--pg-bin", "bin", "--execute", "--confirm", &scene.confirmation()])
+            .run();
+
+        assert_failed(
+            &ran,
+            1,
+            "nothing was erased: the target changed after the plan was made: ",
+        );
+        assert!(ran.stderr.contains(said), "{ran}");
+        assert!(!scene.is_fenced());
+    }
+}
+
+#[test]
+fn synapses_own_role_is_not_to_be_ignored() {
+    let scene = Scene::dumped();
+    let _visitor = Visitor::new(target_cluster(), &scene.target, "synapse_user");
+
+    let ran = scene
+        .wiper()
+        .args(["--ignore-role", "synapse_user", "--execute", "--confirm"])
+        .args([scene.confirmation()])
+        .run();
+
+    assert_failed(
+        &ran,
+        64,
+        "--ignore-role synapse_user is not for the role that owns the tables",
+    );
+    assert!(!scene.is_fenced());
 }
 
 #[test]
@@ -451,7 +615,16 @@ fn a_target_that_awaits_another_source_is_refused() {
         .run();
 
     assert_failed(&ran, 1, "the target awaits another source, ");
+    assert!(ran.stderr.contains("give --allow-other-migration to drop"), "{ran}");
     assert!(scene.is_fenced());
+
+    let ran = scene
+        .wiper()
+        .args(["--source-identity", "123/other", "--allow-other-migration"])
+        .args(["--execute", "--confirm", &scene.confirmation()])
+        .run()
+        .success();
+    assert_eq!(ran.json()["wipe"]["overrides"], json!(["--allow-other-migration"]));
 }
 
 #[test]
@@ -526,13 +699,183 @@ fn what_people_read_of_a_wipe() {
 
     let said = ran.to_string();
     let (_, said) = said.split_once("-- stderr --\n").unwrap();
-    let said: Vec<&str> = said.lines().skip(2).collect();
+    let said: Vec<&str> = said.lines().skip(3).collect();
 
     insta::assert_snapshot!(said.join("\n"), @r"
     ess-wipe: backed up the target to $WORLD/export/ess-before-wipe
     ess-wipe: erased 202 objects; Synapse cannot start on it until a restore is proven
-    to go back: ess-wipe -n --target 'host='\''127.0.0.1'\'' port='\''$TARGET_PORT'\'' user='\''synapse_user'\'' dbname='\''$TARGET'\'' sslmode='\''prefer'\''' --target-password-file '$WORLD/target.pw' --server-name 'example.org' --execute --confirm 'example.org/$TARGET' --no-backup --allow-used | restore --from '$WORLD/export/ess-before-wipe'
+    to go back: ess-wipe -n --undo --target 'host='\''127.0.0.1'\'' port='\''$TARGET_PORT'\'' user='\''synapse_user'\'' dbname='\''$TARGET'\'' sslmode='\''prefer'\''' --target-password-file '$WORLD/target.pw' --backup '$WORLD/export/ess-before-wipe' --export '$WORLD/export' --confirm 'example.org/$TARGET' --execute
     -- exit status: 0 --
     ");
     assert_eq!(ran.json()["wipe"]["fence"], "standing");
+}
+
+/// `ess-wipe --undo` with nothing but the target and the export; it only plans.
+fn undoer<'a>(scene: &Scene) -> Call<'a> {
+    scene
+        .tool("ess-wipe")
+        .args(scene.target_args())
+        .args(["--undo", "--export", "export"])
+}
+
+/// The same, carried out.
+fn undo<'a>(scene: &Scene) -> Call<'a> {
+    undoer(scene).args(["--execute", "--confirm", &scene.confirmation()])
+}
+
+/// A target that was wiped and restored, and what it was before.
+fn migrated() -> (Scene, String) {
+    let scene = Scene::dumped();
+    let before = scene.target_dump();
+    scene.wipe(Stdin::Null).success();
+    scene.restore().run().success();
+    (scene, before)
+}
+
+#[test]
+fn undo_brings_back_what_was_there_before_the_wipe() {
+    let (scene, before) = migrated();
+    let restored = scene.target_dump();
+
+    let planned = undoer(&scene).run().success();
+
+    assert_eq!(scene.target_dump(), restored);
+    assert!(planned.stderr.contains("to be brought back: 172 tables, "), "{planned}");
+    assert!(
+        planned.stderr.contains("nothing was changed; to go on, add: --execute"),
+        "{planned}"
+    );
+    let plan = planned.json()["wipe"]["plan"].clone();
+    assert_failed(&undoer(&scene).args(["--execute"]).run(), 64, "--confirm");
+    let wrong = undoer(&scene)
+        .args(["--execute", "--confirm", "example.org/other"])
+        .run();
+    assert_failed(&wrong, 1, "--confirm says example.org/other");
+    assert_eq!(scene.target_dump(), restored);
+
+    let ran = undo(&scene).args(["--plan", plan.as_str().unwrap()]).run().success();
+
+    assert_eq!(scene.target_dump(), before);
+    assert!(
+        ran.stderr
+            .contains("all equal to what was there before the wipe; Synapse can start"),
+        "{ran}"
+    );
+    let wipe = &ran.json()["wipe"];
+    assert_eq!((&wipe["undone"], &wipe["fence"]), (&json!(true), &json!("lifted")));
+    assert_eq!(wipe["overrides"], serde_json::Value::Null);
+    assert_failed(
+        &scene.tool("restore").stdin(ran.stdout.as_str()).run(),
+        1,
+        "the document says no: `wipe` was undone",
+    );
+    // Nothing more to do, and nothing is done.
+    let again = undo(&scene).run().success();
+    assert!(
+        again.stderr.contains("the target is as it was before the wipe, proven"),
+        "{again}"
+    );
+    assert_eq!(scene.target_dump(), before);
+    assert_eq!(
+        names_in(&scene.world, "export"),
+        [".lock", "documents", "dump", "ess-before-wipe"]
+    );
+}
+
+#[test]
+fn the_line_that_goes_back_works_until_people_use_the_target() {
+    let scene = Scene::new();
+    let before = scene.target_dump();
+    let dumped = scene.dump().success().stdout;
+    let wiped = scene.wipe(dumped.as_str()).success().stdout;
+    let restored = scene.tool("restore").stdin(wiped.as_str()).run().success();
+    let line = restored.json()["restore"]["next"]["go_back"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+
+    scene.world.shell(&format!("cd /; {line} >/dev/null")).success();
+
+    assert_eq!(scene.target_dump(), before);
+}
+
+#[test]
+fn undo_is_refused_after_a_synapse_ran_on_the_target() {
+    let (scene, before) = migrated();
+    let synapse = Synapse::new(&scene.world, "ess", &scene.target_database(), &Identity::old());
+    synapse.start();
+    crate::scene::seeded().goes_on(&synapse);
+    synapse.stop();
+    let used = scene.target_dump();
+
+    let ran = undo(&scene).run();
+
+    assert_failed(&ran, 1, "the target was used since it was restored: ");
+    assert_eq!(scene.target_dump(), used);
+    // Without the dump the target's own users tell.
+    let alone = scene
+        .tool("ess-wipe")
+        .args(scene.target_args())
+        .args(["--undo", "--backup"]);
+    let alone = alone.args(["export/ess-before-wipe"]).run();
+    assert_failed(&alone, 1, "people have used the target: ");
+
+    let ran = undo(&scene).args(["--allow-used"]).run().success();
+
+    assert_eq!(ran.json()["wipe"]["overrides"], json!(["--allow-used"]));
+    assert_eq!(scene.target_dump(), before);
+    // What people did is not lost.
+    scene
+        .wiper()
+        .args(["--no-backup", "--execute", "--confirm", &scene.confirmation()])
+        .run()
+        .success();
+    scene
+        .tool("restore")
+        .args(scene.target_args())
+        .args(["--from", "export/ess-before-wipe.undone"])
+        .run()
+        .success();
+    assert_eq!(scene.target_dump(), used);
+}
+
+#[test]
+fn undo_is_as_careful_as_the_wipe() {
+    let (scene, _) = migrated();
+    let restored = scene.target_dump();
+
+    let visitor = Visitor::new(target_cluster(), &scene.target, "synapse_user");
+    assert_failed(&undo(&scene).run(), 1, "1 other sessions use the target: synapse_user");
+    drop(visitor);
+
+    let other = Scene::dumped();
+    other.wipe(Stdin::Null).success();
+    let backup = other.world.path("export/ess-before-wipe").display().to_string();
+    let foreign = undo(&scene).args(["--backup", &backup]).run();
+    assert_failed(&foreign, 1, "is a backup of ");
+    let dump = undo(&scene).args(["--backup", "export/dump"]).run();
+    assert_failed(&dump, 65, "is not a backup of ess-wipe");
+
+    scene
+        .world
+        .shell("cd export/ess-before-wipe/data; truncate -s -1 $(ls -S *.gz | head -1)")
+        .success();
+    assert_failed(&undo(&scene).run(), 65, "bytes, the manifest says");
+    assert_eq!(scene.target_dump(), restored);
+    let nothing = scene.tool("ess-wipe").args(scene.target_args()).args(["--undo"]).run();
+    assert_failed(&nothing, 64, "there is no backup to bring back");
+}
+
+#[test]
+fn one_changed_row_is_use() {
+    let (scene, _) = migrated();
+    scene.on_target("UPDATE profiles SET displayname = 'Alice!' WHERE user_id = 'alice'");
+
+    let ran = undo(&scene).run();
+
+    assert_failed(
+        &ran,
+        1,
+        "the target was used since it was restored: table public.profiles has other contents in its 3 rows",
+    );
 }

@@ -129,6 +129,53 @@ fn a_wipe_killed_after_it_committed_keeps_synapse_out() {
 }
 
 #[test]
+fn an_undo_killed_at_any_stage_leaves_the_target_as_it_was_or_fenced_and_goes_on() {
+    let scene = Scene::dumped();
+    let before = scene.target_dump();
+    scene.wipe(Stdin::Null).success();
+    scene.restore().run().success();
+    let restored = scene.target_dump();
+    let undo = || {
+        let undo = scene.tool("ess-wipe").args(scene.target_args()).args(["-v", "--undo"]);
+        undo.args(["--export", "export", "--execute", "--confirm", &scene.confirmation()])
+    };
+    for stage in [
+        "to be brought back: ",
+        "--list",
+        "--data-only",
+        "--section=pre-data",
+        "/psql --no-psqlrc",
+        "--section=post-data",
+        "ess-wipe: brought back ",
+    ] {
+        let mut running = undo().start();
+        running.wait_for(stage);
+
+        running.kill();
+
+        wait_until_all_ended(&scene);
+        let now = scene.target_dump();
+        match stage {
+            "to be brought back: " => assert!(now == restored || scene.is_fenced(), "{stage}"),
+            "ess-wipe: brought back " => assert_eq!(now, before),
+            _ => assert!(scene.is_fenced(), "{stage}"),
+        }
+        if stage == "--section=post-data" {
+            // Neither a migration nor a wipe takes over what is half undone.
+            let restore = scene.restore().run();
+            assert!(restore.stderr.contains("the target awaits "), "{restore}");
+            let wipe = scene.wipe(Stdin::Null);
+            assert!(wipe.stderr.contains("finish that with ess-wipe --undo"), "{wipe}");
+        }
+    }
+
+    let again = undo().run().success();
+
+    assert_eq!(again.json()["wipe"]["undone"], true);
+    assert_eq!(scene.target_dump(), before);
+}
+
+#[test]
 fn a_restore_killed_at_any_stage_leaves_the_fence_and_goes_on() {
     let scene = Scene::wiped();
     for stage in [
@@ -253,6 +300,37 @@ fn a_pipeline_that_was_killed_goes_on_without_a_second_dump_or_backup() {
         names_in(&scene.world, "export"),
         [".lock", "documents", "dump", "ess-before-wipe"]
     );
+}
+
+#[test]
+fn a_pipeline_that_was_killed_when_the_fence_was_lifted_finds_its_work_done() {
+    let scene = Scene::new();
+    let line = r#"set -o pipefail; pgdump-wrap -n --source "$SOURCE" --export export --server-name example.org \
+        | ess-wipe --target "$TARGET" --target-password-file target.pw --execute --confirm "$CONFIRM" \
+        | restore"#;
+    let line = || {
+        let call = scene.world.script(line).env("PGPASSFILE", scene.world.path("pgpass"));
+        let call = call.env("SOURCE", scene.source_url()).env("TARGET", scene.target_url());
+        call.env("CONFIRM", scene.confirmation())
+    };
+    let mut running = line().start();
+    running.wait_for("; Synapse can start");
+    scene.world.signal("restore", Signal::KILL);
+    running.wait();
+    wait_until_all_ended(&scene);
+    let restored = scene.target_dump();
+
+    let document = line().run().success().json();
+
+    for section in ["dump", "wipe", "restore"] {
+        assert_eq!(document[section]["kept"], true, "{section}");
+    }
+    assert_eq!(document["wipe"]["backup"], "ess-before-wipe");
+    assert_eq!(
+        document["restore"]["next"]["go_back"],
+        document["wipe"]["next"]["go_back"]
+    );
+    assert_eq!(scene.target_dump(), restored);
 }
 
 #[test]

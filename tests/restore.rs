@@ -538,7 +538,12 @@ fn the_whole_line_runs_as_one_pipeline_and_again() {
         document["wipe"]["next"]["go_back"]
     );
     assert!(!document.to_string().contains("s%w") && !document.to_string().contains("Zx8"));
-    // Now people's data is there: no line that only repeats itself may erase it.
+    // What is there already stays.
+    let again: Value = run().success().json();
+    assert_eq!(again["restore"]["kept"], true);
+    assert_eq!(again["restore"]["rows"], document["restore"]["rows"]);
+    // Now people use it: no line that only repeats itself may erase what they do.
+    scene.on_target("UPDATE profiles SET displayname = displayname || '!'");
     let again = run();
     assert_failed(&again, 65, "ess-wipe: people have used the target");
     assert_eq!(scene.on_target(COUNTS), scene.on_source(COUNTS));

@@ -193,6 +193,9 @@ impl Document {
         {
             return Some(("wipe", "was a plan only, nothing was erased".to_owned()));
         }
+        if self.wipe.as_ref().is_some_and(|wipe| wipe.undone) {
+            return Some(("wipe", "was undone".to_owned()));
+        }
         if let Some(verify) = &self.verify
             && !verify.equal
         {

@@ -224,8 +224,20 @@ pub struct Wipe {
     pub finished_at: String,
     /// False for a plan.
     pub executed: bool,
+    /// The plan's hash, for `--plan`; absent when nothing had to be erased.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<String>,
+    /// Of a plan that was not carried out, every line that its hash covers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub planned: Vec<String>,
     /// How many objects of each kind the plan holds.
     pub objects: BTreeMap<String, u64>,
+    /// True when the target already held the dump, proven, and nothing was erased.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub kept: bool,
+    /// True when the backup was brought back, with `--undo`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub undone: bool,
     /// The dump of what was erased; absent with `--no-backup` or when nothing was there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup: Option<PathBuf>,

@@ -2,6 +2,7 @@
 
 mod guards;
 mod plan;
+mod undo;
 
 use std::path::{Path, PathBuf};
 
@@ -9,9 +10,11 @@ use anyhow::Context as _;
 use ess_archive::{Compression, Dumping, Found, Kind, Layout, Manifest, find, read_back, take};
 use ess_cli::{Context, Exit, SourceArgs, Stop, TargetArgs, make_directory, now, processors};
 use ess_document::{FenceState, Identity, Next, Wipe};
-use ess_postgres::{Access, Conninfo, Error, Object, Session, count_by_kind, facts, moved, objects};
-use ess_proof::{Fence, Target, nobody_else};
+use ess_postgres::{Access, Conninfo, Error, Mark, Session, count_by_kind, facts, moved};
+use ess_proof::{Fence, Proving, Target, nobody_else};
 use ess_run::{Report, choose};
+
+use plan::Plan;
 
 /// Empty the target database, with a way back
 ///
@@ -27,21 +30,33 @@ pub struct Args {
     /// What is to be erased, as SERVER_NAME/DBNAME
     #[arg(long, value_name = "NAME")]
     confirm: Option<String>,
+    /// The plan that was printed; refuses when it is another one by now
+    #[arg(long, value_name = "HASH")]
+    plan: Option<String>,
+    /// Bring back what a wipe erased, from its backup
+    #[arg(long, conflicts_with = "no_fence")]
+    undo: bool,
     /// The homeserver's name, when no document says it
     #[arg(long, value_name = "NAME")]
     server_name: Option<String>,
     /// The source's SYSTEM_IDENTIFIER/DBNAME, when no document says it
     #[arg(long, value_name = "ID")]
     source_identity: Option<String>,
-    /// Where the backup goes; EXPORT/ess-before-wipe by default
+    /// Where the backup goes, or with --undo lies; EXPORT/ess-before-wipe by default
     #[arg(long, value_name = "DIR", conflicts_with = "no_backup")]
     backup: Option<PathBuf>,
+    /// The dump that was restored, which --undo holds the target against; EXPORT/dump by default
+    #[arg(long, value_name = "DIR", requires = "undo")]
+    dump: Option<PathBuf>,
     /// Take no backup: there will be no way back
     #[arg(long)]
     no_backup: bool,
     /// Erase a database that people have used
     #[arg(long)]
     allow_used: bool,
+    /// Erase what another migration has put behind its fence
+    #[arg(long)]
+    allow_other_migration: bool,
     /// A role that may stay connected, such as a monitor's; repeatable
     #[arg(long, value_name = "ROLE")]
     ignore_role: Vec<String>,
@@ -66,33 +81,153 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     if let Some(server_name) = &args.server_name {
         context.source_section().server_name = Some(server_name.clone());
     }
-    let source = context.source_beside(&args.source)?;
-    if let Some(export) = context.document.export.clone().filter(|export| export.is_dir()) {
-        context.lock(&export.join(".lock"))?;
+    if args.undo {
+        return undo::run(args, context, &conninfo);
     }
+    let source = context.source_beside(&args.source)?;
+    lock_export(context)?;
     if let Some(source) = &source {
         ess_proof::identify_source(context, source)?;
     }
     let target = Target::open(context, &conninfo)?;
     let identity = source_identity(args, context, source.as_ref())?;
     target.is_not(identity.as_ref())?;
-    if let Some(source) = &source {
-        source_stands_still(context, source)?;
+    let dump = dump(context)?;
+    if let (Some(source), Some(dump)) = (&source, &dump) {
+        source_stands_still(context, source, dump)?;
+    }
+    if let Some(dump) = dump
+        && holds(args, context, &conninfo, &target, &dump)?
+    {
+        return leave_it(args, context, target);
     }
 
     let resumed = guards::check(args, context, &target, identity.as_ref())?;
-    let plan = objects(&target.session)?;
-    plan::can_be_dropped(&target.session, &plan)?;
-    let server_name = guards::server_name(context, &target)?;
-    let confirmation = format!("{server_name}/{}", target.facts.identity.database);
-    plan::show(&context.console, &target, &plan, &confirmation);
-    if !args.execute {
-        context.console.line(&format!(
-            "nothing was changed; to erase, add: --execute --confirm '{confirmation}'"
-        ));
-        record(context, args, &plan, None, target.fence.is_some(), Vec::new());
+    let server_name = guards::server_name(context, &target, None)?;
+    let plan = Plan::of(&target, vec![format!("homeserver {server_name}")])?;
+    if !agreed(args, context, &target, &plan, &server_name)? {
+        drop(target);
         context.finish()?;
         return Ok(Exit::Done);
+    }
+
+    nobody_else(&target.session, &args.ignore_role, "target")?;
+    let backup = if args.no_backup || resumed || plan.objects.is_empty() {
+        // The first backup stays the undo, however often the line is run.
+        let first = target.fence.as_ref().and_then(|fence| fence.backup.clone());
+        first.map(|path| (PathBuf::from(path), None))
+    } else {
+        let place = backup_place(args, context)?;
+        let mark = back_up(args, context, &conninfo, &target, &server_name, &place)?;
+        Some((place, Some(mark)))
+    };
+    let (backup, mark) = backup.unzip();
+    let fence = Fence::new(
+        context.document.id.clone().unwrap_or_default(),
+        identity,
+        backup.as_ref().map(|path| path.to_string_lossy().into_owned()),
+    );
+    plan.execute(&target, (!args.no_fence).then_some(&fence), mark.flatten().as_ref())
+        .context("nothing was erased")?;
+    let what = plan.objects.len();
+    let fenced = if args.no_fence {
+        "no fence was left"
+    } else {
+        "Synapse cannot start on it until a restore is proven"
+    };
+    context
+        .console
+        .line(&format!("ess-wipe: erased {what} objects; {fenced}"));
+    let undo = backup
+        .as_deref()
+        .map(|backup| undo::line(args, context, backup, &server_name));
+    let fence = if args.no_fence {
+        FenceState::Absent
+    } else {
+        FenceState::Standing
+    };
+    record(
+        context,
+        args,
+        Done {
+            plan: Some(&plan),
+            backup,
+            fence,
+            undo,
+            undone: false,
+        },
+    );
+    drop(target);
+    context.finish()?;
+    Ok(Exit::Done)
+}
+
+/// The target holds the dump already, proven: nothing is erased, and the first backup stays the way back.
+fn leave_it(args: &Args, context: &mut Context, target: Target) -> anyhow::Result<Exit> {
+    context
+        .console
+        .line("ess-wipe: the target holds the dump already, proven; there is nothing to erase");
+    let export = context.document.export.as_ref();
+    let backup = args
+        .backup
+        .clone()
+        .or(export.map(|export| export.join("ess-before-wipe")));
+    let backup = backup.filter(|place| is_backup_of(place, &target));
+    let server_name = guards::server_name(context, &target, None)?;
+    let undo = backup
+        .as_deref()
+        .map(|backup| undo::line(args, context, backup, &server_name));
+    record(
+        context,
+        args,
+        Done {
+            backup,
+            undo,
+            ..Done::default()
+        },
+    );
+    drop(target);
+    context.finish()?;
+    Ok(Exit::Done)
+}
+
+fn lock_export(context: &mut Context) -> anyhow::Result<()> {
+    match context.document.export.clone().filter(|export| export.is_dir()) {
+        Some(export) => context.lock(&export.join(".lock")),
+        None => Ok(()),
+    }
+}
+
+/// Shows the plan; whether it is to be carried out now, by everything that was typed.
+///
+/// When it is not, it is recorded as a plan.
+fn agreed(args: &Args, context: &mut Context, target: &Target, plan: &Plan, server_name: &str) -> anyhow::Result<bool> {
+    let confirmation = format!("{server_name}/{}", target.facts.identity.database);
+    plan.show(&context.console, target, &confirmation);
+    if let Some(hash) = &args.plan {
+        plan.is(hash, context)?;
+    }
+    if !args.execute {
+        context.console.line(&format!(
+            "nothing was changed; to go on, add: --execute --confirm {} --plan {}",
+            shell(&confirmation),
+            plan.hash()
+        ));
+        let fence = if target.fence.is_some() {
+            FenceState::Standing
+        } else {
+            FenceState::Absent
+        };
+        record(
+            context,
+            args,
+            Done {
+                plan: Some(plan),
+                fence,
+                ..Done::default()
+            },
+        );
+        return Ok(false);
     }
     if args.confirm.as_deref() != Some(confirmation.as_str()) {
         let said = args.confirm.as_deref().unwrap_or_default();
@@ -102,29 +237,52 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
                 .into(),
         );
     }
+    Ok(true)
+}
 
-    nobody_else(&target.session, &args.ignore_role, "target")?;
-    let backup = if args.no_backup || resumed || plan.is_empty() {
-        // The first backup stays the undo, however often the line is run.
-        target
-            .fence
-            .as_ref()
-            .and_then(|fence| fence.backup.clone())
-            .map(PathBuf::from)
-    } else {
-        Some(back_up(args, context, &conninfo, &target)?)
+/// The manifest of the dump that is to come, when the document names one that is on this host.
+fn dump(context: &Context) -> anyhow::Result<Option<Manifest>> {
+    let Some(dump) = &context.document.dump else {
+        return Ok(None);
     };
-    let fence = Fence::new(
-        context.document.id.clone().unwrap_or_default(),
-        identity,
-        backup.as_ref().map(|path| path.to_string_lossy().into_owned()),
-    );
-    plan::execute(&target, &plan, (!args.no_fence).then_some(&fence)).context("nothing was erased")?;
-    let undo = undo(args, context, backup.as_deref(), &confirmation);
-    record(context, args, &plan, backup, !args.no_fence, undo);
-    drop(target);
-    context.finish()?;
-    Ok(Exit::Done)
+    let place = context.document.locate(&dump.path);
+    if !place.is_dir() {
+        context.console.note(&format!(
+            "{} is not here: what it holds is not looked at",
+            place.display()
+        ));
+        return Ok(None);
+    }
+    Ok(Some(Manifest::read(&place)?.0))
+}
+
+/// Whether the target is proven to hold a dump, with no fence: a restore ended before it could say so.
+fn holds(
+    args: &Args,
+    context: &Context,
+    conninfo: &Conninfo,
+    target: &Target,
+    dump: &Manifest,
+) -> anyhow::Result<bool> {
+    let name = context.application_name();
+    let proof = proving(args, context, conninfo, target, &name).holds(&target.session, &dump.inventory)?;
+    Ok(proof.is_some())
+}
+
+fn proving<'a>(
+    args: &Args,
+    context: &'a Context,
+    conninfo: &'a Conninfo,
+    target: &'a Target,
+    application_name: &'a str,
+) -> Proving<'a> {
+    Proving {
+        conninfo,
+        application_name,
+        role: &target.role,
+        jobs: args.jobs.map_or_else(processors, usize::from),
+        report: &context.console,
+    }
 }
 
 fn source_identity(args: &Args, context: &Context, source: Option<&Conninfo>) -> anyhow::Result<Option<Identity>> {
@@ -172,48 +330,63 @@ fn asked_identity(context: &Context, source: &Conninfo) -> anyhow::Result<Option
 }
 
 /// A wipe for a dump that is outdated already only costs time.
-fn source_stands_still(context: &Context, source: &Conninfo) -> anyhow::Result<()> {
-    let Some(dump) = &context.document.dump else {
-        return Ok(());
-    };
-    let path = context.document.locate(&dump.path);
-    let (manifest, _) = Manifest::read(&path)?;
-    if manifest.source_was_running {
+fn source_stands_still(context: &Context, source: &Conninfo, dump: &Manifest) -> anyhow::Result<()> {
+    if dump.source_was_running {
         return Ok(());
     }
     ess_proof::source_moved(
         source,
         &context.application_name(),
-        &manifest.source,
-        &manifest.inventory.mark,
+        &dump.source,
+        &dump.inventory.mark,
         &context.console,
     )
 }
 
-/// Dumps what is about to be erased and reads the dump back; returns where it is.
-fn back_up(args: &Args, context: &mut Context, conninfo: &Conninfo, target: &Target) -> anyhow::Result<PathBuf> {
-    let place = match (&args.backup, &context.document.export) {
-        (Some(backup), _) => std::path::absolute(backup).with_context(|| format!("cannot use {}", backup.display()))?,
+/// Where the backup goes.
+fn backup_place(args: &Args, context: &Context) -> anyhow::Result<PathBuf> {
+    match (&args.backup, &context.document.export) {
+        (Some(backup), _) => std::path::absolute(backup).with_context(|| format!("cannot use {}", backup.display())),
         (None, Some(export)) => {
             make_directory(export)?;
-            export.join("ess-before-wipe")
+            Ok(export.join("ess-before-wipe"))
         }
-        (None, None) => {
-            return Err(Stop::usage("there is no place for the backup of what will be erased")
-                .hint("give --backup DIR, or --no-backup if there is nothing to go back to")
-                .into());
-        }
-    };
-    if args.backup.is_some() {
-        context.lock_around(&place)?;
+        (None, None) => Err(Stop::usage("there is no place for the backup of what will be erased")
+            .hint("give --backup DIR, or --no-backup if there is nothing to go back to")
+            .into()),
+    }
+}
+
+/// Whether a backup of this very database lies at a place.
+fn is_backup_of(place: &Path, target: &Target) -> bool {
+    matches!(find(place), Ok(Found::Ours { manifest, .. })
+        if manifest.kind == Kind::Backup && manifest.source == target.facts.identity)
+}
+
+/// Dumps what is about to be erased and reads the dump back; returns where the target stood.
+fn back_up(
+    args: &Args,
+    context: &mut Context,
+    conninfo: &Conninfo,
+    target: &Target,
+    server_name: &str,
+    place: &Path,
+) -> anyhow::Result<Mark> {
+    if context
+        .document
+        .export
+        .as_ref()
+        .is_none_or(|export| !place.starts_with(export))
+    {
+        context.lock_around(place)?;
     }
     let programs = choose(args.pg_bin.as_deref(), target.facts.major(), "this target")?;
-    if std::fs::symlink_metadata(&place).is_ok() {
+    if std::fs::symlink_metadata(place).is_ok() {
         let refuse = |why: String| {
             Stop::no(format!("{} is there already: {why}", place.display()))
-                .hint("give another --backup DIR; what is there may be your way back")
+                .hint("move that aside, or give another --backup DIR; what is there may be your way back")
         };
-        let Found::Ours { manifest, .. } = find(&place).map_err(|error| refuse(format!("{error:#}")))? else {
+        let Found::Ours { manifest, .. } = find(place).map_err(|error| refuse(format!("{error:#}")))? else {
             return Err(refuse("it is not a backup of ess-wipe".to_owned()).into());
         };
         if manifest.source != target.facts.identity {
@@ -222,13 +395,12 @@ fn back_up(args: &Args, context: &mut Context, conninfo: &Conninfo, target: &Tar
         if let Some(change) = moved(&target.session, &manifest.inventory.mark)? {
             return Err(refuse(format!("the target has moved since: {change}")).into());
         }
-        read_back(&place, &manifest, &programs, &context.console).map_err(|error| refuse(format!("{error:#}")))?;
+        read_back(place, &manifest, &programs, &context.console).map_err(|error| refuse(format!("{error:#}")))?;
         context
             .console
             .note("kept the backup that is there: the target has not moved since");
-        return Ok(place);
+        return Ok(manifest.inventory.mark);
     }
-    let server_name = context.document.source.as_ref().and_then(|s| s.server_name.clone());
     let taken = take(
         &Dumping {
             conninfo,
@@ -240,101 +412,76 @@ fn back_up(args: &Args, context: &mut Context, conninfo: &Conninfo, target: &Tar
             compression: Compression(None),
             kind: Kind::Backup,
             id: context.document.id.as_deref().unwrap_or("-"),
-            server_name: server_name.as_deref(),
+            server_name: Some(server_name),
             source_is_running: false,
             report: &context.console,
         },
-        &place,
+        place,
         None,
     )
     .context("cannot back up the target; nothing was erased")?;
-    read_back(&place, &taken.manifest, &programs, &context.console)
+    read_back(place, &taken.manifest, &programs, &context.console)
         .context("the backup cannot be read; nothing was erased")?;
     context
         .console
         .note(&format!("backed up the target to {}", place.display()));
-    Ok(place)
-}
-
-/// The line that brings the erased database back.
-fn undo(args: &Args, context: &Context, backup: Option<&Path>, confirmation: &str) -> Vec<String> {
-    let Some(backup) = backup else { return Vec::new() };
-    let target = context.document.target.clone().unwrap_or_default();
-    let place: Vec<String> = ["host", "port", "user", "dbname", "sslmode", "sslrootcert"]
-        .iter()
-        .filter_map(|keyword| target.connection.get(*keyword).map(|value| (keyword, value)))
-        .map(|(keyword, value)| format!("{keyword}='{}'", value.replace('\\', r"\\").replace('\'', r"\'")))
-        .collect();
-    let mut words = vec!["--target".to_owned(), shell(&place.join(" "))];
-    if let Some(ess_document::PasswordAt::File { path }) = &target.password {
-        words.extend(["--target-password-file".to_owned(), shell(&path.display().to_string())]);
-    }
-    if let Some(role) = &args.target.role {
-        words.extend(["--role".to_owned(), shell(role)]);
-    }
-    let words = words.join(" ");
-    let server_name = confirmation.split('/').next().unwrap_or_default();
-    vec![format!(
-        "ess-wipe -n {words} --server-name {} --execute --confirm {} --no-backup --allow-used | restore --from {}",
-        shell(server_name),
-        shell(confirmation),
-        shell(&backup.display().to_string())
-    )]
+    Ok(taken.manifest.inventory.mark)
 }
 
 fn shell(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 
-fn record(
-    context: &mut Context,
-    args: &Args,
-    plan: &[Object],
+/// What came of a run.
+#[derive(Default)]
+struct Done<'a> {
+    /// What was to be erased; nothing when the target held the dump already.
+    plan: Option<&'a Plan>,
     backup: Option<PathBuf>,
-    fenced: bool,
-    undo: Vec<String>,
-) {
+    fence: FenceState,
+    /// The line that goes back.
+    undo: Option<String>,
+    undone: bool,
+}
+
+fn record(context: &mut Context, args: &Args, done: Done<'_>) {
     let overrides = [
         (args.allow_used, "--allow-used"),
+        (args.allow_other_migration, "--allow-other-migration"),
         (args.no_backup, "--no-backup"),
         (args.no_fence, "--no-fence"),
         (!args.ignore_role.is_empty(), "--ignore-role"),
     ];
-    let go_back = undo.into_iter().next();
-    if args.execute {
-        let what = plan.len();
-        let fence = if fenced {
-            "Synapse cannot start on it until a restore is proven"
-        } else {
-            "no fence was left"
-        };
-        context
-            .console
-            .line(&format!("ess-wipe: erased {what} objects; {fence}"));
-        if let Some(line) = &go_back {
-            context.console.line(&format!("to go back: {line}"));
-        }
+    if let Some(line) = &done.undo {
+        context.console.line(&format!("to go back: {line}"));
     }
+    let planned = done.plan.filter(|_| !args.execute).map(|plan| plan.lines.clone());
     context.document.wipe = Some(Wipe {
         version: context.version(),
         started_at: context.started_at.clone(),
         finished_at: now(),
         executed: args.execute,
-        objects: count_by_kind(plan),
-        backup: backup.map(|path| ess_document::Document::relative(context.document.export.as_deref(), &path)),
-        fence: if fenced {
-            FenceState::Standing
-        } else {
-            FenceState::Absent
-        },
+        plan: done.plan.map(Plan::hash),
+        planned: planned.unwrap_or_default(),
+        objects: done.plan.map(|plan| count_by_kind(&plan.objects)).unwrap_or_default(),
+        kept: done.plan.is_none() && !done.undone,
+        undone: done.undone,
+        backup: done
+            .backup
+            .map(|path| ess_document::Document::relative(context.document.export.as_deref(), &path)),
+        fence: done.fence,
         overrides: overrides
             .iter()
             .filter(|(given, _)| *given)
             .map(|(_, flag)| (*flag).to_owned())
             .collect(),
         next: Next {
-            go_on: vec!["restore".to_owned()],
-            go_back,
+            go_on: if done.undone {
+                Vec::new()
+            } else {
+                vec!["restore".to_owned()]
+            },
+            go_back: done.undo,
         },
     });
 }

@@ -5,11 +5,12 @@ use std::fs;
 use std::os::unix::process::ExitStatusExt as _;
 
 use rustix::process::Signal;
+use serde_json::json;
 
 use crate::scene::{
     Scene, link_programs, names_in, pgbin, source_cluster, target_cluster, wait_for_session, wait_until, write_program,
 };
-use crate::support::{Call, Cluster, Identity, Stdin, Synapse};
+use crate::support::{Call, Cluster, ESS_PASSWORD, Identity, Stdin, Synapse};
 
 /// Waits until nothing of a killed run works any more, here or on a server.
 fn wait_until_all_ended(scene: &Scene) {
@@ -255,6 +256,94 @@ fn a_killed_restore_leaves_no_worker_building_an_index() {
     slow("off");
     scene.restore().run().success();
     scene.verify().run().success();
+}
+
+#[test]
+fn a_restore_killed_in_its_proof_loads_nothing_again() {
+    let scene = Scene::new();
+    let document = scene.dump().success().stdout;
+    let wiped = scene.wipe(document.as_str()).success().stdout;
+    // Somebody holds a table when everything is loaded, and the proof waits.
+    let hold = format!(
+        "PGAPPNAME=ess-migrate/psql/hold PGPASSWORD={ESS_PASSWORD} psql -qX -d '{}' -c 'BEGIN; LOCK TABLE users; SELECT pg_sleep(600)'",
+        scene.target_url()
+    );
+    let script = format!(
+        "{}/pg_restore \"$@\" || exit\n[[ $* != *post-data* ]] || {{ {hold} >hold 2>&1 & sleep 1; }}\n",
+        pgbin()
+    );
+    write_program(&scene.world, "bin/pg_restore", &script);
+    link_programs(&scene.world, "bin");
+    let restore = scene
+        .tool("restore")
+        .args(["--pg-bin", "bin"])
+        .stdin(wiped.as_str())
+        .start();
+    let waits = format!(
+        "SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = '{}' AND wait_event_type = 'Lock' AND query LIKE '%hash%'",
+        scene.target
+    );
+    wait_until("the proof waits", || target_cluster().psql("postgres", &waits) == "t");
+
+    restore.kill();
+
+    assert!(scene.is_fenced());
+    // The session that held the table is a leftover of ours, to the next run.
+    let wiped = scene.wipe(document.as_str()).success();
+    assert!(
+        wiped.stderr.contains("the dump is loaded behind the fence already"),
+        "{wiped}"
+    );
+    let wipe = &wiped.json()["wipe"];
+    assert_eq!((&wipe["kept"], &wipe["fence"]), (&json!(true), &json!("standing")));
+    assert_eq!(wipe["backup"], "ess-before-wipe");
+    let again = scene
+        .tool("restore")
+        .args(["-v"])
+        .stdin(wiped.stdout.as_str())
+        .run()
+        .success();
+    assert_eq!(again.json()["restore"]["kept"], true);
+    assert!(!again.stderr.contains("pg_restore"), "{again}");
+    assert!(!scene.is_fenced());
+    scene.verify().run().success();
+}
+
+#[test]
+fn what_looks_loaded_but_is_not_is_loaded_again() {
+    let scene = Scene::new();
+    let document = scene.dump().success().stdout;
+    let wiped = scene.wipe(document.as_str()).success().stdout;
+    let restored = scene.tool("restore").stdin(wiped.as_str()).run().success();
+    // As if the proof had never come to its end, and one row were not what it should be.
+    let fence = wiped_fence(&scene);
+    scene.on_target(&format!(
+        "{fence}; UPDATE profiles SET displayname = 'x' WHERE user_id = 'bob'"
+    ));
+    assert!(scene.is_fenced());
+
+    let wiped = scene.wipe(document.as_str()).success();
+    let again = scene
+        .tool("restore")
+        .args(["-v"])
+        .stdin(wiped.stdout.as_str())
+        .run()
+        .success();
+
+    assert_eq!(wiped.json()["wipe"]["kept"], true);
+    assert_eq!(again.json()["restore"].get("kept"), None);
+    assert_eq!(again.json()["restore"]["rows"], restored.json()["restore"]["rows"]);
+    scene.verify().run().success();
+}
+
+/// Statements that put up a fence as a wipe for the scene's source does.
+fn wiped_fence(scene: &Scene) -> String {
+    let source = scene.manifest()["source"].clone();
+    let comment = json!({"ess-migrate": "fence", "id": "x", "source": source});
+    format!(
+        "UPDATE schema_version SET version = 2147483647; UPDATE schema_compat_version SET compat_version = 2147483647;
+         COMMENT ON TABLE schema_version IS '{comment}'"
+    )
 }
 
 #[test]

@@ -201,10 +201,57 @@ fn replace_moves_what_was_there_aside() {
 }
 
 #[test]
+fn a_dump_that_is_still_good_is_not_replaced() {
+    let scene = Scene::new();
+    scene.dump().success();
+    assert_eq!(
+        scene.dumper().args(["--replace"]).run().success().json()["dump"]["kept"],
+        true
+    );
+
+    // One without one-time keys is, when the source is at rest now.
+    let visitor = Visitor::new(source_cluster(), &scene.source.name, "synapse");
+    let running = ["--allow-running", "--out", "export/live"];
+    scene.dumper().args(running).run().success();
+    drop(visitor);
+    let again = scene
+        .dumper()
+        .args(["--replace", "--out", "export/live"])
+        .run()
+        .success();
+    assert!(
+        again.stderr.contains("others used the source when it was taken"),
+        "{again}"
+    );
+    assert_eq!(again.json()["dump"]["kept"], false);
+    assert_eq!(again.json()["dump"]["one_time_keys"]["kept"], true);
+}
+
+#[test]
+fn a_whole_dump_that_a_killed_run_could_not_name_is_kept() {
+    let scene = Scene::new();
+    scene.dump().success();
+    let before = scene.world.read("export/dump/manifest.json");
+    scene.world.shell("mv export/dump export/.dump.partial").success();
+
+    assert_eq!(scene.dump().success().json()["dump"]["kept"], true);
+
+    assert_eq!(scene.world.read("export/dump/manifest.json"), before);
+    // Without the manifest it is not whole.
+    scene
+        .world
+        .shell("mv export/dump export/.dump.partial; rm export/.dump.partial/manifest.json")
+        .success();
+    assert_eq!(scene.dump().success().json()["dump"]["kept"], false);
+    assert_eq!(names_in(&scene.world, "export"), [".lock", "documents", "dump"]);
+}
+
+#[test]
 fn a_failed_replacement_loses_nothing() {
     let scene = Scene::new();
     scene.dump().success();
     let before = scene.world.read("export/dump/manifest.json");
+    scene.on_source("DELETE FROM user_ips");
     write_program(
         &scene.world,
         "bin/pg_dump",

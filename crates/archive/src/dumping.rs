@@ -16,7 +16,7 @@ use ess_run::{Installation, Program, Report};
 use ess_synapse::schema::{FENCE_TABLES, ONE_TIME_KEYS_TABLE, UNLOGGED_TABLES};
 
 use crate::beside::{Beside, Places};
-use crate::manifest::{Format, Kind, Manifest};
+use crate::manifest::{Format, Kind, MANIFEST, Manifest};
 use crate::sealing::Sealing;
 
 /// How a dump lies on disk.
@@ -111,6 +111,22 @@ pub fn take(dumping: &Dumping<'_>, out: &Path, aside: Option<&Path>) -> anyhow::
         let _ = remove_partial(&partial);
     }
     named
+}
+
+/// Whether something lies at `out`. A whole dump that a killed run had no time to name is named now.
+///
+/// The manifest comes last: with it a dump is whole. The caller holds the lock.
+pub fn is_there(out: &Path) -> anyhow::Result<bool> {
+    if std::fs::symlink_metadata(out).is_ok() {
+        return Ok(true);
+    }
+    let partial = partial_path(out);
+    if !partial.join(MANIFEST).is_file() {
+        return Ok(false);
+    }
+    std::fs::rename(&partial, out).with_context(|| format!("cannot name the dump {}", out.display()))?;
+    out.parent().map_or(Ok(()), sync_directory)?;
+    Ok(true)
 }
 
 fn partial_path(out: &Path) -> PathBuf {

@@ -9,7 +9,7 @@ mod restoring;
 mod sealing;
 mod toc;
 
-pub use dumping::{Compression, Dumping, Layout, Taken, carried, child_name, take};
+pub use dumping::{Compression, Dumping, Layout, Taken, carried, child_name, is_there, take};
 pub use found::{Found, find};
 pub use manifest::{FileRecord, Kind, MANIFEST, Manifest, major};
 pub use plain::{Format, Outcome as PlainOutcome, PlainError, detect, open_plain, scan};

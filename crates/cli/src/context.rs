@@ -24,7 +24,7 @@ pub struct Common {
     /// Print errors only
     #[arg(short, long, conflicts_with = "verbose")]
     pub quiet: bool,
-    /// Print the commands that are run
+    /// Print the commands that are run and each stage
     #[arg(short, long)]
     pub verbose: bool,
 }

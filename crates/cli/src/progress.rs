@@ -109,6 +109,9 @@ impl Report for Console {
         if self.0.quiet {
             return;
         }
+        if self.0.verbose && !self.0.terminal {
+            self.note(what);
+        }
         let bar = ProgressBar::with_draw_target(bytes, ProgressDrawTarget::stderr());
         let shape = match bytes {
             Some(_) => "{prefix}: {msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}",

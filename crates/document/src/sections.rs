@@ -232,7 +232,7 @@ pub struct Wipe {
     pub planned: Vec<String>,
     /// How many objects of each kind the plan holds.
     pub objects: BTreeMap<String, u64>,
-    /// True when the target already held the dump, proven, and nothing was erased.
+    /// True when the target already held the dump and nothing was erased.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub kept: bool,
     /// True when the backup was brought back, with `--undo`.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::ValueEnum;
-use ess_archive::{Compression, Dumping, Found, Kind, Layout, Manifest, find, take};
+use ess_archive::{Compression, Dumping, Found, Kind, Layout, Manifest, find, is_there, take};
 use ess_cli::{Context, Exit, PgVariables, SourceArgs, Stop, make_directory, now, processors};
 use ess_document::{Document, Dump, Next};
 use ess_postgres::{Access, Conninfo, Facts, Session, end_leftovers, facts, moved, others};
@@ -30,7 +30,7 @@ pub struct Args {
     /// How many sessions work at a time; the number of processors by default
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
-    /// Move a dump that is there aside instead of keeping or refusing it
+    /// Move a dump that is there aside when it is not of the source as it is now
     #[arg(long)]
     replace: bool,
     /// A role that may stay connected, such as a monitor's; repeatable
@@ -88,8 +88,13 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     context.source_section().identity = Some(facts.identity.clone());
     let running = is_running(args, &session)?;
 
-    let jobs = args.jobs.map_or_else(processors, usize::from);
-    let kept = kept(args, context, &out, &session, &conninfo, &facts, jobs)?;
+    let kept = match kept(args, context, &out, &session, &conninfo, &facts, running) {
+        Err(error) if args.replace && error.is::<Stop>() => {
+            context.console.note(&format!("{error}; it will be moved aside"));
+            None
+        }
+        kept => kept?,
+    };
     let was_kept = kept.is_some();
     let (manifest, sha256) = if let Some(kept) = kept {
         kept
@@ -102,7 +107,7 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
                 facts: &facts,
                 application_name: &name,
                 programs: &programs,
-                jobs,
+                jobs: args.jobs.map_or_else(processors, usize::from),
                 layout: match args.format {
                     FormatArg::Directory => Layout::Directory,
                     FormatArg::Custom => Layout::Custom,
@@ -160,12 +165,9 @@ fn kept(
     session: &Session,
     conninfo: &Conninfo,
     facts: &Facts,
-    jobs: usize,
+    running: bool,
 ) -> anyhow::Result<Option<(Manifest, String)>> {
-    if std::fs::symlink_metadata(out).is_err() {
-        return Ok(None);
-    }
-    if args.replace {
+    if !is_there(out)? {
         return Ok(None);
     }
     let refuse = |why: String| {
@@ -182,6 +184,9 @@ fn kept(
         ))
         .into());
     }
+    if args.replace && manifest.source_was_running && !running {
+        return Err(refuse("others used the source when it was taken, and now nobody does".to_owned()).into());
+    }
     manifest
         .check_files(out, &context.console)
         .map_err(|error| refuse(format!("{error:#}")))?;
@@ -191,6 +196,7 @@ fn kept(
     }
     if ess_postgres::mark(session)?.next_xid != then.next_xid {
         // Somebody wrote somewhere in the cluster: only reading everything tells that it was not here.
+        let jobs = args.jobs.map_or_else(processors, usize::from);
         let now = live_inventory(conninfo, &context.application_name(), jobs, &context.console)?;
         if let Some(first) = differences(&manifest.inventory, &now).first() {
             return Err(refuse(format!("the source has changed since: {first}")).into());

@@ -9,7 +9,7 @@ use ess_archive::{Found, Kind, find, major};
 use ess_cli::{Context, Exit, SourceArgs, Stop, TargetArgs, now, processors};
 use ess_document::{Against, Document, Dropped, FenceState, Identity, Next, OneTimeKeys, Restore};
 use ess_postgres::{Conninfo, Session, exists, objects};
-use ess_proof::{Loaded, Loading, Proof, Proving, Target, nobody_else};
+use ess_proof::{Known, Loaded, Loading, Proof, Proving, Target, is_loaded, nobody_else};
 use ess_run::{Report, choose};
 use ess_synapse::schema::ONE_TIME_KEYS_TABLE;
 
@@ -198,9 +198,10 @@ fn is_fit(context: &Context, target: &Target, found: &Found) -> anyhow::Result<(
     Ok(())
 }
 
-/// A target without a fence must be empty, or hold this very dump: then its proof is returned.
+/// The proof of a target that holds this very dump already; without a fence it must, or be empty.
 ///
-/// That is what a run leaves that was ended between its proof and its document.
+/// That is what a run leaves that was ended after its load: with a fence before it came to its proof, without one
+/// before it came to its document.
 fn held_already(
     context: &Context,
     conninfo: &Conninfo,
@@ -208,11 +209,12 @@ fn held_already(
     jobs: usize,
     found: &Found,
 ) -> anyhow::Result<Option<Proof>> {
-    if target.fence.is_some() || objects(&target.session)?.is_empty() {
+    if target.fence.is_none() && objects(&target.session)?.is_empty() {
         return Ok(None);
     }
     if let Found::Ours { manifest, .. } = found {
         let name = context.application_name();
+        let expected = &manifest.inventory;
         let proving = Proving {
             conninfo,
             application_name: &name,
@@ -220,9 +222,20 @@ fn held_already(
             jobs,
             report: &context.console,
         };
-        if let Some(proof) = proving.holds(&target.session, &manifest.inventory)? {
-            return Ok(Some(proof));
+        if target.fence.is_none() {
+            if let Some(proof) = proving.holds(&target.session, expected)? {
+                return Ok(Some(proof));
+            }
+        } else if is_loaded(&target.session, expected)? {
+            let proof = proving.prove(&target.session, expected, &Known::new(), true)?;
+            if proof.holds() {
+                proving.lift_fence(&target.session, expected)?;
+                return Ok(Some(proof));
+            }
         }
+    }
+    if target.fence.is_some() {
+        return Ok(None);
     }
     Err(Stop::no("the target is not empty")
         .hint("empty it with ess-wipe, which takes a backup first")

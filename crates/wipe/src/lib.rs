@@ -7,11 +7,11 @@ mod undo;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use ess_archive::{Compression, Dumping, Found, Kind, Layout, Manifest, find, read_back, take};
+use ess_archive::{Compression, Dumping, Found, Kind, Layout, Manifest, find, is_there, read_back, take};
 use ess_cli::{Context, Exit, SourceArgs, Stop, TargetArgs, make_directory, now, processors};
 use ess_document::{FenceState, Identity, Next, Wipe};
 use ess_postgres::{Access, Conninfo, Error, Mark, Session, count_by_kind, facts, moved};
-use ess_proof::{Fence, Proving, Target, nobody_else};
+use ess_proof::{Fence, Proving, Target, is_loaded, nobody_else};
 use ess_run::{Report, choose};
 
 use plan::Plan;
@@ -96,10 +96,10 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     if let (Some(source), Some(dump)) = (&source, &dump) {
         source_stands_still(context, source, dump)?;
     }
-    if let Some(dump) = dump
-        && holds(args, context, &conninfo, &target, &dump)?
+    if let Some(dump) = dump.filter(|_| !args.no_fence)
+        && let Some(how) = is_there_already(args, context, &conninfo, &target, &dump)?
     {
-        return leave_it(args, context, target);
+        return leave_it(args, context, target, how);
     }
 
     let resumed = guards::check(args, context, &target, identity.as_ref())?;
@@ -162,15 +162,33 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// The target holds the dump already, proven: nothing is erased, and the first backup stays the way back.
-fn leave_it(args: &Args, context: &mut Context, target: Target) -> anyhow::Result<Exit> {
-    context
-        .console
-        .line("ess-wipe: the target holds the dump already, proven; there is nothing to erase");
+/// How the target holds a dump already: behind the fence, loaded to the end, or proven and without a fence.
+fn is_there_already(
+    args: &Args,
+    context: &Context,
+    conninfo: &Conninfo,
+    target: &Target,
+    dump: &Manifest,
+) -> anyhow::Result<Option<FenceState>> {
+    match &target.fence {
+        Some(fence) if fence.source.as_ref() != Some(&dump.source) => Ok(None),
+        Some(_) => Ok(is_loaded(&target.session, &dump.inventory)?.then_some(FenceState::Standing)),
+        None => Ok(holds(args, context, conninfo, target, dump)?.then_some(FenceState::Lifted)),
+    }
+}
+
+/// The target holds the dump already: nothing is erased, and the first backup stays the way back.
+fn leave_it(args: &Args, context: &mut Context, target: Target, fence: FenceState) -> anyhow::Result<Exit> {
+    context.console.line(match fence {
+        FenceState::Standing => "ess-wipe: the dump is loaded behind the fence already; restore will prove it",
+        _ => "ess-wipe: the target holds the dump already, proven; there is nothing to erase",
+    });
+    let first = target.fence.as_ref().and_then(|fence| fence.backup.clone());
     let export = context.document.export.as_ref();
     let backup = args
         .backup
         .clone()
+        .or(first.map(PathBuf::from))
         .or(export.map(|export| export.join("ess-before-wipe")));
     let backup = backup.filter(|place| is_backup_of(place, &target));
     let server_name = guards::server_name(context, &target, None)?;
@@ -182,6 +200,7 @@ fn leave_it(args: &Args, context: &mut Context, target: Target) -> anyhow::Resul
         args,
         Done {
             backup,
+            fence,
             undo,
             ..Done::default()
         },
@@ -381,7 +400,7 @@ fn back_up(
         context.lock_around(place)?;
     }
     let programs = choose(args.pg_bin.as_deref(), target.facts.major(), "this target")?;
-    if std::fs::symlink_metadata(place).is_ok() {
+    if is_there(place)? {
         let refuse = |why: String| {
             Stop::no(format!("{} is there already: {why}", place.display()))
                 .hint("move that aside, or give another --backup DIR; what is there may be your way back")

@@ -10,6 +10,10 @@ demo: install-needs
 bench mb="2000" rounds="5": install-needs
     BENCH_MB={{ mb }} BENCH_ROUNDS={{ rounds }} cargo test --release --locked --quiet --test e2e bench::bench -- --exact --ignored --nocapture
 
+# The data path killed at each stage, and how long the same line then takes to finish
+bench-kills mb="200": install-needs
+    BENCH_MB={{ mb }} cargo test --release --locked --quiet --test e2e bench_kills -- --ignored --nocapture
+
 # Unit and end-to-end tests; needs what install-needs installs
 test *args: install-needs
     cargo test --workspace --locked {{ args }}

@@ -15,7 +15,7 @@ use std::{env, thread};
 use crate::support::{Cluster, Database, ESS_PASSWORD, SERVER_NAME, TOOLS, World};
 
 /// Bytes that one message of `tests/data/bench.sql` takes, with its indexes.
-const PER_MESSAGE: u64 = 5_500;
+pub(crate) const PER_MESSAGE: u64 = 5_500;
 
 /// The peers, and ours, in phases. `$S` and `$T` are the databases; each line leaves `$T` complete and
 /// analyzed, or as the advice leaves it. Ours run one after the other in a pipe too.

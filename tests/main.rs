@@ -4,6 +4,7 @@
 
 mod alone;
 mod bench;
+mod bench_kills;
 mod demo;
 mod ess_wipe;
 mod extract_secrets;

@@ -95,7 +95,7 @@ fn bench_kills() {
         let start = Instant::now();
         let mut running = bench.line().start();
         running.wait_for(begins);
-        thread::sleep((end - begin) / 2);
+        thread::sleep(end.saturating_sub(begin) / 2);
         let killed_after = start.elapsed();
         running.kill();
         for (tool, _) in TOOLS {

@@ -18,7 +18,7 @@ const LINE: &str = "set -o pipefail; pgdump-wrap -v -n --source \"$S\" --export 
 
 /// A stage: its name, what is said when it begins, and what when it is over.
 const STAGES: [(&str, &str, &str); 8] = [
-    ("during the dump", DUMP, "pgdump-wrap: hashing"),
+    ("during the dump", DUMP, "one-time keys kept"),
     ("after the dump", "one-time keys kept", ""),
     (
         "during the backup of the target",

@@ -858,7 +858,7 @@ fn undo_is_as_careful_as_the_wipe() {
 
     scene
         .world
-        .shell("cd export/ess-before-wipe/data; truncate -s -1 $(ls -S *.gz | head -1)")
+        .shell("cd export/ess-before-wipe/data; truncate -s -1 $(ls -S *.dat* | head -1)")
         .success();
     assert_failed(&undo(&scene).run(), 65, "bytes, the manifest says");
     assert_eq!(scene.target_dump(), restored);

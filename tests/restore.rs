@@ -99,7 +99,7 @@ fn a_damaged_dump_never_reaches_the_target() {
     let scene = Scene::wiped();
     let before = scene.target_dump();
     let data = "export/dump/data";
-    let largest = format!("$(ls -S {data}/*.gz | head -1)");
+    let largest = format!("$(ls -S {data}/*.dat* | head -1)");
     for (damage, said) in [
         (
             format!("printf X | dd of={largest} bs=1 seek=100 conv=notrunc"),

@@ -45,7 +45,8 @@ impl Beside<'_> {
                     // When it cannot be asked, the child keeps all places.
                     let busy = watcher.one("watch the child", include_str!("../sql/busy.sql"), &[&self.child]);
                     let busy = busy.map_or(self.jobs, |row| usize::try_from(row.get::<_, i64>(0)).unwrap_or(0));
-                    places.child_uses(busy);
+                    // One at least: what it does between its queries, others wait for.
+                    places.child_uses(busy.max(1));
                     thread::sleep(TICK);
                 }
             });

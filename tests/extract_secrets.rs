@@ -1,13 +1,15 @@
 //! extract-secrets: every secret as Synapse uses it, in files, and nowhere else.
 
+use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
-
+use std::path::{Path, PathBuf};
 use std::thread;
 
 use serde_json::json;
+use sha2::{Digest as _, Sha256};
 
 use crate::support::{Ran, Stdin, World};
 
@@ -528,12 +530,7 @@ fn files_for_ess_are_private_made_once_and_never_over_an_edit() {
         &world,
         &format!("{POSTGRES}public_baseurl: https://m.example.org/\nform_secret: CANARY\n"),
     );
-    let emit = |more: &[&str]| {
-        let args = args(&world)
-            .into_iter()
-            .chain(more.iter().map(|word| (*word).to_owned()));
-        world.run("extract-secrets", args, Stdin::Null)
-    };
+    let emit = |more: &[&str]| emit(&world, more);
     let both = ["--emit", "helm", "--emit", "kubernetes", "--namespace", "matrix"];
 
     let ran = emit(&both).success();
@@ -565,4 +562,209 @@ fn no_tool_leaves_a_core() {
         .shell("mkfifo in; extract-secrets < in & exec 3> in; sleep 1; grep core /proc/$!/limits; exec 3>&-; wait");
     let limits: Vec<&str> = ran.stdout.split_whitespace().collect();
     assert_eq!(limits, ["Max", "core", "file", "size", "1", "1", "bytes"], "{ran}");
+}
+
+/// Everything in `parts` of a directory: paths, modes, and what is in the files.
+fn tree(root: &Path, parts: &[&str]) -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
+    let entries = parts.iter().flat_map(|part| walkdir::WalkDir::new(root.join(part)));
+    let read = |entry: walkdir::Result<walkdir::DirEntry>| {
+        let entry = entry.unwrap();
+        let mode = entry.metadata().unwrap().permissions().mode() & 0o777;
+        let content = if entry.file_type().is_file() {
+            fs::read(entry.path()).unwrap()
+        } else {
+            Vec::new()
+        };
+        (entry.path().strip_prefix(root).unwrap().to_owned(), (mode, content))
+    };
+    entries.map(read).collect()
+}
+
+/// Makes a key of age, `NAME.key`, and returns its public half.
+fn age_key(world: &World, name: &str) -> String {
+    let made = world.shell(&format!(
+        "umask 077; age-keygen -o {name}.key 2>/dev/null && age-keygen -y {name}.key"
+    ));
+    made.success().stdout.trim().to_owned()
+}
+
+fn emit(world: &World, more: &[&str]) -> Ran {
+    let args = args(world)
+        .into_iter()
+        .chain(more.iter().map(|word| (*word).to_owned()));
+    world.run("extract-secrets", args, Stdin::Null)
+}
+
+const RICH: &str = "public_baseurl: https://m.example.org/\nform_secret: \"CANARY\\n\"\nturn_username: CANARY\n\
+    password_config: {pepper: \"CANARY ü🦀\"}\napp_service_config_files: [/etc/matrix-synapse/bridge.yaml]\n";
+
+#[test]
+fn a_bundle_holds_what_the_files_would_and_opens_to_its_recipients_only() {
+    let world = World::new();
+    debian(&world, &format!("{POSTGRES}{RICH}"));
+    world.write("etc/bridge.yaml", BRIDGE);
+    let [alice, bob, _] = ["alice", "bob", "eve"].map(|name| age_key(&world, name));
+    world.write("team", format!("# those on call\n\n  {bob}\r\n"));
+    let forms = ["--emit", "age", "--emit", "kubernetes", "--emit", "helm"];
+
+    let ran = emit(&world, &[&forms[..], &["-r", &alice, "-R", "team"]].concat()).success();
+
+    let secrets = &ran.json()["secrets"];
+    assert_eq!(secrets["bundle"], "secrets.tar.age");
+    assert_eq!((&secrets["directory"], &secrets["kept"]), (&json!(null), &json!(false)));
+    assert!(!ran.stdout.contains(CANARY) && !ran.stderr.contains(CANARY), "{ran}");
+    let written = tree(&world.path("export"), &[""]);
+    let names: Vec<&str> = written.keys().map(|path| path.to_str().unwrap()).collect();
+    assert_eq!(
+        names,
+        [
+            "",
+            ".lock",
+            "documents",
+            "documents/01-extract-secrets.json",
+            "secrets.tar.age",
+            "secrets.tar.age.json"
+        ]
+    );
+    for (path, (mode, content)) in &written {
+        assert_eq!(mode & 0o077, 0, "{}", path.display());
+        let text = String::from_utf8_lossy(content);
+        assert!(!text.contains(CANARY) && !text.contains("Q0FOQV"), "{}", path.display());
+    }
+
+    let in_clear = [
+        "--emit",
+        "dir",
+        "--emit",
+        "kubernetes",
+        "--emit",
+        "helm",
+        "--out",
+        "clear",
+    ];
+    world
+        .run(
+            "extract-secrets",
+            args(&world)[..8].iter().map(String::as_str).chain(in_clear),
+            Stdin::Null,
+        )
+        .success();
+    for name in ["alice", "bob"] {
+        let opened = format!("umask 0; mkdir {name}; age -d -i {name}.key export/secrets.tar.age | tar -x -C {name}");
+        let said = world.shell(&format!("set -o pipefail; {opened}")).success();
+        assert_eq!(said.stderr, "");
+        let parts = ["secrets", "config", "ess"];
+        assert!(
+            tree(&world.path(name), &parts) == tree(&world.path("clear"), &parts),
+            "{name}"
+        );
+    }
+    assert!(!world.shell("age -d -i eve.key export/secrets.tar.age").status.success());
+}
+
+#[test]
+fn a_bundle_is_made_once_and_again_only_for_others_or_of_the_same_secrets() {
+    let world = World::new();
+    debian(
+        &world,
+        &format!("{POSTGRES}form_secret: CANARY 1\nturn_username: CANARY\n"),
+    );
+    let [alice, bob] = ["alice", "bob"].map(|name| age_key(&world, name));
+    let seal = |recipient: &str| emit(&world, &["--emit", "age", "-r", recipient]);
+    let bundle = || fs::read(world.path("export/secrets.tar.age")).unwrap();
+    seal(&alice).success();
+    let first = bundle();
+
+    let again = seal(&alice).success();
+    assert_eq!(again.json()["secrets"]["kept"], true);
+    assert!(
+        again.stderr.contains("secrets.tar.age already; nothing was written"),
+        "{again}"
+    );
+    assert_eq!(bundle(), first);
+
+    let renewed = seal(&bob).success();
+    assert_eq!(renewed.json()["secrets"]["kept"], false);
+    assert!(
+        renewed.stderr.contains("recipients or configuration are others"),
+        "{renewed}"
+    );
+    assert!(
+        !world
+            .shell("age -d -i alice.key export/secrets.tar.age")
+            .status
+            .success()
+    );
+    world
+        .shell("age -d -i bob.key export/secrets.tar.age >/dev/null")
+        .success();
+    let second = bundle();
+
+    debian(
+        &world,
+        &format!("{POSTGRES}form_secret: CANARY 2\nturn_password: CANARY\n"),
+    );
+    let ran = seal(&bob);
+    insta::assert_snapshot!(ran, @r"
+    -- stderr --
+    extract-secrets: will not replace $WORLD/export/secrets.tar.age: it holds other secrets than the configuration: form_secret, turn_username, turn_password
+    hint: to make it again, first: mv $WORLD/export/secrets.tar.age $WORLD/export/secrets.tar.age.old
+    -- exit status: 1 --
+    ");
+    assert_eq!(bundle(), second);
+    let record = world.read("export/secrets.tar.age.json");
+    for guess in ["CANARY 1", "CANARY"] {
+        let plain: String = Sha256::digest(guess).iter().map(|byte| format!("{byte:02x}")).collect();
+        assert!(!record.contains(&plain), "{record}");
+    }
+
+    world.write("export/secrets.tar.age", &first);
+    let ran = seal(&bob);
+    assert_eq!(ran.status.code(), Some(1), "{ran}");
+    assert!(ran.stderr.contains("beside it does not say what is in it"), "{ran}");
+    fs::remove_file(world.path("export/secrets.tar.age")).unwrap();
+    seal(&bob).success();
+    world
+        .shell("age -d -i bob.key export/secrets.tar.age >/dev/null")
+        .success();
+}
+
+#[test]
+fn a_bundle_wants_recipients_that_are_none_but_public_keys() {
+    let world = World::new();
+    debian(&world, POSTGRES);
+    age_key(&world, "alice");
+    let secret = world.read("alice.key").lines().last().unwrap().to_owned();
+    world.write(
+        "team",
+        "\nssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIPdtbKEsdZdYZ1ZbYGPHsSvPt6eLFX5k someone\n",
+    );
+
+    insta::assert_snapshot!(emit(&world, &["--emit", "age"]), @r"
+    -- stderr --
+    extract-secrets: --emit age needs somebody who can open the bundle
+    hint: give --recipient age1..., which age-keygen prints
+    -- exit status: 64 --
+    ");
+    insta::assert_snapshot!(emit(&world, &["-R", "team"]), @r"
+    -- stderr --
+    extract-secrets: line 2 of team is no recipient of age
+    hint: give the age1... that age-keygen prints; ssh keys and plugins are not taken
+    -- exit status: 64 --
+    ");
+    insta::assert_snapshot!(emit(&world, &["-r", &age_key(&world, "bob")]), @r"
+    -- stderr --
+    extract-secrets: recipients are given, and nothing is encrypted to them
+    hint: add --emit age
+    -- exit status: 64 --
+    ");
+    let ran = emit(&world, &["--emit", "age", "-r", &secret]);
+    assert!(!ran.stderr.contains(&secret), "{ran}");
+    insta::assert_snapshot!(ran, @r"
+    -- stderr --
+    extract-secrets: --recipient is a secret key
+    hint: give what age-keygen -y prints for it; whoever has seen this one can open what is encrypted to it
+    -- exit status: 64 --
+    ");
+    assert!(!world.path("export").exists());
 }

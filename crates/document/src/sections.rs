@@ -93,8 +93,12 @@ pub struct Secrets {
     pub started_at: String,
     /// RFC 3339, UTC.
     pub finished_at: String,
-    /// The directory of the secret files, relative to the export.
-    pub directory: PathBuf,
+    /// The directory of the secret files, relative to the export; absent when they are in the bundle only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directory: Option<PathBuf>,
+    /// The encrypted bundle of that directory and of the other files with secrets, relative to the export.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bundle: Option<PathBuf>,
     /// One entry a secret.
     pub entries: Vec<SecretEntry>,
     /// In the order of the key file; the first signs events.

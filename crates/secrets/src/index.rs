@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use anyhow::Context as _;
 use ess_synapse::Config;
 use ess_synapse::secrets::{self, Macaroon, Secrets};
 use serde::{Deserialize, Serialize};
@@ -126,6 +127,13 @@ impl Index {
             emitted: Vec::new(),
             notes,
         }
+    }
+
+    /// As it is written.
+    pub(crate) fn text(&self) -> anyhow::Result<Vec<u8>> {
+        let mut text = serde_json::to_vec_pretty(self).context("cannot write the index")?;
+        text.push(b'\n');
+        Ok(text)
     }
 }
 

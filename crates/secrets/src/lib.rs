@@ -2,6 +2,7 @@
 
 mod app_service;
 mod beside;
+mod bundle;
 mod carry;
 mod ess;
 mod fate;
@@ -13,6 +14,7 @@ mod yaml;
 
 use std::path::{Path, PathBuf};
 
+use age::x25519::Recipient;
 use anyhow::Context as _;
 use ess_cli::{Context, Exit, SourceArgs, Stop, make_directory, now};
 use ess_document::{Next, SecretEntry, SigningKey};
@@ -20,8 +22,10 @@ use ess_run::Report;
 use ess_synapse::Config;
 use ess_synapse::config::Database;
 use ess_synapse::secrets::Secrets;
+use secrecy::ExposeSecret as _;
 
 use crate::beside::Beside;
+use crate::bundle::{Bundle, Sealed};
 use crate::ess::Ess;
 use crate::index::Index;
 use crate::store::{Outcome, Plan};
@@ -40,6 +44,12 @@ pub struct Args {
     /// What to make of the secrets beside their directory, for ESS; repeatable
     #[arg(long, value_enum, value_name = "FORM", default_value = "dir")]
     emit: Vec<Form>,
+    /// Who can open the bundle of `--emit age`: an age1... public key; repeatable
+    #[arg(short, long, value_name = "AGE1")]
+    recipient: Vec<String>,
+    /// A file with a recipient a line; repeatable
+    #[arg(short = 'R', long, value_name = "FILE")]
+    recipients_file: Vec<PathBuf>,
     /// The namespace of ESS, for the manifests
     #[arg(long, value_name = "NAME", default_value = "ess", value_parser = namespace)]
     namespace: String,
@@ -56,19 +66,21 @@ pub struct Args {
 /// In what form secrets leave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Form {
-    /// One file a secret, and index.json; always made
+    /// One file a secret, and index.json; left out only with age
     Dir,
     /// Secret manifests, in EXPORT/ess/secrets.yaml
     Kubernetes,
     /// Helm values that refer to those Secrets, in EXPORT/ess/values.yaml
     Helm,
+    /// All of that in EXPORT/secrets.tar.age; without dir nothing of it is written in clear
+    Age,
 }
 
 impl Form {
     /// The file in `EXPORT/ess`.
     fn file(self) -> Option<&'static str> {
         match self {
-            Self::Dir => None,
+            Self::Dir | Self::Age => None,
             Self::Kubernetes => Some("secrets.yaml"),
             Self::Helm => Some("values.yaml"),
         }
@@ -95,6 +107,7 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
         );
     }
     let export = export(out.as_deref(), context.document.export.as_deref())?;
+    let recipients = recipients(args)?;
     let config = context.config(source)?.ok_or_else(|| {
         Stop::usage("there is no configuration: neither -c nor the document's `source.config` names one")
             .hint("give -c /etc/matrix-synapse/homeserver.yaml")
@@ -105,12 +118,12 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     let mut notes = secrets.notes.clone();
     notes.extend(app_service::notes(&secrets.secrets));
     notes.extend(beside.notes.iter().chain(&ess.notes).cloned());
-    if args.emit.contains(&Form::Helm) {
+    if args.emits(Form::Helm) {
         notes.extend(ess.notes_on_values.iter().cloned());
     }
     let mut plan = Plan::new(&config, &secrets, &beside, ess.sorted.clone(), notes)?;
     for (form, text) in [(Form::Kubernetes, &ess.manifests), (Form::Helm, &ess.values)] {
-        if let Some(file) = form.file().filter(|_| args.emit.contains(&form)) {
+        if let Some(file) = form.file().filter(|_| args.emits(form)) {
             plan.emit(file, text);
         }
     }
@@ -118,17 +131,55 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     make_directory(&export)?;
     context.document.export = Some(export.clone());
     context.lock(&export.join(".lock"))?;
-    let outcome = store::put(&mut plan, &export)?;
+    let bundle = bundle(&plan, &secrets, &recipients, &export)?;
+    let outcome = args.in_clear().then(|| store::put(&mut plan, &export)).transpose()?;
+    let sealed = bundle.as_ref().map(Bundle::write).transpose()?;
 
-    say(context, &plan.index, outcome, &export);
+    say(context, &plan.index, outcome, sealed, &export);
     say_what_to_do(context, args, &export);
     if let Some(note) = live::note(&config, &secrets.signing_keys) {
         context.console.note(&note);
     }
     note_database(context, &config)?;
-    context.document.secrets = Some(section(context, &plan.index, outcome));
+    context.document.secrets = Some(section(context, &plan.index, outcome, sealed));
     context.finish()?;
     Ok(Exit::Done)
+}
+
+impl Args {
+    fn emits(&self, form: Form) -> bool {
+        self.emit.contains(&form)
+    }
+
+    /// A bundle stands in the place of files, unless both are asked for.
+    fn in_clear(&self) -> bool {
+        self.emits(Form::Dir) || !self.emits(Form::Age)
+    }
+}
+
+/// Who can open the bundle, if there is to be one.
+fn recipients(args: &Args) -> anyhow::Result<Vec<Recipient>> {
+    let recipients = bundle::recipients(&args.recipient, &args.recipients_file)?;
+    match (args.emits(Form::Age), recipients.is_empty()) {
+        (true, true) => Err(Stop::usage("--emit age needs somebody who can open the bundle")
+            .hint("give --recipient age1..., which age-keygen prints")
+            .into()),
+        (false, false) => Err(Stop::usage("recipients are given, and nothing is encrypted to them")
+            .hint("add --emit age")
+            .into()),
+        _ => Ok(recipients),
+    }
+}
+
+fn bundle(plan: &Plan, secrets: &Secrets, recipients: &[Recipient], export: &Path) -> anyhow::Result<Option<Bundle>> {
+    if recipients.is_empty() {
+        return Ok(None);
+    }
+    let signing_key = secrets.secrets.iter().find(|secret| secret.option == "signing_key");
+    let signing_key = signing_key.context("there is no signing key")?.value.expose_secret();
+    let index = plan.index.text()?;
+    let files = plan.files(&index);
+    Bundle::new(&files, signing_key, &plan.index.server_name, recipients, export).map(Some)
 }
 
 /// Reads what the flags name beside Synapse.
@@ -177,12 +228,18 @@ fn note_database(context: &mut Context, config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn section(context: &Context, index: &Index, outcome: Outcome) -> ess_document::Secrets {
+fn section(
+    context: &Context,
+    index: &Index,
+    outcome: Option<Outcome>,
+    sealed: Option<Sealed>,
+) -> ess_document::Secrets {
     ess_document::Secrets {
         version: context.version(),
         started_at: context.started_at.clone(),
         finished_at: now(),
-        directory: store::DIRECTORY.into(),
+        directory: outcome.map(|_| store::DIRECTORY.into()),
+        bundle: sealed.map(|_| bundle::BUNDLE.into()),
         entries: index
             .secrets
             .iter()
@@ -205,7 +262,8 @@ fn section(context: &Context, index: &Index, outcome: Outcome) -> ess_document::
             })
             .collect(),
         emitted: index.emitted.iter().map(|emitted| emitted.file.clone()).collect(),
-        kept: outcome == Outcome::Kept,
+        kept: outcome.is_none_or(|outcome| outcome == Outcome::Kept)
+            && sealed.is_none_or(|sealed| sealed == Sealed::Kept),
         next: Next {
             go_on: vec!["pgdump-wrap".to_owned()],
             go_back: None,
@@ -213,23 +271,34 @@ fn section(context: &Context, index: &Index, outcome: Outcome) -> ess_document::
     }
 }
 
-fn say(context: &Context, index: &Index, outcome: Outcome, export: &Path) {
+fn say(context: &Context, index: &Index, outcome: Option<Outcome>, sealed: Option<Sealed>, export: &Path) {
     let console = &context.console;
-    let place = export.join(store::DIRECTORY);
-    let place = place.display();
     let count = index.secrets.iter().filter(|entry| entry.file.is_some()).count();
-    let name = &index.server_name;
-    match outcome {
-        Outcome::Written => console.note(&format!("wrote {count} secrets of {name} to {place}")),
-        Outcome::Kept => console.note(&format!(
-            "the {count} secrets of {name} are in {place} already; nothing was written"
-        )),
-        Outcome::ConfigRenewed => console.note(&format!(
-            "the {count} secrets of {name} are in {place} already; the configuration has changed, its copies are renewed"
-        )),
-        Outcome::Emitted => console.note(&format!(
-            "the {count} secrets of {name} are in {place} already; the files for ESS are new"
-        )),
+    let secrets = format!("{count} secrets of {}", index.server_name);
+    let directory = outcome.map(|outcome| {
+        let news = match outcome {
+            Outcome::Written => None,
+            Outcome::Kept => Some("nothing was written"),
+            Outcome::ConfigRenewed => Some("the configuration has changed, its copies are renewed"),
+            Outcome::Emitted => Some("the files for ESS are new"),
+        };
+        (store::DIRECTORY, news)
+    });
+    let bundle = sealed.map(|sealed| {
+        let news = match sealed {
+            Sealed::Written => None,
+            Sealed::Kept => Some("nothing was written"),
+            Sealed::Renewed => Some("recipients or configuration are others, it is made anew"),
+        };
+        (bundle::BUNDLE, news)
+    });
+    for (place, news) in directory.into_iter().chain(bundle) {
+        let place = export.join(place);
+        let place = place.display();
+        console.note(&match news {
+            None => format!("wrote {secrets} to {place}"),
+            Some(news) => format!("the {secrets} are in {place} already; {news}"),
+        });
     }
     for key in &index.signing_keys {
         console.note(&format!("signing key {}, public key {}", key.id, key.public_key));
@@ -246,8 +315,15 @@ fn say(context: &Context, index: &Index, outcome: Outcome, export: &Path) {
 
 /// The lines that go on with the files for ESS.
 fn say_what_to_do(context: &Context, args: &Args, export: &Path) {
+    if args.emits(Form::Age) {
+        let path = export.join(bundle::BUNDLE);
+        context.console.note(&format!(
+            "to open the bundle: age -d -i KEY {} | tar -x -C DIRECTORY",
+            path.display()
+        ));
+    }
     let place = |form: Form| {
-        let file = form.file().filter(|_| args.emit.contains(&form))?;
+        let file = form.file().filter(|_| args.emits(form) && args.in_clear())?;
         Some(export.join(store::ESS_DIRECTORY).join(file))
     };
     let namespace = &args.namespace;

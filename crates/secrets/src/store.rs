@@ -14,6 +14,7 @@ use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use crate::beside::Beside;
+use crate::bundle;
 use crate::carry::Sorted;
 use crate::index::{ConfigFile, Emitted, Index};
 
@@ -23,7 +24,7 @@ pub(crate) const DIRECTORY: &str = "secrets";
 const CONFIG_DIRECTORY: &str = "config";
 /// Where the files for ESS lie in an export.
 pub(crate) const ESS_DIRECTORY: &str = "ess";
-const INDEX: &str = "index.json";
+pub(crate) const INDEX: &str = "index.json";
 
 /// Everything that an export shall hold.
 pub(crate) struct Plan<'a> {
@@ -93,6 +94,17 @@ impl<'a> Plan<'a> {
             sha256: hex(&Sha256::digest(text)),
         });
     }
+
+    /// All of an export's files, by their paths in it; `index` is the text of the plan's.
+    pub(crate) fn files<'f>(&'f self, index: &'f [u8]) -> Vec<bundle::File<'f>> {
+        let secrets = self.secrets.iter();
+        let secrets = secrets.map(|(option, value)| (Path::new(DIRECTORY).join(option), value.expose_secret()));
+        let index = [(Path::new(DIRECTORY).join(INDEX), index)];
+        let config = self.config.iter().map(|(path, content)| (path.clone(), &content[..]));
+        let emitted = self.emitted.iter();
+        let emitted = emitted.map(|(name, text)| (Path::new(ESS_DIRECTORY).join(name), text.as_bytes()));
+        secrets.chain(index).chain(config).chain(emitted).collect()
+    }
 }
 
 /// `-c EXPORT/config` merges the copies as Synapse merges the originals: in the order of their numbers.
@@ -144,9 +156,7 @@ pub(crate) fn put(plan: &mut Plan, export: &Path) -> anyhow::Result<Outcome> {
     }
     // Last: an index by its name says that everything is there.
     if old.as_ref() != Some(&plan.index) {
-        let mut text = serde_json::to_vec_pretty(&plan.index).context("cannot write the index")?;
-        text.push(b'\n');
-        write_file(&directory.join(INDEX), &text)?;
+        write_file(&directory.join(INDEX), &plan.index.text()?)?;
     }
     Ok(match old {
         Some(_) if missing.is_empty() && renewed => Outcome::ConfigRenewed,
@@ -256,7 +266,7 @@ fn options(index: &Index) -> BTreeSet<&str> {
 }
 
 /// A file that we wrote earlier. Anything else under its name is refused.
-fn existing(path: &Path) -> anyhow::Result<Option<Zeroizing<Vec<u8>>>> {
+pub(crate) fn existing(path: &Path) -> anyhow::Result<Option<Zeroizing<Vec<u8>>>> {
     let found = match fs::symlink_metadata(path) {
         Ok(found) => found,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),

@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 
 use serde_json::{Value, json};
 
-use crate::support::{Stdin, World, synapse_python};
+use crate::support::{Cluster, Database, Identity, Stdin, Synapse, World, synapse_python};
 
 const REQUIREMENTS: &str = include_str!("data/peer-requirements.txt");
 
@@ -499,38 +499,67 @@ fn two_versions_of_yaml_read_the_same_back() {
     );
 }
 
-/// ESS's renderer in short: maps are merged, lists appended, and what the chart sets itself comes last. Then Synapse's
-/// own reading of the result and of the original.
-const RENDERED: &str = r#"
-import base64, json, os, sys, yaml
-original, values, secrets, directory = sys.argv[1:]
-values = yaml.safe_load(open(values, encoding="utf-8"))
-data = {doc["metadata"]["name"]: doc["data"] for doc in yaml.safe_load_all(open(secrets, encoding="utf-8"))}
+/// ESS's renderer in short: maps are merged, lists appended, and what the chart sets itself comes last. Its reader is of
+/// YAML 1.2, and what looks like a variable of the environment would be replaced.
+const RENDER: &str = r#"
+import base64, json, sys
+from ruamel.yaml import YAML
+values, secrets, overrides, directory = sys.argv[1:]
+def documents(text):
+    reader = YAML(typ="safe", pure=True)
+    reader.version = (1, 2)
+    return list(reader.load_all(text))
+values = documents(open(values, encoding="utf-8").read())[0]
+data = {one["metadata"]["name"]: one["data"] for one in documents(open(secrets, encoding="utf-8").read())}
 def merge(into, more):
     for key, value in more.items():
         if isinstance(value, dict) and isinstance(into.get(key), dict): merge(into[key], value)
         elif isinstance(value, list) and isinstance(into.get(key), list): into[key] = into[key] + value
         else: into[key] = value
-def mounted(secret, key):
-    path = os.path.join(directory, secret + "." + key)
-    open(path, "wb").write(base64.b64decode(data[secret][key]))
-    return path
-synapse, config = values["synapse"], {}
+files = {}
+def mounted(one):
+    name = one["secret"] + "/" + one["secretKey"]
+    files[name] = base64.b64decode(data[one["secret"]][one["secretKey"]]).decode()
+    return directory + "/" + name
+synapse = values["synapse"]
+config = {"report_stats": False, "require_auth_for_profile_requests": True, "federation_client_minimum_tls_version": "1.2"}
 for name in sorted(synapse["additional"]):
     part = synapse["additional"][name]
-    text = part["config"] if "config" in part else open(mounted(part["configSecret"], part["configSecretKey"])).read()
-    merge(config, yaml.safe_load(text))
-path = lambda field: mounted(synapse[field]["secret"], synapse[field]["secretKey"])
+    text = part["config"] if "config" in part else base64.b64decode(data[part["configSecret"]][part["configSecretKey"]]).decode()
+    assert "${" not in text
+    merge(config, documents(text)[0])
 merge(config, {
     "server_name": values["serverName"], "public_baseurl": "https://" + synapse["ingress"]["host"] + "/",
-    "signing_key_path": path("signingKey"), "macaroon_secret_key_path": path("macaroon"),
-    "registration_shared_secret_path": path("registrationSharedSecret"),
-    "app_service_config_files": [mounted(one["secret"], one["secretKey"]) for one in synapse["appservices"]],
-    "max_upload_size": synapse["media"]["maxUploadSize"], "database": {"name": "psycopg2", "args": {}},
-    "listeners": [{"port": 8008, "type": "http"}], "suppress_key_server_warning": True,
+    "signing_key_path": mounted(synapse["signingKey"]), "macaroon_secret_key_path": mounted(synapse["macaroon"]),
+    "registration_shared_secret_path": mounted(synapse["registrationSharedSecret"]),
+    "app_service_config_files": [mounted(one) for one in synapse["appservices"]],
+    "max_upload_size": synapse["media"]["maxUploadSize"],
 })
-rendered = os.path.join(directory, "rendered.yaml")
-yaml.safe_dump(config, open(rendered, "w"))
+for key, value in json.loads(overrides).items(): config[key] = value
+print(json.dumps({"files": files, "homeserver.yaml": config}))
+"#;
+
+/// Makes of the values and Secrets in an export what ESS starts Synapse with, in the directory `rendered`. `overrides`
+/// are what the chart knows of the place.
+fn render(world: &World, overrides: &Value) -> PathBuf {
+    let directory = world.path("rendered");
+    let args = [
+        world.path("export/ess/values.yaml"),
+        world.path("export/ess/secrets.yaml"),
+        overrides.to_string().into(),
+        directory.clone(),
+    ];
+    let rendered = python(RENDER, &args);
+    for (name, content) in rendered["files"].as_object().unwrap() {
+        world.write(&format!("rendered/{name}"), content.as_str().unwrap());
+    }
+    // JSON is YAML.
+    world.write("rendered/homeserver.yaml", rendered["homeserver.yaml"].to_string())
+}
+
+/// Synapse's own reading of configurations.
+const READ: &str = r#"
+import json, sys
 from synapse.config.appservice import load_appservices
 from synapse.config.homeserver import HomeServerConfig
 def read(path):
@@ -541,7 +570,7 @@ def read(path):
         c.key.form_secret, c.auth.password_pepper, c.auth.password_policy, c.voip.turn_shared_secret, c.voip.turn_uris,
         c.email.email_smtp_user, c.email.email_smtp_pass, c.captcha.recaptcha_private_key, c.consent.user_consent_version,
         c.media.max_upload_size, [[one.id, one.token, one.hs_token] for one in services]]
-print(json.dumps([read(original), read(rendered)]))
+print(json.dumps([read(path) for path in sys.argv[1:]]))
 "#;
 
 #[test]
@@ -586,16 +615,70 @@ fn synapse_reads_the_same_from_what_ess_is_given() {
         "kubernetes",
     ];
     world.run("extract-secrets", args, Stdin::Null).success();
-    let export = |file: &str| world.path("export/ess").join(file);
+    let overrides = json!({
+        "database": {"name": "psycopg2", "args": {}}, "listeners": [{"port": 8008, "type": "http"}],
+    });
+    let rendered = render(&world, &overrides);
 
     // Synapse's loader makes a media store where it stands.
     let mut python = Command::new(synapse_python());
-    python.args(["-c", RENDERED]).current_dir(world.path(""));
-    let read = ran(python.args([original, export("values.yaml"), export("secrets.yaml"), world.path("")]));
+    python.args(["-c", READ]).current_dir(world.path(""));
+    let read = ran(python.args([original, rendered]));
 
     let read: [Value; 2] = serde_json::from_slice(&read).unwrap();
     assert_eq!(read[0], read[1]);
     assert_eq!(read[0][7], "pe'pp\"er ${HOME} ü");
+}
+
+#[test]
+fn synapse_starts_on_what_ess_is_given_and_is_the_same_server() {
+    let world = World::new();
+    let cluster = Cluster::new(&world, "source");
+    let database = Database::awkward(&cluster);
+    let seeded = cluster.load_synapse(&database.name, &database.role);
+    let old = Synapse::debian(&world, "old", &database, &Identity::old());
+    let bridge = world.write(
+        "old/bridge.yaml",
+        "{id: irc, url: null, as_token: 0123456789abcdef, hs_token: fedcba9876543210, sender_localpart: irc, \
+         namespaces: {users: [], rooms: [], aliases: []}}\n",
+    );
+    world.write(
+        "old/conf.d/more.yaml",
+        format!(
+            "public_baseurl: https://matrix.example.org/\nmax_upload_size: 20M\napp_service_config_files: [{}]\n\
+             old_signing_keys: {{'ed25519:old': {{key: Noi6WqcDj0QmPxCNQqgezwTlBKrfqehY1u2FyWP9uYw, expired_ts: 1576767829750}}}}\n",
+            bridge.display()
+        ),
+    );
+    let emit = ["-n", "--out", "export", "--emit", "helm", "--emit", "kubernetes"].map(str::to_owned);
+    let ran = world.run(
+        "extract-secrets",
+        emit.into_iter().chain(old.config_args()),
+        Stdin::Null,
+    );
+    ran.success();
+
+    let mut new = Synapse::new(&world, "new", &database, &Identity::old());
+    let overrides = json!({
+        "database": {"name": "psycopg2", "args": {
+            "user": database.role, "password": database.password, "dbname": database.name,
+            "host": "127.0.0.1", "port": database.port, "cp_min": 2, "cp_max": 5,
+        }},
+        "listeners": [{"port": new.port(), "type": "http", "bind_addresses": ["127.0.0.1"],
+            "resources": [{"names": ["client", "keys"]}]}],
+        "media_store_path": new.media_store(), "log_config": world.path("new/log.yaml"),
+    });
+    new.config = vec![render(&world, &overrides)];
+    new.start();
+
+    // The keys that it publishes, everybody's old tokens, and the passwords with their pepper.
+    seeded.check(&new);
+    let old_key = &new.get("/_matrix/key/v2/server", None)["old_verify_keys"]["ed25519:old"]["key"];
+    assert_eq!(old_key, "Noi6WqcDj0QmPxCNQqgezwTlBKrfqehY1u2FyWP9uYw");
+    new.register("dave", "dave's password", false);
+    let bridge = new.get("/_matrix/client/v3/account/whoami", Some("0123456789abcdef"));
+    assert_eq!(bridge["user_id"], "@irc:example.org");
+    new.stop();
 }
 
 /// Checks values against a chart's own schema.

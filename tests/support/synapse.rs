@@ -216,6 +216,11 @@ impl Synapse {
         self.dir.join("media_store")
     }
 
+    /// Where it listens.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
     /// `-c PATH` for each part of the configuration.
     pub(crate) fn config_args(&self) -> Vec<String> {
         self.config

@@ -11,7 +11,8 @@ use std::thread;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
-use crate::support::{Ran, Stdin, World};
+use crate::scene::{Scene, source_cluster};
+use crate::support::{Identity, Ran, SERVER_NAME, Stdin, Synapse, World};
 
 /// Also in values, so that one search finds each of them.
 const CANARY: &str = "CANARY";
@@ -34,8 +35,7 @@ fn debian(world: &World, options: &str) {
     world.write("etc/conf.d/ignored.yml", "server_name: wrong.example\n");
 }
 
-const POSTGRES: &str =
-    "database: {name: psycopg2, args: {database: Synapse-Prod, host: /run/pg, password: \"CANARY p@ss\", cp_min: 5}}\n";
+const POSTGRES: &str = "database: {name: psycopg2, args: {user: synapse, database: Synapse-Prod, host: /run/pg, password: \"CANARY p@ss\", cp_min: 5}}\n";
 
 fn args(world: &World) -> Vec<String> {
     let map = |theirs: &str, ours: &str| format!("{theirs}={}", world.path(ours).display());
@@ -116,7 +116,7 @@ fn a_debian_homeserver_gives_up_its_secrets_to_files_only() {
     assert_eq!(document["source"]["server_name"], "example.org");
     assert_eq!(
         document["source"]["connection"],
-        json!({"dbname": "Synapse-Prod", "host": "/run/pg"})
+        json!({"dbname": "Synapse-Prod", "host": "/run/pg", "user": "synapse"})
     );
     assert_eq!(document["source"]["password"], json!({"from": "config"}));
     assert_eq!(document["export"], world.path("export").to_str().unwrap());
@@ -129,7 +129,7 @@ fn a_debian_homeserver_gives_up_its_secrets_to_files_only() {
     insta::assert_snapshot!(ran.stderr.replace(world.path("").to_str().unwrap(), "$WORLD/"), @r"
     extract-secrets: wrote 9 secrets of example.org to $WORLD/export/secrets
     extract-secrets: signing key ed25519:a_key, public key xCsUHuvcPjojMeZXHx4qgMKxjajszxI1FtuS9g1JdFY
-    extract-secrets: the signing keys were not compared with those that Synapse publishes: no plain HTTP listener of the configuration answers
+    extract-secrets: the signing keys were not compared with those that Synapse uses: no plain HTTP listener of the configuration answers, nor does its database: cannot connect to synapse@/run/pg:5432/Synapse-Prod: No such file or directory (os error 2)
     ");
 }
 
@@ -491,6 +491,44 @@ fn the_keys_are_compared_with_those_of_the_running_server() {
             None => assert!(!ran.stderr.contains("Synapse at"), "{ran}"),
         }
     }
+}
+
+#[test]
+fn the_keys_are_looked_for_in_the_database_when_synapse_is_stopped() {
+    let scene = Scene::new();
+    let old = Synapse::debian(&scene.world, "old", &scene.source, &Identity::old());
+    let said = || {
+        let args = ["-n", "--out", "export"].map(str::to_owned).into_iter();
+        let ran = scene
+            .world
+            .run("extract-secrets", args.chain(old.config_args()), Stdin::Null);
+        let ran = ran.success();
+        let note = ran.stderr.lines().find(|line| line.contains("does not answer"));
+        note.unwrap_or_else(|| panic!("{ran}")).to_owned()
+    };
+    let insert = |id: &str, key: &str| {
+        let sql = format!(
+            "INSERT INTO server_signature_keys (server_name, key_id, from_server, ts_added_ms, verify_key) \
+             VALUES ('{SERVER_NAME}', '{id}', '{SERVER_NAME}', 1, decode('{key}=', 'base64'))"
+        );
+        source_cluster().psql(&scene.source.name, &sql);
+    };
+    let ours = "NzHHiwxwMxtV/3hNlZgA71X0dTxc8JD20XojJVTD5hU";
+
+    // What a real Synapse leaves by itself.
+    assert!(said().ends_with("the newest event is signed with ed25519:a_OLDx, which the configuration knows"));
+    insert("ed25519:a_OLDx", ours);
+    assert!(said().ends_with("in its database: it has the same"));
+    insert("ed25519:before", PUBLIC_KEY);
+    assert!(said().contains("it has ed25519:before too"));
+    source_cluster().psql(&scene.source.name, "DELETE FROM server_signature_keys");
+    insert("ed25519:a_OLDx", PUBLIC_KEY);
+    assert!(said().contains("it has another ed25519:a_OLDx"));
+    source_cluster().psql(&scene.source.name, "DELETE FROM server_signature_keys");
+    let other = "ed25519 a_else nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A\n";
+    scene.world.write("old/homeserver.signing.key", other);
+    fs::remove_dir_all(scene.world.path("export")).unwrap();
+    assert!(said().contains("signed with ed25519:a_OLDx, which is neither in the key file nor"));
 }
 
 #[test]

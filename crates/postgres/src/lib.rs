@@ -15,6 +15,7 @@ mod passfile;
 mod sequences;
 mod service;
 mod session;
+mod signatures;
 mod tables;
 mod tls;
 mod usage;
@@ -31,6 +32,7 @@ pub use objects::{LOCKS_PER_TABLE, Object, count_by_kind, drop_statements, keeps
 pub use postgres_protocol::escape::{escape_identifier, escape_literal};
 pub use sequences::{Sequence, sequences};
 pub use session::{Access, Session};
+pub use signatures::{newest_own_event, server_signature_keys};
 pub use tables::{Column, Table, tables};
 pub use tls::{ConnectError, Connection, Tls, TlsError};
 pub use usage::{Usage, server_names, usage};

@@ -7,7 +7,7 @@ mod carry;
 mod ess;
 mod fate;
 mod index;
-mod live;
+mod known_keys;
 mod store;
 mod suspect;
 mod yaml;
@@ -137,7 +137,7 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
 
     say(context, &plan.index, outcome, sealed, &export);
     say_what_to_do(context, args, &export);
-    if let Some(note) = live::note(&config, &secrets.signing_keys) {
+    if let Some(note) = known_keys::note(&config, &secrets.signing_keys, &context.application_name()) {
         context.console.note(&note);
     }
     note_database(context, &config)?;

@@ -25,6 +25,16 @@ pub struct SigningKey {
     pub public_key: String,
 }
 
+impl SigningKey {
+    /// Of the bytes of a verify key.
+    pub fn of_verify_key(id: String, bytes: &[u8]) -> Self {
+        Self {
+            id,
+            public_key: STANDARD_NO_PAD.encode(bytes),
+        }
+    }
+}
+
 /// Why a file holds no signing keys. Never quotes a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SigningKeyError {
@@ -106,6 +116,20 @@ pub fn parse(text: &str) -> Result<Vec<SigningKey>, SigningKeyError> {
     }
 }
 
+/// The keys in an answer of `/_matrix/key/v2/server`; none when it is another answer.
+pub fn published(answer: &serde_json::Value) -> Option<Vec<SigningKey>> {
+    let keys = answer.get("verify_keys")?.as_object()?.iter();
+    let key = |(id, key): (&String, &serde_json::Value)| SigningKey {
+        id: id.clone(),
+        public_key: key
+            .get("key")
+            .and_then(serde_json::Value::as_str)
+            .unwrap_or_default()
+            .to_owned(),
+    };
+    Some(keys.map(key).collect())
+}
+
 /// Reads one key from its three fields, which may stand on several lines when they come from the configuration.
 pub(crate) fn parse_line(text: &str, line: usize) -> Result<SigningKey, SigningKeyError> {
     let fields: Vec<&str> = text.split_whitespace().collect();
@@ -129,10 +153,10 @@ pub(crate) fn parse_line(text: &str, line: usize) -> Result<SigningKey, SigningK
         .map_err(|_| SigningKeyError::Key { line })?;
     let seed = seed.as_slice().try_into().map_err(|_| SigningKeyError::Key { line })?;
     let public = Ed25519::from_bytes(seed).verifying_key();
-    Ok(SigningKey {
-        id: format!("ed25519:{version}"),
-        public_key: STANDARD_NO_PAD.encode(public.as_bytes()),
-    })
+    Ok(SigningKey::of_verify_key(
+        format!("ed25519:{version}"),
+        public.as_bytes(),
+    ))
 }
 
 #[cfg(test)]

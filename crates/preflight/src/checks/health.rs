@@ -7,7 +7,7 @@ use std::time::Duration;
 use ess_document::Finding;
 use ess_synapse::Config;
 use ess_synapse::config::reachable;
-use ess_synapse::signing_key::SigningKey;
+use ess_synapse::signing_key::{self, SigningKey};
 use serde_json::Value;
 use ureq::{Agent, Error, Timeout};
 
@@ -86,12 +86,9 @@ fn running(agent: &Agent, address: SocketAddr) -> Finding {
 /// A key that Synapse publishes and the configuration does not name: the configuration is another server's,
 /// or was changed since Synapse started.
 fn other_keys(published: &Value, keys: &[SigningKey]) -> Option<Finding> {
-    let (id, _) = published.get("verify_keys")?.as_object()?.iter().find(|(id, key)| {
-        let public = key.get("key").and_then(Value::as_str);
-        !keys
-            .iter()
-            .any(|key| key.id == **id && Some(key.public_key.as_str()) == public)
-    })?;
+    let SigningKey { id, .. } = signing_key::published(published)?
+        .into_iter()
+        .find(|key| !keys.contains(key))?;
     // Without keys to compare there is a blocker already.
     (!keys.is_empty()).then(|| {
         blocker(

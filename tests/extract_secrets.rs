@@ -576,7 +576,7 @@ fn files_for_ess_are_private_made_once_and_never_over_an_edit() {
         ran.json()["secrets"]["emitted"],
         json!(["ess/secrets.yaml", "ess/values.yaml"])
     );
-    assert!(ran.stderr.contains("kubectl apply -n matrix -f"), "{ran}");
+    assert!(ran.stderr.contains("kubectl apply --server-side -n matrix -f"), "{ran}");
     assert!(world.read("export/ess/secrets.yaml").contains("namespace: matrix\n"));
     for file in ["secrets.yaml", "values.yaml"] {
         let path = world.path("export/ess").join(file);

@@ -536,7 +536,15 @@ merge(config, {
     "max_upload_size": synapse["media"]["maxUploadSize"],
 })
 for key, value in json.loads(overrides).items(): config[key] = value
-print(json.dumps({"files": files, "homeserver.yaml": config}))
+volumes = {one["name"]: one["secret"] for one in synapse.get("extraVolumes", [])}
+text = json.dumps(config)
+for mount in synapse.get("extraVolumeMounts", []):
+    secret = volumes[mount["name"]]
+    for item in secret["items"]:
+        files[mount["mountPath"].lstrip("/") + "/" + item["path"]] = \
+            base64.b64decode(data[secret["secretName"]][item["key"]]).decode()
+    text = text.replace('"' + mount["mountPath"] + "/", '"' + directory + mount["mountPath"] + "/")
+print(json.dumps({"files": files, "homeserver.yaml": json.loads(text)}))
 "#;
 
 /// Makes of the values and Secrets in an export what ESS starts Synapse with, in the directory `rendered`. `overrides`
@@ -646,10 +654,17 @@ fn synapse_starts_on_what_ess_is_given_and_is_the_same_server() {
         "old/conf.d/more.yaml",
         format!(
             "public_baseurl: https://matrix.example.org/\nmax_upload_size: 20M\napp_service_config_files: [{}]\n\
-             old_signing_keys: {{'ed25519:old': {{key: Noi6WqcDj0QmPxCNQqgezwTlBKrfqehY1u2FyWP9uYw, expired_ts: 1576767829750}}}}\n",
-            bridge.display()
+             old_signing_keys: {{'ed25519:old': {{key: Noi6WqcDj0QmPxCNQqgezwTlBKrfqehY1u2FyWP9uYw, expired_ts: 1576767829750}}}}\n\
+             federation_custom_ca_list: [{ca}]\ntemplates: {{custom_template_directory: {templates}}}\n",
+            bridge.display(),
+            ca = world.path("old/ca.pem").display(),
+            templates = world.path("old/templates").display(),
         ),
     );
+    // Synapse reads both when it starts.
+    let request = "openssl req -x509 -newkey ed25519 -nodes -subj /CN=ca -keyout /dev/null -out old/ca.pem";
+    world.shell(request).success();
+    world.write("old/templates/sso_error.html", "an error of our own");
     let emit = ["-n", "--out", "export", "--emit", "helm", "--emit", "kubernetes"].map(str::to_owned);
     let ran = world.run(
         "extract-secrets",
@@ -671,6 +686,13 @@ fn synapse_starts_on_what_ess_is_given_and_is_the_same_server() {
     new.config = vec![render(&world, &overrides)];
     new.start();
 
+    for (old, new) in [
+        ("ca.pem", "0/ca.pem"),
+        ("templates/sso_error.html", "1/templates/sso_error.html"),
+    ] {
+        let mounted = world.read(&format!("rendered/ess-migrated-files/{new}"));
+        assert_eq!(mounted, world.read(&format!("old/{old}")));
+    }
     // The keys that it publishes, everybody's old tokens, and the passwords with their pepper.
     seeded.check(&new);
     let old_key = &new.get("/_matrix/key/v2/server", None)["old_verify_keys"]["ed25519:old"]["key"];
@@ -696,11 +718,14 @@ fn the_values_fit_a_chart() {
             &format!(
                 "server_name: example.org\npublic_baseurl: https://matrix.example.org/\n{DATABASE}signing_key: {KEY}\
                  macaroon_secret_key: CANARY\nregistration_shared_secret: CANARY\nreport_stats: no\nmax_upload_size: 1234567\n\
-                 form_secret: CANARY\napp_service_config_files: [HERE/irc.yaml]\n"
+                 form_secret: CANARY\napp_service_config_files: [HERE/irc.yaml]\n\
+                 stream_writers: {{events: [w1, w2], typing: w1}}\npusher_instances: [w2]\n\
+                 templates: {{custom_template_directory: HERE/templates}}\n"
             ),
         )],
         &[
             ("irc.yaml", "{}"),
+            ("templates/terms.html", "terms"),
             (
                 "mas.yaml",
                 "http: {public_base: 'https://account.example.org/'}\nmatrix: {homeserver: example.org, secret: CANARY}\n\

@@ -10,6 +10,7 @@ use secrecy::ExposeSecret as _;
 use serde::{Deserialize, Serialize};
 
 use crate::fate::{self, Becomes};
+use crate::files::{File, Files};
 use crate::suspect;
 use crate::yaml::Node;
 
@@ -41,8 +42,24 @@ const FREE_FORM: &[&str] = &[
     "third_party_event_rules",
 ];
 
-/// Lists of files, which no ending gives away.
-const FILES: &[&str] = &["federation_custom_ca_list", "federation_certificate_ca_list"];
+/// Files, which no ending gives away.
+const FILES: &[&str] = &[
+    "federation_certificate_ca_list",
+    "federation_custom_ca_list",
+    "saml2_config.sp_config.metadata.local",
+];
+
+/// Files and directories that are no use on ESS as they are, and why.
+const OF_THE_OLD_PLACE: &[(&str, &str)] = &[
+    (
+        "backup_media_store_path",
+        "it holds media; ESS has synapse.media.storage",
+    ),
+    (
+        "saml2_config.config_path",
+        "it is a program of its own, which may name more files; write it as saml2_config.sp_config",
+    ),
+];
 
 /// What becomes of each option: names, never values.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +71,9 @@ pub(crate) struct Sorted {
     pub not_needed: Vec<String>,
     /// They name a file or directory that ESS's pod does not have; left out, because Synapse would not start.
     pub needs_a_file: Vec<String>,
+    /// They name a file or directory that goes into a Secret and is mounted.
+    #[serde(default)]
+    pub carried_as_files: Vec<String>,
     /// Carried in clear.
     pub carried: Vec<String>,
     /// Carried in a Secret, whole or in part.
@@ -67,7 +87,10 @@ pub(crate) struct Sorted {
 pub(crate) struct Carried {
     pub(crate) clear: Option<Node>,
     pub(crate) secret: Option<Node>,
+    pub(crate) files: Vec<File>,
     pub(crate) sorted: Sorted,
+    /// Why each of `needs_a_file` is not carried.
+    pub(crate) notes: Vec<String>,
 }
 
 impl Carried {
@@ -92,7 +115,14 @@ impl Carried {
         }
         keep_the_text_of_the_consent_version(&mut rest);
         let known = inline_secrets(&mut rest, secrets);
-        without_files(&mut rest, "", &mut carried.sorted.needs_a_file);
+        let mut mounting = Mounting {
+            files: Files::new(config),
+            sorted: &mut carried.sorted,
+            notes: Vec::new(),
+        };
+        mounting.mount(&mut rest, "");
+        carried.notes = mounting.notes;
+        carried.files = mounting.files.carried;
         let mut partition = Partition {
             known: &known,
             sorted: &mut carried.sorted,
@@ -155,32 +185,70 @@ fn inline_secrets(rest: &mut Node, secrets: &Secrets) -> BTreeSet<String> {
     known
 }
 
-/// Takes out what names a file, and then what is empty because of that.
-fn without_files(node: &mut Node, path: &str, gone: &mut Vec<String>) {
-    const ENDS: [&str; 6] = ["_path", "_file", "_dir", "_directory", "_files", "_paths"];
-    match node {
-        Node::Map(map) => map.retain_mut(|(name, node)| {
-            let path = join(path, name);
-            if path == "modules" || path == "password_providers" {
-                return true;
+struct Mounting<'a> {
+    files: Files<'a>,
+    sorted: &'a mut Sorted,
+    notes: Vec<String>,
+}
+
+impl Mounting<'_> {
+    /// Lets what names a file name the mounted one. Takes it out where there is none, and then what is empty for that.
+    fn mount(&mut self, node: &mut Node, path: &str) {
+        match node {
+            Node::Map(map) => map.retain_mut(|(name, node)| {
+                let path = join(path, name);
+                if path == "modules" || path == "password_providers" {
+                    return true;
+                }
+                if names_a_file(&path, node) {
+                    return self.mount_one(&path, node);
+                }
+                let was_empty = matches!(node, Node::Map(map) if map.is_empty());
+                self.mount(node, &path);
+                was_empty || !matches!(node, Node::Map(map) if map.is_empty())
+            }),
+            Node::List(list) => {
+                for (index, node) in list.iter_mut().enumerate() {
+                    self.mount(node, &join(path, &index.to_string()));
+                }
             }
-            let is_file = FILES.contains(&&*path) || ENDS.iter().any(|end| name.ends_with(end));
-            let names_one = matches!(node, Node::Text(text) if !text.contains("://")) || matches!(node, Node::List(_));
-            if is_file && names_one {
-                gone.push(path);
-                return false;
+            _ => {}
+        }
+    }
+
+    /// Says whether the option stays.
+    fn mount_one(&mut self, path: &str, node: &mut Node) -> bool {
+        let why_not = OF_THE_OLD_PLACE.iter().find(|(known, _)| *known == path);
+        let carried = match why_not {
+            Some((_, why)) => Err((*why).to_owned()),
+            None => self.files.carry(node),
+        };
+        match carried {
+            Ok(mounted) => {
+                *node = mounted;
+                self.sorted.carried_as_files.push(path.to_owned());
+                true
             }
-            let was_empty = matches!(node, Node::Map(map) if map.is_empty());
-            without_files(node, &path, gone);
-            was_empty || !matches!(node, Node::Map(map) if map.is_empty())
-        }),
-        Node::List(list) => {
-            for (index, node) in list.iter_mut().enumerate() {
-                without_files(node, &join(path, &index.to_string()), gone);
+            Err(why) => {
+                self.notes.push(format!(
+                    "`{path}` is left out of the values, because ESS's pod would lack what it names: {why}"
+                ));
+                self.sorted.needs_a_file.push(path.to_owned());
+                false
             }
         }
-        _ => {}
     }
+}
+
+fn names_a_file(path: &str, node: &Node) -> bool {
+    const ENDS: [&str; 6] = ["_path", "_file", "_dir", "_directory", "_files", "_paths"];
+    let is_file = FILES.contains(&path) || ENDS.iter().any(|end| path.ends_with(end));
+    let names_one = |node: &Node| matches!(node, Node::Text(text) if !text.is_empty() && !text.contains("://"));
+    is_file
+        && match node {
+            Node::List(list) => !list.is_empty() && list.iter().all(names_one),
+            node => names_one(node),
+        }
 }
 
 struct Partition<'a> {

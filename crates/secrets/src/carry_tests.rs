@@ -26,11 +26,11 @@ fn carried(yaml: &str) -> (String, String, super::Sorted) {
     })
     .unwrap();
     let carried = Carried::new(&config, &Secrets::read(&config).unwrap());
-    let text = |node: &Option<_>| {
-        node.as_ref()
-            .map_or_else(String::new, |node| write(node).unwrap().to_string())
-    };
-    (text(&carried.clear), text(&carried.secret), carried.sorted)
+    (
+        write_node(carried.clear.as_ref()),
+        write_node(carried.secret.as_ref()),
+        carried.sorted,
+    )
 }
 
 #[test]
@@ -96,6 +96,76 @@ fn what_looks_like_a_secret_is_never_in_clear_and_is_named() {
             "our_api_key"
         ]
     );
+}
+
+#[test]
+fn files_are_carried_and_named_where_they_will_be() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, content: &str| {
+        let path = dir.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    };
+    write("a/ca.pem", "A");
+    write("b/ca.pem", "B");
+    write("terms/en/1.0.html", "terms");
+    write("terms/success.html", "thanks");
+    write("odd/{{ x }}.html", "a template of Helm");
+    write("big/media", &"x".repeat(1_100_000));
+    fs::create_dir(dir.path().join("empty")).unwrap();
+    fs::write(dir.path().join("homeserver.yaml"), "server_name: example.org\ndatabase: {name: psycopg2}\n\
+        federation_custom_ca_list: [a/ca.pem, b/ca.pem]\nuser_consent: {version: '1.0', template_dir: terms}\n\
+        templates: {custom_template_directory: odd}\nsso: {template_dir: empty}\nemail: {template_dir: none, notif_from: x}\n\
+        backup_media_store_path: a\ncustom: {big_dir: big}\n").unwrap();
+    fs::write(dir.path().join("example.org.signing.key"), KEY).unwrap();
+    let config = Config::load(&Options {
+        configs: vec![dir.path().join("homeserver.yaml")],
+        working_directory: Some(dir.path().to_owned()),
+        ..Options::default()
+    })
+    .unwrap();
+
+    let carried = Carried::new(&config, &Secrets::read(&config).unwrap());
+
+    let files = carried.files.iter();
+    let files: Vec<_> = files
+        .map(|file| (&*file.key, &*file.path, std::str::from_utf8(&file.content).unwrap()))
+        .collect();
+    assert_eq!(
+        files,
+        [
+            ("file-0", "0/ca.pem", "A"),
+            ("file-1", "1/ca.pem", "B"),
+            ("file-2", "2/terms/en/1.0.html", "terms"),
+            ("file-3", "2/terms/success.html", "thanks"),
+        ]
+    );
+    assert_eq!(
+        write_node(carried.clear.as_ref()),
+        "email:\n  notif_from: x\nfederation_custom_ca_list:\n- \"/ess-migrated-files/0/ca.pem\"\n\
+         - \"/ess-migrated-files/1/ca.pem\"\nuser_consent:\n  version: \"1.0\"\n  \
+         template_dir: \"/ess-migrated-files/2/terms\"\n"
+    );
+    assert_eq!(
+        carried.sorted.carried_as_files,
+        ["federation_custom_ca_list", "user_consent.template_dir"]
+    );
+    let notes = carried.notes.join("\n").replace(dir.path().to_str().unwrap(), "HERE");
+    for said in [
+        "`templates.custom_template_directory` is left out of the values, because ESS's pod would lack what it names: \
+         HERE/odd: a name is not plain: 2/odd/{{ x }}.html",
+        "HERE/empty: there is no file in it",
+        "HERE/none: No such file",
+        "`backup_media_store_path` is left out of the values, because ESS's pod would lack what it names: it holds media",
+        "HERE/big: a Secret has no room for it",
+    ] {
+        assert!(notes.contains(said), "{said}\n{notes}");
+    }
+    assert_eq!(carried.notes.len(), carried.sorted.needs_a_file.len());
+}
+
+fn write_node(node: Option<&crate::yaml::Node>) -> String {
+    node.map_or_else(String::new, |node| write(node).unwrap().to_string())
 }
 
 #[test]

@@ -12,12 +12,16 @@ use zeroize::Zeroizing;
 
 use crate::beside::Beside;
 use crate::carry::{Carried, Sorted};
+use crate::files::{self, File};
+use crate::workers::workers;
 use crate::yaml::{self, Node};
 
 const SYNAPSE: &str = "ess-migrated-synapse";
 const APP_SERVICES: &str = "ess-migrated-app-services";
 const MAS: &str = "ess-migrated-mas";
 const HOOKSHOT: &str = "ess-migrated-hookshot";
+/// A Secret, a volume of it, and where that is mounted.
+const FILES: &str = "ess-migrated-files";
 /// The key of a Secret that holds options.
 const CONFIG_KEY: &str = "config.yaml";
 /// Names under `additional`: ESS merges them in this order.
@@ -56,7 +60,7 @@ impl Ess {
             notes: Vec::new(),
         };
         let carried = Carried::new(config, secrets);
-        maker.note_files(&carried.sorted);
+        maker.notes.extend(carried.notes.iter().cloned());
         let notes = notes(&carried.sorted);
         let mut values = vec![("serverName", Node::text(config.server_name()))];
         values.extend(maker.hookshot(beside));
@@ -106,6 +110,9 @@ impl Maker {
         if !app_services.is_empty() {
             synapse.push(("appservices", Node::List(app_services)));
         }
+        if !carried.files.is_empty() {
+            synapse.extend(self.files(&carried.files));
+        }
         if let Some(host) = self.host(config) {
             synapse.push(("ingress", Node::map([("host", Node::text(host))])));
         }
@@ -131,6 +138,9 @@ impl Maker {
         if let Some(size) = max_upload_size(config) {
             synapse.push(("media", Node::map([("maxUploadSize", Node::text(size))])));
         }
+        let (workers, note) = workers(config);
+        synapse.extend(workers.map(|workers| ("workers", workers)));
+        self.notes.extend(note);
         synapse.sort_by_key(|(name, _)| *name);
         Ok(Node::map(synapse))
     }
@@ -257,13 +267,25 @@ impl Maker {
         Some(("hookshot", Node::map([("passkey", reference)])))
     }
 
-    fn note_files(&mut self, sorted: &Sorted) {
-        if !sorted.needs_a_file.is_empty() {
-            self.notes.push(format!(
-                "left out of the values, because ESS's pod lacks the file or directory: {}; see synapse.extraVolumes",
-                sorted.needs_a_file.join(", ")
-            ));
-        }
+    /// What options name, as `extraVolumes` and `extraVolumeMounts`.
+    fn files(&mut self, files: &[File]) -> [(&'static str, Node); 2] {
+        let items = files.iter().map(|file| {
+            self.store(FILES, &file.key, &file.content);
+            Node::map([("key", Node::text(&*file.key)), ("path", Node::text(&*file.path))])
+        });
+        let secret = Node::map([
+            ("items", Node::List(items.collect())),
+            ("secretName", Node::text(FILES)),
+        ]);
+        // The job that checks the configuration needs them as well.
+        let named = || [("name", Node::text(FILES)), ("mountContext", Node::text("both"))];
+        let volume = named().into_iter().chain([("secret", secret)]);
+        let mount = [("mountPath", Node::text(files::MOUNT)), ("readOnly", Node::Bool(true))];
+        let mount = named().into_iter().chain(mount);
+        [
+            ("extraVolumeMounts", Node::List(vec![Node::map(mount)])),
+            ("extraVolumes", Node::List(vec![Node::map(volume)])),
+        ]
     }
 
     /// `data`, in base64: every byte arrives, whatever reads the file.
@@ -315,7 +337,7 @@ fn heading(sorted: &Sorted) -> Zeroizing<String> {
         ("ESS sets these itself", &sorted.owned_by_ess),
         ("These mean nothing on ESS", &sorted.not_needed),
         (
-            "These name files that the pod lacks; see synapse.extraVolumes",
+            "These name files that the pod would lack; see synapse.extraVolumes",
             &sorted.needs_a_file,
         ),
     ] {

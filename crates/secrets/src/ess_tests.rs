@@ -25,6 +25,8 @@ fn ess(yaml: &str, mas: Option<&str>) -> Ess {
     write("example.org.signing.key", KEY);
     write("irc.yaml", "id: irc\nas_token: CANARY\n");
     write("passkey.pem", "CANARY passkey");
+    fs::create_dir(dir.path().join("templates")).unwrap();
+    write("templates/terms.html", "CANARY terms");
     let hookshot = write("hookshot.yml", "bridge: {}\n");
     let base = "server_name: example.org\ndatabase: {name: psycopg2}\n";
     let config = Config::load(&Options {
@@ -81,6 +83,7 @@ fn leaves(value: &Value, path: &str, found: &mut Vec<(String, &'static str)>) {
         Value::Sequence(list) => list.iter().for_each(|value| leaves(value, &join("*"), found)),
         Value::String(_) => found.push((path.to_owned(), "string")),
         Value::Bool(_) => found.push((path.to_owned(), "boolean")),
+        Value::Number(_) => found.push((path.to_owned(), "integer")),
         other => panic!("{path}: {other:?}"),
     }
 }
@@ -89,6 +92,12 @@ const EVERYTHING: &str = "public_baseurl: https://matrix.example.org/\nmacaroon_
     registration_shared_secret: CANARY r\nform_secret: 'CANARY ${f}'\nreport_stats: yes\nmax_upload_size: 50M\n\
     password_config: {pepper: \"CANARY 'p\\\"\\\\ ü🦀\"}\napp_service_config_files: [HERE/irc.yaml]\n\
     old_signing_keys: {'ed25519:old': {key: Noi6WqcDj0QmPxCNQqgezwTlBKrfqehY1u2FyWP9uYw, expired_ts: 1576767829750}}\n";
+
+const WORKERS: &str = "stream_writers: {account_data: [w2], to_device: [w2], device_lists: [w3], events: [w1, w2], \
+    presence: [w3], push_rules: [w3], receipts: [w3], typing: w3}\nfederation_sender_instances: [w4, w5, w6]\n\
+    pusher_instances: [w1]\nrun_background_tasks_on: w1\nnotify_appservices_from_worker: w1\n\
+    update_user_directory_from_worker: w1\nmedia_instance_running_background_jobs: w1\n\
+    instance_map: {main: {host: m, port: 1}, w1: {host: m, port: 2}, reader1: {host: m, port: 3}}\n";
 
 const MAS: &str = "http: {public_base: 'https://account.example.org/'}\nmatrix: {secret: CANARY s}\n\
     secrets: {encryption: CANARYe, keys: [{key: '-----BEGIN RSA PRIVATE KEY-----CANARY'},\
@@ -164,6 +173,8 @@ fn every_value_is_one_that_the_chart_has() {
         ess(EVERYTHING, None),
         ess(EVERYTHING, Some(MAS)),
         ess("matrix_authentication_service: {enabled: yes, secret: CANARY}\n", None),
+        ess(WORKERS, None),
+        ess("templates: {custom_template_directory: HERE/templates}\n", None),
     ] {
         leaves(&values(&ess), "", &mut emitted);
     }
@@ -196,6 +207,49 @@ fn every_value_is_one_that_the_chart_has() {
             "{path} is never emitted"
         );
     }
+}
+
+#[test]
+fn workers_keep_their_tasks() {
+    let ess = ess(WORKERS, None);
+    let values = values(&ess);
+    let workers = &values["synapse"]["workers"];
+
+    let of = |name: &str| (workers[name]["enabled"].as_bool(), workers[name]["replicas"].as_u64());
+    assert_eq!(of("event-persister"), (Some(true), Some(2)));
+    assert_eq!(of("federation-sender"), (Some(true), Some(3)));
+    assert_eq!(of("encryption"), (Some(true), None));
+    assert_eq!(workers.as_mapping().unwrap().len(), 14);
+    let none = self::ess("stream_writers: {typing: [main], events: master}\n", None);
+    assert!(self::values(&none)["synapse"]["workers"].is_null());
+    let notes = ess.notes_on_values.join("\n");
+    assert!(notes.contains("perhaps with reader1)"), "{notes}");
+}
+
+#[test]
+fn files_that_options_name_are_mounted_from_a_secret() {
+    let ess = ess("templates: {custom_template_directory: HERE/templates}\n", None);
+    let values = values(&ess);
+
+    let synapse = &values["synapse"];
+    let [volume, mount] = ["extraVolumes", "extraVolumeMounts"].map(|name| &synapse[name][0]);
+    assert_eq!(volume["name"], mount["name"]);
+    assert_eq!(
+        (&volume["mountContext"], &mount["mountContext"]),
+        (&"both".into(), &"both".into())
+    );
+    assert_eq!(volume["secret"]["items"][0]["path"], "0/templates/terms.html");
+    let key = volume["secret"]["items"][0]["key"].as_str().unwrap();
+    assert_eq!(
+        stored(&ess, volume["secret"]["secretName"].as_str().unwrap(), key),
+        "CANARY terms"
+    );
+    let config = synapse["additional"]["10-migrated.yaml"]["config"].as_str().unwrap();
+    let mounted = format!(
+        "custom_template_directory: \"{}/0/templates\"\n",
+        mount["mountPath"].as_str().unwrap()
+    );
+    assert!(config.contains(&mounted), "{config}");
 }
 
 #[test]

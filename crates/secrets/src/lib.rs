@@ -6,10 +6,12 @@ mod bundle;
 mod carry;
 mod ess;
 mod fate;
+mod files;
 mod index;
 mod known_keys;
 mod store;
 mod suspect;
+mod workers;
 mod yaml;
 
 use std::path::{Path, PathBuf};
@@ -328,7 +330,10 @@ fn say_what_to_do(context: &Context, args: &Args, export: &Path) {
     };
     let namespace = &args.namespace;
     if let Some(path) = place(Form::Kubernetes) {
-        let message = format!("the Secrets: kubectl apply -n {namespace} -f {}", path.display());
+        let message = format!(
+            "the Secrets: kubectl apply --server-side -n {namespace} -f {}",
+            path.display()
+        );
         context.console.note(&message);
     }
     if let Some(path) = place(Form::Helm) {

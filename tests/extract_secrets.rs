@@ -549,6 +549,12 @@ fn what_becomes_of_each_is_in_the_index() {
     let macaroon = entry("macaroon_secret_key");
     assert_eq!(macaroon["becomes"], "needed by ESS as synapse.macaroon");
     assert_eq!(macaroon["installer_field"], r"Secrets \ Synapse \ Macaroon");
+    for (option, field) in [
+        ("signing_key", "signingKey of the Secret synapse, in secrets.yml"),
+        ("database.args.password", "none needed"),
+    ] {
+        assert_eq!(entry(option)["installer_field"], field, "{option}");
+    }
     assert!(macaroon["if_lost"].as_str().unwrap().contains("all other logins stay"));
     assert_eq!(entry("database.args.password")["becomes"], "replaced by ESS");
     assert_eq!(index["options"]["look_like_secrets"], json!(["acme_token"]));

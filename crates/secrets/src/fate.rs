@@ -32,11 +32,13 @@ pub(crate) struct Fate {
     pub(crate) becomes: Becomes,
     /// What users would notice.
     pub(crate) if_lost: &'static str,
-    /// The field of Element's older installer.
-    pub(crate) installer: Option<&'static str>,
+    /// The field of Element's older installer, as its own guide and files call it.
+    pub(crate) installer: &'static str,
 }
 
-const ADDITIONAL_CONFIG: Option<&str> = Some(r"Synapse \ Advanced \ Additional Config");
+const ADDITIONAL_CONFIG: &str = r"Synapse \ Advanced \ Additional Config";
+/// Its guide names no field.
+const NONE_KNOWN: &str = "none known";
 const NOTHING: &str = "nothing: it guards only what is left behind";
 
 /// Looks an option up.
@@ -44,22 +46,22 @@ pub(crate) fn of(option: &str) -> Fate {
     use Becomes::{Kept, NeededAs, Replaced, Unneeded};
     let kept = |if_lost| (Kept, if_lost, ADDITIONAL_CONFIG);
     let needed = |field, if_lost, installer| (NeededAs(field), if_lost, installer);
-    let left = |becomes| (becomes, NOTHING, None);
+    let left = |becomes| (becomes, NOTHING, "none needed");
     let (becomes, if_lost, installer) = match without_indices(option).as_str() {
         "signing_key" => needed(
             "synapse.signingKey",
             "other servers reject what this one signs: federation breaks, and old events cannot be checked",
-            Some(r"Secrets \ Synapse \ Signing Key"),
+            "signingKey of the Secret synapse, in secrets.yml",
         ),
         "macaroon_secret_key" => needed(
             "synapse.macaroon",
             "guests, single sign-on logins in flight and unsubscribe links in e-mails; all other logins stay",
-            Some(r"Secrets \ Synapse \ Macaroon"),
+            r"Secrets \ Synapse \ Macaroon",
         ),
         "registration_shared_secret" => needed(
             "synapse.registrationSharedSecret",
             "scripts and bots that register users with it are refused",
-            Some(r"Secrets \ Synapse \ Registration Shared Secret"),
+            "registrationSharedSecret of the Secret synapse, in secrets.yml",
         ),
         "password_config.pepper" => kept("no password is right any more: every user has to reset it"),
         "form_secret" => kept("consent forms and links in mails already sent are refused"),
@@ -75,7 +77,7 @@ pub(crate) fn of(option: &str) -> Fate {
         "app_service_config_files" => needed(
             "synapse.appservices",
             "this bridge or bot stops: Synapse and it refuse each other's tokens",
-            Some(r"Integrations \ Application Services"),
+            NONE_KNOWN,
         ),
         option if option.starts_with("media_storage_providers.") => {
             kept("media in the object store can be neither read nor written")
@@ -90,23 +92,23 @@ pub(crate) fn of(option: &str) -> Fate {
             needed(
                 "matrixAuthenticationService.synapseSharedSecret",
                 "nothing, if both sides get the same new one",
-                None,
+                NONE_KNOWN,
             )
         }
         "mas.secrets.encryption" => needed(
             "matrixAuthenticationService.encryptionSecret",
             "Matrix Authentication Service cannot read what it has encrypted in its database, nor its cookies",
-            None,
+            NONE_KNOWN,
         ),
         "mas.secrets.keys.key" | "mas.secrets.keys_dir" => needed(
             "matrixAuthenticationService.privateKeys",
             "tokens that other services have from Matrix Authentication Service are no longer valid",
-            None,
+            NONE_KNOWN,
         ),
         "hookshot.passFile" => needed(
             "hookshot.passkey",
             "Hookshot cannot read the tokens that it has stored: users log in to GitHub, GitLab and Jira again",
-            None,
+            NONE_KNOWN,
         ),
         "database.args.password"
         | "worker_replication_secret"
@@ -118,7 +120,11 @@ pub(crate) fn of(option: &str) -> Fate {
         | "manhole_settings.password"
         | "manhole_settings.ssh_priv_key_path"
         | "tls_private_key_path" => left(Unneeded),
-        option if option.starts_with("mas.") => (Kept, "the part of Matrix Authentication Service that uses it", None),
+        option if option.starts_with("mas.") => (
+            Kept,
+            "the part of Matrix Authentication Service that uses it",
+            NONE_KNOWN,
+        ),
         _ => kept("the feature that uses it"),
     };
     Fate {
@@ -161,10 +167,7 @@ mod tests {
 
     #[test]
     fn the_runbooks_field_is_named() {
-        assert_eq!(
-            of("macaroon_secret_key").installer,
-            Some(r"Secrets \ Synapse \ Macaroon")
-        );
+        assert_eq!(of("macaroon_secret_key").installer, r"Secrets \ Synapse \ Macaroon");
         assert_eq!(
             of("macaroon_secret_key").becomes.to_string(),
             "needed by ESS as synapse.macaroon"

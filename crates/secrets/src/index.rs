@@ -53,9 +53,8 @@ pub(crate) struct Entry {
     pub becomes: String,
     /// What users would notice.
     pub if_lost: String,
-    /// The field of Element's older installer.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub installer_field: Option<String>,
+    /// The field of Element's older installer, `none known` or `none needed`.
+    pub installer_field: String,
     /// Why there is no file, and what is lost by that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub derived: Option<String>,
@@ -158,7 +157,7 @@ impl Entry {
             destination: String::new(),
             becomes: fate.becomes.to_string(),
             if_lost: fate.if_lost.to_owned(),
-            installer_field: fate.installer.map(str::to_owned),
+            installer_field: fate.installer.to_owned(),
             derived: None,
         }
     }

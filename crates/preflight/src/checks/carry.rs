@@ -71,7 +71,7 @@ const PARTS: &[Part] = &[
             "user_consent.template_dir",
         ],
         message: "Synapse uses templates of its own, which are files",
-        hint: "give them to ESS in a ConfigMap with synapse.extraVolumes and extraVolumeMounts, and their directory in synapse.additional",
+        hint: "extract-secrets --emit kubernetes --emit helm gives them to ESS in a Secret, with synapse.extraVolumes and extraVolumeMounts",
         warn: true,
     },
     Part {
@@ -106,7 +106,7 @@ const PARTS: &[Part] = &[
             "send_federation",
         ],
         message: "Synapse runs with workers, which ESS sets up in its own way",
-        hint: "enable the same kinds in synapse.workers; instance_map, stream_writers and redis are ESS's own",
+        hint: "extract-secrets --emit helm enables the kinds that it can tell in synapse.workers; instance_map, stream_writers and redis are ESS's own",
         warn: false,
     },
 ];

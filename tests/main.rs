@@ -5,6 +5,7 @@
 mod alone;
 mod bench;
 mod bench_kills;
+mod canary;
 mod demo;
 mod ess_wipe;
 mod extract_secrets;

@@ -19,7 +19,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 
 pub(crate) use call::{Call, Ran, Running, Stdin};
-pub(crate) use place::{TOOLS, free_port, place};
+pub(crate) use place::{TOOLS, free_port, place, processes_in};
 pub(crate) use postgres::{Cluster, ESS_PASSWORD, Local};
 pub(crate) use seed::{SERVER_NAME, Seeded};
 pub(crate) use synapse::{Database, Identity, Synapse, python as synapse_python};

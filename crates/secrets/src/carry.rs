@@ -117,9 +117,11 @@ impl Carried {
         let known = inline_secrets(&mut rest, secrets);
         let mut mounting = Mounting {
             files: Files::new(config),
+            secrets,
             sorted: &mut carried.sorted,
             notes: Vec::new(),
         };
+        mounting.drop_local_storage(&mut rest);
         mounting.mount(&mut rest, "");
         carried.notes = mounting.notes;
         carried.files = mounting.files.carried;
@@ -187,6 +189,7 @@ fn inline_secrets(rest: &mut Node, secrets: &Secrets) -> BTreeSet<String> {
 
 struct Mounting<'a> {
     files: Files<'a>,
+    secrets: &'a Secrets,
     sorted: &'a mut Sorted,
     notes: Vec<String>,
 }
@@ -219,10 +222,16 @@ impl Mounting<'_> {
     /// Says whether the option stays.
     fn mount_one(&mut self, path: &str, node: &mut Node) -> bool {
         let why_not = OF_THE_OLD_PLACE.iter().find(|(known, _)| *known == path);
+        let before = self.files.carried.len();
         let carried = match why_not {
             Some((_, why)) => Err((*why).to_owned()),
             None => self.files.carry(node),
         };
+        let is_key = |file: &File| file.content.windows(11).any(|text| text == b"PRIVATE KEY");
+        let known = self.secrets.secrets.iter().any(|secret| secret.option == path);
+        if !known && self.files.carried[before..].iter().any(is_key) {
+            self.sorted.look_like_secrets.push(path.to_owned());
+        }
         match carried {
             Ok(mounted) => {
                 *node = mounted;
@@ -230,13 +239,39 @@ impl Mounting<'_> {
                 true
             }
             Err(why) => {
-                self.notes.push(format!(
-                    "`{path}` is left out of the values, because ESS's pod would lack what it names: {why}"
-                ));
-                self.sorted.needs_a_file.push(path.to_owned());
+                self.leave_out(path, &why);
                 false
             }
         }
+    }
+
+    fn leave_out(&mut self, path: &str, why: &str) {
+        self.notes.push(format!(
+            "`{path}` is left out of the values, because ESS's pod would lack what it names: {why}"
+        ));
+        self.sorted.needs_a_file.push(path.to_owned());
+    }
+
+    /// Synapse would make the directory and stop when it cannot.
+    fn drop_local_storage(&mut self, rest: &mut Node) {
+        let Node::Map(options) = rest else { return };
+        let providers = options.iter_mut().find(|(name, _)| name == "media_storage_providers");
+        let Some((_, Node::List(list))) = providers else {
+            return;
+        };
+        let is_local = |node: &Node| {
+            let Node::Map(provider) = node else { return false };
+            let module = provider.iter().find(|(name, _)| name == "module");
+            matches!(module, Some((_, Node::Text(module)))
+                if **module == "file_system" || module.ends_with("FileStorageProviderBackend"))
+        };
+        let local = list.iter().enumerate().filter(|(_, node)| is_local(node));
+        let local: Vec<usize> = local.map(|(index, _)| index).collect();
+        for index in &local {
+            let why = "a directory of media; see that they move with the rest";
+            self.leave_out(&format!("media_storage_providers.{index}"), why);
+        }
+        list.retain(|node| !is_local(node));
     }
 }
 

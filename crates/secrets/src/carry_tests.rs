@@ -108,15 +108,18 @@ fn files_are_carried_and_named_where_they_will_be() {
     };
     write("a/ca.pem", "A");
     write("b/ca.pem", "B");
+    write("acme.pem", "-----BEGIN EC PRIVATE KEY-----");
     write("terms/en/1.0.html", "terms");
     write("terms/success.html", "thanks");
     write("odd/{{ x }}.html", "a template of Helm");
     write("big/media", &"x".repeat(1_100_000));
     fs::create_dir(dir.path().join("empty")).unwrap();
+    write("odd.pem", "-----BEGIN PRIVATE KEY-----");
     fs::write(dir.path().join("homeserver.yaml"), "server_name: example.org\ndatabase: {name: psycopg2}\n\
         federation_custom_ca_list: [a/ca.pem, b/ca.pem]\nuser_consent: {version: '1.0', template_dir: terms}\n\
         templates: {custom_template_directory: odd}\nsso: {template_dir: empty}\nemail: {template_dir: none, notif_from: x}\n\
-        backup_media_store_path: a\ncustom: {big_dir: big}\n").unwrap();
+        backup_media_store_path: a\ncustom: {big_dir: big}\nzacme: {account_key_file: acme.pem}\n\
+        media_storage_providers: [{module: file_system, config: {directory: /mnt}}]\n").unwrap();
     fs::write(dir.path().join("example.org.signing.key"), KEY).unwrap();
     let config = Config::load(&Options {
         configs: vec![dir.path().join("homeserver.yaml")],
@@ -138,17 +141,22 @@ fn files_are_carried_and_named_where_they_will_be() {
             ("file-1", "1/ca.pem", "B"),
             ("file-2", "2/terms/en/1.0.html", "terms"),
             ("file-3", "2/terms/success.html", "thanks"),
+            ("file-4", "3/acme.pem", "-----BEGIN EC PRIVATE KEY-----"),
         ]
     );
     assert_eq!(
         write_node(carried.clear.as_ref()),
         "email:\n  notif_from: x\nfederation_custom_ca_list:\n- \"/ess-migrated-files/0/ca.pem\"\n\
          - \"/ess-migrated-files/1/ca.pem\"\nuser_consent:\n  version: \"1.0\"\n  \
-         template_dir: \"/ess-migrated-files/2/terms\"\n"
+         template_dir: \"/ess-migrated-files/2/terms\"\nzacme:\n  account_key_file: \"/ess-migrated-files/3/acme.pem\"\n"
     );
     assert_eq!(
         carried.sorted.carried_as_files,
-        ["federation_custom_ca_list", "user_consent.template_dir"]
+        [
+            "federation_custom_ca_list",
+            "user_consent.template_dir",
+            "zacme.account_key_file"
+        ]
     );
     let notes = carried.notes.join("\n").replace(dir.path().to_str().unwrap(), "HERE");
     for said in [
@@ -158,10 +166,12 @@ fn files_are_carried_and_named_where_they_will_be() {
         "HERE/none: No such file",
         "`backup_media_store_path` is left out of the values, because ESS's pod would lack what it names: it holds media",
         "HERE/big: a Secret has no room for it",
+        "`media_storage_providers.0` is left out of the values, because ESS's pod would lack what it names: a directory of media",
     ] {
         assert!(notes.contains(said), "{said}\n{notes}");
     }
     assert_eq!(carried.notes.len(), carried.sorted.needs_a_file.len());
+    assert_eq!(carried.sorted.look_like_secrets, ["zacme.account_key_file"]);
 }
 
 fn write_node(node: Option<&crate::yaml::Node>) -> String {

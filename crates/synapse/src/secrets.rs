@@ -516,6 +516,11 @@ impl Reader<'_> {
                 "synapse.appservices",
             );
         }
+        for index in 0..count("saml2_config.sp_config.encryption_keypairs") {
+            let option = format!("saml2_config.sp_config.encryption_keypairs.{index}.key_file");
+            let found = self.whole_file(&option)?;
+            self.add(&option, found, "opens what SAML sends", "an extra volume of Synapse");
+        }
         for index in 0..count("media_storage_providers") {
             for key in STORAGE_SECRETS {
                 let option = format!("media_storage_providers.{index}.config.{key}");

@@ -771,6 +771,9 @@ fn a_bundle_is_made_once_and_again_only_for_others_or_of_the_same_secrets() {
     world
         .shell("age -d -i bob.key export/secrets.tar.age >/dev/null")
         .success();
+    assert!(!seal(&bob).stderr.contains("in clear"));
+    extract(&world).success();
+    assert!(seal(&bob).stderr.contains("an earlier run wrote secrets in clear to"));
 }
 
 #[test]

@@ -346,13 +346,22 @@ fn workers() {
 
 #[test]
 fn authentication_service_and_hookshot() {
-    let rsa = ran(Command::new(environment().join("python")).args([
-        "-c",
-        "from cryptography.hazmat.primitives import serialization as s\n\
-         from cryptography.hazmat.primitives.asymmetric import rsa\n\
-         print(rsa.generate_private_key(65537, 2048).private_bytes(s.Encoding.PEM, s.PrivateFormat.PKCS8, s.NoEncryption()).decode(), end='')",
-    ]));
-    let rsa = String::from_utf8(rsa).unwrap();
+    let [rsa, p256, k256, p384] = [
+        "rsa.generate_private_key(65537, 2048)",
+        "ec.generate_private_key(ec.SECP256R1())",
+        "ec.generate_private_key(ec.SECP256K1())",
+        "ec.generate_private_key(ec.SECP384R1())",
+    ]
+    .map(|make| {
+        let program = format!(
+            "from cryptography.hazmat.primitives import serialization as s\n\
+             from cryptography.hazmat.primitives.asymmetric import ec, rsa\n\
+             key = {make}.private_bytes(s.Encoding.PEM, s.PrivateFormat.PKCS8, s.NoEncryption())\n\
+             print(key.decode(), end='')"
+        );
+        let key = ran(Command::new(environment().join("python")).args(["-c", &program]));
+        String::from_utf8(key).unwrap()
+    });
     let found = run_both(
         &[(
             "etc/homeserver.yaml",
@@ -365,11 +374,17 @@ fn authentication_service_and_hookshot() {
         &[
             ("etc/key", KEY),
             ("etc/rsa.pem", &rsa),
+            ("etc/p256.pem", &p256),
+            ("etc/k256.pem", &k256),
+            ("etc/p384.pem", &p384),
+            ("etc/encryption", "CANARYencryption"),
+            ("etc/shared", "CANARY shared"),
             (
                 "etc/mas.yaml",
-                "http: {public_base: 'https://account.example.org/'}\nmatrix: {homeserver: example.org, secret: CANARY shared}\n\
+                "http: {public_base: 'https://account.example.org/'}\nmatrix: {homeserver: example.org, secret_file: HERE/etc/shared}\n\
                  database: {uri: 'postgresql://mas:CANARYdb@db/mas'}\n\
-                 secrets: {encryption: CANARYencryption, keys: [{kid: a, key_file: HERE/etc/rsa.pem}]}\n\
+                 secrets: {encryption_file: HERE/etc/encryption, keys: [{kid: a, key_file: HERE/etc/rsa.pem}, \
+                 {kid: b, key_file: HERE/etc/p256.pem}, {kid: c, key_file: HERE/etc/k256.pem}, {kid: d, key_file: HERE/etc/p384.pem}]}\n\
                  upstream_oauth2: {providers: [{id: 01H, client_id: x, client_secret: CANARY upstream}]}\n",
             ),
             (
@@ -399,6 +414,18 @@ fn authentication_service_and_hookshot() {
         ),
         ("matrixAuthenticationService.encryptionSecret", "mas.secrets.encryption"),
         ("matrixAuthenticationService.privateKeys.rsa", "mas.secrets.keys.0.key"),
+        (
+            "matrixAuthenticationService.privateKeys.ecdsaPrime256v1",
+            "mas.secrets.keys.1.key",
+        ),
+        (
+            "matrixAuthenticationService.privateKeys.ecdsaSecp256k1",
+            "mas.secrets.keys.2.key",
+        ),
+        (
+            "matrixAuthenticationService.privateKeys.ecdsaSecp384r1",
+            "mas.secrets.keys.3.key",
+        ),
         ("hookshot.passkey", "hookshot.passFile"),
     ];
     let mut found = found;

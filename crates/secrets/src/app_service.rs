@@ -32,13 +32,13 @@ pub(crate) fn notes(secrets: &[Secret]) -> Vec<String> {
                     "`{name}` in `{option}` is no good token: it is short or has a space in it"
                 ));
             }
-            if !matches!(name, "id" | "as_token") {
-                continue;
-            }
+            let so = match name {
+                "id" | "as_token" => "Synapse does not start with both",
+                "hs_token" => "each could pose as Synapse to the other",
+                _ => continue,
+            };
             if let Some((_, _, other)) = seen.iter().find(|(known, value, _)| *known == name && **value == text) {
-                notes.push(format!(
-                    "`{name}` in `{option}` is that in `{other}` too: Synapse does not start with both"
-                ));
+                notes.push(format!("`{name}` in `{option}` is that in `{other}` too: {so}"));
             }
             seen.push((name, text.to_owned().into(), option));
         }
@@ -79,7 +79,10 @@ mod tests {
 
     #[test]
     fn a_good_registration_is_not_mentioned() {
-        let other = GOOD.replace("irc", "slack").replace("0123", "4567");
+        let other = GOOD
+            .replace("irc", "slack")
+            .replace("0123", "4567")
+            .replace("ba98", "7654");
         assert!(notes(&registrations(&[GOOD, &other])).is_empty());
     }
 
@@ -90,6 +93,10 @@ mod tests {
             (
                 vec![GOOD, GOOD],
                 "`as_token` in `app_service_config_files.1` is that in `app_service_config_files.0` too",
+            ),
+            (
+                vec![GOOD, GOOD],
+                "`hs_token` in `app_service_config_files.1` is that in `app_service_config_files.0` too",
             ),
             (vec!["[CANARY]"], "is not a registration"),
             (vec!["CANARY: [\t"], "is not a registration"),

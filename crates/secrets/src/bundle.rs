@@ -13,6 +13,7 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tar::{Builder, EntryType, Header};
+use zeroize::Zeroizing;
 
 use crate::store::{self, existing};
 
@@ -70,7 +71,10 @@ pub(crate) fn recipients(given: &[String], files: &[PathBuf]) -> anyhow::Result<
         recipients.push(recipient(text, "--recipient")?);
     }
     for path in files {
-        let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        // It may be a file of secret keys by mistake.
+        let text = fs::read_to_string(path)
+            .map(Zeroizing::new)
+            .with_context(|| format!("cannot read {}", path.display()))?;
         let lines = text.lines().map(str::trim).enumerate();
         for (index, line) in lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#')) {
             recipients.push(recipient(line, &format!("line {} of {}", index + 1, path.display()))?);

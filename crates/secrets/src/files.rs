@@ -71,7 +71,15 @@ impl<'a> Files<'a> {
     fn add_below(&mut self, root: &Path, top: &str) -> Result<(), String> {
         let before = self.carried.len();
         // As Synapse opens them, through links.
-        for entry in WalkDir::new(root).follow_links(true).sort_by_file_name() {
+        for (number, entry) in WalkDir::new(root)
+            .follow_links(true)
+            .sort_by_file_name()
+            .into_iter()
+            .enumerate()
+        {
+            if number > COUNT {
+                return Err(format!("it has more than {COUNT} files"));
+            }
             let entry = entry.map_err(|error| {
                 let source = error.io_error();
                 source.map_or_else(|| error.to_string(), ToString::to_string)
@@ -89,9 +97,6 @@ impl<'a> Files<'a> {
                 format!("{top}/{}", below.to_string_lossy())
             };
             self.add(entry.path(), path)?;
-            if self.carried.len() - before > COUNT {
-                return Err(format!("it has more than {COUNT} files"));
-            }
         }
         if self.carried.len() == before {
             return Err("there is no file in it".to_owned());

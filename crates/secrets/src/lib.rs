@@ -302,6 +302,13 @@ fn say(context: &Context, index: &Index, outcome: Option<Outcome>, sealed: Optio
             Some(news) => format!("the {secrets} are in {place} already; {news}"),
         });
     }
+    let earlier = export.join(store::DIRECTORY);
+    if outcome.is_none() && earlier.exists() {
+        let earlier = earlier.display();
+        console.note(&format!(
+            "an earlier run wrote secrets in clear to {earlier}; they are there still"
+        ));
+    }
     for key in &index.signing_keys {
         console.note(&format!("signing key {}, public key {}", key.id, key.public_key));
     }

@@ -90,7 +90,7 @@ struct Known {
 
 fn known(config: &Config, application_name: &str) -> anyhow::Result<Known> {
     let Database::Postgres { args, password, .. } = config.database()? else {
-        anyhow::bail!("it is not one of PostgreSQL");
+        anyhow::bail!("it is not one database of PostgreSQL");
     };
     let mut args = args;
     args.entry("connect_timeout".to_owned())

@@ -1,7 +1,6 @@
 //! Digests read in the places that `pg_dump` or `pg_restore` leaves idle.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -82,7 +81,6 @@ impl Beside<'_> {
 /// Who may work when, and the tables that may be read.
 pub(crate) struct Places {
     all: usize,
-    failed: AtomicBool,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -98,19 +96,21 @@ struct State {
     waiting: Vec<usize>,
     /// The child is done.
     over: bool,
+    /// And did not do it.
+    failed: bool,
 }
 
 impl Places {
     fn new(all: usize, tables: usize) -> Self {
         Self {
             all,
-            failed: AtomicBool::new(false),
             state: Mutex::new(State {
                 child: all,
                 digests: 0,
                 ready: VecDeque::new(),
                 waiting: (0..tables).collect(),
                 over: false,
+                failed: false,
             }),
             changed: Condvar::new(),
         }
@@ -135,11 +135,13 @@ impl Places {
     }
 
     fn child_ended(&self, well: bool) {
-        self.failed.fetch_or(!well, Ordering::SeqCst);
-        self.ready(|_| true);
+        // All at once: who sees that it failed must see that it ended by itself.
         let mut state = self.lock();
+        let waiting = std::mem::take(&mut state.waiting);
+        state.ready.extend(waiting);
         state.child = 0;
         state.over = true;
+        state.failed = !well;
         self.changed.notify_all();
     }
 
@@ -153,7 +155,7 @@ impl Queue for Places {
         let mut state = self.lock();
         loop {
             ess_run::check().map_err(Error::Interrupted)?;
-            if self.failed.load(Ordering::SeqCst) {
+            if state.failed {
                 return Err(Error::Io(std::io::Error::other("the program beside it failed")));
             }
             if state.ready.is_empty() && state.waiting.is_empty() {

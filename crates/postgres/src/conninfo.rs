@@ -172,6 +172,14 @@ const NOT_SUPPORTED: &[(&str, &str)] = &[
     ("oauth_scope", "use a password"),
 ];
 
+/// Where libpq would wait for a connection for ever, and two hours until it sees that a host is gone.
+const PATIENCE: [(&str, &str); 4] = [
+    ("connect_timeout", "30"),
+    ("keepalives_idle", "60"),
+    ("keepalives_interval", "10"),
+    ("keepalives_count", "6"),
+];
+
 /// Where a server's Unix sockets are when no host is given: Debian's place, then upstream's.
 const SOCKET_DIRS: [&str; 2] = ["/var/run/postgresql", "/tmp"];
 
@@ -352,6 +360,12 @@ impl Conninfo {
         self.params.get(keyword).map(String::as_str)
     }
 
+    /// The same, with our own patience where nothing is said.
+    fn get_patiently(&self, keyword: &str) -> Option<&str> {
+        let ours = PATIENCE.iter().find(|(name, _)| *name == keyword);
+        self.get(keyword).or(ours.map(|(_, value)| *value))
+    }
+
     /// Every parameter by its keyword.
     pub fn params(&self) -> &BTreeMap<String, String> {
         &self.params
@@ -463,7 +477,7 @@ impl Conninfo {
 
     fn number(&self, keyword: &str) -> Result<Option<u64>, ConninfoError> {
         let number = |text: &str| text.trim().parse::<i64>().map(|number| number.try_into().unwrap_or(0));
-        self.get(keyword)
+        self.get_patiently(keyword)
             .map(number)
             .transpose()
             .map_err(|_| value(keyword, "a whole number"))

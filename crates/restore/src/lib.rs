@@ -297,7 +297,7 @@ fn prove(
         jobs,
         report: &context.console,
     };
-    let still = "the target is fenced; Synapse cannot start on it";
+    let still = "the target is fenced, and Synapse cannot start on it; once this is mended, run the same line again";
     let inventory = match expectation {
         Expected::Manifest(inventory) | Expected::Source(inventory) => (**inventory).clone(),
         Expected::Nothing => {
@@ -320,7 +320,9 @@ fn prove(
         .hint("run the same line again (ess-wipe takes no second backup); if it repeats, keep the old server")
         .into());
     }
-    proving.lift_fence(&target.session, &inventory).context(still)?;
+    proving.lift_fence(&target.session, &inventory).context(
+        "the target is proven, and the answer is lost that would say whether the fence is lifted; verify tells, and lifts it",
+    )?;
     Ok(proof)
 }
 

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
@@ -31,12 +33,17 @@ impl fmt::Display for Interrupted {
 
 impl std::error::Error for Interrupted {}
 
+/// What a child has to end by itself. pg_dump asks its server to cancel first, which may never answer.
+const PATIENCE: Duration = Duration::from_secs(3);
+
 /// Records the signal and ends every child's process group.
 pub fn interrupt(signal: i32) {
     SIGNAL.store(signal, Ordering::SeqCst);
-    for pid in CHILDREN.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-        end(*pid);
-    }
+    end_all(Signal::TERM);
+    thread::spawn(|| {
+        thread::sleep(PATIENCE);
+        end_all(Signal::KILL);
+    });
 }
 
 /// The signal that interrupted this process, if one did.
@@ -61,7 +68,7 @@ impl Watched {
         CHILDREN.lock().unwrap_or_else(PoisonError::into_inner).insert(pid);
         // A signal may have come between the fork and this line.
         if interrupted().is_some() {
-            end(pid);
+            end(pid, Signal::TERM);
         }
         Self(pid)
     }
@@ -73,9 +80,15 @@ impl Drop for Watched {
     }
 }
 
-fn end(pid: i32) {
+fn end_all(signal: Signal) {
+    for pid in CHILDREN.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        end(*pid, signal);
+    }
+}
+
+fn end(pid: i32, signal: Signal) {
     if let Some(group) = Pid::from_raw(pid) {
         // It may have ended by itself meanwhile, which is just as well.
-        let _ = kill_process_group(group, Signal::TERM);
+        let _ = kill_process_group(group, signal);
     }
 }

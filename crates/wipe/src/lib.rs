@@ -127,8 +127,7 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
         identity,
         backup.as_ref().map(|path| path.to_string_lossy().into_owned()),
     );
-    plan.execute(&target, (!args.no_fence).then_some(&fence), mark.flatten().as_ref())
-        .context("nothing was erased")?;
+    plan.execute(&target, (!args.no_fence).then_some(&fence), mark.flatten().as_ref())?;
     let what = plan.objects.len();
     let fenced = if args.no_fence {
         "no fence was left"

@@ -93,12 +93,15 @@ impl Plan {
             "begin the wipe",
             "BEGIN; SET LOCAL lock_timeout = '5s'; SET LOCAL synchronous_commit = on",
         )?;
-        let outcome = self.erase(target, fence, backup);
+        let outcome = self.erase(target, fence, backup).context("nothing was erased");
         if outcome.is_err() {
             // A lost connection has rolled back already.
             let _ = session.batch("undo the wipe", "ROLLBACK");
+            return outcome;
         }
-        outcome
+        session.batch("commit the wipe", "COMMIT").context(
+            "the answer is lost that would say whether the target is erased; the same line again goes on in either case",
+        )
     }
 
     fn erase(&self, target: &Target, fence: Option<&Fence>, backup: Option<&Mark>) -> anyhow::Result<()> {
@@ -150,7 +153,6 @@ impl Plan {
             }
             session.batch("put up the fence", &fence.raise())?;
         }
-        session.batch("commit the wipe", "COMMIT")?;
         Ok(())
     }
 }

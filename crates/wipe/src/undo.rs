@@ -65,8 +65,7 @@ pub(crate) fn run(args: &Args, context: &mut Context, conninfo: &Conninfo) -> an
     );
     let needed = target.facts.major().max(major(&manifest.pg_dump_version));
     let programs = choose(args.pg_bin.as_deref(), needed, "this target")?;
-    plan.execute(&target, Some(&fence), mark.as_ref())
-        .context("nothing was changed")?;
+    plan.execute(&target, Some(&fence), mark.as_ref())?;
     target.fence = Some(fence);
     let still = "the target is fenced, and Synapse cannot start on it; once this is mended, run the same line again";
     let loaded = Loading {

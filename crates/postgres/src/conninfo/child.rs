@@ -40,7 +40,7 @@ impl Conninfo {
         let mut vars = vec![("PGAPPNAME".to_owned(), application_name.into())];
         let mut service = String::new();
         for keyword in KEYWORDS {
-            let Some(value) = self.get(keyword.name) else {
+            let Some(value) = self.get_patiently(keyword.name) else {
                 continue;
             };
             let value = match keyword.name {

@@ -228,7 +228,10 @@ fn a_child_gets_all_of_it_and_nothing_else() {
     let services = std::fs::read_to_string(get("PGSERVICEFILE").unwrap()).unwrap();
     assert_eq!(
         services,
-        format!("[{}]\nkeepalives_idle=10\n", get("PGSERVICE").unwrap())
+        format!(
+            "[{}]\nkeepalives_idle=10\nkeepalives_interval=10\nkeepalives_count=6\n",
+            get("PGSERVICE").unwrap()
+        )
     );
     assert_eq!(conninfo.dbname_argument(), "dbname='a=b'");
 
@@ -256,6 +259,29 @@ fn our_connections_get_the_same_settings() {
     assert_eq!(config.get_keepalives_retries(), Some(7));
     assert_eq!(config.get_options(), Some("-c x=1"));
     assert_eq!(config.get_application_name(), Some("app"));
+}
+
+#[test]
+fn nobody_waits_for_ever_unless_told_to() {
+    let patience = |text: &str| {
+        let conninfo = resolved(text, &[]).unwrap();
+        let config = conninfo.template("app").unwrap();
+        let child = conninfo.child_environment("app").unwrap();
+        let timeout = child.vars.iter().find(|(name, _)| name == "PGCONNECT_TIMEOUT");
+        let timeout = timeout.map(|(_, value)| value.to_str().unwrap().to_owned());
+        (
+            config.get_connect_timeout().copied(),
+            config.get_keepalives_idle(),
+            timeout,
+        )
+    };
+    let seconds = Duration::from_secs;
+    assert_eq!(
+        patience("host=h user=u"),
+        (Some(seconds(30)), seconds(60), Some("30".into()))
+    );
+    let patient = patience("host=h user=u connect_timeout=0 keepalives_idle=900");
+    assert_eq!(patient, (None, seconds(900), Some("0".into())));
 }
 
 #[test]

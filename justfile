@@ -14,6 +14,10 @@ bench mb="2000" rounds="5": install-needs
 bench-kills mb="200": install-needs
     BENCH_MB={{ mb }} cargo test --release --locked --quiet --test e2e bench_kills -- --ignored --nocapture
 
+# A whole run of preflight on a healthy small server
+bench-preflight rounds="10": install-needs
+    BENCH_ROUNDS={{ rounds }} cargo test --release --locked --quiet --test e2e bench_preflight -- --ignored --nocapture
+
 # Unit and end-to-end tests; needs what install-needs installs
 test *args: install-needs
     cargo test --workspace --locked {{ args }}

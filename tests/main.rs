@@ -5,6 +5,7 @@
 mod alone;
 mod bench;
 mod bench_kills;
+mod bench_preflight;
 mod canary;
 mod demo;
 mod ess_wipe;
@@ -17,6 +18,7 @@ mod man;
 mod pgdump_wrap;
 mod pipeline;
 mod preflight;
+mod preflight_each;
 mod readme;
 mod restore;
 mod scene;

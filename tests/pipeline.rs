@@ -90,6 +90,30 @@ fn a_homeserver_moves_and_is_the_same() {
 }
 
 #[test]
+fn the_same_line_again_finds_each_part_done() {
+    let it = Move::new();
+    it.line().success();
+    let moved = everything(&it.target, "synapse");
+    let said = "the target stands where the source stands: it holds this homeserver already (target-restored)";
+
+    let ran = it.line().success();
+
+    assert!(ran.stderr.contains(said), "{ran}");
+    let document: serde_json::Value = serde_json::from_str(&it.world.read("migration.json")).unwrap();
+    for section in ["dump", "wipe", "restore"] {
+        assert_eq!(document[section]["kept"], true, "{section}: {ran}");
+    }
+    assert_eq!(everything(&it.target, "synapse"), moved);
+
+    // Somebody uses it now: it is no copy any more.
+    it.target.psql("synapse", "SELECT nextval('events_stream_seq')");
+    let ran = it.line();
+    assert_eq!(ran.status.code(), Some(65), "{ran}");
+    assert!(ran.stderr.contains("the target is in use"), "{ran}");
+    assert!(!ran.stderr.contains("target-restored"), "{ran}");
+}
+
+#[test]
 fn a_target_in_use_stops_the_line_before_anything_is_written() {
     let it = Move::new();
     it.target.psql(

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use postgres_protocol::escape::{escape_identifier, escape_literal};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::place::{free_port, place};
-use super::synapse::Database;
+use super::synapse::{Database, lock_target, python, target};
 use super::{Shared, World};
 
 /// Of the superuser `postgres`, who needs none on the Unix socket.
@@ -35,6 +35,8 @@ pub(crate) struct Cluster {
     /// Holds the socket, the log and `data`.
     pub(crate) dir: PathBuf,
     pub(crate) port: u16,
+    /// Its programs.
+    pub(crate) pgbin: PathBuf,
     postmaster: Mutex<Option<Child>>,
 }
 
@@ -45,16 +47,26 @@ impl Cluster {
     }
 
     pub(crate) fn with_local(world: &World, name: &str, local: Local) -> Self {
+        Self::with(world, name, local, &place().pgbin)
+    }
+
+    /// A server of `PostgreSQL` 16, whatever is installed here.
+    pub(crate) fn newer(world: &World, name: &str) -> Self {
+        Self::with(world, name, Local::Trust, newer())
+    }
+
+    fn with(world: &World, name: &str, local: Local, pgbin: &Path) -> Self {
         let world = Arc::clone(&world.0);
         let dir = world.dir.join(name);
         let port = free_port();
         world.add_mask(port.to_string(), &format!("${}_PORT", name.to_uppercase()));
         place().make_dir(&dir);
-        copy(&initialised(name), &dir.join("data"));
+        copy(&initialised(name, pgbin), &dir.join("data"));
         let local = if local == Local::Peer { "peer" } else { "trust" };
         let access = format!(
             "local all postgres trust\n\
              local all all {local}\n\
+             local replication postgres trust\n\
              host all all 127.0.0.1/32 scram-sha-256\n"
         );
         fs::write(dir.join("data/pg_hba.conf"), access).unwrap();
@@ -68,10 +80,35 @@ impl Cluster {
             world,
             dir,
             port,
+            pgbin: pgbin.to_owned(),
             postmaster: Mutex::new(None),
         };
         cluster.start();
         cluster
+    }
+
+    /// A server that follows this one and takes no writes.
+    pub(crate) fn standby(&self, name: &str) -> Self {
+        let (dir, port) = (self.world.dir.join(name), free_port());
+        place().make_dir(&dir);
+        let mut copy = self.program("pg_basebackup");
+        copy.args(["-U", "postgres", "--write-recovery-conf", "--checkpoint=fast", "-D"]);
+        copy.arg(dir.join("data"));
+        feed(copy, b"");
+        let settings = fs::read_to_string(dir.join("data/postgresql.conf")).unwrap();
+        let settings = settings
+            .replace(&self.port.to_string(), &port.to_string())
+            .replace(&self.dir.display().to_string(), &dir.display().to_string());
+        fs::write(dir.join("data/postgresql.conf"), settings).unwrap();
+        let standby = Self {
+            world: Arc::clone(&self.world),
+            dir,
+            port,
+            pgbin: self.pgbin.clone(),
+            postmaster: Mutex::new(None),
+        };
+        standby.start();
+        standby
     }
 
     /// A server as Element Server Suite makes it: the role `synapse_user`, and its empty database
@@ -93,7 +130,7 @@ impl Cluster {
         let data = self.dir.join("data");
         // Not pg_ctl: the server is our child, and ends with us.
         let mut child = place()
-            .command(place().pgbin.join("postgres"), &data)
+            .command(self.pgbin.join("postgres"), &data)
             .arg("-D")
             .arg(&data)
             .stdin(Stdio::null())
@@ -214,7 +251,7 @@ impl Cluster {
 
     /// A `PostgreSQL` program with this server as the one it connects to.
     pub(crate) fn program(&self, name: &str) -> Command {
-        let mut command = place().command(place().pgbin.join(name), &self.world.dir);
+        let mut command = place().command(self.pgbin.join(name), &self.world.dir);
         command.env("PGHOST", &self.dir).env("PGPORT", self.port.to_string());
         command
     }
@@ -250,7 +287,7 @@ pub(super) fn feed(mut command: Command, input: &[u8]) -> Vec<u8> {
 }
 
 /// The data directory of a server that never ran, made once per name: a copy is faster.
-fn initialised(name: &str) -> PathBuf {
+fn initialised(name: &str, pgbin: &Path) -> PathBuf {
     static MADE: Mutex<Vec<String>> = Mutex::new(Vec::new());
     let template = place().dir.join("initdb").join(name);
     let mut made = MADE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -261,7 +298,7 @@ fn initialised(name: &str) -> PathBuf {
         let password = place().dir.join("initdb/superuser.pw");
         fs::write(&password, SUPERUSER_PASSWORD).unwrap();
         place().give(&password);
-        let mut initdb = place().command(place().pgbin.join("initdb"), &place().dir);
+        let mut initdb = place().command(pgbin.join("initdb"), &place().dir);
         initdb.args([
             "--no-sync",
             "-E",
@@ -281,6 +318,26 @@ fn initialised(name: &str) -> PathBuf {
         made.push(name.to_owned());
     }
     template
+}
+
+/// The programs of `PostgreSQL` 16, from `PyPI`, made once beneath `target/`.
+fn newer() -> &'static Path {
+    static NEWER: OnceLock<PathBuf> = OnceLock::new();
+    NEWER.get_or_init(|| {
+        let dir = target().join("postgresql-16");
+        python();
+        let _lock = lock_target();
+        if !dir.exists() {
+            let making = dir.with_extension("making");
+            let _ = fs::remove_dir_all(&making);
+            let mut pip = Command::new(target().join("synapse/bin/python"));
+            pip.args(["-m", "pip", "install", "--no-deps", "--only-binary=:all:", "--quiet"]);
+            pip.arg("--target").arg(&making).arg("pgserver==0.1.4");
+            feed(pip, b"");
+            fs::rename(making, &dir).unwrap();
+        }
+        place().reachable(&dir).join("pgserver/pginstall/bin")
+    })
 }
 
 /// Copies a directory as the unprivileged user.

@@ -22,6 +22,8 @@ struct Inner {
     verbose: bool,
     terminal: bool,
     stage: Mutex<Option<Stage>>,
+    /// What is kept back, while it is.
+    held: Mutex<Option<Vec<String>>>,
 }
 
 struct Stage {
@@ -39,7 +41,23 @@ impl Console {
             verbose,
             terminal: io::stderr().is_terminal(),
             stage: Mutex::new(None),
+            held: Mutex::new(None),
         }))
+    }
+
+    /// From now on keeps back all but errors.
+    pub fn hold(&self) {
+        self.held().get_or_insert_default();
+    }
+
+    /// Says what was kept back, and goes on as usual.
+    pub fn release(&self) {
+        let held = self.held().take();
+        held.iter().flatten().for_each(|line| self.print(line));
+    }
+
+    fn held(&self) -> MutexGuard<'_, Option<Vec<String>>> {
+        self.0.held.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// Prints an error with its causes and, if there is one, its hint.
@@ -70,8 +88,12 @@ impl Console {
 
     /// A line for people that is the tool's own output, such as a plan: without prefix.
     pub fn line(&self, text: &str) {
-        if !self.0.quiet {
-            self.print(text);
+        if self.0.quiet {
+            return;
+        }
+        match &mut *self.held() {
+            Some(held) => held.push(text.to_owned()),
+            None => self.print(text),
         }
     }
 
@@ -93,9 +115,7 @@ impl Console {
 
 impl Report for Console {
     fn note(&self, line: &str) {
-        if !self.0.quiet {
-            self.print(&format!("{}: {line}", self.0.tool));
-        }
+        self.line(&format!("{}: {line}", self.0.tool));
     }
 
     fn command(&self, line: &str) {
@@ -106,7 +126,7 @@ impl Report for Console {
 
     fn stage(&self, what: &str, bytes: Option<u64>) {
         self.done();
-        if self.0.quiet {
+        if self.0.quiet || self.held().is_some() {
             return;
         }
         if self.0.verbose && !self.0.terminal {

@@ -1,6 +1,7 @@
 //! What can go wrong with a server.
 
 use std::fmt;
+use std::time::Duration;
 
 use ess_run::Interrupted;
 use tokio_postgres::error::{DbError, SqlState};
@@ -27,6 +28,15 @@ pub enum Error {
         server: String,
         /// What the driver said.
         source: tokio_postgres::Error,
+    },
+    /// Nothing came within the session's limit.
+    NoAnswer {
+        /// What was tried.
+        what: String,
+        /// `user@host:port/dbname`.
+        server: String,
+        /// How long it was waited for.
+        limit: Duration,
     },
     /// The system refused something that a connection needs.
     Io(std::io::Error),
@@ -66,6 +76,9 @@ impl fmt::Display for Error {
             }
             Self::Query { what, server, source } => {
                 write!(f, "cannot {what} on {server}: {}", Said(source))
+            }
+            Self::NoAnswer { what, server, limit } => {
+                write!(f, "cannot {what} on {server}: no answer within {limit:?}")
             }
             Self::Io(_) => f.write_str("cannot prepare a connection"),
             Self::Interrupted(interrupted) => interrupted.fmt(f),

@@ -1,5 +1,6 @@
 //! One connection, driven by blocking calls that a signal can end.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ess_run::interrupted;
@@ -25,6 +26,9 @@ pub struct Session {
     client: Client,
     tls: Tls,
     server: String,
+    limit: Option<Duration>,
+    /// It let a call run out of time: nothing more is awaited from it.
+    silent: AtomicBool,
 }
 
 /// What every session pins: text forms, name look-up, and no time limits of somebody's role.
@@ -69,6 +73,8 @@ impl Session {
             client,
             tls,
             server,
+            limit: None,
+            silent: AtomicBool::new(false),
         };
         session.batch("set up the session", PINNED)?;
         if access == Access::ReadOnly {
@@ -82,6 +88,13 @@ impl Session {
             let _ = session.batch("set up the session", "SET client_connection_check_interval = '1s'");
         }
         Ok(session)
+    }
+
+    /// Waits no longer than this for any answer: a limit of the server's own ends no wait for a network that is gone.
+    #[must_use]
+    pub fn limited(mut self, limit: Duration) -> Self {
+        self.limit = Some(limit);
+        self
     }
 
     /// `user@host:port/dbname`.
@@ -115,7 +128,23 @@ impl Session {
     }
 
     fn wait<T>(&self, what: &str, work: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T, Error> {
-        let outcome = self.runtime.block_on(stoppable(async { Ok(work.await) }));
+        let no_answer = |limit| Error::NoAnswer {
+            what: what.to_owned(),
+            server: self.server.clone(),
+            limit,
+        };
+        if let Some(limit) = self.limit.filter(|_| self.silent.load(Ordering::Relaxed)) {
+            return Err(no_answer(limit));
+        }
+        let limit = self.limit.unwrap_or(Duration::MAX);
+        let limited = async {
+            let outcome = tokio::time::timeout(limit, work).await;
+            outcome.map_err(|_| {
+                self.silent.store(true, Ordering::Relaxed);
+                no_answer(limit)
+            })
+        };
+        let outcome = self.runtime.block_on(stoppable(limited));
         match outcome {
             Ok(result) => result.map_err(|source| Error::Query {
                 what: what.to_owned(),

@@ -3,6 +3,7 @@
 pub(crate) mod carry;
 pub(crate) mod collation;
 pub(crate) mod config;
+pub(crate) mod endpoint;
 pub(crate) mod export;
 pub(crate) mod health;
 pub(crate) mod homeserver;
@@ -18,6 +19,7 @@ pub(crate) mod versions;
 pub(crate) mod well_known;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use ess_document::Finding;
 use ess_postgres::{Access, Conninfo, Error, Facts, Session, facts};
@@ -58,9 +60,12 @@ pub(crate) fn is_canceled(error: &Error) -> bool {
         .is_some_and(|db| [QUERY_CANCELED, LOCK_NOT_AVAILABLE].contains(&db.code().code()))
 }
 
+/// Longer than any statement may take: then it is the network that is gone.
+const NO_ANSWER: Duration = Duration::from_secs(35);
+
 /// A connection that disturbs nobody: preflight looks at servers that people use.
-pub(crate) fn connect(conninfo: &Conninfo, name: &str, access: Access) -> Result<(Session, Facts), Error> {
-    let session = Session::connect(&patient(conninfo)?, name, access)?;
+pub(crate) fn connect(conninfo: &Conninfo, name: &str) -> Result<(Session, Facts), Error> {
+    let session = Session::connect(&patient(conninfo)?, name, Access::ReadOnly)?.limited(NO_ANSWER);
     session.batch(
         "set up the session",
         "SET statement_timeout = '30s'; SET lock_timeout = '5s'",

@@ -41,6 +41,8 @@ pub(crate) enum Blocker {
     ForeignUsers,
     /// No good signing key.
     SigningKey,
+    /// An option that Synapse does not take as it is.
+    Configuration,
     /// A secret that the configuration names is not there.
     Secrets,
     /// Media are in another program's store.

@@ -8,7 +8,8 @@ pub(crate) type Id = (&'static str, Severity, &'static str, &'static str);
 /// By severity, then by name. An id whose severity depends on what was found stands with the worst.
 #[rustfmt::skip]
 pub(crate) const IDS: &[Id] = &[
-    ("client-programs", Blocker, "pg_dump, pg_restore or psql is missing or older than the source.", "Install postgresql-client of the source's version or newer."),
+    ("client-programs", Blocker, "pg_dump, pg_restore or psql is missing or older than a server.", "Install postgresql-client of the newer server's version."),
+    ("configuration", Blocker, "An option of the configuration is not what Synapse takes.", "Correct it, as its message says."),
     ("duplicates", Blocker, "There are duplicates under a unique index, and restore could not build it.", "Remove the rows that are too many while Synapse is stopped, then REINDEX."),
     ("export-directory", Blocker, "The export cannot be written where it should be.", "Choose another place, or run as the user that owns it."),
     ("export-space", Blocker, "The dump may not fit where the export lies.", "Make room, or choose another place."),
@@ -82,7 +83,7 @@ pub(crate) const IDS: &[Id] = &[
     ("configuration-note", Info, "Something in the configuration that is good to know.", ""),
     ("delegation", Info, "Where other servers find the homeserver, and by which rule.", ""),
     ("dns", Info, "The records of the public names, and how long they are remembered.", ""),
-    ("downtime", Info, "An estimate of how long Synapse stands still, step by step, from a short sample.", ""),
+    ("downtime", Info, "An estimate of how long Synapse stands still, step by step, from short samples of both servers.", ""),
     ("duplicates-tried", Info, "How many unique keys were tried for duplicates, where the collation may hide them.", ""),
     ("export", Info, "How much room there is for the export.", ""),
     ("extensions", Info, "Extensions of the source stay behind.", ""),
@@ -104,8 +105,10 @@ pub(crate) const IDS: &[Id] = &[
     ("synapse-sessions", Info, "Sessions of Synapse's role on the source.", ""),
     ("synapse-stopped", Info, "No Synapse answers.", ""),
     ("target-fresh", Info, "The target was not used yet, or only tried out.", ""),
+    ("target-restored", Info, "The target stands where the source stands: a line that is run again finds each part done.", ""),
     ("target-server", Info, "Which database the target is.", ""),
     ("target-sessions", Info, "Sessions on the target.", ""),
+    ("target-synapse", Info, "What the target's Synapse says of itself at --target-endpoint.", ""),
     ("unlogged-tables", Info, "Tables that a crash empties, and that are not Synapse's.", ""),
     ("well-known", Info, "What .well-known/matrix says, and who serves it.", ""),
 ];

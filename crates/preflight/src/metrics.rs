@@ -19,6 +19,8 @@ pub(crate) fn write(path: &Path, preflight: &Preflight) -> anyhow::Result<()> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     // The collector reads what ends in `.prom` only.
     let partial = path.with_file_name(format!(".{name}.{}", std::process::id()));
+    // Of a killed run that had our number; nobody else has it now.
+    let _ = fs::remove_file(&partial);
     let mut file = create_file(&partial)?;
     let written = file
         .write_all(text(preflight, now).as_bytes())

@@ -114,7 +114,7 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
         Stop::usage("there is no configuration: neither -c nor the document's `source.config` names one")
             .hint("give -c /etc/matrix-synapse/homeserver.yaml")
     })?;
-    let secrets = Secrets::read(&config).context("cannot read Synapse's secrets")?;
+    let secrets = read(&config, context)?;
     let beside = beside(args, context)?;
     let ess = Ess::new(&config, &secrets, &beside, &args.namespace)?;
     let mut notes = secrets.notes.clone();
@@ -146,6 +146,17 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     context.document.secrets = Some(section(context, &plan.index, outcome, sealed));
     context.finish()?;
     Ok(Exit::Done)
+}
+
+/// All secrets, or all that stands in the way: it is mended in one go.
+fn read(config: &Config, context: &Context) -> anyhow::Result<Secrets> {
+    let (secrets, mut errors) = Secrets::look(config);
+    let Some(last) = errors.pop() else { return Ok(secrets) };
+    let told = |error| anyhow::Error::from(error).context("cannot read Synapse's secrets");
+    for error in errors {
+        context.console.error(&told(error));
+    }
+    Err(told(last))
 }
 
 impl Args {

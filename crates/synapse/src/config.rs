@@ -103,16 +103,22 @@ impl Config {
         let last = absolute(files.last().ok_or(ConfigError::NoFiles)?)?;
         let directory = last.parent().unwrap_or(Path::new("/")).to_owned();
 
-        let (mut merged, mut skipped) = (BTreeMap::new(), Vec::new());
+        let (mut merged, mut skipped, mut errors) = (BTreeMap::new(), Vec::new(), Vec::new());
         for (index, path) in files.iter().enumerate() {
-            let Some(map) = read_file(path)? else {
-                skipped.push(path.clone());
-                continue;
-            };
-            for (key, value) in map.into_pairs().filter(|(key, _)| key.kind == Kind::Text) {
-                merged.insert(key.text.to_string(), (value, index));
+            match read_file(path) {
+                Ok(Some(map)) => {
+                    for (key, value) in map.into_pairs().filter(|(key, _)| key.kind == Kind::Text) {
+                        merged.insert(key.text.to_string(), (value, index));
+                    }
+                }
+                Ok(None) => skipped.push(path.clone()),
+                Err(error) => errors.push(error),
             }
         }
+        if errors.len() > 1 {
+            return Err(ConfigError::Several(errors));
+        }
+        errors.pop().map_or(Ok(()), Err)?;
 
         let (layout, working_directory) = match &options.working_directory {
             Some(given) => (Layout::Given, absolute(given)?),
@@ -490,6 +496,8 @@ pub enum ConfigError {
         /// Where and why.
         source: yaml::Error,
     },
+    /// More than one file is not as it should be.
+    Several(Vec<ConfigError>),
     /// No file sets `server_name`.
     NoServerName {
         /// All that were read.
@@ -527,8 +535,11 @@ pub enum ConfigError {
 impl ConfigError {
     /// Was it the permission that lacked?
     pub fn is_permission(&self) -> bool {
-        matches!(self, Self::Read { source, .. } | Self::File { source, .. }
-            if source.kind() == io::ErrorKind::PermissionDenied)
+        match self {
+            Self::Read { source, .. } | Self::File { source, .. } => source.kind() == io::ErrorKind::PermissionDenied,
+            Self::Several(all) => all.iter().all(Self::is_permission),
+            _ => false,
+        }
     }
 
     /// The one thing to do, if there is one.
@@ -542,6 +553,7 @@ impl ConfigError {
                 "say where Synapse finds its files: --working-directory DIR, or --path-map /data=/srv/synapse of a container",
             ),
             Self::SigningKey { source, .. } => source.hint(),
+            Self::Several(all) => all.iter().find_map(Self::hint),
             _ => None,
         }
     }
@@ -551,6 +563,10 @@ impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoFiles => write!(f, "no configuration file"),
+            Self::Several(all) => {
+                let all: Vec<String> = all.iter().map(ToString::to_string).collect();
+                f.write_str(&all.join("; "))
+            }
             Self::Read { path, source } => write!(f, "cannot read {}: {source}", path.display()),
             Self::Yaml { path, source } => write!(f, "cannot read {}: {source}", path.display()),
             Self::NoServerName { files } => {

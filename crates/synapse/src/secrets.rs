@@ -227,49 +227,55 @@ struct Found {
 impl Secrets {
     /// Resolves all of them. A file that an option names and that cannot be read is an error.
     pub fn read(config: &Config) -> Result<Self, ConfigError> {
+        let (secrets, errors) = Self::look(config);
+        errors.into_iter().next().map_or(Ok(secrets), Err)
+    }
+
+    /// Those that can be resolved, and each error: all are mended in one go.
+    pub fn look(config: &Config) -> (Self, Vec<ConfigError>) {
         let mut reader = Reader {
             config,
             secrets: Vec::new(),
             notes: Vec::new(),
+            errors: Vec::new(),
         };
-        let signing_keys = reader.signing_key()?;
-        let macaroon = reader.macaroon_and_registration()?;
+        let signing_keys = reader.signing_key();
+        let signing_keys = reader.kept(signing_keys.map(Some)).unwrap_or_default();
+        let macaroon = reader.macaroon_and_registration();
         for spec in SPECS {
             if spec.needs.is_some_and(|needs| config.set(needs).is_none()) {
                 continue;
             }
             let found = match spec.path {
-                Some(path) => reader.either(spec.option, path)?,
-                None => reader.inline(spec.option)?,
+                Some(path) => reader.either(spec.option, path),
+                None => reader.inline(spec.option),
             };
             reader.add(spec.option, found, spec.purpose, spec.destination);
         }
         for (option, needs, purpose, destination) in FILES {
             if needs.is_none_or(|needs| config.set(needs).is_some()) {
-                let found = reader.whole_file(option)?;
-                reader.add(option, found, purpose, destination);
+                reader.add(option, reader.whole_file(option), purpose, destination);
             }
         }
         if config.has_tls_listener() {
-            let found = reader.whole_file("tls_private_key_path")?;
-            reader.add(
-                "tls_private_key_path",
-                found,
-                "TLS of Synapse's own listeners",
-                NOT_NEEDED,
-            );
+            let option = "tls_private_key_path";
+            let found = reader.whole_file(option);
+            reader.add(option, found, "TLS of Synapse's own listeners", NOT_NEEDED);
         }
-        reader.oidc()?;
-        reader.lists()?;
-        reader.database()?;
+        reader.oidc();
+        reader.lists();
+        reader.database();
         reader.note_what_is_free_form();
-        let Reader { secrets, notes, .. } = reader;
-        Ok(Self {
+        let Reader {
+            secrets, notes, errors, ..
+        } = reader;
+        let found = Self {
             secrets,
             signing_keys,
             macaroon,
             notes,
-        })
+        };
+        (found, errors)
     }
 }
 
@@ -277,11 +283,24 @@ struct Reader<'a> {
     config: &'a Config,
     secrets: Vec<Secret>,
     notes: Vec<String>,
+    errors: Vec<ConfigError>,
 }
 
 impl Reader<'_> {
+    /// What was found; an error is kept beside those of the others.
+    fn kept<T>(&mut self, outcome: Result<Option<T>, ConfigError>) -> Option<T> {
+        outcome.map_err(|error| self.errors.push(error)).ok().flatten()
+    }
+
     /// Empty is as good as not set.
-    fn add(&mut self, option: &str, found: Option<Found>, purpose: &'static str, destination: &'static str) {
+    fn add(
+        &mut self,
+        option: &str,
+        found: Result<Option<Found>, ConfigError>,
+        purpose: &'static str,
+        destination: &'static str,
+    ) {
+        let found = self.kept(found);
         if let Some(Found { value, origin }) = found.filter(|found| !found.value.is_empty()) {
             let value = SecretSlice::from(value.to_vec());
             self.secrets.push(Secret {
@@ -380,7 +399,7 @@ impl Reader<'_> {
                 value: line.as_bytes().to_vec().into(),
                 origin: self.origin("signing_key", None),
             };
-            self.add("signing_key", Some(found), PURPOSE, DESTINATION);
+            self.add("signing_key", Ok(Some(found)), PURPOSE, DESTINATION);
             return Ok(vec![key]);
         }
         let option = "signing_key_path";
@@ -398,13 +417,15 @@ impl Reader<'_> {
             value,
             origin: self.origin(option, Some(&path)),
         };
-        self.add("signing_key", Some(found), PURPOSE, DESTINATION);
+        self.add("signing_key", Ok(Some(found)), PURPOSE, DESTINATION);
         Ok(keys)
     }
 
-    fn macaroon_and_registration(&mut self) -> Result<Macaroon, ConfigError> {
-        let registration = self.registration()?;
-        let own = self.either("macaroon_secret_key", "macaroon_secret_key_path")?;
+    fn macaroon_and_registration(&mut self) -> Macaroon {
+        let registration = self.registration();
+        let registration = self.kept(registration);
+        let own = self.either("macaroon_secret_key", "macaroon_secret_key_path");
+        let own = self.kept(own);
         let (macaroon, found) = match (own, &registration) {
             (Some(own), _) if !own.value.is_empty() => (Macaroon::Own, Some(own)),
             (_, Some(found)) if !found.value.is_empty() => {
@@ -418,17 +439,17 @@ impl Reader<'_> {
         };
         self.add(
             "macaroon_secret_key",
-            found,
+            Ok(found),
             "signs short-lived tokens",
             "synapse.macaroon",
         );
         self.add(
             "registration_shared_secret",
-            registration,
+            Ok(registration),
             "registers users without an invitation",
             "synapse.registrationSharedSecret",
         );
-        Ok(macaroon)
+        macaroon
     }
 
     /// Synapse makes the file when it is not there; so nothing is lost without it.
@@ -445,7 +466,7 @@ impl Reader<'_> {
         }
     }
 
-    fn oidc(&mut self) -> Result<(), ConfigError> {
+    fn oidc(&mut self) {
         let providers = self
             .config
             .get("oidc_providers")
@@ -458,21 +479,20 @@ impl Reader<'_> {
             names.push("oidc_config".into());
         }
         for name in names {
-            self.provider(&name)?;
+            self.provider(&name);
         }
-        Ok(())
     }
 
-    fn provider(&mut self, name: &str) -> Result<(), ConfigError> {
+    fn provider(&mut self, name: &str) {
         let is_set = |option: &str| self.config.get(option).filter(|value| !value.is_null());
         let (secret, path) = (format!("{name}.client_secret"), format!("{name}.client_secret_path"));
         // Here, unlike everywhere else, an empty string is set, and only newlines at the end are stripped.
         let found = match (is_set(&secret), is_set(&path)) {
-            (_, None) => self.inline(&secret)?,
-            (None, Some(value)) => Some(self.file(&path, value, |text| text.trim_end_matches('\n'))?),
+            (_, None) => self.inline(&secret),
+            (None, Some(value)) => self.file(&path, value, |text| text.trim_end_matches('\n')).map(Some),
             (Some(_), Some(_)) => {
                 let message = format!("`{path}` is set too, and Synapse accepts only one of them");
-                return Err(self.config.wrong(&secret, &message));
+                Err(self.config.wrong(&secret, &message))
             }
         };
         self.add(
@@ -487,8 +507,8 @@ impl Reader<'_> {
             format!("{name}.client_secret_jwt_key.key_file"),
         );
         let found = match self.config.set(&path) {
-            Some(value) => Some(self.file(&path, value, |text| text)?),
-            None => self.inline(&key)?,
+            Some(value) => self.file(&path, value, |text| text).map(Some),
+            None => self.inline(&key),
         };
         self.add(
             &key,
@@ -496,10 +516,9 @@ impl Reader<'_> {
             "signs the client secret for the identity provider",
             MAS_OR_ADDITIONAL,
         );
-        Ok(())
     }
 
-    fn lists(&mut self) -> Result<(), ConfigError> {
+    fn lists(&mut self) {
         let count = |option| {
             self.config
                 .get(option)
@@ -508,7 +527,7 @@ impl Reader<'_> {
         };
         for index in 0..count("app_service_config_files") {
             let option = format!("app_service_config_files.{index}");
-            let found = self.whole_file(&option)?;
+            let found = self.whole_file(&option);
             self.add(
                 &option,
                 found,
@@ -518,26 +537,26 @@ impl Reader<'_> {
         }
         for index in 0..count("saml2_config.sp_config.encryption_keypairs") {
             let option = format!("saml2_config.sp_config.encryption_keypairs.{index}.key_file");
-            let found = self.whole_file(&option)?;
+            let found = self.whole_file(&option);
             self.add(&option, found, "opens what SAML sends", "an extra volume of Synapse");
         }
         for index in 0..count("media_storage_providers") {
             for key in STORAGE_SECRETS {
                 let option = format!("media_storage_providers.{index}.config.{key}");
-                let found = self.inline(&option)?;
+                let found = self.inline(&option);
                 self.add(&option, found, "media in object storage", ADDITIONAL);
             }
         }
-        Ok(())
     }
 
-    fn database(&mut self) -> Result<(), ConfigError> {
-        let Database::Postgres {
+    fn database(&mut self) {
+        let database = self.config.database();
+        let Some(Database::Postgres {
             password: Some(password),
             ..
-        } = self.config.database()?
+        }) = self.kept(database.map(Some))
         else {
-            return Ok(());
+            return;
         };
         let option = "database.args.password";
         let found = Found {
@@ -551,8 +570,7 @@ impl Reader<'_> {
                 None,
             ),
         };
-        self.add(option, Some(found), "password of the old database", NOT_NEEDED);
-        Ok(())
+        self.add(option, Ok(Some(found)), "password of the old database", NOT_NEEDED);
     }
 
     fn note_what_is_free_form(&mut self) {

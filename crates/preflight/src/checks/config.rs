@@ -10,27 +10,35 @@ use crate::finding::{Blocker, Detail, blocker, count, info};
 
 /// Every secret that Synapse would read, and the public side of its signing keys.
 pub(crate) fn secrets(config: &Config) -> (Vec<Finding>, Vec<SigningKey>) {
-    let secrets = match Secrets::read(config) {
-        Ok(secrets) => secrets,
-        Err(error) => return (vec![unreadable(&error)], Vec::new()),
-    };
+    let (secrets, errors) = Secrets::look(config);
+    let mut found: Vec<Finding> = errors.iter().map(unreadable).collect();
+    let is_whole = errors.is_empty();
     let keys: Vec<_> = secrets
         .signing_keys
         .iter()
         .map(|key| json!({"id": key.id, "public_key": key.public_key}))
         .collect();
-    let ids: Vec<&str> = secrets.signing_keys.iter().map(|key| key.id.as_str()).collect();
+    if !keys.is_empty() {
+        let ids: Vec<&str> = secrets.signing_keys.iter().map(|key| key.id.as_str()).collect();
+        found.push(info("signing-key", format!("the signing key is {}", ids.join(", "))).with("keys", keys));
+    }
     let options: Vec<&str> = secrets.secrets.iter().map(|secret| secret.option.as_str()).collect();
-    let mut found = vec![
-        info("signing-key", format!("the signing key is {}", ids.join(", "))).with("keys", keys),
+    let of = if is_whole {
+        "in the configuration"
+    } else {
+        "of the configuration, not all,"
+    };
+    found.push(
         info(
             "secrets",
-            format!("{} in the configuration can be read", count(options.len(), "secret")),
+            format!("{} {of} can be read", count(options.len(), "secret")),
         )
         .with("options", options),
-    ];
+    );
     match secrets.macaroon {
         Macaroon::Own => {}
+        // What cannot be read may be the secret.
+        _ if !is_whole => {}
         Macaroon::RegistrationSharedSecret => found.push(info(
             "macaroon-secret",
             "there is no macaroon_secret_key: Synapse uses registration_shared_secret, and extract-secrets does too",
@@ -95,15 +103,26 @@ mod tests {
     #[test]
     fn a_signing_key_is_told_from_the_other_secrets() {
         let dir = tempfile::tempdir().expect("there is room");
-        assert_eq!(shown(&secrets(&config(dir.path(), "")).0), ["Blocker signing-key"]);
-        fs::write(dir.path().join("example.org.signing.key"), KEY).expect("it is writable");
+        let shown = |more: &str| shown(&secrets(&config(dir.path(), more)).0);
+        assert_eq!(shown(""), ["Blocker signing-key", "Info secrets"]);
         assert_eq!(
-            shown(&secrets(&config(dir.path(), "")).0),
-            ["Info signing-key", "Info secrets"]
+            shown("form_secret_path: nowhere\nturn_shared_secret_path: nowhere/else\n"),
+            [
+                "Blocker signing-key",
+                "Blocker secrets",
+                "Blocker secrets",
+                "Info secrets"
+            ]
         );
-        let missing = config(dir.path(), "form_secret_path: nowhere\n");
-        assert_eq!(shown(&secrets(&missing).0), ["Blocker secrets"]);
-        let short = config(dir.path(), "signing_key: ed25519 a_1 AAAA\n");
-        assert_eq!(shown(&secrets(&short).0), ["Blocker signing-key"]);
+        fs::write(dir.path().join("example.org.signing.key"), KEY).expect("it is writable");
+        assert_eq!(shown(""), ["Info signing-key", "Info secrets"]);
+        assert_eq!(
+            shown("form_secret_path: nowhere\n"),
+            ["Blocker secrets", "Info signing-key", "Info secrets"]
+        );
+        assert_eq!(
+            shown("signing_key: ed25519 a_1 AAAA\n"),
+            ["Blocker signing-key", "Info secrets"]
+        );
     }
 }

@@ -131,7 +131,8 @@ fn get(agent: &Agent, url: &str) -> Result<(u16, String), Error> {
     Ok((answer.status().as_u16(), body))
 }
 
-fn agent() -> Agent {
+/// For plain HTTP to an address.
+pub(crate) fn agent() -> Agent {
     Agent::config_builder()
         .http_status_as_error(false)
         .proxy(None)

@@ -1,49 +1,95 @@
-//! How long each step will take, reckoned from a short sample of the largest table.
+//! How long each step will take, reckoned from short samples of both servers.
 
 use std::time::{Duration, Instant};
 
 use ess_document::Finding;
 use ess_postgres::{Error, Session, Table, tables};
+use serde_json::{Map, Value, json};
 
 use super::source::{Source, dump_size};
-use super::{Found, number_of};
-use crate::finding::{Detail, info, size};
+use super::target::Target;
+use super::{not_checked, number_of};
+use crate::finding::{Detail, info};
 
-/// The sample grows until it takes this long, or is this large.
+/// A sample grows until it takes this long, or is this large.
 const LONG_ENOUGH: Duration = Duration::from_millis(300);
 const LARGE_ENOUGH: u64 = 4 << 20;
 
-/// Loading takes about as long as reading, and building the indexes as long again.
-const RESTORE: f64 = 2.0;
+/// Storing rows and building their indexes takes so many times as long as hashing them.
+const STORE: f64 = 4.0;
 
-/// Bytes each second.
+/// What a source is asked to hash, to compare the processors of both.
+const ROWS: i32 = 40_000;
+
+/// Of a source, in bytes each second; `hashing` without reading anything.
 #[derive(Debug, Clone, Copy)]
-struct Rates {
+struct From {
     read: f64,
     digest: f64,
+    hashing: f64,
     sample: u64,
 }
 
+/// Of a target.
+#[derive(Debug, Clone, Copy)]
+struct To {
+    send: f64,
+    hashing: f64,
+}
+
+/// Bytes that are moved, and that are erased.
+#[derive(Debug, Clone, Copy)]
+struct Sizes {
+    data: u64,
+    dump: u64,
+    erased: u64,
+}
+
 /// The steps while Synapse stands still.
-pub(crate) fn check(source: &Source) -> Found {
-    let session = &source.session;
-    let all = tables(session)?;
-    let bytes = number_of(session, "measure the tables", include_str!("../../sql/data_size.sql"))?;
-    let Some(largest) = all.iter().find(|table| !table.columns.is_empty()) else {
-        return Ok(Vec::new());
-    };
+pub(crate) fn check(source: &Source, target: Option<&Target>) -> Vec<Finding> {
+    let mut found = Vec::new();
+    let to = target.map(|target| within_limits(&target.session, measure));
+    let to = to.and_then(|to| {
+        to.map_err(|error| found.push(not_checked("how fast the target is", &error)))
+            .ok()
+    });
+    let from = within_limits(&source.session, |session| {
+        let all = tables(session)?;
+        let Some(largest) = all.iter().find(|table| !table.columns.is_empty()) else {
+            return Ok(None);
+        };
+        Ok(Some((sample(session, largest)?, bytes(session)?)))
+    });
+    match from {
+        Ok(Some((from, data))) => {
+            let sizes = Sizes {
+                data,
+                dump: dump_size(&source.facts),
+                erased: to.map_or(0, |(_, erased)| erased),
+            };
+            found.push(finding(sizes, from, to.map(|(to, _)| to)));
+        }
+        Ok(None) => {}
+        Err(error) => found.push(not_checked("how long it takes", &error)),
+    }
+    found
+}
+
+/// A sample is short, or it is none.
+fn within_limits<T>(session: &Session, work: impl FnOnce(&Session) -> Result<T, Error>) -> Result<T, Error> {
     session.batch("set up the sample", "SET statement_timeout = '5s'")?;
-    let rates = sample(session, largest);
+    let outcome = work(session);
     session.batch("end the sample", "SET statement_timeout = '30s'")?;
-    Ok(vec![finding(
-        u64::try_from(bytes).unwrap_or(0),
-        dump_size(&source.facts),
-        rates?,
-    )])
+    outcome
+}
+
+fn bytes(session: &Session) -> Result<u64, Error> {
+    let bytes = number_of(session, "measure the tables", include_str!("../../sql/data_size.sql"))?;
+    Ok(u64::try_from(bytes).unwrap_or(0))
 }
 
 /// Rows as a dump reads them, then hashed as the proof does.
-fn sample(session: &Session, table: &Table) -> Result<Rates, Error> {
+fn sample(session: &Session, table: &Table) -> Result<From, Error> {
     let name = table.qualified();
     let mut rows = 100;
     loop {
@@ -63,12 +109,40 @@ fn sample(session: &Session, table: &Table) -> Result<Rates, Error> {
             "SELECT count(hashtextextended((r.*)::text, 0)) FROM (SELECT * FROM ONLY {name} LIMIT {rows}) AS r"
         );
         session.one(&format!("hash a sample of {name}"), &sql, &[])?;
-        return Ok(Rates {
+        return Ok(From {
             read: rate(bytes, took),
             digest: rate(bytes, started.elapsed()),
+            hashing: hashing(session)?,
             sample: bytes,
         });
     }
+}
+
+/// How fast a target takes what it is sent and reckons with it, and how much it holds. It stores nothing.
+fn measure(session: &Session) -> Result<(To, u64), Error> {
+    let mut text = "what people write, as long as it may be; ".repeat(1 << 12);
+    loop {
+        let started = Instant::now();
+        session.one("send a sample", "SELECT octet_length($1::text)", &[&text])?;
+        let (took, sent) = (started.elapsed(), text.len() as u64);
+        if took < LONG_ENOUGH && sent < LARGE_ENOUGH {
+            text = text.repeat(2);
+            continue;
+        }
+        let to = To {
+            send: rate(sent, took),
+            hashing: hashing(session)?,
+        };
+        return Ok((to, bytes(session)?));
+    }
+}
+
+/// By the server's own clock, so that the way to it does not count.
+fn hashing(session: &Session) -> Result<f64, Error> {
+    let row = session.one("hash a sample", include_str!("../../sql/hashing.sql"), &[&ROWS])?;
+    let (bytes, seconds): (i64, f64) = (row.get(0), row.get(1));
+    let took = Duration::try_from_secs_f64(seconds).unwrap_or_default();
+    Ok(rate(u64::try_from(bytes).unwrap_or(0), took))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "an estimate")]
@@ -83,29 +157,67 @@ fn rate(bytes: u64, took: Duration) -> f64 {
     clippy::cast_sign_loss,
     reason = "an estimate, and never negative"
 )]
-fn finding(bytes: u64, dump: u64, rates: Rates) -> Finding {
-    let seconds = |factor: f64, rate: f64| (factor * bytes as f64 / rate).ceil() as u64;
+fn finding(sizes: Sizes, from: From, to: Option<To>) -> Finding {
+    let seconds = |bytes: u64, seconds_per_byte: f64| (bytes as f64 * seconds_per_byte).ceil() as u64;
+    // Without a target its machine is taken for one like the source's.
+    let (send, digest) = to.map_or((from.read, from.digest), |to| {
+        (to.send, from.digest * to.hashing / from.hashing)
+    });
     let steps = [
-        ("dump", seconds(1.0, rates.read)),
-        ("restore", seconds(RESTORE, rates.read)),
-        ("proof", seconds(1.0, rates.digest)),
+        ("dump", seconds(sizes.data, 1.0 / from.read + 1.0 / from.digest)),
+        ("wipe", seconds(sizes.erased, 2.0 / send)),
+        ("restore", seconds(sizes.data, 1.0 / send + STORE / digest)),
+        ("proof", seconds(sizes.data, 1.0 / digest)),
     ];
     let all = steps.iter().map(|(_, seconds)| seconds).sum();
     let shown: Vec<String> = steps
         .iter()
         .map(|(step, seconds)| format!("{step} {}", time(*seconds)))
         .collect();
+    let (of, hint) = match to {
+        Some(_) => (
+            "short samples of both servers",
+            "an estimate: disks were not written to; copy media beforehand, so that only what is new remains",
+        ),
+        None => (
+            "a short sample of the source",
+            "an estimate: name --target to have its side measured too; copy media beforehand, so that only what is new remains",
+        ),
+    };
+    let whole = |rates: &[(&str, f64)]| -> Value {
+        let rates = rates
+            .iter()
+            .map(|(name, rate)| ((*name).to_owned(), json!(*rate as u64)));
+        rates.collect::<Map<_, _>>().into()
+    };
     info(
         "downtime",
-        format!("Synapse will stand still for {}, by a short sample: {}", time(all), shown.join(", ")),
+        format!(
+            "Synapse will stand still for {}, by {of}: {}",
+            time(all),
+            shown.join(", ")
+        ),
     )
-    .hint("an estimate: ESS's own disks and processors were not measured; copy media beforehand, so that only what is new remains")
+    .hint(hint)
     .with("seconds", all)
-    .with("steps", steps.iter().map(|(step, seconds)| ((*step).to_owned(), (*seconds).into())).collect::<serde_json::Map<_, _>>())
-    .with("data_bytes", bytes)
-    .with("dump_bytes", dump)
-    .with("sample_bytes", rates.sample)
-    .with("sample_rate", format!("{}/s", size(rates.read as u64)))
+    .with(
+        "steps",
+        steps
+            .iter()
+            .map(|(step, seconds)| ((*step).to_owned(), (*seconds).into()))
+            .collect::<Map<_, _>>(),
+    )
+    .with("data_bytes", sizes.data)
+    .with("dump_bytes", sizes.dump)
+    .with("sample_bytes", from.sample)
+    .with(
+        "source_bytes_per_second",
+        whole(&[("read", from.read), ("digest", from.digest), ("hash", from.hashing)]),
+    )
+    .with(
+        "target_bytes_per_second",
+        to.map(|to| whole(&[("send", to.send), ("hash", to.hashing)])),
+    )
 }
 
 /// For people who plan a night.
@@ -122,21 +234,38 @@ mod tests {
     use super::*;
 
     #[test]
-    fn steps_are_reckoned_from_the_sample() {
-        let rates = Rates {
+    fn steps_are_reckoned_from_samples_of_both_ends() {
+        let from = From {
             read: 10e6,
             digest: 50e6,
+            hashing: 100e6,
             sample: 1,
         };
-        let found = finding(1_000_000_000, 0, rates);
+        let sizes = Sizes {
+            data: 1_000_000_000,
+            dump: 0,
+            erased: 10_000_000,
+        };
+        let steps = |to: Option<To>| finding(sizes, from, to).data["steps"].clone();
         assert_eq!(
-            found.data["steps"],
-            serde_json::json!({"dump": 100, "restore": 200, "proof": 20})
+            steps(None),
+            json!({"dump": 120, "wipe": 2, "restore": 180, "proof": 20})
         );
+        let slow = To {
+            send: 5e6,
+            hashing: 50e6,
+        };
+        assert_eq!(
+            steps(Some(slow)),
+            json!({"dump": 120, "wipe": 4, "restore": 360, "proof": 40})
+        );
+        let found = finding(sizes, from, Some(slow));
         assert_eq!(
             found.message,
-            "Synapse will stand still for about 6 minutes, by a short sample: dump about 2 minutes, restore about 4 minutes, proof less than a minute"
+            "Synapse will stand still for about 9 minutes, by short samples of both servers: dump about 2 minutes, \
+             wipe less than a minute, restore about 6 minutes, proof less than a minute"
         );
+        assert_eq!(found.data["seconds"], 524);
         assert_eq!(time(7_300), "about 3 hours");
     }
 }

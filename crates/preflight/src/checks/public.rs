@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use ess_document::Finding;
 use ess_synapse::Config;
+use ess_synapse::yaml;
 use hickory_resolver::proto::rr::RecordType;
 use serde_json::{Value, json};
 
@@ -36,7 +37,8 @@ pub(crate) fn check(names: Names) -> Vec<Finding> {
         return vec![info("dns", format!("the server name {server_name} is not in the DNS"))];
     }
     let agent = agent(names.detours, names.resolver);
-    let (mut found, delegation) = well_known::check(&agent, host);
+    let served = names.config.get("serve_server_wellknown");
+    let (mut found, delegation) = well_known::check(&agent, host, served.is_some_and(yaml::Value::is_true));
     let base = names.config.get("public_baseurl").and_then(|value| value.as_str());
     let looked = Dns::new(names.resolver).and_then(|dns| records(&dns, host, &delegation, base));
     match looked {

@@ -31,7 +31,6 @@ pub(crate) fn check(source: &Source) -> Vec<Finding> {
         ("replication slots", replication_slots),
         ("invalid indexes", indexes),
         ("sessions on the source", sessions),
-        ("how long it takes", super::pace::check),
         ("the source's clock", |source| {
             super::host::clock(&source.session, "the source")
         }),

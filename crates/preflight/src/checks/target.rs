@@ -1,11 +1,15 @@
 //! The target: can it take the homeserver, and is it the right one?
 
 use ess_document::{Finding, Identity};
-use ess_postgres::{Facts, LOCKS_PER_TABLE, Session, free_locks, objects, others, server_names, usage};
+use ess_postgres::{
+    Error, Facts, LOCKS_PER_TABLE, Session, catalogue, free_locks, mark, objects, others, schema_rows, server_names,
+    usage,
+};
 use ess_proof::{Fence, read_fence};
 
 use super::host::clock;
-use super::{Check, Found, all};
+use super::source::Source;
+use super::{Check, Found, all, not_checked};
 use crate::finding::{Blocker, Detail, blocker, count, info, number, some_of};
 
 /// A target that we are connected to.
@@ -175,6 +179,35 @@ fn content(target: &Target) -> Found {
         None => info("target-fresh", "the target was only tried out"),
     }));
     Ok(found)
+}
+
+/// A target in use that stands where the source stands holds it already: a line that is run again finds its part done.
+///
+/// What is quickly read decides here; ess-wipe and restore prove it before they leave such a target alone.
+pub(crate) fn recognise(target: &Target, source: &Source, findings: &mut Vec<Finding>) {
+    let used = Blocker::TargetUsed.id();
+    let Some(used) = findings.iter_mut().find(|finding| finding.id == used) else {
+        return;
+    };
+    match stands_where(&target.session, &source.session) {
+        Ok(false) => {}
+        Ok(true) => {
+            let found = info(
+                "target-restored",
+                "the target stands where the source stands: it holds this homeserver already",
+            );
+            *used = found.hint("run the same line again: each program proves it and finds its part done");
+        }
+        Err(error) => findings.push(not_checked("whether the target holds the source already", &error)),
+    }
+}
+
+fn stands_where(target: &Session, source: &Session) -> Result<bool, Error> {
+    let (theirs, ours) = (mark(target)?, mark(source)?);
+    Ok(theirs.sequences == ours.sequences
+        && theirs.stream_positions == ours.stream_positions
+        && schema_rows(target)? == schema_rows(source)?
+        && catalogue(target)? == catalogue(source)?)
 }
 
 fn fenced(fence: &Fence, source: Option<&Identity>) -> Finding {

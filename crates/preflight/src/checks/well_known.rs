@@ -24,8 +24,8 @@ enum Document {
     Broken(String),
 }
 
-/// Fetches the three documents of a server name.
-pub(crate) fn check(agent: &Agent, server_name: &str) -> (Vec<Finding>, Delegation) {
+/// Fetches the three documents of a server name. `served`: Synapse's configuration says that it serves the first.
+pub(crate) fn check(agent: &Agent, server_name: &str, served: bool) -> (Vec<Finding>, Delegation) {
     let (mut found, mut delegation) = (Vec::new(), Delegation::default());
     let (mut says, mut shown) = (Map::new(), Vec::new());
     for name in ["server", "client", "support"] {
@@ -51,7 +51,7 @@ pub(crate) fn check(agent: &Agent, server_name: &str) -> (Vec<Finding>, Delegati
                     _ => {}
                 }
                 found.extend(readable(name, &response).map(|why| broken(&url, &why)));
-                let by = response.server.as_deref().unwrap_or("a server without a name");
+                let by = who(response.server.as_deref(), served && name == "server");
                 shown.push(format!("{name} by {by}"));
                 says.insert(name.to_owned(), json!({"served_by": by, "says": value}));
             }
@@ -69,6 +69,16 @@ pub(crate) fn check(agent: &Agent, server_name: &str) -> (Vec<Finding>, Delegati
         );
     }
     (found, delegation)
+}
+
+/// Whose work the document is: Synapse's moves with it, another's stays and must be edited there.
+fn who(server: Option<&str>, ours: bool) -> String {
+    let server = server.unwrap_or("a server without a name");
+    match server {
+        _ if server.starts_with("Synapse") => "Synapse itself".to_owned(),
+        _ if ours => format!("Synapse itself, behind {server}"),
+        _ => server.to_owned(),
+    }
 }
 
 fn broken(url: &str, why: &str) -> Finding {
@@ -120,6 +130,14 @@ mod tests {
             server: None,
             body: body.to_owned(),
         }
+    }
+
+    #[test]
+    fn who_serves_is_told() {
+        assert_eq!(who(Some("nginx"), false), "nginx");
+        assert_eq!(who(Some("nginx"), true), "Synapse itself, behind nginx");
+        assert_eq!(who(Some("Synapse/1.157.1"), false), "Synapse itself");
+        assert_eq!(who(None, false), "a server without a name");
     }
 
     #[test]

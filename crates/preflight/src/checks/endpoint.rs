@@ -1,0 +1,147 @@
+//! The target's Synapse itself, where somebody says how it is reached.
+
+use std::net::SocketAddr;
+
+use ess_document::Finding;
+use serde_json::Value;
+
+use super::health;
+use super::versions::SynapseVersion;
+use crate::finding::{Blocker, Detail, blocker, info};
+use crate::web::{self, Detour};
+
+/// Where its version is, in the answers of its paths; the first is not everywhere let through.
+const VERSIONS: [(&str, &str); 2] = [
+    ("/_synapse/admin/v1/server_version", "/server_version"),
+    ("/_matrix/federation/v1/version", "/server/version"),
+];
+
+/// A URL such as `http://127.0.0.1:8008` of a port-forward, and how names in it are looked up.
+#[derive(Debug, Clone)]
+pub(crate) struct Endpoint {
+    pub(crate) url: String,
+    pub(crate) resolver: Option<SocketAddr>,
+    pub(crate) detours: Vec<Detour>,
+}
+
+/// What it says of itself.
+#[derive(Debug, Clone)]
+pub(crate) struct Said {
+    pub(crate) version: Option<String>,
+    pub(crate) server_name: Option<String>,
+    /// Why it says nothing.
+    failed: Option<String>,
+}
+
+impl Said {
+    /// What its database must be like.
+    pub(crate) fn schema(&self) -> Option<SynapseVersion> {
+        SynapseVersion::parse(self.version.as_deref()?).ok()
+    }
+}
+
+/// The argument of `--target-endpoint`.
+pub(crate) fn parse(url: &str) -> Result<String, String> {
+    match url.split_once("://") {
+        Some(("http" | "https", host)) if !host.is_empty() => Ok(url.trim_end_matches('/').to_owned()),
+        _ => Err("not a URL such as http://127.0.0.1:8008".to_owned()),
+    }
+}
+
+/// Asks for its version and its name.
+pub(crate) fn ask(endpoint: &Endpoint) -> Said {
+    let agent = if endpoint.url.starts_with("https://") {
+        web::agent(endpoint.detours.clone(), endpoint.resolver)
+    } else {
+        health::agent()
+    };
+    let mut failed = None;
+    let mut get = |path: &str| -> Option<Value> {
+        match web::get(&agent, &format!("{}{path}", endpoint.url)) {
+            Ok(answer) if answer.status == 200 => serde_json::from_str(&answer.body).ok(),
+            Ok(answer) => {
+                failed.get_or_insert_with(|| format!("it answers {}", answer.status));
+                None
+            }
+            Err(error) => {
+                failed.get_or_insert_with(|| error.to_string());
+                None
+            }
+        }
+    };
+    let keys = get("/_matrix/key/v2/server");
+    let text = |value: &Value, at: &str| Some(value.pointer(at)?.as_str()?.to_owned());
+    let mut version = None;
+    for (path, at) in VERSIONS {
+        // A server that does not answer is not asked again.
+        if version.is_none() && (keys.is_some() || path == VERSIONS[1].0) {
+            version = get(path).and_then(|answer| text(&answer, at));
+        }
+    }
+    Said {
+        server_name: keys.and_then(|keys| text(&keys, "/server_name")),
+        failed: failed.filter(|_| version.is_none()),
+        version,
+    }
+}
+
+/// Whether it is ours; `ours`: the homeserver that moves, when that is known.
+pub(crate) fn check(url: &str, said: &Said, ours: Option<&str>) -> Vec<Finding> {
+    let Some(version) = &said.version else {
+        let why = said.failed.as_deref().unwrap_or("it does not say its version");
+        return vec![
+            blocker(
+                Blocker::NotChecked,
+                format!("not checked: the target's Synapse at {url}: {why}"),
+            )
+            .hint("check --target-endpoint; kubectl port-forward leads to a pod of ESS"),
+        ];
+    };
+    let serves = said
+        .server_name
+        .as_ref()
+        .map_or_else(String::new, |name| format!(" and serves {name}"));
+    let mut found = vec![
+        info("target-synapse", format!("the target's Synapse is {version}{serves}"))
+            .with("version", version.as_str())
+            .with("server_name", said.server_name.as_deref()),
+    ];
+    if let (Some(theirs), Some(ours)) = (&said.server_name, ours)
+        && theirs != ours
+    {
+        found.push(
+            blocker(
+                Blocker::TargetServerName,
+                format!("the target's Synapse at {url} serves {theirs}, and the homeserver that moves is {ours}"),
+            )
+            .hint("check --target-endpoint, or install ESS with the old server name"),
+        );
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_is_a_url_and_its_answer_is_judged() {
+        assert_eq!(parse("http://127.0.0.1:8008/").as_deref(), Ok("http://127.0.0.1:8008"));
+        assert!(parse("127.0.0.1:8008").is_err() && parse("ftp://a").is_err() && parse("https://").is_err());
+        let ids = |version: Option<&str>, name: &str| -> Vec<String> {
+            let said = Said {
+                version: version.map(str::to_owned),
+                server_name: Some(name.to_owned()),
+                failed: None,
+            };
+            let found = check("http://x", &said, Some("example.org"));
+            found.into_iter().map(|found| found.id).collect()
+        };
+        assert_eq!(ids(Some("1.157.1"), "example.org"), ["target-synapse"]);
+        assert_eq!(
+            ids(Some("1.157.1"), "other.org"),
+            ["target-synapse", "target-server-name"]
+        );
+        assert_eq!(ids(None, "example.org"), ["not-checked"]);
+    }
+}

@@ -1,0 +1,409 @@
+//! All checks, side by side: one that waits keeps no other waiting.
+
+use std::panic::resume_unwind;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle, ScopedJoinHandle};
+use std::time::Duration;
+
+use ess_cli::{Console, Context, PgVariables, Stop};
+use ess_document::{Document, Finding, Identity};
+use ess_postgres::{Conninfo, Error, Facts, SchemaRows, Session, schema_rows, server_names};
+use ess_proof::read_fence;
+use ess_run::Report as _;
+use ess_synapse::Config;
+use ess_synapse::config::Database;
+
+use crate::Args;
+use crate::checks::endpoint::{self, Endpoint};
+use crate::checks::homeserver::{self, Homeserver};
+use crate::checks::source::{self, Source};
+use crate::checks::target::{self, Target};
+use crate::checks::versions::SynapseVersion;
+use crate::checks::{
+    carry, config, connect, export, health, host, media, not_checked, pace, profile, programs, public,
+};
+use crate::finding::{Blocker, Detail as _, blocker};
+use crate::select::Selection;
+
+/// Makes every check that flags and document allow.
+pub(crate) fn look(args: &Args, selection: Selection<'_>, context: &mut Context) -> anyhow::Result<Vec<Finding>> {
+    let configuration = context.config(&args.source)?.map(Arc::new);
+    let mut findings = Vec::new();
+    let mut aside = Aside::default();
+    if let Some(config) = &configuration {
+        let (secrets, keys) = config::secrets(config);
+        findings.extend(secrets);
+        let asked = Arc::clone(config);
+        aside.start(move || health::synapse(&asked, &keys));
+        if selection.wants_any(public::finds) {
+            let names = public::Names {
+                config: Arc::clone(config),
+                resolver: args.resolver,
+                detours: args.resolve.clone(),
+                max_ttl: args.max_ttl,
+            };
+            aside.start(move || public::check(names));
+        }
+    }
+    let (from, to) = servers(args, configuration.as_deref(), context, &mut findings)?;
+    let endpoint = args.target_endpoint.clone().map(|url| Endpoint {
+        url,
+        resolver: args.resolver,
+        detours: args.resolve.clone(),
+    });
+    let asked = endpoint.clone();
+    let endpoint_says = asked.map(|endpoint| thread::spawn(move || endpoint::ask(&endpoint)));
+    let (source, target) = connect_to(from.as_ref(), to.as_ref(), context, &mut findings)?;
+    let said = endpoint_says.map(awaited).transpose()?;
+    if let (Some(endpoint), Some(said)) = (&endpoint, &said) {
+        let name = server_name(source.as_ref(), context, &mut findings);
+        findings.extend(endpoint::check(&endpoint.url, said, name.as_deref()));
+    }
+    let theirs = said
+        .as_ref()
+        .and_then(endpoint::Said::schema)
+        .or(args.target_synapse_version);
+    let state = source
+        .as_ref()
+        .and_then(|source| state(source, target.as_ref(), theirs, &mut findings));
+
+    let (config, known) = (configuration.as_deref(), &context.document);
+    let export = known.export.as_deref();
+    let place = MediaPlace {
+        config,
+        source: from.as_ref().filter(|_| state.is_some()),
+        application_name: &context.application_name(),
+        uploads: state.as_ref().and_then(|state| state.uploads),
+        budget: args.budget.0,
+        console: &context.console,
+    };
+    thread::scope(|scope| {
+        let groups = [
+            scope.spawn(|| of_source(source.as_ref(), state.as_ref(), config, known)),
+            scope.spawn(|| target.as_ref().map_or_else(Vec::new, target::check)),
+            scope.spawn(|| of_media(&place)),
+            scope.spawn(|| of_this_machine(args, config, (source.as_ref(), target.as_ref()), export)),
+        ];
+        findings.extend(groups.into_iter().flat_map(joined));
+    });
+    // Alone, so that nothing of ours disturbs what is measured.
+    if let Some(source) = &source {
+        if let Some(target) = &target {
+            target::recognise(target, source, &mut findings);
+        }
+        findings.extend(pace::check(source, target.as_ref()));
+    }
+    findings.extend(aside.wait()?);
+    Ok(findings)
+}
+
+fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| resume_unwind(panic))
+}
+
+/// Checks that ask others over the network: nobody waits for them once we are told to stop.
+#[derive(Default)]
+struct Aside(Vec<JoinHandle<Vec<Finding>>>);
+
+impl Aside {
+    fn start(&mut self, check: impl FnOnce() -> Vec<Finding> + Send + 'static) {
+        self.0.push(thread::spawn(check));
+    }
+
+    fn wait(self) -> anyhow::Result<Vec<Finding>> {
+        let mut findings = Vec::new();
+        for check in self.0 {
+            findings.extend(awaited(check)?);
+        }
+        Ok(findings)
+    }
+}
+
+/// What a thread brings, unless we are told to stop.
+fn awaited<T>(thread: JoinHandle<T>) -> anyhow::Result<T> {
+    while !thread.is_finished() {
+        ess_run::check()?;
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Ok(thread.join().unwrap_or_else(|panic| resume_unwind(panic)))
+}
+
+/// Where source and target are, by flags, document and configuration.
+fn servers(
+    args: &Args,
+    configuration: Option<&Config>,
+    context: &mut Context,
+    findings: &mut Vec<Finding>,
+) -> anyhow::Result<(Option<Conninfo>, Option<Conninfo>)> {
+    // libpq's variables are the target's when there is one.
+    let has_target = args.target.target.is_some()
+        || context
+            .document
+            .target
+            .as_ref()
+            .is_some_and(|target| !target.connection.is_empty());
+    let to = if has_target {
+        context.target(&args.target)?
+    } else {
+        None
+    };
+    let variables = if has_target {
+        PgVariables::BelongToTheOther
+    } else {
+        PgVariables::Serve
+    };
+    let from = match configuration
+        .filter(|_| args.source.source.is_none())
+        .and_then(unmovable)
+    {
+        Some(finding) => {
+            findings.push(finding);
+            None
+        }
+        None => context.source(&args.source, variables)?,
+    };
+    if configuration.is_none() && from.is_none() && to.is_none() {
+        return Err(Stop::usage(
+            "there is nothing to look at: no -c, no --source, no --target, and no document that names one",
+        )
+        .hint("give -c /etc/matrix-synapse/homeserver.yaml, or --source postgresql://USER@HOST/DBNAME")
+        .into());
+    }
+    Ok((from, to))
+}
+
+/// What no tool here moves.
+fn unmovable(config: &Config) -> Option<Finding> {
+    match config.database() {
+        Ok(Database::Sqlite { path }) => Some(
+            blocker(
+                Blocker::Sqlite,
+                format!(
+                    "Synapse uses SQLite ({}), which these tools do not move",
+                    path.display()
+                ),
+            )
+            .hint("port it to PostgreSQL first, with synapse_port_db"),
+        ),
+        Ok(Database::Split { names }) => Some(
+            blocker(
+                Blocker::SplitDatabases,
+                format!(
+                    "Synapse's data is split over several databases ({}), which these tools do not move",
+                    names.join(", ")
+                ),
+            )
+            .hint("bring all data into one database first"),
+        ),
+        // An error is the configuration's, and `Context::source` meets it too.
+        Ok(Database::Postgres { .. }) | Err(_) => None,
+    }
+}
+
+/// Connects to both at once; the document learns who they are.
+fn connect_to(
+    from: Option<&Conninfo>,
+    to: Option<&Conninfo>,
+    context: &mut Context,
+    findings: &mut Vec<Finding>,
+) -> anyhow::Result<(Option<Source>, Option<Target>)> {
+    let name = context.application_name();
+    let (from, to) = thread::scope(|scope| {
+        let opening = |conninfo: Option<&Conninfo>| {
+            let conninfo = conninfo.cloned();
+            let name = &name;
+            conninfo.map(|conninfo| scope.spawn(move || connect(&conninfo, name)))
+        };
+        let (from, to) = (opening(from), opening(to));
+        (from.map(joined), to.map(joined))
+    });
+    let hint = "check database.args of the configuration, or --source and --source-password-file";
+    let source = reached(from, Blocker::SourceUnreachable, hint, findings);
+    if let Some((_, facts)) = &source {
+        identify(&mut context.source_section().identity, &facts.identity, "source")?;
+    }
+    let source = source.map(|(session, facts)| Source { session, facts });
+    let server_name = server_name(source.as_ref(), context, findings);
+    let hint = "check --target and --target-password-file";
+    let Some((session, facts)) = reached(to, Blocker::TargetUnreachable, hint, findings) else {
+        return Ok((source, None));
+    };
+    let known = context.document.target.get_or_insert_default();
+    identify(&mut known.identity, &facts.identity, "target")?;
+    let target = Target {
+        role: known.role.clone().unwrap_or_else(|| facts.owner.clone()),
+        session,
+        facts,
+        server_name,
+        source: source.as_ref().map(|source| source.facts.clone()),
+    };
+    Ok((source, Some(target)))
+}
+
+/// A server, unless there is none, or none that could be reached.
+fn reached(
+    server: Option<Result<(Session, Facts), Error>>,
+    id: Blocker,
+    hint: &str,
+    findings: &mut Vec<Finding>,
+) -> Option<(Session, Facts)> {
+    server?
+        .map_err(|error| findings.push(blocker(id, error.to_string()).hint(hint)))
+        .ok()
+}
+
+/// A document is about one source and one target.
+fn identify(known: &mut Option<Identity>, is: &Identity, whose: &str) -> Result<(), Stop> {
+    match known {
+        Some(known) if known != is => Err(Stop::no(format!(
+            "the {whose} is {is}, and the document was made for {known}"
+        ))
+        .hint(format!(
+            "check the connection to the {whose}; a tunnel may lead elsewhere now"
+        ))),
+        _ => {
+            *known = Some(is.clone());
+            Ok(())
+        }
+    }
+}
+
+/// By configuration or document; otherwise by the users, and then the document is told.
+fn server_name(source: Option<&Source>, context: &mut Context, findings: &mut Vec<Finding>) -> Option<String> {
+    if let Some(known) = context
+        .document
+        .source
+        .as_ref()
+        .and_then(|source| source.server_name.clone())
+    {
+        return Some(known);
+    }
+    let names = found(server_names(&source?.session), "the server name", findings)?;
+    let [one] = names.as_slice() else { return None };
+    context.source_section().server_name = Some(one.clone());
+    Some(one.clone())
+}
+
+/// A homeserver in the source.
+struct State {
+    /// Whether its users uploaded anything, when that could be asked.
+    uploads: Option<bool>,
+}
+
+/// What is in the source, and how its schema stands to the target's.
+fn state(
+    source: &Source,
+    target: Option<&Target>,
+    endpoint: Option<SynapseVersion>,
+    findings: &mut Vec<Finding>,
+) -> Option<State> {
+    let fence = read_fence(&source.session);
+    if found(fence, "the fence of an earlier migration", findings)?.is_some() {
+        findings.push(
+            blocker(
+                Blocker::SourceFenced,
+                "the source is the target of a migration that has not ended",
+            )
+            .hint("see whether -c and --target are the right way round"),
+        );
+        return None;
+    }
+    let rows = found(schema_rows(&source.session), "the source's schema", findings)?;
+    let theirs = target.and_then(|target| found(target_schema(target), "the target's schema", findings)?);
+    // Behind a fence, what the endpoint or a flag says is all that is known.
+    let theirs = theirs
+        .filter(|rows| rows.version.is_some())
+        .or_else(|| endpoint.map(SynapseVersion::rows));
+    findings.extend(homeserver::schema(&rows, theirs.as_ref()));
+    rows.version?;
+    Some(State {
+        uploads: found(homeserver::has_media(&source.session), "uploads", findings),
+    })
+}
+
+/// The source as a database, and the homeserver in it.
+fn of_source(
+    source: Option<&Source>,
+    state: Option<&State>,
+    config: Option<&Config>,
+    known: &Document,
+) -> Vec<Finding> {
+    let Some(source) = source else { return Vec::new() };
+    let mut findings = source::check(source);
+    let Some(state) = state else { return findings };
+    let homeserver = Homeserver {
+        session: &source.session,
+        server_name: known.source.as_ref().and_then(|source| source.server_name.as_deref()),
+    };
+    findings.extend(homeserver::check(&homeserver));
+    if state.uploads.is_some() {
+        let profile = profile::check(&source.session, config);
+        let profile = found(profile, "users", &mut findings);
+        findings.extend(profile.unwrap_or_default());
+    }
+    findings
+}
+
+/// What the media store is measured by.
+struct MediaPlace<'a> {
+    config: Option<&'a Config>,
+    /// The source, when a homeserver is in it.
+    source: Option<&'a Conninfo>,
+    application_name: &'a str,
+    uploads: Option<bool>,
+    budget: Option<Duration>,
+    console: &'a Console,
+}
+
+/// The media store beside the database, on a connection of its own: it takes longest.
+fn of_media(place: &MediaPlace<'_>) -> Vec<Finding> {
+    let Some(config) = place.config else { return Vec::new() };
+    let mut findings = Vec::new();
+    let session = place.source.filter(|_| place.uploads.is_some()).and_then(|source| {
+        found(
+            connect(source, place.application_name),
+            "media in the database",
+            &mut findings,
+        )
+    });
+    place.console.stage("measuring the media store", None);
+    findings.extend(media::check(&media::Place {
+        config,
+        session: session.as_ref().map(|(session, _)| session),
+        uploads: place.uploads,
+        budget: place.budget,
+    }));
+    place.console.done();
+    findings
+}
+
+/// What needs no server: programs, configuration, machine, room for the export.
+fn of_this_machine(
+    args: &Args,
+    config: Option<&Config>,
+    (source, target): (Option<&Source>, Option<&Target>),
+    export: Option<&Path>,
+) -> Vec<Finding> {
+    let (from, to) = (source.map(|it| it.facts.major()), target.map(|it| it.facts.major()));
+    let mut findings = programs::check(args.pg_bin.as_deref(), from, to);
+    findings.extend(config.map_or_else(Vec::new, carry::check));
+    findings.extend(host::check(export));
+    if let Some(place) = export {
+        let needed = source.map(|source| source::dump_size(&source.facts));
+        findings.extend(export::check(place, needed));
+    }
+    findings
+}
+
+/// The rows that a Synapse left there, rather than our fence.
+fn target_schema(target: &Target) -> Result<Option<SchemaRows>, Error> {
+    if read_fence(&target.session)?.is_some() {
+        return Ok(None);
+    }
+    schema_rows(&target.session).map(Some)
+}
+
+fn found<T>(outcome: Result<T, Error>, what: &str, findings: &mut Vec<Finding>) -> Option<T> {
+    outcome.map_err(|error| findings.push(not_checked(what, &error))).ok()
+}

@@ -1,0 +1,659 @@
+//! preflight: each finding is provoked by what it is about, on real servers, and each way of telling it is as said.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::ErrorKind;
+use std::net::{TcpListener, TcpStream};
+
+use serde_json::{Value, json};
+
+use crate::internet::{self, DOCUMENTS, Internet};
+use crate::preflight::{Stage, code, fires, found, serious};
+use crate::scene::{Scene, Visitor, names_in, target_cluster, wait_until};
+use crate::support::{Cluster, Identity, Ran, SERVER_NAME, Synapse, World};
+
+/// The figures behind a finding.
+#[track_caller]
+fn data(ran: &Ran, id: &str) -> Value {
+    let document = ran.json();
+    let findings = document["preflight"]["findings"].as_array().unwrap();
+    let finding = findings.iter().find(|finding| finding["id"] == id);
+    finding.unwrap_or_else(|| panic!("{id} is not in {ran}"))["data"].clone()
+}
+
+/// Every id of the page and how bad it can be at worst, such as `warning dns-ttl`.
+fn listed() -> BTreeSet<String> {
+    let page = fs::read_to_string("man/preflight.1").unwrap();
+    let (_, list) = page.split_once(".Sh FINDINGS").unwrap();
+    let (list, _) = list.split_once(".Sh ENVIRONMENT").unwrap();
+    let mut severity = "";
+    let mut all = BTreeSet::new();
+    for line in list.lines() {
+        severity = match line {
+            _ if line.starts_with("A blocker ") => "blocker",
+            _ if line.starts_with("A warning ") => "warning",
+            _ if line.starts_with("An info ") => "info",
+            _ => severity,
+        };
+        all.extend(line.strip_prefix(".It Sy ").map(|id| format!("{severity} {id}")));
+    }
+    all
+}
+
+/// What tests demand to be found: words such as `warning dns-ttl` in a call of `fires`, or in a list that all that
+/// was found has to be equal to.
+fn demanded(source: &str) -> BTreeSet<String> {
+    let mut all = BTreeSet::new();
+    for call in ["fires(", "assert_eq!("] {
+        for (start, _) in source.match_indices(call) {
+            let text = arguments(&source[start + call.len()..]);
+            if call == "assert_eq!(" && !text.contains("serious(") && !text.contains("found(") {
+                continue;
+            }
+            let quoted = text.split('"').skip(1).step_by(2);
+            all.extend(quoted.filter(|word| is_finding(word)).map(str::to_owned));
+        }
+    }
+    all
+}
+
+/// What stands before the parenthesis that closes a call.
+fn arguments(text: &str) -> &str {
+    let mut depth = 1;
+    let end = text.find(|c| {
+        depth += i32::from(c == '(') - i32::from(c == ')');
+        depth == 0
+    });
+    &text[..end.unwrap_or(text.len())]
+}
+
+fn is_finding(word: &str) -> bool {
+    let Some((severity, id)) = word.split_once(' ') else {
+        return false;
+    };
+    ["blocker", "warning", "info"].contains(&severity)
+        && id
+            .bytes()
+            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-')
+}
+
+#[test]
+fn each_finding_of_the_page_is_provoked_by_a_test() {
+    let tests = [include_str!("preflight.rs"), include_str!("preflight_each.rs")];
+    let demanded: BTreeSet<String> = tests.into_iter().flat_map(demanded).collect();
+
+    let listed = listed();
+    let never: Vec<_> = listed.difference(&demanded).collect();
+    assert!(never.is_empty(), "no test makes these fire: {never:?}");
+    // Some are not as bad each time.
+    let ids: BTreeSet<&str> = listed.iter().filter_map(|finding| finding.split(' ').nth(1)).collect();
+    let unknown: Vec<_> = demanded
+        .iter()
+        .filter(|f| !ids.contains(f.split(' ').nth(1).unwrap()))
+        .collect();
+    assert!(unknown.is_empty(), "the page does not list these: {unknown:?}");
+}
+
+#[test]
+fn what_is_demanded_is_read_from_what_tests_assert() {
+    let source = r#"
+        assert_eq!(serious(&ran), ["blocker sqlite", "warning dns-ttl"], "{ran}");
+        assert_eq!(ran.stderr, "info media");
+        assert!(!found(&ran).contains("info host"));
+        fires(&look(1), &["info dns"]);"#;
+    let demanded: Vec<String> = demanded(source).into_iter().collect();
+    assert_eq!(demanded.join(", "), "blocker sqlite, info dns, warning dns-ttl");
+}
+
+#[test]
+fn checks_do_not_wait_for_each_other() {
+    let stage = Stage::new();
+    let silent = || {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        (listener, port)
+    };
+    let ((source, source_port), (target, target_port), (web, web_port)) = (silent(), silent(), silent());
+    let world = &stage.scene.world;
+    let config = world.read("old/conf.d/database.yaml");
+    let port = format!("port: {}", stage.scene.source.port);
+    let never = format!("port: {source_port}\n    connect_timeout: 100000");
+    assert!(config.contains(&port));
+    world.write("old/conf.d/database.yaml", config.replace(&port, &never));
+    let detour = format!("{SERVER_NAME}:443:127.0.0.1:{web_port}");
+    let target_url = format!("postgresql://synapse_user@127.0.0.1:{target_port}/synapse?connect_timeout=100000");
+    // None of them ever answers, and the source and the target are waited for as long as it takes.
+    let call = stage.scene.tool("preflight").args(["-n", "--resolver", "127.0.0.1:1"]);
+    let running = call
+        .args(stage.synapse.config_args())
+        .args([
+            "--resolve",
+            &detour,
+            "--target",
+            &target_url,
+            "--target-password-file",
+            "target.pw",
+        ])
+        .start();
+
+    let mut held: Vec<TcpStream> = Vec::new();
+    for listener in [&source, &target, &web] {
+        wait_until("it asked", || match listener.accept() {
+            Ok((stream, _)) => {
+                held.push(stream);
+                true
+            }
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::WouldBlock);
+                false
+            }
+        });
+    }
+    drop((held, source, target, web));
+
+    let ran = running.wait();
+    assert_eq!(
+        serious(&ran),
+        [
+            "blocker source-unreachable",
+            "blocker target-unreachable",
+            "warning dns-not-checked",
+            "warning well-known-not-checked",
+        ],
+        "{ran}"
+    );
+    fires(&ran, &["info media", "info secrets", "info client-programs"]);
+}
+
+#[test]
+fn findings_come_in_the_same_order_each_time() {
+    let stage = Stage::new();
+    let order = || {
+        found(
+            &stage.preflight().args(["--export", "export"]).run(),
+            &["blocker", "warning", "info"],
+        )
+    };
+    let first = order();
+    for _ in 0..3 {
+        assert_eq!(order(), first);
+    }
+}
+
+#[test]
+fn every_secret_and_file_that_cannot_be_read_is_named_at_once() {
+    let stage = Stage::new();
+    let world = &stage.scene.world;
+    world.write(
+        "old/conf.d/more.yaml",
+        "form_secret: null\nform_secret_path: /nowhere/form\nturn_shared_secret_path: /nowhere/turn\nmedia_store_path: [a]\n\
+         oidc_providers: [{idp_id: a, client_secret_path: /nowhere/oidc}, {idp_id: b, client_secret: 7}]\n",
+    );
+    fs::remove_file(world.path("old/homeserver.signing.key")).unwrap();
+
+    let ran = stage.source_only().run();
+
+    assert_eq!(
+        serious(&ran),
+        [
+            "blocker configuration",
+            "blocker secrets",
+            "blocker secrets",
+            "blocker secrets",
+            "blocker secrets",
+            "blocker signing-key",
+            "warning carry-oidc",
+        ],
+        "{ran}"
+    );
+    let extracting = world.tool("extract-secrets").args(["-n", "--out", "export"]);
+    let extracted = extracting.args(stage.synapse.config_args()).run();
+    assert_eq!(code(&extracted), 78, "{extracted}");
+    for said in [
+        "/nowhere/form",
+        "/nowhere/turn",
+        "/nowhere/oidc",
+        "oidc_providers.1.client_secret",
+        "homeserver.signing.key",
+    ] {
+        assert!(ran.stderr.contains(said), "{said} in {ran}");
+        assert!(extracted.stderr.contains(said), "{said} in {extracted}");
+    }
+    assert!(!world.path("export").exists());
+
+    world.write("old/conf.d/server_name.yaml", "server_name: [\n");
+    world.write("old/conf.d/database.yaml", "database: \"\n");
+    let ran = stage.source_only().run();
+    assert_eq!(code(&ran), 78, "{ran}");
+    for said in ["server_name.yaml", "database.yaml"] {
+        assert!(ran.stderr.contains(said), "{said} in {ran}");
+    }
+}
+
+#[test]
+fn a_standby_is_neither_a_source_nor_a_target() {
+    let stage = Stage::new();
+    let primary = Cluster::new(&stage.scene.world, "primary");
+    primary.create_role("synapse_user", "its own");
+    primary.load_synapse("synapse", "synapse_user");
+    let standby = primary.standby("standby");
+    stage.scene.world.write("standby.pw", "its own\n");
+    let url = standby.url("synapse", "synapse_user");
+
+    let from = stage
+        .scene
+        .tool("preflight")
+        .args(["-n", "--source", &url, "--source-password-file", "standby.pw"]);
+    let ran = from.run().success();
+    assert_eq!(serious(&ran), ["warning source-standby"], "{ran}");
+
+    let to = stage
+        .source_only()
+        .args(["--target", &url, "--target-password-file", "standby.pw"])
+        .run();
+    fires(&to, &["blocker target-standby"]);
+    assert_eq!(code(&to), 1);
+}
+
+#[test]
+fn a_server_that_is_newer_than_programs_and_target_is_told() {
+    let stage = Stage::new();
+    let world = &stage.scene.world;
+    let newer = Cluster::newer(world, "newer");
+    newer.create_role("synapse_user", "its own");
+    newer.create_database("synapse", "synapse_user");
+    newer.load_fresh();
+    world.write("newer.pw", "its own\n");
+    let url = newer.url("synapse", "synapse_user");
+    let from = || {
+        stage
+            .scene
+            .tool("preflight")
+            .args(["-n", "--source", &url, "--source-password-file", "newer.pw"])
+    };
+
+    let ran = from().args(&stage.scene.target_args()[1..]).run();
+
+    fires(&ran, &["blocker client-programs", "blocker target-version"]);
+    let ran = from()
+        .args(["--pg-bin", &newer.pgbin.display().to_string()])
+        .run()
+        .success();
+    assert_eq!(serious(&ran), [""; 0], "{ran}");
+}
+
+#[test]
+fn transactions_that_wait_for_their_end_are_told() {
+    let world = World::new();
+    let cluster = Cluster::new(&world, "source");
+    cluster.psql("postgres", "ALTER SYSTEM SET max_prepared_transactions = 5");
+    cluster.stop();
+    cluster.start();
+    cluster.create_role("synapse", "its own");
+    cluster.load_synapse("synapse", "synapse");
+    world.write("its.pw", "its own\n");
+    let url = cluster.url("synapse", "synapse");
+    let look = || {
+        world
+            .tool("preflight")
+            .args(["-n", "--source", &url, "--source-password-file", "its.pw"])
+            .run()
+    };
+    assert_eq!(serious(&look().success()), [""; 0]);
+
+    cluster.psql(
+        "synapse",
+        "BEGIN; CREATE TABLE late (); PREPARE TRANSACTION 'half-done'",
+    );
+
+    let ran = look().success();
+    assert_eq!(serious(&ran), ["warning prepared-transactions"], "{ran}");
+    assert!(ran.stderr.contains("half-done"), "{ran}");
+}
+
+#[test]
+fn a_clock_that_is_wrong_is_told_for_each_server() {
+    let stage = Stage::new();
+    let world = &stage.scene.world;
+    // This machine's clock, an hour late for one program.
+    let late = "#define _GNU_SOURCE\n#include <sys/syscall.h>\n#include <time.h>\n#include <unistd.h>\n\
+        int clock_gettime(clockid_t which, struct timespec *now) {\n\
+        int outcome = syscall(SYS_clock_gettime, which, now);\n\
+        if (which == CLOCK_REALTIME) now->tv_sec -= 3600;\n\
+        return outcome;\n}\n";
+    world.write("late.c", late);
+    world.shell("cc -shared -fPIC -o late.so late.c").success();
+
+    let ran = stage
+        .preflight()
+        .env("LD_PRELOAD", world.path("late.so"))
+        .run()
+        .success();
+
+    let clocks: Vec<String> = serious(&ran)
+        .into_iter()
+        .filter(|finding| finding == "warning clock")
+        .collect();
+    assert_eq!(clocks.len(), 2, "{ran}");
+    fires(&ran, &["warning clock"]);
+    for server in ["source", "target"] {
+        let said = format!("the clock of the {server} is 3600 seconds ahead of this machine's");
+        assert!(ran.stderr.contains(&said), "{said} in {ran}");
+    }
+}
+
+#[test]
+fn a_machine_without_memory_to_spare_is_told() {
+    let stage = Stage::new();
+    let world = &stage.scene.world;
+    world.write("meminfo", "MemTotal: 4000000 kB\nMemAvailable:   204800 kB\n");
+    let script = "unshare --user --map-root-user --mount bash -c 'mount --bind meminfo /proc/meminfo && exec preflight \"$@\"' bash \"$@\"";
+    let call = world.script(script).args(["preflight", "-n"]);
+
+    let ran = internet::healthy()
+        .seen_by(call)
+        .args(stage.synapse.config_args())
+        .run()
+        .success();
+
+    assert_eq!(serious(&ran), ["warning memory"], "{ran}");
+    assert!(ran.stderr.contains("only 200.0 MiB of memory are available"), "{ran}");
+}
+
+#[test]
+fn what_answers_in_the_place_of_synapse_is_no_synapse() {
+    let stage = Stage::new();
+    let world = &stage.scene.world;
+    let port = stage.synapse.port();
+    let mut other = world
+        .script(&format!(
+            "mkdir empty; cd empty; exec python3 -u -m http.server --bind 127.0.0.1 {port} 1>&2"
+        ))
+        .start();
+    other.wait_for("Serving");
+
+    let ran = stage.source_only().run().success();
+
+    assert_eq!(serious(&ran), ["warning synapse-unwell"], "{ran}");
+    assert!(ran.stderr.contains("it answers 404"), "{ran}");
+    other.kill();
+
+    world.write("old/conf.d/listeners.yaml", "listeners: [{type: manhole, port: 1}]\n");
+    let ran = stage.source_only().run().success();
+    assert_eq!(serious(&ran), [""; 0], "{ran}");
+    fires(&ran, &["info synapse-not-asked"]);
+}
+
+#[test]
+fn each_way_to_log_in_has_its_place() {
+    let stage = Stage::new();
+    let world = &stage.scene.world;
+    let look = |more: &str| {
+        world.write("old/conf.d/more.yaml", more);
+        stage.source_only().run().success()
+    };
+    let ran = look(
+        "cas_config: {enabled: true, server_url: 'https://cas.example.org'}\n\
+         jwt_config: {enabled: true, secret: hush, algorithm: HS256}\n\
+         templates: {custom_template_directory: old}\n\
+         enable_registration_captcha: true\n\
+         macaroon_secret_key: null\n\
+         modules: [{module: a.B}]\n",
+    );
+    assert_eq!(
+        serious(&ran),
+        [
+            "warning carry-cas",
+            "warning carry-jwt",
+            "warning carry-modules",
+            "warning carry-templates",
+        ],
+        "{ran}"
+    );
+    fires(
+        &ran,
+        &["info carry-captcha", "info macaroon-secret", "info configuration-note"],
+    );
+
+    world.write("old/mas", "of both\n");
+    let ran =
+        look("matrix_authentication_service: {enabled: true, endpoint: 'http://localhost:1', secret_path: old/mas}\n");
+    assert_eq!(serious(&ran), ["warning carry-mas"], "{ran}");
+}
+
+#[test]
+fn a_target_with_a_newer_schema_and_with_sessions_is_told() {
+    let stage = Stage::new();
+    stage.scene.on_target("UPDATE schema_version SET version = version + 1");
+    let _visitor = Visitor::new(target_cluster(), &stage.scene.target, "synapse_user");
+
+    let ran = stage.preflight().run().success();
+
+    assert_eq!(serious(&ran), [""; 0], "{ran}");
+    fires(&ran, &["info schema-upgrade", "info target-sessions"]);
+}
+
+#[test]
+fn the_targets_synapse_says_its_version_and_its_name() {
+    let stage = Stage::new();
+    let world = &stage.scene.world;
+    let ess = Synapse::new(world, "ess", &stage.scene.target_database(), &Identity::ess());
+    ess.start();
+    let look = || stage.source_only().args(["--target-endpoint", &ess.url("/")]).run();
+
+    let ran = look().success();
+
+    assert_eq!(serious(&ran), [""; 0], "{ran}");
+    fires(&ran, &["info target-synapse"]);
+    assert_eq!(data(&ran, "target-synapse")["server_name"], SERVER_NAME);
+    // Its version stands for the schema that its database would show.
+    assert_eq!(data(&ran, "schema")["target_version"], data(&ran, "schema")["version"]);
+
+    let config = world.read("old/conf.d/server_name.yaml");
+    world.write("old/conf.d/server_name.yaml", "server_name: elsewhere.org\n");
+    let ran = stage.source_only().args(["--target-endpoint", &ess.url("")]).run();
+    fires(&ran, &["blocker target-server-name"]);
+    world.write("old/conf.d/server_name.yaml", config);
+    ess.stop();
+    let ran = look();
+    assert_eq!(serious(&ran), ["blocker not-checked"], "{ran}");
+    assert_eq!(
+        code(&stage.source_only().args(["--target-endpoint", "127.0.0.1"]).run()),
+        64
+    );
+}
+
+#[test]
+fn who_serves_the_documents_is_told() {
+    let stage = Stage::new();
+    let look = || stage.source_only().run().success();
+    assert_eq!(data(&look(), "well-known")["documents"]["server"]["served_by"], "nginx");
+    stage
+        .scene
+        .world
+        .write("old/conf.d/served.yaml", "serve_server_wellknown: true\n");
+    let documents = &data(&look(), "well-known")["documents"];
+    assert_eq!(documents["server"]["served_by"], "Synapse itself, behind nginx");
+    assert_eq!(documents["client"]["served_by"], "nginx");
+}
+
+#[test]
+fn a_target_that_holds_the_source_already_is_known() {
+    let scene = Scene::restored();
+    let source = scene.source_url();
+    let look = || {
+        let call = scene.tool("preflight").args(["-n", "--source", &source]);
+        call.args(&scene.target_args()[1..]).run()
+    };
+
+    let ran = look().success();
+
+    assert_eq!(serious(&ran), [""; 0], "{ran}");
+    fires(&ran, &["info target-restored"]);
+
+    // Somebody uses it now.
+    scene.on_target("SELECT nextval('events_stream_seq')");
+    assert_eq!(serious(&look()), ["blocker target-used"]);
+}
+
+#[test]
+fn media_that_only_a_provider_can_have_are_told() {
+    let stage = Stage::new();
+    stage.scene.world.shell("rm -r old/media_store").success();
+    stage.scene.world.write(
+        "old/conf.d/media.yaml",
+        "media_storage_providers: [{module: s3_storage_provider.S3StorageProviderBackend}]\n",
+    );
+
+    let ran = stage.source_only().run().success();
+
+    assert_eq!(serious(&ran), ["warning media"], "{ran}");
+}
+
+#[test]
+fn sqlite_that_was_left_in_conf_d_is_told() {
+    let stage = Stage::new();
+    stage.scene.world.write(
+        "old/conf.d/zz-old.yaml",
+        "database: {name: sqlite3, args: {database: /var/lib/matrix-synapse/homeserver.db}}\n",
+    );
+
+    let ran = stage.preflight().run();
+
+    assert_eq!(
+        (code(&ran), serious(&ran)),
+        (1, vec!["blocker sqlite".to_owned()]),
+        "{ran}"
+    );
+    assert!(ran.stderr.contains("/var/lib/matrix-synapse/homeserver.db"), "{ran}");
+}
+
+#[test]
+fn each_step_is_reckoned_from_samples_of_both_servers() {
+    let stage = Stage::new();
+
+    let alone = data(&stage.source_only().run().success(), "downtime");
+    let ran = stage.preflight().args(["--report"]).run().success();
+
+    let both = data(&ran, "downtime");
+    for (figures, servers) in [(&alone, 1), (&both, 2)] {
+        let steps = figures["steps"].as_object().unwrap();
+        let names: Vec<&String> = steps.keys().collect();
+        assert_eq!(names, ["dump", "proof", "restore", "wipe"]);
+        let sum: u64 = steps.values().map(|seconds| seconds.as_u64().unwrap()).sum();
+        assert_eq!(figures["seconds"], json!(sum));
+        let measured = ["source_bytes_per_second", "target_bytes_per_second"].map(|server| figures[server].as_object());
+        assert_eq!(measured.iter().flatten().count(), servers);
+        let rates = measured.iter().flatten().flat_map(|rates| rates.values());
+        assert!(
+            rates.map(|rate| rate.as_u64().unwrap()).all(|rate| rate > 0),
+            "{figures}"
+        );
+    }
+    let row = ran.stderr.lines().find(|line| line.contains(" downtime ")).unwrap();
+    for step in [
+        "by short samples of both servers",
+        "dump ",
+        "wipe ",
+        "restore ",
+        "proof ",
+    ] {
+        assert!(row.contains(step), "{step} in {row}");
+    }
+}
+
+#[test]
+fn a_check_is_silent_until_something_blocks() {
+    let stage = Stage::new();
+    let internet = Internet::new(
+        &stage.scene.world,
+        "@ 86400 A 127.0.0.1\nmatrix A 127.0.0.1\n",
+        &DOCUMENTS,
+    );
+    let check = |args: &[&str]| {
+        let call = internet.seen_by(stage.scene.tool("preflight")).args(["-n", "--check"]);
+        call.args(stage.synapse.config_args()).args(args).run()
+    };
+    for args in [
+        &[][..],
+        &["--accept", "target-used"],
+        &["--only", "dns*"],
+        &["--skip", "media*"],
+    ] {
+        let ran = check(args).success();
+        assert_eq!((ran.stdout.as_str(), ran.stderr.as_str()), ("", ""), "{args:?}");
+    }
+    // Who asks for a table gets it.
+    let table = check(&["--only", "dns*", "--report"]).success();
+    assert!(table.stderr.starts_with("warning   dns-ttl  "), "{table}");
+
+    stage
+        .scene
+        .on_source("INSERT INTO users (name) VALUES ('@mallory:elsewhere.org')");
+    let ran = check(&[]);
+    assert_eq!((code(&ran), ran.stdout.as_str()), (1, ""));
+    assert!(
+        ran.stderr.starts_with("preflight: blocker: 1 users do not belong to"),
+        "{ran}"
+    );
+    assert!(
+        ran.stderr.contains("warning: ") && ran.stderr.contains("(dns-ttl)"),
+        "{ran}"
+    );
+    assert!(check(&["--accept", "foreign-users"]).success().stderr.is_empty());
+}
+
+#[test]
+fn a_table_has_colours_and_fits_where_somebody_reads_it() {
+    let stage = Stage::new();
+    let on_a_terminal = |more: &str| {
+        let config = stage.synapse.config_args().join(" ");
+        let line = format!("stty columns 90; {more} preflight -n --check --report --only 'carry-*' {config}");
+        let script = format!("script -qec \"{line}\" /dev/null < /dev/null");
+        stage.scene.world.shell(&script).success().stdout.replace('\r', "")
+    };
+
+    let table = on_a_terminal("");
+
+    assert!(table.contains("\u{1b}[32minfo    \u{1b}[0m  carry-pepper"), "{table}");
+    let widest = |table: &str| table.lines().map(|line| line.chars().count()).max().unwrap();
+    let plain = on_a_terminal("NO_COLOR=1");
+    assert!(
+        !plain.contains('\u{1b}') && plain.contains("info      carry-pepper"),
+        "{plain}"
+    );
+    assert!(widest(&plain) <= 90, "{plain}");
+    let unread = stage
+        .source_only()
+        .args(["--check", "--report", "--only", "carry-*"])
+        .run()
+        .success();
+    assert!(
+        !unread.stderr.contains('\u{1b}') && widest(&unread.stderr) > 90,
+        "{unread}"
+    );
+}
+
+#[test]
+fn figures_for_prometheus_are_replaced_as_a_whole() {
+    let stage = Stage::new();
+    let world = &stage.scene.world;
+    world.write("metrics/preflight.prom", "old\n");
+    fs::hard_link(world.path("metrics/preflight.prom"), world.path("same")).unwrap();
+
+    stage
+        .source_only()
+        .args(["--check", "--metrics", "metrics/preflight.prom"])
+        .run()
+        .success();
+
+    // Who had opened the file reads it to its end.
+    assert_eq!(world.read("same"), "old\n");
+    assert!(
+        world
+            .read("metrics/preflight.prom")
+            .contains("ess_migrate_preflight_open_blockers 0\n")
+    );
+    assert_eq!(names_in(world, "metrics"), ["preflight.prom"]);
+}

@@ -18,6 +18,10 @@ bench-kills mb="200": install-needs
 bench-preflight rounds="10": install-needs
     BENCH_ROUNDS={{ rounds }} cargo test --release --locked --quiet --test e2e bench_preflight -- --ignored --nocapture
 
+# The data path over a limited link, from each place the programs can run; needs root, iproute2 and rsync
+bench-link mb="500" mbit="200": install-needs
+    BENCH_MB={{ mb }} BENCH_MBIT={{ mbit }} cargo test --release --locked --quiet --test e2e bench_link -- --ignored --nocapture
+
 # Unit and end-to-end tests; needs what install-needs installs
 test *args: install-needs
     cargo test --workspace --locked {{ args }}

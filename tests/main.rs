@@ -5,6 +5,7 @@
 mod alone;
 mod bench;
 mod bench_kills;
+mod bench_link;
 mod bench_preflight;
 mod canary;
 mod demo;

@@ -229,6 +229,7 @@ fn fill(dumping: &Dumping<'_>, partial: &Path) -> anyhow::Result<Taken> {
             schema,
             catalogue: lines,
         },
+        seal: None,
     };
     let sha256 = manifest.write(partial)?;
     Ok(Taken { manifest, sha256 })

@@ -1,7 +1,7 @@
 //! What a dump holds, beside the dump: the SHA-256 of every file and what the database held.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
@@ -48,7 +48,13 @@ pub struct Manifest {
     pub files: BTreeMap<String, FileRecord>,
     /// What the database held in the dump's snapshot.
     pub inventory: Inventory,
+    /// SHA-256 of the whole file with zeros in this place: a flipped bit is no other inventory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seal: Option<String>,
 }
+
+/// What is hashed in the place of a seal.
+const UNSEALED: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
 /// A new name only when a reader of the old one would be misled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,14 +93,35 @@ impl Manifest {
             Stop::data(format!("{} is not a dump's manifest: {error}", path.display()))
                 .hint("take the dump again, or name the dump itself with --from to load it without proof")
         })?;
+        if let Some(seal) = &manifest.seal
+            && *seal != seal_of(&text, seal)
+        {
+            return Err(damaged(dump, &format!("{MANIFEST} does not match its seal")).into());
+        }
+        let names = manifest.files.keys().map(Path::new);
+        if let Some(outside) = names.chain([manifest.data.as_path()]).find(|name| !is_inside(name)) {
+            let what = format!(
+                "{} names {}, which is not in the dump",
+                path.display(),
+                outside.display()
+            );
+            return Err(Stop::data(what)
+                .hint("look where this dump comes from, or take it again")
+                .into());
+        }
         Ok((manifest, hex(&Sha256::digest(&text))))
     }
 
     /// Writes the manifest beside its data; returns its SHA-256.
     pub fn write(&self, dump: &Path) -> anyhow::Result<String> {
-        let mut text = serde_json::to_vec(self).context("cannot write the manifest")?;
-        text.push(b'\n');
-        write_file(&dump.join(MANIFEST), &text)?;
+        let unsealed = Self {
+            seal: Some(UNSEALED.to_owned()),
+            ..self.clone()
+        };
+        let text = serde_json::to_string(&unsealed).context("cannot write the manifest")? + "\n";
+        let seal = hex(&Sha256::digest(&text));
+        let text = text.replacen(&sealed(UNSEALED), &sealed(&seal), 1);
+        write_file(&dump.join(MANIFEST), text.as_bytes())?;
         Ok(hex(&Sha256::digest(&text)))
     }
 
@@ -165,6 +192,22 @@ impl FileRecord {
         }
         Ok(())
     }
+}
+
+/// As it stands in the file; quotes within a string would have backslashes.
+fn sealed(seal: &str) -> String {
+    format!("\"seal\":\"{seal}\"")
+}
+
+/// The seal that the text of a manifest should have.
+fn seal_of(text: &[u8], seal: &str) -> String {
+    let text = String::from_utf8_lossy(text).replacen(&sealed(seal), &sealed(UNSEALED), 1);
+    hex(&Sha256::digest(text))
+}
+
+/// Whether a name leads nowhere but below the directory that it is relative to.
+fn is_inside(name: &Path) -> bool {
+    name.components().next().is_some() && name.components().all(|part| matches!(part, Component::Normal(_)))
 }
 
 /// The major version in a text such as `15.18 (Debian 15.18-1)`; 0 when it says none.

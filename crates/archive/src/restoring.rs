@@ -138,9 +138,14 @@ impl Restoring<'_> {
         }
         let table_of = |number: &str| {
             let entry = entries.iter().find(|entry| entry.number() == number)?;
+            let fits = |(_, table): &(usize, &&Table)| entry.is_data_of(&table.schema, &table.name);
+            let longest = |(_, table): &(usize, &&Table)| table.schema.len() + table.name.len();
             early
                 .iter()
-                .position(|table| entry.is_data_of(&table.schema, &table.name))
+                .enumerate()
+                .filter(fits)
+                .max_by_key(longest)
+                .map(|(index, _)| index)
         };
         let beside = Beside {
             conninfo: self.conninfo,

@@ -136,7 +136,7 @@ impl Toc {
         let mut dropped = Vec::new();
         for entry in &self.entries {
             let is = |kind: &str, start: &str| entry.kind == kind && entry.rest.starts_with(start);
-            if is("SCHEMA", "- public ") || is("COMMENT", "- SCHEMA public ") {
+            if entry.is_public() || is("COMMENT", "- SCHEMA public ") {
                 continue;
             }
             let not_the_roles = FOREIGN_COMMENTS.iter().any(|start| is("COMMENT", start));
@@ -157,6 +157,14 @@ impl Toc {
         (loaded, dropped)
     }
 
+    /// The data of a table, where there is some.
+    ///
+    /// Names and owners may hold spaces: of `public a` and `public a b` the shorter one is table `a`'s.
+    pub fn data_of(&self, schema: &str, name: &str) -> Option<&Entry> {
+        let all = self.entries.iter().filter(|entry| entry.is_data_of(schema, name));
+        all.min_by_key(|entry| entry.rest.len())
+    }
+
     /// Whether the archive holds this table of Synapse's schema.
     pub fn has_table(&self, name: &str) -> bool {
         let start = format!("public {name} ");
@@ -172,7 +180,15 @@ impl Entry {
         self.line.split(';').next().unwrap_or_default()
     }
 
-    /// Whether this is the data of that table.
+    /// Whether this is the schema `public`, and not one whose name begins so: by the number it has from the start, or
+    /// by a name and an owner of one word each.
+    fn is_public(&self) -> bool {
+        self.kind == "SCHEMA"
+            && self.rest.starts_with("- public ")
+            && (self.line.split(' ').nth(2) == Some("2200") || self.rest.split(' ').count() == 3)
+    }
+
+    /// Whether this is the data of that table, or of one whose name begins with that and a space.
     pub fn is_data_of(&self, schema: &str, name: &str) -> bool {
         self.kind == "TABLE DATA" && self.rest.starts_with(&format!("{schema} {name} "))
     }
@@ -221,5 +237,18 @@ mod tests {
         assert!(toc.has_table("users") && !toc.has_table("user"));
         assert!(loaded[3].is_data_of("public", "schema_version"));
         assert_eq!(loaded[3].number(), "3651");
+    }
+
+    #[test]
+    fn names_that_begin_like_others_are_told_apart() {
+        let toc = Toc::parse(
+            "4; 2615 2200 SCHEMA - public pg_database_owner\n5; 2615 16400 SCHEMA - public x synapse\n\
+             6; 2615 16401 SCHEMA - public synapse\n7; 0 1 TABLE DATA public users x synapse\n\
+             8; 0 2 TABLE DATA public users synapse\n",
+        );
+        let numbers: Vec<&str> = toc.divide().0.iter().map(|entry| entry.number()).collect();
+        assert_eq!(numbers, ["5", "7", "8"]);
+        assert_eq!(toc.data_of("public", "users").map(Entry::number), Some("8"));
+        assert_eq!(toc.data_of("public", "users x").map(Entry::number), Some("7"));
     }
 }

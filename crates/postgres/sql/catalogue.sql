@@ -1,6 +1,6 @@
 -- Everything in the database but its rows, one comparable line each.
 -- search_path is empty, so every name that PostgreSQL prints is qualified.
-WITH ns AS (
+WITH RECURSIVE ns AS (
     SELECT oid, nspname FROM pg_namespace
      WHERE nspname NOT LIKE 'pg\_%' AND nspname <> 'information_schema'
        AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_namespace'::regclass AND objid = pg_namespace.oid AND deptype = 'e')
@@ -8,6 +8,13 @@ WITH ns AS (
     SELECT c.*, format('%I.%I', ns.nspname, c.relname) AS fullname
       FROM pg_class c JOIN ns ON ns.oid = c.relnamespace
      WHERE NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = c.oid AND deptype = 'e')
+), piece AS (
+    -- Of large objects, which can be larger than a value.
+    SELECT m.oid, 0::int8 AS place, length(d) AS bytes, encode(sha256(d), 'hex') AS hash
+      FROM pg_largeobject_metadata m CROSS JOIN LATERAL lo_get(m.oid, 0, 1 << 20) AS d
+    UNION ALL
+    SELECT p.oid, p.place + (1 << 20), length(d), encode(sha256(d), 'hex')
+      FROM piece p CROSS JOIN LATERAL lo_get(p.oid, p.place + (1 << 20), 1 << 20) AS d WHERE p.bytes = 1 << 20
 ), line AS (
     SELECT format('schema %I', nspname) AS line FROM ns WHERE nspname <> 'public'
     UNION ALL
@@ -16,7 +23,8 @@ WITH ns AS (
                   coalesce(array_to_string(reloptions, ','), ''))
       FROM rel WHERE relkind IN ('r', 'p', 'v', 'm', 'f', 'c')
     UNION ALL
-    SELECT format('column %s.%I %s%s%s%s%s%s', fullname, attname, format_type(atttypid, atttypmod),
+    -- Not %I: which names need quotes is another question in each version.
+    SELECT format('column %s.%s %s%s%s%s%s%s', fullname, attname, format_type(atttypid, atttypmod),
                   CASE WHEN attnotnull THEN ' not null' END,
                   CASE WHEN attidentity <> '' THEN ' identity ' || attidentity::text END,
                   CASE WHEN attgenerated <> '' THEN ' generated ' || attgenerated::text END,
@@ -78,6 +86,8 @@ WITH ns AS (
      WHERE typtype IN ('e', 'd', 'r')
        AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_type'::regclass AND objid = t.oid AND deptype = 'e')
     UNION ALL
-    SELECT format('large objects %s', count(*)) FROM pg_largeobject_metadata HAVING count(*) > 0
+    SELECT format('large objects %s contents %s', count(DISTINCT oid),
+                  sum(hashtextextended(format('%s %s %s', oid, place, hash), 0)))
+      FROM piece HAVING count(*) > 0
 )
 SELECT line FROM line

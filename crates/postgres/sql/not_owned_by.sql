@@ -1,4 +1,4 @@
--- Relations, functions, types and extra schemas that another role than $1 owns.
+-- Relations, functions, types, extra schemas and large objects that another role than $1 owns.
 WITH ours AS (
     SELECT oid FROM pg_namespace WHERE nspname NOT LIKE 'pg\_%' AND nspname <> 'information_schema'
 ), part AS (
@@ -19,6 +19,8 @@ SELECT format('%s %s (%s)', kind, name, pg_get_userbyid(owner))
     UNION ALL
     SELECT 'schema', nspname, nspowner, 'pg_namespace'::regclass, oid
       FROM pg_namespace WHERE oid IN (SELECT oid FROM ours) AND nspname <> 'public'
+    UNION ALL
+    SELECT 'large object', oid::text, lomowner, 'pg_largeobject'::regclass, oid FROM pg_largeobject_metadata
   ) o
  WHERE pg_get_userbyid(owner) <> $1
    AND NOT EXISTS (SELECT FROM part p WHERE p.classid = o.classid AND p.objid = o.oid)

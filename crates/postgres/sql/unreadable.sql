@@ -1,4 +1,4 @@
--- Tables and sequences that our role may not read.
+-- Tables, sequences and large objects that our role may not read.
 SELECT format('%I.%I', n.nspname, c.relname)
   FROM pg_class c
   JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -8,4 +8,10 @@ SELECT format('%I.%I', n.nspname, c.relname)
    AND NOT (has_schema_privilege(n.oid, 'USAGE')
             AND CASE WHEN c.relkind = 'S' THEN has_sequence_privilege(c.oid, 'SELECT')
                      ELSE has_table_privilege(c.oid, 'SELECT') END)
+UNION ALL
+SELECT format('large object %s', oid)
+  FROM pg_largeobject_metadata
+ WHERE NOT pg_has_role(lomowner, 'USAGE') AND NOT current_setting('lo_compat_privileges')::bool
+   AND NOT EXISTS (SELECT FROM aclexplode(lomacl)
+                    WHERE privilege_type = 'SELECT' AND (grantee = 0 OR pg_has_role(grantee, 'USAGE')))
  ORDER BY 1

@@ -83,7 +83,11 @@ impl Loading<'_> {
             structure
         })?;
         let (entries, dropped) = toc.divide();
-        let rows: Vec<&Entry> = entries.into_iter().filter(|entry| !is_fence(entry)).collect();
+        let fence = fence_numbers(&toc);
+        let rows: Vec<&Entry> = entries
+            .into_iter()
+            .filter(|entry| !fence.contains(&entry.number()))
+            .collect();
         self.console.stage("loading", None);
         let all = tables(&self.target.session)?;
         let can_tell = self.target.facts.version >= 150_000;
@@ -116,7 +120,9 @@ impl Loading<'_> {
         if toc.entries.is_empty() {
             return Err(Stop::data(format!("the archive {} is empty", archive.display())).into());
         }
-        let (fence, rest): (Vec<&Entry>, Vec<&Entry>) = toc.divide().0.into_iter().partition(|entry| is_fence(entry));
+        let numbers = fence_numbers(&toc);
+        let is_fence = |entry: &&Entry| numbers.contains(&entry.number());
+        let (fence, rest): (Vec<&Entry>, Vec<&Entry>) = toc.divide().0.into_iter().partition(is_fence);
         let schema = restoring.schema_rows(archive, &fence)?;
         restoring.load_pre_data(archive, &rest, &self.before()?, &self.fence().raise(), checked)?;
         Ok((toc, schema))
@@ -146,9 +152,10 @@ impl Loading<'_> {
     }
 }
 
-/// Whether this holds the rows that the fence stands for.
-fn is_fence(entry: &Entry) -> bool {
-    FENCE_TABLES.iter().any(|table| entry.is_data_of("public", table))
+/// The entries of the rows that the fence stands for.
+fn fence_numbers(toc: &Toc) -> Vec<&str> {
+    let data = FENCE_TABLES.iter().filter_map(|table| toc.data_of("public", table));
+    data.map(Entry::number).collect()
 }
 
 impl From<PlainOutcome> for Loaded {

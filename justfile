@@ -22,6 +22,10 @@ bench-preflight rounds="10": install-needs
 bench-link mb="500" mbit="200": install-needs
     BENCH_MB={{ mb }} BENCH_MBIT={{ mbit }} cargo test --release --locked --quiet --test e2e bench_link -- --ignored --nocapture
 
+# Faults at random moments of the whole line; `just soak 1 SEED` repeats a round
+soak rounds="200" seed="": install-needs
+    SOAK_ROUNDS={{ rounds }} {{ if seed == "" { "" } else { "SOAK_SEED=" + seed } }} cargo test --locked --quiet --test e2e soak::soak -- --exact --ignored --nocapture
+
 # Unit and end-to-end tests; needs what install-needs installs
 test *args: install-needs
     cargo test --workspace --locked {{ args }}

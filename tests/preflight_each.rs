@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::internet::{self, DOCUMENTS, Internet};
 use crate::preflight::{Stage, code, fires, found, serious};
 use crate::scene::{Scene, Visitor, names_in, target_cluster, wait_until};
-use crate::support::{Cluster, Identity, Ran, SERVER_NAME, Synapse, World};
+use crate::support::{Cluster, Identity, Ran, SERVER_NAME, Synapse, World, programs_of};
 
 /// The figures behind a finding.
 #[track_caller]
@@ -260,7 +260,7 @@ fn a_standby_is_neither_a_source_nor_a_target() {
 fn a_server_that_is_newer_than_programs_and_target_is_told() {
     let stage = Stage::new();
     let world = &stage.scene.world;
-    let newer = Cluster::newer(world, "newer");
+    let newer = Cluster::of(world, "sixteen", programs_of(16));
     newer.create_role("synapse_user", "its own");
     newer.create_database("synapse", "synapse_user");
     newer.load_fresh();
@@ -277,7 +277,7 @@ fn a_server_that_is_newer_than_programs_and_target_is_told() {
 
     fires(&ran, &["blocker client-programs", "blocker target-version"]);
     let ran = from()
-        .args(["--pg-bin", &newer.pgbin.display().to_string()])
+        .args(["--pg-bin", &programs_of(16).display().to_string()])
         .run()
         .success();
     assert_eq!(serious(&ran), [""; 0], "{ran}");

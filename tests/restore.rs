@@ -11,7 +11,7 @@ use crate::scene::{Scene, Visitor, assert_failed, seeded, source_cluster, target
 use crate::support::{Call, Identity, Stdin, Synapse};
 
 /// A dump of the source at `from`, made as people do it: by `pg_dump` with these arguments.
-fn pg_dump(scene: &Scene, from: &str, args: &[&str]) {
+pub(crate) fn pg_dump(scene: &Scene, from: &str, args: &[&str]) {
     let mut dump = source_cluster().program("pg_dump");
     // Not somebody who uses the source, to the other tests.
     dump.env("PGAPPNAME", "ess-migrate/test");
@@ -21,7 +21,7 @@ fn pg_dump(scene: &Scene, from: &str, args: &[&str]) {
 }
 
 /// `restore --from` something that has no manifest.
-fn restore_from<'a>(scene: &Scene, from: &str) -> Call<'a> {
+pub(crate) fn restore_from<'a>(scene: &Scene, from: &str) -> Call<'a> {
     scene.tool("restore").args(scene.target_args()).args(["--from", from])
 }
 
@@ -167,7 +167,7 @@ fn another_manifest_than_the_documents_is_refused() {
     let dump = scene.dump().success();
     scene
         .world
-        .shell(r#"sed -i 's/"pg_dump_version":"/&1/' export/dump/manifest.json"#)
+        .shell(r#"sed -i 's/"pg_dump_version":"/&1/; s/,"seal":"[0-9a-f]*"//' export/dump/manifest.json"#)
         .success();
     let target = scene.target_args();
 
@@ -188,7 +188,11 @@ fn an_edited_manifest_is_found_out_by_the_proof() {
     let tables = manifest["inventory"]["tables"].as_array_mut().unwrap();
     let users = tables.iter_mut().find(|table| table["name"] == "users").unwrap();
     users["digest"]["rows"] = 4.into();
-    scene.world.write("export/dump/manifest.json", manifest.to_string());
+    let edited = |manifest: &serde_json::Value| scene.world.write("export/dump/manifest.json", manifest.to_string());
+    edited(&manifest);
+    assert_failed(&scene.restore().run(), 65, "manifest.json does not match its seal");
+    manifest.as_object_mut().unwrap().remove("seal");
+    edited(&manifest);
 
     let ran = scene.restore().run();
 

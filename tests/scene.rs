@@ -2,7 +2,7 @@
 //! Element Server Suite leaves it, on two servers that all tests share.
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
@@ -311,6 +311,42 @@ impl Scene {
     /// The database that a Synapse on the target uses.
     pub(crate) fn target_database(&self) -> Database {
         target_cluster().database(&self.target, "synapse_user", ESS_PASSWORD)
+    }
+}
+
+/// A small file system, until it is dropped.
+pub(crate) struct Tmpfs(PathBuf);
+
+impl Tmpfs {
+    /// None where only root can mount, and we are not root.
+    pub(crate) fn mount(world: &World, dir: &str, size: &str) -> Option<Self> {
+        world.shell(&format!("mkdir -m 700 {dir}")).success();
+        let path = world.path(dir);
+        let owner = fs::metadata(&path).unwrap();
+        let options = format!("size={size},mode=700,uid={},gid={}", owner.uid(), owner.gid());
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
+            .arg(&path)
+            .stderr(Stdio::null())
+            .status();
+        if mounted.is_ok_and(|status| status.success()) {
+            return Some(Self(path));
+        }
+        fs::remove_dir(&path).unwrap();
+        None
+    }
+
+    /// Somebody makes room.
+    pub(crate) fn grow(&self) {
+        let mut mount = Command::new("mount");
+        mount.args(["-o", "remount,size=256m"]).arg(&self.0);
+        assert!(mount.status().unwrap().success());
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }
 }
 

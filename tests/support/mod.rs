@@ -1,8 +1,10 @@
 //! A world per test: a directory, servers and programs in it, and the form of a run in snapshots.
 
 mod call;
+mod majors;
 mod place;
 mod postgres;
+mod proxy;
 mod seed;
 mod synapse;
 mod template;
@@ -19,8 +21,10 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 
 pub(crate) use call::{Call, Ran, Running, Stdin};
+pub(crate) use majors::programs as programs_of;
 pub(crate) use place::{TOOLS, free_port, place, processes_in};
 pub(crate) use postgres::{Cluster, ESS_PASSWORD, Local};
+pub(crate) use proxy::{Proxy, Traffic};
 pub(crate) use seed::{SERVER_NAME, Seeded};
 pub(crate) use synapse::{Database, Identity, Synapse, python as synapse_python};
 
@@ -117,6 +121,13 @@ impl World {
             .named(name)
             .map(|pid| kill_process(Pid::from_raw(pid).unwrap(), signal).is_ok());
         sent.fold(false, |any, sent| any | sent)
+    }
+
+    /// Sends it to one of them, wherever `which` leads among them.
+    pub(crate) fn signal_one(&self, name: &str, which: usize, signal: Signal) -> bool {
+        let all: Vec<i32> = self.named(name).collect();
+        let pid = all.get(which % all.len().max(1)).and_then(|pid| Pid::from_raw(*pid));
+        pid.is_some_and(|pid| kill_process(pid, signal).is_ok())
     }
 
     fn named(&self, name: &str) -> impl Iterator<Item = i32> {

@@ -4,15 +4,15 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use postgres_protocol::escape::{escape_identifier, escape_literal};
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::place::{free_port, place};
-use super::synapse::{Database, lock_target, python, target};
+use super::place::{free_port, place, processes_in};
+use super::synapse::Database;
 use super::{Shared, World};
 
 /// Of the superuser `postgres`, who needs none on the Unix socket.
@@ -32,11 +32,11 @@ pub(crate) enum Local {
 /// A `PostgreSQL` server in a world, on a Unix socket and a loopback port.
 pub(crate) struct Cluster {
     world: Arc<Shared>,
+    /// The server's own programs.
+    bin: PathBuf,
     /// Holds the socket, the log and `data`.
     pub(crate) dir: PathBuf,
     pub(crate) port: u16,
-    /// Its programs.
-    pub(crate) pgbin: PathBuf,
     postmaster: Mutex<Option<Child>>,
 }
 
@@ -47,21 +47,21 @@ impl Cluster {
     }
 
     pub(crate) fn with_local(world: &World, name: &str, local: Local) -> Self {
-        Self::with(world, name, local, &place().pgbin)
+        Self::made(world, name, local, place().pgbin.clone())
     }
 
-    /// A server of `PostgreSQL` 16, whatever is installed here.
-    pub(crate) fn newer(world: &World, name: &str) -> Self {
-        Self::with(world, name, Local::Trust, newer())
+    /// A server of another version, by the directory of its programs. A name stands for one version.
+    pub(crate) fn of(world: &World, name: &str, bin: PathBuf) -> Self {
+        Self::made(world, name, Local::Trust, bin)
     }
 
-    fn with(world: &World, name: &str, local: Local, pgbin: &Path) -> Self {
+    fn made(world: &World, name: &str, local: Local, bin: PathBuf) -> Self {
         let world = Arc::clone(&world.0);
         let dir = world.dir.join(name);
         let port = free_port();
         world.add_mask(port.to_string(), &format!("${}_PORT", name.to_uppercase()));
         place().make_dir(&dir);
-        copy(&initialised(name, pgbin), &dir.join("data"));
+        copy(&initialised(name, &bin), &dir.join("data"));
         let local = if local == Local::Peer { "peer" } else { "trust" };
         let access = format!(
             "local all postgres trust\n\
@@ -72,15 +72,15 @@ impl Cluster {
         fs::write(dir.join("data/pg_hba.conf"), access).unwrap();
         let settings = format!(
             "listen_addresses = '127.0.0.1'\nport = {port}\nunix_socket_directories = '{}'\n\
-             fsync = off\nfull_page_writes = off\nshared_buffers = 16MB\nmax_connections = 60\n",
+             password_encryption = 'scram-sha-256'\nfsync = off\nfull_page_writes = off\nshared_buffers = 16MB\nmax_connections = 60\n",
             dir.display()
         );
         fs::write(dir.join("data/postgresql.conf"), settings).unwrap();
         let cluster = Self {
             world,
+            bin,
             dir,
             port,
-            pgbin: pgbin.to_owned(),
             postmaster: Mutex::new(None),
         };
         cluster.start();
@@ -104,7 +104,7 @@ impl Cluster {
             world: Arc::clone(&self.world),
             dir,
             port,
-            pgbin: self.pgbin.clone(),
+            bin: self.bin.clone(),
             postmaster: Mutex::new(None),
         };
         standby.start();
@@ -114,10 +114,14 @@ impl Cluster {
     /// A server as Element Server Suite makes it: the role `synapse_user`, and its empty database
     /// `synapse`.
     pub(crate) fn ess(world: &World, name: &str) -> Self {
-        let cluster = Self::new(world, name);
-        cluster.create_role("synapse_user", ESS_PASSWORD);
-        cluster.create_database("synapse", "synapse_user");
-        cluster
+        Self::new(world, name).into_ess()
+    }
+
+    /// With that role and that database.
+    pub(crate) fn into_ess(self) -> Self {
+        self.create_role("synapse_user", ESS_PASSWORD);
+        self.create_database("synapse", "synapse_user");
+        self
     }
 
     /// Starts the server, and waits until it takes connections.
@@ -130,7 +134,7 @@ impl Cluster {
         let data = self.dir.join("data");
         // Not pg_ctl: the server is our child, and ends with us.
         let mut child = place()
-            .command(self.pgbin.join("postgres"), &data)
+            .command(self.bin.join("postgres"), &data)
             .arg("-D")
             .arg(&data)
             .stdin(Stdio::null())
@@ -155,15 +159,35 @@ impl Cluster {
             );
             thread::sleep(Duration::from_millis(10));
         }
-        *self.postmaster.lock().unwrap() = Some(child);
+        *self.postmaster.lock().unwrap_or_else(PoisonError::into_inner) = Some(child);
     }
 
     /// Stops the server at once, whoever is connected.
     pub(crate) fn stop(&self) {
-        if let Some(mut child) = self.postmaster.lock().unwrap().take() {
-            let _ = kill_process(Pid::from_child(&child), Signal::QUIT);
+        self.end(Signal::QUIT);
+    }
+
+    /// Kills the server's first process, as the kernel does when memory is short, and waits until the others have
+    /// noticed.
+    pub(crate) fn kill(&self) {
+        self.end(Signal::KILL);
+        let data = self.dir.join("data");
+        while !processes_in(&data).is_empty() {
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn end(&self, signal: Signal) {
+        let child = self.postmaster.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(mut child) = child {
+            let _ = kill_process(Pid::from_child(&child), signal);
             let _ = child.wait();
         }
+    }
+
+    /// Whether it was started and not stopped since.
+    pub(crate) fn runs(&self) -> bool {
+        self.postmaster.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
     pub(crate) fn log(&self) -> String {
@@ -251,7 +275,7 @@ impl Cluster {
 
     /// A `PostgreSQL` program with this server as the one it connects to.
     pub(crate) fn program(&self, name: &str) -> Command {
-        let mut command = place().command(self.pgbin.join(name), &self.world.dir);
+        let mut command = place().command(place().pgbin.join(name), &self.world.dir);
         command.env("PGHOST", &self.dir).env("PGPORT", self.port.to_string());
         command
     }
@@ -287,10 +311,10 @@ pub(super) fn feed(mut command: Command, input: &[u8]) -> Vec<u8> {
 }
 
 /// The data directory of a server that never ran, made once per name: a copy is faster.
-fn initialised(name: &str, pgbin: &Path) -> PathBuf {
+fn initialised(name: &str, bin: &Path) -> PathBuf {
     static MADE: Mutex<Vec<String>> = Mutex::new(Vec::new());
     let template = place().dir.join("initdb").join(name);
-    let mut made = MADE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
     if !made.iter().any(|made| made == name) {
         if made.is_empty() {
             place().make_dir(template.parent().unwrap());
@@ -298,7 +322,7 @@ fn initialised(name: &str, pgbin: &Path) -> PathBuf {
         let password = place().dir.join("initdb/superuser.pw");
         fs::write(&password, SUPERUSER_PASSWORD).unwrap();
         place().give(&password);
-        let mut initdb = place().command(pgbin.join("initdb"), &place().dir);
+        let mut initdb = place().command(bin.join("initdb"), &place().dir);
         initdb.args([
             "--no-sync",
             "-E",
@@ -318,26 +342,6 @@ fn initialised(name: &str, pgbin: &Path) -> PathBuf {
         made.push(name.to_owned());
     }
     template
-}
-
-/// The programs of `PostgreSQL` 16, from `PyPI`, made once beneath `target/`.
-fn newer() -> &'static Path {
-    static NEWER: OnceLock<PathBuf> = OnceLock::new();
-    NEWER.get_or_init(|| {
-        let dir = target().join("postgresql-16");
-        python();
-        let _lock = lock_target();
-        if !dir.exists() {
-            let making = dir.with_extension("making");
-            let _ = fs::remove_dir_all(&making);
-            let mut pip = Command::new(target().join("synapse/bin/python"));
-            pip.args(["-m", "pip", "install", "--no-deps", "--only-binary=:all:", "--quiet"]);
-            pip.arg("--target").arg(&making).arg("pgserver==0.1.4");
-            feed(pip, b"");
-            fs::rename(making, &dir).unwrap();
-        }
-        place().reachable(&dir).join("pgserver/pginstall/bin")
-    })
 }
 
 /// Copies a directory as the unprivileged user.

@@ -1,0 +1,365 @@
+//! What goes wrong before and beside the data: passwords, certificates, damaged files, a full disk. What goes wrong
+//! in the middle is in `soak.rs` and `kills.rs`.
+
+use std::fs;
+
+use crate::restore::{pg_dump, restore_from};
+use crate::scene::{Scene, Tmpfs, assert_failed, link_programs, names_in, pgbin, write_program};
+use crate::support::{Call, Cluster, World};
+
+#[test]
+fn a_wrong_password_is_told_from_a_server_that_is_not_there() {
+    let scene = Scene::restored();
+    let before = scene.target_dump();
+    scene.world.write("wrong.pw", "wrong");
+    let wrong = |tool| {
+        scene.tool(tool).args([
+            "-n",
+            "--target",
+            &scene.target_url(),
+            "--target-password-file",
+            "wrong.pw",
+        ])
+    };
+
+    for (ran, status, said) in [
+        (wrong("ess-wipe").run(), 77, "password authentication failed for user"),
+        (
+            wrong("restore").args(["--from", "export/dump"]).run(),
+            77,
+            "password authentication failed for user",
+        ),
+        (
+            wrong("verify").args(["--from", "export/dump"]).run(),
+            77,
+            "password authentication failed for user",
+        ),
+        (
+            scene
+                .tool("verify")
+                .args([
+                    "-n",
+                    "--from",
+                    "export/dump",
+                    "--target",
+                    "postgresql://u@127.0.0.1:1/d",
+                ])
+                .run(),
+            69,
+            "onnection refused",
+        ),
+    ] {
+        assert_failed(&ran, status, said);
+    }
+    assert_eq!(scene.target_dump(), before);
+}
+
+/// A server that takes TLS only, with a certificate that can be changed, and a database of one table.
+struct Encrypted {
+    world: World,
+    cluster: Cluster,
+}
+
+/// `ca.crt` has signed all of them but one.
+const CERTIFICATES: &str = r"
+    set -e
+    ec='-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes'
+    for ca in ca stranger; do
+        openssl req -x509 $ec -subj /CN=$ca -days 30 -keyout $ca.key -out $ca.crt
+    done
+    sign() { # name, authority, days, host
+        openssl req $ec -subj /CN=x -keyout $1.key -out $1.csr
+        echo subjectAltName=DNS:$4 >ext
+        openssl x509 -req -in $1.csr -CA $2.crt -CAkey $2.key -CAcreateserial -days $3 -extfile ext -out $1.crt
+    }
+    sign good ca 30 db.example.org
+    sign expired ca -1 db.example.org
+    sign other ca 30 other.example.org
+    sign unknown stranger 30 db.example.org
+    chmod 600 *.key
+";
+
+/// As the server's own user; what it reads again serves new connections.
+const INSTALL: &str =
+    "cp $NAME.crt tls.crt && cp $NAME.key tls.key && kill -HUP $(head -n1 encrypted/data/postmaster.pid) && sleep 1";
+
+impl Encrypted {
+    fn new() -> Self {
+        let world = World::new();
+        world.shell(CERTIFICATES).success();
+        let cluster = Cluster::new(&world, "encrypted");
+        cluster.create_role("app", "pw");
+        cluster.create_database("plain", "app");
+        cluster.psql_as("app", "plain", "CREATE TABLE t AS SELECT 1 AS x");
+        world.shell("cp good.crt tls.crt; cp good.key tls.key").success();
+        for (name, value) in [("ssl_cert_file", "tls.crt"), ("ssl_key_file", "tls.key")] {
+            let value = world.path(value).display().to_string();
+            cluster.psql("postgres", &format!("ALTER SYSTEM SET {name} = '{value}'"));
+        }
+        cluster.psql("postgres", "ALTER SYSTEM SET ssl = on");
+        let hba = "local all all trust\nhostssl all all 127.0.0.1/32 scram-sha-256\n";
+        fs::write(cluster.dir.join("data/pg_hba.conf"), hba).unwrap();
+        cluster.stop();
+        cluster.start();
+        world.write("pgpass", "*:*:*:app:pw\n");
+        Self { world, cluster }
+    }
+
+    fn install(&self, certificate: &str) {
+        self.world.script(INSTALL).env("NAME", certificate).run().success();
+    }
+
+    fn dumper<'a>(&self, mode: &str, out: &str) -> Call<'a> {
+        let root = self.world.path("ca.crt").display().to_string();
+        let source = format!(
+            "host=db.example.org hostaddr=127.0.0.1 port={} user=app dbname=plain sslmode={mode} sslrootcert={}",
+            self.cluster.port,
+            // With a root file, `require` means `verify-ca`.
+            if mode.starts_with("verify") {
+                &root
+            } else {
+                "/nonexistent"
+            },
+        );
+        let dumper = self
+            .world
+            .tool("pgdump-wrap")
+            .args(["-n", "--source", &source, "--out", out]);
+        dumper.env("PGPASSFILE", self.world.path("pgpass"))
+    }
+}
+
+#[test]
+fn certificates_are_held_to_what_sslmode_says_and_nothing_is_dumped_otherwise() {
+    let server = Encrypted::new();
+    let mut outs = Vec::new();
+    for (certificate, mode, status, said) in [
+        ("good", "disable", 77, "no encryption"),
+        ("good", "verify-full", 0, ""),
+        (
+            "expired",
+            "verify-full",
+            69,
+            "the server's certificate is not accepted: it has expired",
+        ),
+        (
+            "expired",
+            "verify-ca",
+            69,
+            "the server's certificate is not accepted: it has expired",
+        ),
+        ("expired", "require", 0, ""),
+        (
+            "other",
+            "verify-full",
+            69,
+            "the server's certificate is not accepted: it is for another host",
+        ),
+        ("other", "verify-ca", 0, ""),
+        (
+            "unknown",
+            "verify-ca",
+            69,
+            "it is not signed by an authority of sslrootcert",
+        ),
+        ("unknown", "prefer", 0, ""),
+    ] {
+        server.install(certificate);
+        let out = format!("{certificate}-{mode}");
+
+        let ran = server.dumper(mode, &out).run();
+
+        if status == 0 {
+            ran.success();
+            outs.push(out);
+        } else {
+            assert_failed(&ran, status, said);
+            assert!(!server.world.path(out).exists());
+        }
+    }
+    // pg_dump came in too, where only TLS does.
+    for out in outs {
+        assert_eq!(names_in(&server.world, &out), ["data", "manifest.json"]);
+    }
+}
+
+#[test]
+fn a_child_holds_the_server_to_the_same_terms() {
+    let server = Encrypted::new();
+    // Between our connection and pg_dump's, another server answers.
+    for (certificate, mode, refused) in [
+        ("expired", "verify-ca", true),
+        ("other", "verify-full", true),
+        ("other", "verify-ca", false),
+    ] {
+        server.install("good");
+        let swap = INSTALL.replace("$NAME", certificate);
+        let real = format!("{}/pg_dump", pgbin());
+        let script = format!("[[ $* == *--version* ]] || {{ {swap}; }}\nexec {real} \"$@\"\n");
+        write_program(&server.world, "bin/pg_dump", &script);
+        link_programs(&server.world, "bin");
+
+        let ran = server.dumper(mode, "dump").args(["--pg-bin", "bin"]).run();
+
+        if refused {
+            assert_failed(&ran, 69, "pg_dump: error: connection to server at ");
+            assert!(!server.world.path("dump").exists());
+        } else {
+            ran.success();
+        }
+    }
+}
+
+/// In the middle, where rows are.
+fn damage(bytes: &mut Vec<u8>, cut: bool) {
+    let middle = bytes.len() / 2;
+    if cut {
+        bytes.truncate(middle);
+    } else {
+        bytes[middle] ^= 1;
+    }
+}
+
+#[test]
+fn a_flipped_bit_and_a_cut_are_found_in_every_format() {
+    let largest = "$(ls -S their.dir/*.dat* | head -1)";
+    for (from, args, damaged) in [
+        ("their.dump", &["-Fc"][..], "their.dump"),
+        ("their.raw", &["-Fc", "-Z0"], "their.raw"),
+        ("their.dir", &["-Fd", "-Z0"], largest),
+        ("their.tar", &["-Ft"], "their.tar"),
+        ("their.sql", &[], "their.sql"),
+        ("their.sql.gz", &["-Z1"], "their.sql.gz"),
+    ] {
+        let scene = Scene::wiped();
+        pg_dump(&scene, from, args);
+        let file = scene.world.shell(&format!("realpath {damaged}")).success().stdout;
+        let whole = fs::read(file.trim()).unwrap();
+        for cut in [true, false] {
+            let mut bytes = whole.clone();
+            damage(&mut bytes, cut);
+            fs::write(file.trim(), bytes).unwrap();
+
+            let ran = restore_from(&scene, from).args(["--source", &scene.source_url()]).run();
+
+            if ran.status.success() {
+                // A bit that says nothing of the data: what arrived was proven against the source.
+                assert!(!cut, "{from}: {ran}");
+                assert_eq!(ran.json()["restore"]["proven_against"], "source");
+                continue;
+            }
+            assert!(
+                matches!(ran.status.code(), Some(1 | 65 | 69)),
+                "{from}, cut: {cut}: {ran}"
+            );
+            assert_eq!(ran.stdout, "");
+            assert!(scene.is_fenced(), "{from}, cut: {cut}");
+        }
+        fs::write(file.trim(), whole).unwrap();
+        if scene.is_fenced() {
+            let ran = restore_from(&scene, from).args(["--source", &scene.source_url()]).run();
+            ran.success();
+        }
+    }
+}
+
+#[test]
+fn a_flipped_bit_and_a_cut_are_found_in_a_dump_of_one_file() {
+    let scene = Scene::new();
+    scene.dumper().args(["--format", "custom"]).run().success();
+    scene.wipe(crate::support::Stdin::Null).success();
+    let file = scene.world.path("export/dump/data.dump");
+    let whole = fs::read(&file).unwrap();
+    for (cut, said) in [
+        (false, "data.dump does not match its SHA-256"),
+        (true, "the manifest says"),
+    ] {
+        let mut bytes = whole.clone();
+        damage(&mut bytes, cut);
+        fs::write(&file, bytes).unwrap();
+        assert_failed(&scene.restore().run(), 65, said);
+        assert!(scene.is_fenced());
+        // Nor is it kept as if it were whole.
+        assert_failed(&scene.dump(), 1, "give --replace to move it aside and dump again");
+    }
+    fs::write(&file, whole).unwrap();
+    scene.restore().run().success();
+}
+
+#[test]
+fn a_flipped_bit_in_the_document_is_refused_or_does_no_harm() {
+    let scene = Scene::new();
+    let dumped = scene.dump().success();
+    let wiped = scene.wipe(dumped.stdout.as_str()).success().stdout;
+    let mut proven = false;
+    for number in 0..16 {
+        let mut bytes = wiped.clone().into_bytes();
+        let place = bytes.len() * (2 * number + 1) / 32;
+        bytes[place] ^= 1 << (number % 7);
+        let Ok(text) = String::from_utf8(bytes) else { continue };
+
+        let ran = scene.tool("restore").stdin(text.as_str()).run();
+
+        if ran.status.success() {
+            scene.verify().run().success();
+            proven = true;
+        } else {
+            assert!(
+                matches!(ran.status.code(), Some(1 | 64 | 65 | 69 | 74 | 77)),
+                "bit {number}: {ran}"
+            );
+            assert_eq!(ran.stdout, "");
+            assert!(proven || scene.is_fenced(), "bit {number}: {ran}");
+        }
+    }
+    assert_eq!(scene.is_fenced(), !proven);
+    for end in [0, wiped.len() / 2, wiped.len() - 2] {
+        assert_failed(&scene.tool("restore").stdin(&wiped[..end]).run(), 65, "restore: ");
+    }
+    let again = scene.tool("restore").stdin(wiped.as_str()).run().success();
+    assert_eq!(again.json()["restore"]["fence"], "lifted");
+}
+
+#[test]
+fn a_disk_that_has_no_room_for_the_backup_stops_the_wipe() {
+    let scene = Scene::dumped();
+    let before = scene.target_dump();
+    let wiper = || scene.wiper().args(["--execute", "--confirm", &scene.confirmation()]);
+    let disk = Tmpfs::mount(&scene.world, "small", "200k");
+    let ran = if disk.is_some() {
+        wiper().args(["--backup", "small/backup"]).run()
+    } else {
+        // Only root can mount; a limit on each file does much the same.
+        let script = r#"trap '' XFSZ; ulimit -f 8; exec ess-wipe "$@""#;
+        let args = [
+            "--export",
+            "export",
+            "--server-name",
+            "example.org",
+            "--execute",
+            "--confirm",
+        ];
+        let call = scene
+            .world
+            .script(script)
+            .args(["bash"])
+            .args(scene.target_args())
+            .args(args);
+        call.args([scene.confirmation()]).run()
+    };
+
+    assert!(matches!(ran.status.code(), Some(69 | 74)), "{ran}");
+    let said = if disk.is_some() {
+        "No space left on device"
+    } else {
+        "File too large"
+    };
+    assert!(
+        ran.stderr.contains(said) && ran.stderr.contains("nothing was erased"),
+        "{ran}"
+    );
+    assert!(!scene.world.path("small/backup").exists() && !scene.world.path("export/ess-before-wipe").exists());
+    assert_eq!(scene.target_dump(), before);
+    wiper().run().success();
+    assert!(scene.is_fenced());
+}

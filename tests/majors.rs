@@ -1,0 +1,166 @@
+//! Sources and targets of other major versions of PostgreSQL: an old server's data arrives on a newer one, proven.
+
+use crate::support::{Cluster, Database, ESS_PASSWORD, Identity, Ran, Seeded, Synapse, World, place, programs_of};
+
+/// A source with what Synapse made and with what people add, a target, and the programs that fit both.
+struct Move {
+    world: World,
+    source: Cluster,
+    target: Cluster,
+    from: Database,
+    seeded: Seeded,
+    bin: String,
+}
+
+/// What later versions write in other words, or keep in other catalogues.
+const ADDED: &str = "SET ROLE synapse;
+    CREATE TABLE added (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, a text NOT NULL, b int CHECK (b > 0 AND b <> 7),
+                        c text GENERATED ALWAYS AS (a || '!') STORED, d date NOT NULL DEFAULT '2020-01-01'::date);
+    INSERT INTO added (a, b) SELECT n::text, n + 7 FROM generate_series(1, 20) n;
+    CREATE DOMAIN word AS text NOT NULL CHECK (VALUE <> ''); CREATE TABLE worded (w word, x interval, y numeric, z float8);
+    INSERT INTO worded VALUES ('w', '1 mon 2 days', 1.50, 0.1);
+    CREATE VIEW seen AS SELECT added.id, u.name AS who FROM added, users u WHERE added.b > 3 AND u.is_guest = 0;
+    CREATE VIEW alone AS SELECT added.id, added.a AS what FROM added WHERE added.a IN ('1', '2');
+    CREATE MATERIALIZED VIEW counted AS SELECT count(*) AS n, max(added.d) AS last FROM added;
+    CREATE INDEX added_partly ON added (lower(a), (b + 1)) WHERE b IS NOT NULL AND a LIKE 'x%';
+    CREATE FUNCTION twice(n int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT 2 * n';
+    CREATE RULE quiet AS ON DELETE TO worded DO INSTEAD NOTHING;
+    CREATE POLICY some_of_it ON worded USING (length(w) > 0);
+    CREATE STATISTICS related ON a, b FROM added;
+    CREATE FUNCTION stamp() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+    CREATE TRIGGER stamped BEFORE UPDATE ON added FOR EACH ROW WHEN (OLD.b IS DISTINCT FROM NEW.b) EXECUTE FUNCTION stamp();
+    SELECT lo_from_bytea(77, 'large')";
+
+impl Move {
+    /// `None` is the system's own version.
+    fn new(from: Option<u32>, to: Option<u32>) -> Self {
+        let programs = |major: Option<u32>| major.map_or_else(|| place().pgbin.clone(), programs_of);
+        let world = World::new();
+        let version = |major: Option<u32>| major.map_or("own".to_owned(), |major| major.to_string());
+        let source = Cluster::of(&world, &format!("source{}", version(from)), programs(from));
+        let target = Cluster::of(&world, &format!("target{}", version(to)), programs(to)).into_ess();
+        let bin = programs(to).display().to_string();
+        let from = Database::awkward(&source);
+        let seeded = source.load_synapse(&from.name, &from.role);
+        source.psql(&from.name, ADDED);
+        target.load_fresh();
+        let password = from.password.replace('\\', r"\\").replace(':', r"\:");
+        world.write(
+            "pgpass",
+            format!("127.0.0.1:{}:*:{}:{password}\n", source.port, from.role),
+        );
+        world.write("target.pw", ESS_PASSWORD);
+        Self {
+            world,
+            source,
+            target,
+            from,
+            seeded,
+            bin,
+        }
+    }
+
+    fn run(&self, script: &str) -> Ran {
+        let call = self
+            .world
+            .script(script)
+            .env("PGPASSFILE", self.world.path("pgpass"))
+            .env("BIN", &self.bin);
+        let call = call.env("SOURCE", self.source.url(&self.from.name, &self.from.role));
+        call.env("TARGET", self.target.url("synapse", "synapse_user")).run()
+    }
+
+    /// The whole line, and what shows that everything is there.
+    fn arrives(&self) {
+        let line = "set -o pipefail
+            pgdump-wrap -n --source \"$SOURCE\" --export export --server-name example.org --pg-bin \"$BIN\" \
+            | ess-wipe --target \"$TARGET\" --target-password-file target.pw --pg-bin \"$BIN\" --execute --confirm example.org/synapse \
+            | restore --pg-bin \"$BIN\" | verify >migration.json";
+        self.run(line).success();
+        // The source itself is as good a measure as the manifest.
+        self.run("verify -n --source \"$SOURCE\" --target \"$TARGET\" --target-password-file target.pw")
+            .success();
+        for sql in [
+            "SELECT * FROM added ORDER BY 1; SELECT * FROM worded; SELECT * FROM seen ORDER BY 1, 2; SELECT * FROM counted",
+            "SELECT count(*), sum(length(json)) FROM event_json; SELECT convert_from(lo_get(77), 'UTF8')",
+        ] {
+            assert_eq!(self.source.psql(&self.from.name, sql), self.target.psql("synapse", sql));
+        }
+        // What differs is seen, whatever words a version has for it.
+        for (change, back) in [
+            (
+                "UPDATE added SET b = 99 WHERE id = 1",
+                "UPDATE added SET b = 8 WHERE id = 1",
+            ),
+            (
+                "CREATE OR REPLACE VIEW seen AS SELECT added.id, u.name AS who FROM added, users u WHERE added.b > 4 AND u.is_guest = 0",
+                "CREATE OR REPLACE VIEW seen AS SELECT added.id, u.name AS who FROM added, users u WHERE added.b > 3 AND u.is_guest = 0",
+            ),
+            (
+                "ALTER TABLE added ALTER a DROP NOT NULL",
+                "ALTER TABLE added ALTER a SET NOT NULL",
+            ),
+            ("ALTER DOMAIN word DROP NOT NULL", "ALTER DOMAIN word SET NOT NULL"),
+        ] {
+            self.target.psql("synapse", &format!("SET ROLE synapse_user; {change}"));
+            let verify = "verify -n --from export/dump --target \"$TARGET\" --target-password-file target.pw";
+            assert_eq!(self.run(verify).status.code(), Some(1), "{change}");
+            self.target.psql("synapse", &format!("SET ROLE synapse_user; {back}"));
+            self.run(verify).success();
+        }
+    }
+
+    /// And people find their server as they left it.
+    fn goes_on(&self) {
+        let database = self.target.database("synapse", "synapse_user", ESS_PASSWORD);
+        let synapse = Synapse::new(&self.world, "ess", &database, &Identity::old());
+        synapse.start();
+        self.seeded.check(&synapse);
+        self.seeded.goes_on(&synapse);
+    }
+}
+
+#[test]
+fn a_source_of_13_arrives_on_this_systems_version() {
+    Move::new(Some(13), None).arrives();
+}
+
+#[test]
+fn a_source_of_this_systems_version_arrives_on_16() {
+    Move::new(None, Some(16)).arrives();
+}
+
+#[test]
+fn a_source_of_13_arrives_on_18_and_synapse_goes_on() {
+    let all_the_way = Move::new(Some(13), Some(18));
+    all_the_way.arrives();
+    all_the_way.goes_on();
+}
+
+#[test]
+fn programs_that_are_older_than_the_source_are_refused_before_anything_is_written() {
+    let world = World::new();
+    let source = Cluster::of(&world, "newer", programs_of(18));
+    source.create_role("app", "pw");
+    source.create_database("plain", "app");
+    world.write("pgpass", "*:*:*:app:pw\n");
+    let own = place().pgbin.display().to_string();
+    let call = world.tool("pgdump-wrap").env("PGPASSFILE", world.path("pgpass"));
+
+    let ran = call
+        .args([
+            "-n",
+            "--source",
+            &source.url("plain", "app"),
+            "--out",
+            "dump",
+            "--pg-bin",
+            &own,
+        ])
+        .run();
+
+    assert_eq!(ran.status.code(), Some(69), "{ran}");
+    assert!(ran.stderr.contains("and this source needs 18"), "{ran}");
+    assert!(ran.stderr.contains("hint: install postgresql-client-18"), "{ran}");
+    assert!(!world.path("dump").exists());
+}

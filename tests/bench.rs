@@ -133,12 +133,12 @@ fn bench() {
     );
 
     let estimate = world
-        .script("preflight -q -n --source \"$S\" --target \"$T\" --server-name example.org --only downtime")
+        .script("preflight -n --check --report --only downtime --source \"$S\" --target \"$T\"")
         .env("S", source.socket_url(&from.name, &from.role))
         .env("T", target.socket_url("synapse", "synapse_user"))
         .run()
-        .json();
-    println!("preflight: {}\n", estimate["preflight"]["findings"][0]["message"]);
+        .success();
+    println!("{}", estimate.stderr);
 
     let lines: Vec<&Line> = LINES
         .iter()

@@ -65,7 +65,7 @@ pub(crate) fn python() -> &'static Path {
 }
 
 /// Runs a step of the installation, with our own environment: it may say how `PyPI` is reached.
-fn install(command: &mut Command, package: &str) {
+pub(super) fn install(command: &mut Command, package: &str) {
     for name in ["PYTHONHOME", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE"] {
         command.env_remove(name);
     }

@@ -1,6 +1,7 @@
 //! The checks, by what they look at. None stops another.
 
 pub(crate) mod carry;
+pub(crate) mod cluster;
 pub(crate) mod collation;
 pub(crate) mod config;
 pub(crate) mod export;
@@ -16,8 +17,6 @@ pub(crate) mod source;
 pub(crate) mod target;
 pub(crate) mod versions;
 pub(crate) mod well_known;
-
-use std::collections::BTreeMap;
 
 use ess_document::Finding;
 use ess_postgres::{Access, Conninfo, Error, Facts, Session, facts};
@@ -60,22 +59,16 @@ pub(crate) fn is_canceled(error: &Error) -> bool {
 
 /// A connection that disturbs nobody: preflight looks at servers that people use.
 pub(crate) fn connect(conninfo: &Conninfo, name: &str, access: Access) -> Result<(Session, Facts), Error> {
-    let session = Session::connect(&patient(conninfo)?, name, access)?;
+    let mut conninfo = conninfo.clone();
+    // libpq would wait for ever for a server that does not answer.
+    conninfo.default("connect_timeout", || "10".to_owned());
+    let session = Session::connect(&conninfo, name, access)?;
     session.batch(
         "set up the session",
         "SET statement_timeout = '30s'; SET lock_timeout = '5s'",
     )?;
     let facts = facts(&session)?;
     Ok((session, facts))
-}
-
-/// libpq would wait for ever for a server that does not answer.
-fn patient(conninfo: &Conninfo) -> Result<Conninfo, Error> {
-    let mut params: BTreeMap<String, String> = conninfo.params().clone();
-    params
-        .entry("connect_timeout".to_owned())
-        .or_insert_with(|| "10".to_owned());
-    Ok(Conninfo::from_params(params, conninfo.password().cloned())?)
 }
 
 /// The one text column of a query.

@@ -30,7 +30,7 @@ use checks::homeserver::{self, Homeserver};
 use checks::source::{self, Source};
 use checks::target::{self, Target};
 use checks::versions::SynapseVersion;
-use checks::{carry, config, connect, export, health, host, media, not_checked, profile, programs, public};
+use checks::{carry, cluster, config, connect, export, health, host, media, not_checked, profile, programs, public};
 use finding::{Blocker, Detail, blocker, count};
 use select::{Pattern, Selection};
 
@@ -178,11 +178,20 @@ fn look_here(args: &Args, configuration: Option<&Config>, context: &mut Context)
             .document
             .target
             .as_ref()
-            .is_some_and(|target| !target.connection.is_empty());
-    let to = if has_target {
-        context.target(&args.target)?
+            .is_some_and(|target| !target.connection.is_empty() || target.kube.is_some());
+    let opened = if has_target {
+        cluster::open(context, &args.target, &mut findings)?
     } else {
-        None
+        cluster::Opened::NotNamed
+    };
+    let on = match &opened {
+        cluster::Opened::Found(on, _) => Some(on),
+        _ => None,
+    };
+    let to = match &opened {
+        cluster::Opened::Found(_, reached) => reached.as_ref().map(|reached| reached.conninfo.clone()),
+        cluster::Opened::NotNamed if has_target => context.target(&args.target)?,
+        _ => None,
     };
     let variables = if has_target {
         PgVariables::BelongToTheOther
@@ -199,7 +208,7 @@ fn look_here(args: &Args, configuration: Option<&Config>, context: &mut Context)
         }
         None => context.source(&args.source, variables)?,
     };
-    if configuration.is_none() && from.is_none() && to.is_none() {
+    if configuration.is_none() && from.is_none() && to.is_none() && matches!(opened, cluster::Opened::NotNamed) {
         return Err(Stop::usage(
             "there is nothing to look at: no -c, no --source, no --target, and no document that names one",
         )
@@ -218,7 +227,9 @@ fn look_here(args: &Args, configuration: Option<&Config>, context: &mut Context)
     let mut uploads = None;
     if let Some(source) = &source {
         findings.extend(source::check(source));
-        uploads = look_at_homeserver(source, target.as_ref(), args, context, &mut findings);
+        let version = on.and_then(|on| SynapseVersion::parse(cluster::synapse_version(&on.ess)?).ok());
+        let version = args.target_synapse_version.or(version);
+        uploads = look_at_homeserver(source, target.as_ref(), version, context, &mut findings);
         if uploads.is_some() {
             let profile = profile::check(&source.session, configuration);
             let profile = found(profile, "users", &mut findings);
@@ -248,6 +259,14 @@ fn look_here(args: &Args, configuration: Option<&Config>, context: &mut Context)
         context.console.done();
         findings.extend(health::synapse(configuration, &keys));
     }
+    if let Some(on) = on {
+        let known = cluster::Source {
+            database: source.as_ref().map(|source| source.facts.bytes),
+            media: cluster::media_size(&findings),
+            has_mas: configuration.map(has_mas),
+        };
+        findings.extend(cluster::check(on, known)?);
+    }
     findings.extend(host::check(context.document.export.as_deref()));
     if let Some(place) = &context.document.export {
         findings.extend(export::check(
@@ -256,6 +275,13 @@ fn look_here(args: &Args, configuration: Option<&Config>, context: &mut Context)
         ));
     }
     Ok(findings)
+}
+
+/// Whether Synapse leaves its logins to Matrix Authentication Service.
+fn has_mas(config: &Config) -> bool {
+    let section = config.get("matrix_authentication_service");
+    let enabled = section.and_then(|section| section.get("enabled"));
+    enabled.is_some_and(ess_synapse::yaml::Value::is_true)
 }
 
 /// What no tool here moves.
@@ -374,7 +400,7 @@ fn server_name(source: Option<&Source>, context: &mut Context, findings: &mut Ve
 fn look_at_homeserver(
     source: &Source,
     target: Option<&Target>,
-    args: &Args,
+    target_version: Option<SynapseVersion>,
     context: &mut Context,
     findings: &mut Vec<Finding>,
 ) -> Option<bool> {
@@ -396,10 +422,10 @@ fn look_at_homeserver(
     }
     let rows = found(schema_rows(&source.session), "the source's schema", findings)?;
     let theirs = target.and_then(|target| found(target_schema(target), "the target's schema", findings)?);
-    // Behind a fence the flag is all that is known.
+    // Behind a fence the flag, or the image, is all that is known.
     let theirs = theirs
         .filter(|rows| rows.version.is_some())
-        .or_else(|| args.target_synapse_version.map(SynapseVersion::rows));
+        .or_else(|| target_version.map(SynapseVersion::rows));
     findings.extend(homeserver::schema(&rows, theirs.as_ref()));
     rows.version?;
     let server_name = server_name(Some(source), context, findings);

@@ -14,6 +14,7 @@ mod harness;
 mod internet;
 mod kills;
 mod man;
+mod media_sync;
 mod pgdump_wrap;
 mod pipeline;
 mod preflight;

@@ -369,7 +369,7 @@ fn a_table_that_may_not_be_read_is_named() {
 fn a_full_disk_is_named_and_leaves_nothing() {
     let scene = Scene::new();
     let small = scene.world.path("small");
-    let Some(_mounted) = Tmpfs::mount(&scene, "small", "1m") else {
+    let Some(_mounted) = Tmpfs::mount(&scene.world, "small", "1m") else {
         // Only root can mount; a limit on the size of files does the same to pg_dump.
         let script = r#"trap '' XFSZ; ulimit -f 8; exec pgdump-wrap -n --source "$URL" --out small/dump"#;
         scene.world.shell("mkdir -m 700 small").success();
@@ -399,37 +399,6 @@ fn a_full_disk_is_named_and_leaves_nothing() {
     assert!(matches!(ran.status.code(), Some(69 | 74)), "{ran}");
     assert!(ran.stderr.contains("No space left on device"), "{ran}");
     assert_eq!(names_in(&scene.world, "small"), [".dump.lock"]);
-}
-
-/// A small file system, until it is dropped.
-struct Tmpfs(std::path::PathBuf);
-
-impl Tmpfs {
-    fn mount(scene: &Scene, dir: &str, size: &str) -> Option<Self> {
-        scene.world.shell(&format!("mkdir -m 700 {dir}")).success();
-        let path = scene.world.path(dir);
-        let owner = fs::metadata(&path).unwrap();
-        let options = {
-            use std::os::unix::fs::MetadataExt as _;
-            format!("size={size},mode=700,uid={},gid={}", owner.uid(), owner.gid())
-        };
-        let mounted = std::process::Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
-            .arg(&path)
-            .stderr(Stdio::null())
-            .status();
-        if mounted.is_ok_and(|status| status.success()) {
-            return Some(Self(path));
-        }
-        fs::remove_dir(&path).unwrap();
-        None
-    }
-}
-
-impl Drop for Tmpfs {
-    fn drop(&mut self) {
-        let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
-    }
 }
 
 #[test]

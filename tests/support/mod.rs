@@ -6,6 +6,7 @@ mod postgres;
 mod seed;
 mod synapse;
 mod template;
+mod tmpfs;
 
 use std::ffi::OsStr;
 use std::fs::{self, Permissions};
@@ -23,6 +24,7 @@ pub(crate) use place::{TOOLS, free_port, place, processes_in};
 pub(crate) use postgres::{Cluster, ESS_PASSWORD, Local};
 pub(crate) use seed::{SERVER_NAME, Seeded};
 pub(crate) use synapse::{Database, Identity, Synapse, python as synapse_python};
+pub(crate) use tmpfs::Tmpfs;
 
 /// For preflight, where a test has no names and no websites of its own: the network is not asked.
 pub(crate) const OFFLINE: &str = "--skip 'dns*' --skip 'well-known*' --skip delegation";

@@ -13,12 +13,15 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use walkdir::WalkDir;
 
 /// Each shipped program, and where cargo built it.
-pub(crate) const TOOLS: [(&str, &str); 6] = [
+pub(crate) const TOOLS: [(&str, &str); 9] = [
     ("preflight", env!("CARGO_BIN_EXE_preflight")),
     ("extract-secrets", env!("CARGO_BIN_EXE_extract-secrets")),
     ("pgdump-wrap", env!("CARGO_BIN_EXE_pgdump-wrap")),
+    ("media-sync", env!("CARGO_BIN_EXE_media-sync")),
     ("ess-wipe", env!("CARGO_BIN_EXE_ess-wipe")),
     ("restore", env!("CARGO_BIN_EXE_restore")),
+    ("well-known", env!("CARGO_BIN_EXE_well-known")),
+    ("ess-job", env!("CARGO_BIN_EXE_ess-job")),
     ("verify", env!("CARGO_BIN_EXE_verify")),
 ];
 

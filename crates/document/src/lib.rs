@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 
 pub use read::{MAX_BYTES, ReadError};
 pub use sections::{
-    Against, Carried, Dropped, Dump, FenceState, Finding, Next, OneTimeKeys, Preflight, Restore, SecretEntry, Secrets,
-    Severity, SigningKey, Verify, Wipe,
+    Against, Amount, Carried, Dropped, Dump, FenceState, Finding, Media, Named, Next, OneTimeKeys, Preflight,
+    RecordChange, Restore, SecretEntry, Secrets, Severity, SigningKey, Verify, WellKnown, Wipe,
 };
 
 /// The format that this version reads and writes.
@@ -49,6 +49,9 @@ pub struct Document {
     /// Written by `pgdump-wrap`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dump: Option<Dump>,
+    /// Written by `media-sync`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub media: Option<Media>,
     /// Written by `ess-wipe`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wipe: Option<Wipe>,
@@ -58,6 +61,9 @@ pub struct Document {
     /// Written by `verify`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verify: Option<Verify>,
+    /// Written by `well-known`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub well_known: Option<WellKnown>,
     /// The user's own; no tool reads it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, serde_json::Value>,

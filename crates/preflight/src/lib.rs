@@ -1,13 +1,11 @@
 //! preflight: everything that can go wrong, before it does.
 
 mod checks;
-mod dns;
 mod finding;
 mod ids;
 mod metrics;
 mod report;
 mod select;
-mod web;
 
 use std::io::IsTerminal as _;
 use std::net::SocketAddr;
@@ -25,6 +23,7 @@ use ess_proof::read_fence;
 use ess_run::Report;
 use ess_synapse::Config;
 use ess_synapse::config::Database;
+use ess_web::Detour;
 
 use checks::homeserver::{self, Homeserver};
 use checks::source::{self, Source};
@@ -67,11 +66,11 @@ pub struct Args {
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     max_ttl: u32,
     /// The name server to ask; authoritative servers are then asked on its port too
-    #[arg(long, value_name = "ADDR[:PORT]", value_parser = web::resolver)]
+    #[arg(long, value_name = "ADDR[:PORT]", value_parser = ess_web::resolver)]
     resolver: Option<SocketAddr>,
     /// Where HTTPS connections to a host go; repeatable
-    #[arg(long, value_name = "HOST:PORT:ADDR:PORT", value_parser = web::Detour::parse)]
-    resolve: Vec<web::Detour>,
+    #[arg(long, value_name = "HOST:PORT:ADDR:PORT", value_parser = Detour::parse)]
+    resolve: Vec<Detour>,
     /// The Synapse that ESS brings, where its database cannot be asked
     #[arg(long, value_name = "VERSION", value_parser = SynapseVersion::parse)]
     target_synapse_version: Option<SynapseVersion>,

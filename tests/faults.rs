@@ -80,8 +80,18 @@ const CERTIFICATES: &str = r"
 ";
 
 /// As the server's own user; what it reads again serves new connections.
-const INSTALL: &str =
-    "cp $NAME.crt tls.crt && cp $NAME.key tls.key && kill -HUP $(head -n1 encrypted/data/postmaster.pid) && sleep 1";
+const INSTALL: &str = r#"
+    set -e
+    loaded() {
+        env -i "PATH=$PATH" psql -XAtq -h "$PWD/encrypted" -p "$(sed -n 4p encrypted/data/postmaster.pid)" \
+            -U postgres -c 'SELECT pg_conf_load_time()' postgres
+    }
+    cp $NAME.crt tls.crt
+    cp $NAME.key tls.key
+    before=$(loaded)
+    kill -HUP "$(head -n1 encrypted/data/postmaster.pid)"
+    until now=$(loaded) && [[ $now != "$before" ]]; do sleep 0.05; done
+"#;
 
 impl Encrypted {
     fn new() -> Self {
@@ -195,7 +205,7 @@ fn a_child_holds_the_server_to_the_same_terms() {
         server.install("good");
         let swap = INSTALL.replace("$NAME", certificate);
         let real = format!("{}/pg_dump", pgbin());
-        let script = format!("[[ $* == *--version* ]] || {{ {swap}; }}\nexec {real} \"$@\"\n");
+        let script = format!("[[ $* == *--version* ]] || {{ {swap} }}\nexec {real} \"$@\"\n");
         write_program(&server.world, "bin/pg_dump", &script);
         link_programs(&server.world, "bin");
 

@@ -15,7 +15,7 @@ use std::{env, thread};
 use crate::support::{Cluster, Database, ESS_PASSWORD, SERVER_NAME, TOOLS, World};
 
 /// Bytes that one message of `tests/data/bench.sql` takes, with its indexes.
-pub(crate) const PER_MESSAGE: u64 = 5_500;
+const PER_MESSAGE: u64 = 5_500;
 
 /// The peers, and ours, in phases. `$S` and `$T` are the databases; each line leaves `$T` complete and
 /// analyzed, or as the advice leaves it. Ours run one after the other in a pipe too.
@@ -118,11 +118,7 @@ fn bench() {
         cluster.stop();
         cluster.start();
     }
-    let from = Database::awkward(&source);
-    source.load_synapse(&from.name, &from.role);
-    let events = megabytes * 1_000_000 / PER_MESSAGE;
-    let sql = include_str!("data/bench.sql").replace(":events", &events.to_string());
-    source.psql(&from.name, &sql);
+    let (from, events) = fill(&source, megabytes);
     let size = source.psql(
         &from.name,
         "SELECT pg_size_pretty(pg_database_size(current_database()))",
@@ -154,6 +150,16 @@ fn bench() {
         }
     }
     tell(&lines, &figures);
+}
+
+/// A homeserver of so many MB, and how many messages that makes.
+pub(crate) fn fill(source: &Cluster, megabytes: u64) -> (Database, u64) {
+    let from = Database::awkward(source);
+    source.load_synapse(&from.name, &from.role);
+    let events = megabytes * 1_000_000 / PER_MESSAGE;
+    let sql = include_str!("data/bench.sql").replace(":events", &events.to_string());
+    source.psql(&from.name, &sql);
+    (from, events)
 }
 
 fn run(world: &World, source: &Cluster, target: &Cluster, from: &Database, line: &Line, figures: &mut Figures) -> f64 {

@@ -10,6 +10,7 @@ use std::{env, fs, thread};
 
 use rustix::process::Signal;
 
+use crate::bench::fill;
 use crate::scene::{names_in, wait_until};
 use crate::support::{Call, Cluster, Database, ESS_PASSWORD, Running, TOOLS, World};
 
@@ -51,10 +52,7 @@ fn bench_kills() {
     let world = World::new();
     let source = Cluster::new(&world, "source");
     let target = Cluster::ess(&world, "target");
-    let from = Database::awkward(&source);
-    source.load_synapse(&from.name, &from.role);
-    let events = (megabytes * 1_000_000 / crate::bench::PER_MESSAGE).to_string();
-    source.psql(&from.name, &include_str!("data/bench.sql").replace(":events", &events));
+    let (from, _) = fill(&source, megabytes);
     let bench = Bench {
         world,
         source,

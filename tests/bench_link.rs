@@ -14,7 +14,8 @@ use std::{env, thread};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use crate::support::{Cluster, Database, World};
+use crate::bench::fill;
+use crate::support::{Cluster, World};
 
 /// Where each part of the line runs. `$S` and `$T` are the databases as that host reaches them.
 const ROUTES: [(&str, &[(Host, &str)]); 3] = [
@@ -129,10 +130,7 @@ fn bench_link() {
     let world = World::new();
     let source = Cluster::new(&world, "source");
     let target = Cluster::ess(&world, "target");
-    let from = Database::awkward(&source);
-    source.load_synapse(&from.name, &from.role);
-    let events = (megabytes * 1_000_000 / crate::bench::PER_MESSAGE).to_string();
-    source.psql(&from.name, &include_str!("data/bench.sql").replace(":events", &events));
+    let (from, events) = fill(&source, megabytes);
     for (host, cluster) in [(Host::Old, &source), (Host::New, &target)] {
         cluster.psql("postgres", "ALTER SYSTEM SET shared_buffers = '128MB'");
         cluster.psql("postgres", "ALTER SYSTEM SET listen_addresses = '*'");
@@ -164,11 +162,10 @@ fn bench_link() {
             target.load_fresh();
             world.shell("rm -rf dump carried backup .*.lock *.json").success();
             let url = |cluster: &Cluster, place: Host, host: Host, database: &str, role: &str| {
-                let url = cluster.url(database, role);
                 if place == host {
                     cluster.socket_url(database, role)
                 } else {
-                    url.replace("127.0.0.1", place.address())
+                    cluster.url(database, role).replace("127.0.0.1", place.address())
                 }
             };
             let seconds: Vec<f64> = parts

@@ -9,6 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant, SystemTime};
 use std::{env, fmt, fs, thread};
 
+use ess_cli::hex;
 use rustix::process::Signal;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
@@ -616,10 +617,4 @@ fn soak() {
     let rounds = number("SOAK_ROUNDS").unwrap_or(200);
     println!("{rounds} rounds from seed {first} on");
     Soak::new().rounds(first..first + rounds);
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes
-        .iter()
-        .fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
 }

@@ -145,9 +145,7 @@ fn key() -> String {
     hash.update(server.stdout);
     let hash = hash.finalize();
     // A few bytes tell it from what older sources made.
-    hash[..6]
-        .iter()
-        .fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
+    ess_cli::hex(&hash[..6])
 }
 
 /// A new database has some, which finish by themselves.

@@ -124,7 +124,7 @@ impl Aside {
 fn awaited<T>(thread: JoinHandle<T>) -> anyhow::Result<T> {
     while !thread.is_finished() {
         ess_run::check()?;
-        std::thread::sleep(Duration::from_millis(10));
+        thread::sleep(Duration::from_millis(10));
     }
     Ok(thread.join().unwrap_or_else(|panic| resume_unwind(panic)))
 }

@@ -2,7 +2,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
@@ -101,25 +100,18 @@ fn read_or_refused(source: &[u8]) {
 #[test]
 fn a_file_that_grows_when_it_is_read_is_refused() {
     // Each line doubles the one before it.
-    let mut laughs = String::from("a0: &a0 [ha, ha]\n");
-    for level in 1..60 {
-        writeln!(
-            laughs,
-            "a{level}: &a{level} [*a{before}, *a{before}]",
-            before = level - 1
-        )
-        .unwrap();
-    }
+    let grown =
+        |first: &str, line: fn(u32) -> String| first.to_owned() + &(1..60).map(line).collect::<Vec<_>>().concat();
+    let laughs = grown("a0: &a0 [ha, ha]\n", |level| {
+        format!("a{level}: &a{level} [*a{b}, *a{b}]\n", b = level - 1)
+    });
     assert!(yaml::load(laughs.as_bytes()).is_err());
-    let mut merges = String::from("a0: &a0 {k: v}\n");
-    for level in 1..60 {
-        writeln!(
-            merges,
-            "a{level}: &a{level} {{<<: [*a{b}, *a{b}], k{level}: *a{b}}}",
+    let merges = grown("a0: &a0 {k: v}\n", |level| {
+        format!(
+            "a{level}: &a{level} {{<<: [*a{b}, *a{b}], k{level}: *a{b}}}\n",
             b = level - 1
         )
-        .unwrap();
-    }
+    });
     assert!(yaml::load(merges.as_bytes()).is_err());
 }
 

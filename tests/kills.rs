@@ -265,11 +265,13 @@ fn a_restore_killed_in_its_proof_loads_nothing_again() {
     let wiped = scene.wipe(document.as_str()).success().stdout;
     // Somebody holds a table when everything is loaded, and the proof waits.
     let hold = format!(
-        "PGAPPNAME=ess-migrate/psql/hold PGPASSWORD={ESS_PASSWORD} psql -qX -d '{}' -c 'BEGIN; LOCK TABLE users; SELECT pg_sleep(600)'",
+        "PGAPPNAME=ess-migrate/psql/hold PGPASSWORD={ESS_PASSWORD} psql -qX -d '{}' \
+         -c 'BEGIN; LOCK TABLE users' -c '\\echo held' -c 'SELECT pg_sleep(600)'",
         scene.target_url()
     );
     let script = format!(
-        "{}/pg_restore \"$@\" || exit\n[[ $* != *post-data* ]] || {{ {hold} >hold 2>&1 & sleep 1; }}\n",
+        "{}/pg_restore \"$@\" || exit\n\
+         [[ $* != *post-data* ]] || {{ {hold} >hold 2>&1 & until grep -q held hold; do sleep 0.1; done; }}\n",
         pgbin()
     );
     write_program(&scene.world, "bin/pg_restore", &script);

@@ -419,7 +419,8 @@ impl Soak {
             let Some(run) = run else { continue };
             for status in run.stdout.split_whitespace() {
                 let known = ["0", "65", "69", "74", "75", "137", "143"].contains(&status);
-                assert!(known, "exit status {status}");
+                // Only the proof sees what was damaged after the file had been checked.
+                assert!(known || damaged && status == "1", "exit status {status}");
             }
             for tool in LINE_TOOLS {
                 let said = self.world.read(&format!("{out}/{tool}"));

@@ -87,15 +87,18 @@ impl Shared {
             stream.set_read_timeout(Some(TICK))?;
         }
         let resets = self.resets.load(Ordering::SeqCst);
+        let is_reset = Arc::new(AtomicBool::new(false));
         for (from, to) in [(client.try_clone()?, server.try_clone()?), (server, client)] {
-            let ours = Arc::clone(self);
-            thread::spawn(move || match ours.copy(&from, &to, resets) {
+            let (ours, is_reset) = (Arc::clone(self), Arc::clone(&is_reset));
+            thread::spawn(move || match ours.copy(&from, &to, resets, &is_reset) {
                 Ok(()) => to.shutdown(Shutdown::Write),
                 Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
                     // With nothing sent first: the end of the second thread closes both.
                     for stream in [&from, &to] {
                         let _ = set_socket_linger(stream, Some(Duration::ZERO));
                     }
+                    // A program that died with an answer unread resets its end, and the server's has to go too.
+                    is_reset.store(true, Ordering::SeqCst);
                     Ok(())
                 }
                 Err(_) => from.shutdown(Shutdown::Both).and(to.shutdown(Shutdown::Both)),
@@ -112,11 +115,12 @@ impl Shared {
     }
 
     /// Until the one end has nothing more to say; an error when that is not how it ends.
-    fn copy(&self, mut from: &TcpStream, mut to: &TcpStream, resets: u64) -> io::Result<()> {
+    fn copy(&self, mut from: &TcpStream, mut to: &TcpStream, resets: u64, is_reset: &AtomicBool) -> io::Result<()> {
         let mut chunk = vec![0; 64 << 10];
         loop {
             let traffic = self.traffic();
             if self.over.load(Ordering::SeqCst)
+                || is_reset.load(Ordering::SeqCst)
                 || traffic == Traffic::IsReset
                 || self.resets.load(Ordering::SeqCst) != resets
             {

@@ -1,7 +1,7 @@
 //! What `just bench` runs: the data path against its peers, on the same servers, in one run.
 //!
-//! `BENCH_MB` is the size of the source, `BENCH_ROUNDS` how often each is run. Ratios are between
-//! runs of one round, so that a slow minute of the machine slows both.
+//! `BENCH_MB` is the size of the source, `BENCH_ROUNDS` how often each is run, `BENCH_LINES` which lines if not
+//! all. Ratios are between runs of one round, so that a slow minute of the machine slows both.
 #![expect(clippy::print_stdout, reason = "it is there to be read")]
 #![expect(clippy::cast_precision_loss, reason = "figures for people")]
 
@@ -136,8 +136,10 @@ fn bench() {
         .success();
     println!("{}", estimate.stderr);
 
+    let wanted = env::var("BENCH_LINES").unwrap_or_default();
     let lines: Vec<&Line> = LINES
         .iter()
+        .filter(|line| wanted.is_empty() || wanted.split(' ').any(|name| name == line.name))
         .filter(|line| line.name != "pgcopydb" || world.shell("command -v pgcopydb").status.success())
         .collect();
     let mut figures: BTreeMap<&str, Figures> = BTreeMap::new();

@@ -281,10 +281,15 @@ fn a_restore_killed_in_its_proof_loads_nothing_again() {
         .args(["--pg-bin", "bin"])
         .stdin(wiped.as_str())
         .start();
+    // For its digest, or to analyze it when it was read while indexes were built.
     let waits = format!(
-        "SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = '{}' AND wait_event_type = 'Lock' AND query LIKE '%hash%'",
+        "SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = '{}' AND wait_event_type = 'Lock' \
+            AND starts_with(application_name, 'ess-migrate/restore')",
         scene.target
     );
+    wait_until("all is loaded", || {
+        scene.world.path("hold").exists() && scene.world.read("hold").contains("held")
+    });
     wait_until("the proof waits", || target_cluster().psql("postgres", &waits) == "t");
 
     restore.kill();

@@ -50,14 +50,22 @@ fn digests_are_those_that_sql_computes() {
 
     for name in ["event_json", "users", "account_data", "room_memberships"] {
         let columns = format!(
-            "SELECT string_agg(CASE WHEN atttypid IN ('bool'::regtype, 'int8'::regtype, 'int4'::regtype, \
-             'int2'::regtype, 'text'::regtype, 'bytea'::regtype) THEN quote_ident(attname) \
-             ELSE '(' || quote_ident(attname) || ')::text COLLATE \"C\"' END, ', ' ORDER BY attname COLLATE \"C\") \
+            "SELECT string_agg(quote_ident(attname) || ' ' || atttypid::regtype, ',' ORDER BY attname COLLATE \"C\") \
              FROM pg_attribute WHERE attrelid = '{name}'::regclass AND attnum > 0 AND NOT attisdropped"
         );
         let columns = source_cluster().psql("seeded", &columns);
-        let hash = format!("hash_record_extended(ROW({columns}), 0)");
-        let sum = format!("SELECT sum(hashint8extended({hash}, {hash})) FROM {name}");
+        let hash = columns.split(',').fold("0::int8".to_owned(), |before, column| {
+            let (column, kind) = column.split_once(' ').unwrap();
+            let number = |value| format!("hashint8extended(coalesce({value}, 0), {before} # coalesce({value}, 1))");
+            match kind {
+                "boolean" => number(format!("{column}::int::bigint")),
+                "bigint" | "integer" | "smallint" => number(format!("{column}::bigint")),
+                _ => format!(
+                    "hashtextextended(coalesce({column}::text, ''), {before} # ({column} IS NULL)::int::bigint)"
+                ),
+            }
+        });
+        let sum = format!("SELECT sum({hash}) FROM {name}");
         assert_eq!(
             table(&manifest, name)["digest"]["sum"],
             source_cluster().psql("seeded", &sum),

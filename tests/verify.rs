@@ -104,6 +104,51 @@ fn rows_that_were_exchanged_are_found() {
 }
 
 #[test]
+fn a_value_never_counts_as_a_similar_one() {
+    let scene = Scene::new();
+    scene.on_source(
+        "SET ROLE synapse; CREATE TABLE odd (k int, a text, b text, n int8, m int8, t bool, x numeric);
+         INSERT INTO odd VALUES (1, 'a', 'b', 1, 0, true, 1.0), (2, '', NULL, NULL, NULL, NULL, NULL), (3, NULL, '', -1, 7, false, 2)",
+    );
+    scene.dump().success();
+    scene.wipe(Stdin::Null).success();
+    scene.restore().run().success();
+
+    for (change, row) in [
+        ("a = b, b = a", 1),
+        ("a = b, b = a", 2),
+        ("a = NULL", 2),
+        ("b = ''", 2),
+        ("n = 0", 2),
+        ("n = 1", 2),
+        ("m = n, n = m", 1),
+        ("m = NULL", 1),
+        // What `hashint8extended` alone takes for the same.
+        ("n = 4294967296", 1),
+        ("n = -4294967296", 3),
+        ("t = false", 1),
+        ("t = false", 2),
+        ("t = NULL", 3),
+        ("x = 1.00", 1),
+    ] {
+        let was = scene.on_target(&format!("SELECT o FROM odd o WHERE k = {row}"));
+        scene.on_target(&format!("UPDATE odd SET {change} WHERE k = {row}"));
+
+        let listed = differences(&scene.verify().run());
+
+        assert_eq!(
+            listed,
+            ["table public.odd has other contents in its 3 rows"],
+            "{change} in {was}"
+        );
+        scene.on_target(&format!(
+            "DELETE FROM odd WHERE k = {row}; INSERT INTO odd SELECT ('{was}'::odd).*"
+        ));
+        scene.verify().run().success();
+    }
+}
+
+#[test]
 fn a_missing_index_is_one_difference() {
     let scene = Scene::restored();
     scene.on_target("DROP INDEX events_ts");

@@ -1,7 +1,8 @@
 //! Taking a dump: `pg_dump` under an exported snapshot, digests in the same snapshot beside it.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use ess_run::{Installation, Program, Report};
 use ess_synapse::schema::{FENCE_TABLES, ONE_TIME_KEYS_TABLE, UNLOGGED_TABLES};
 
 use crate::beside::{Beside, Places};
-use crate::manifest::{Format, Kind, MANIFEST, Manifest};
+use crate::manifest::{FileRecord, Format, Kind, MANIFEST, Manifest};
 use crate::sealing::Sealing;
 
 /// How a dump lies on disk.
@@ -169,7 +170,6 @@ fn fill(dumping: &Dumping<'_>, partial: &Path) -> anyhow::Result<Taken> {
     let records: Vec<(&Table, Carried)> = all.iter().map(|t| (t, carried(t, dumping.source_is_running))).collect();
     let schema = schema_rows(&holder)?;
     let lines = catalogue(&holder)?;
-    let algorithm = Algorithm::of_server(dumping.facts.version);
 
     let data = PathBuf::from(match dumping.layout {
         Layout::Directory => "data",
@@ -182,9 +182,9 @@ fn fill(dumping: &Dumping<'_>, partial: &Path) -> anyhow::Result<Taken> {
         .collect();
     let heap: i64 = to_read.iter().map(|t| t.bytes).sum();
     report.stage("dumping and reading every table", u64::try_from(heap).ok());
-    let mut sealing = Sealing::new(partial, &data);
     let program = command(dumping, &snapshot, partial, &data, &records);
-    let sums = dump_and_read(dumping, program, &snapshot, algorithm, &to_read, &mut sealing)?;
+    let sealing = Sealing::new(partial, &data);
+    let (sums, files) = dump_and_read(dumping, program, &snapshot, &to_read, sealing)?;
     report.done();
     holder.batch("end the snapshot", "COMMIT")?;
 
@@ -197,7 +197,6 @@ fn fill(dumping: &Dumping<'_>, partial: &Path) -> anyhow::Result<Taken> {
             .into());
     }
 
-    let files = sealing.finish()?;
     let mut sums = to_read.iter().zip(sums);
     let manifest = Manifest {
         format: Format::V1,
@@ -213,7 +212,7 @@ fn fill(dumping: &Dumping<'_>, partial: &Path) -> anyhow::Result<Taken> {
         source_was_running: dumping.source_is_running,
         files,
         inventory: Inventory {
-            algorithm,
+            algorithm: Algorithm::default(),
             tables: records
                 .iter()
                 .map(|(table, carried)| TableRecord {
@@ -248,15 +247,14 @@ pub fn carried(table: &Table, source_is_running: bool) -> Carried {
     }
 }
 
-/// Runs `pg_dump`, and reads digests in the places that its workers leave idle.
+/// Runs `pg_dump`, reads digests in the places that its workers leave idle, and seals what it writes.
 fn dump_and_read(
     dumping: &Dumping<'_>,
     program: Program,
     snapshot: &str,
-    algorithm: Algorithm,
     tables: &[&Table],
-    sealing: &mut Sealing<'_>,
-) -> anyhow::Result<Vec<Digest>> {
+    sealing: Sealing<'_>,
+) -> anyhow::Result<(Vec<Digest>, BTreeMap<String, FileRecord>)> {
     let name = child_name(dumping.application_name, "pg_dump");
     // Its passfile lives as long as this.
     let child = dumping.conninfo.child_environment(&name)?;
@@ -269,44 +267,50 @@ fn dump_and_read(
         child: &name,
         jobs: dumping.jobs,
     };
-    let dump = |places: &Places| {
-        places.ready(|_| true);
-        run(program, dumping.layout, sealing, dumping.report)
-            .with_context(|| format!("cannot dump {}", dumping.conninfo))
-    };
-    beside.run(tables.len(), dump, |places| {
-        let reading = Reading {
-            conninfo: dumping.conninfo,
-            application_name: dumping.application_name,
-            snapshot: Some(snapshot),
-            algorithm,
-            jobs: dumping.jobs,
-            queue: Some(places),
-            access: Access::ReadOnly,
-            report: dumping.report,
+    thread::scope(|scope| {
+        let (is_whole, whole) = mpsc::channel();
+        let seal = scope.spawn(move || seal(sealing, dumping.layout, &whole));
+        let dump = move |places: &Places| {
+            places.ready(|_| true);
+            program
+                .finish(dumping.report)
+                .with_context(|| format!("cannot dump {}", dumping.conninfo))?;
+            // The rest is hashed while the rest of the digests is read.
+            let _ = is_whole.send(());
+            Ok(())
         };
-        digests(&reading, tables)
+        let sums = beside.run(tables.len(), dump, |places| {
+            let reading = Reading {
+                conninfo: dumping.conninfo,
+                application_name: dumping.application_name,
+                snapshot: Some(snapshot),
+                jobs: dumping.jobs,
+                queue: Some(places),
+                access: Access::ReadOnly,
+                report: dumping.report,
+            };
+            digests(&reading, tables)
+        });
+        let files = seal.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        Ok((sums?, files?))
     })
 }
 
-/// Runs `pg_dump` and seals what it writes.
-fn run(program: Program, layout: Layout, sealing: &mut Sealing<'_>, report: &dyn Report) -> anyhow::Result<()> {
-    let over = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let seal = scope.spawn(|| {
+/// Seals files while they are written, and the rest once the dump is `whole`; nothing if it never is.
+fn seal(
+    mut sealing: Sealing<'_>,
+    layout: Layout,
+    whole: &Receiver<()>,
+) -> anyhow::Result<BTreeMap<String, FileRecord>> {
+    loop {
+        match whole.recv_timeout(Duration::from_millis(200)) {
+            Ok(()) => return sealing.finish(),
+            Err(RecvTimeoutError::Disconnected) => return Ok(BTreeMap::new()),
             // Of a custom archive, the head is written again at the end.
-            while layout == Layout::Directory && !over.load(Ordering::SeqCst) {
-                sealing.follow()?;
-                thread::sleep(Duration::from_millis(200));
-            }
-            Ok(())
-        });
-        let outcome = program.finish(report);
-        over.store(true, Ordering::SeqCst);
-        let sealed: anyhow::Result<()> = seal.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        outcome?;
-        sealed
-    })
+            Err(RecvTimeoutError::Timeout) if layout == Layout::Directory => sealing.follow()?,
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+    }
 }
 
 fn command(

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use ess_cli::Stop;
-use ess_postgres::{Access, Algorithm, ChildEnvironment, Conninfo, Digest, Reading, SchemaRows, Table, digests};
+use ess_postgres::{Access, ChildEnvironment, Conninfo, Digest, Reading, SchemaRows, Table, digests};
 use ess_run::{Installation, MemoryFile, Program, Report};
 
 use crate::beside::{Beside, Places};
@@ -113,7 +113,6 @@ impl Restoring<'_> {
         archive: &Path,
         entries: &[&Entry],
         early: &[&Table],
-        algorithm: Algorithm,
     ) -> anyhow::Result<Vec<Digest>> {
         let list = list_file(entries)?;
         let name = child_name(self.application_name, "pg_restore");
@@ -169,7 +168,6 @@ impl Restoring<'_> {
                 conninfo: self.conninfo,
                 application_name: self.application_name,
                 snapshot: None,
-                algorithm,
                 jobs: self.jobs,
                 queue: Some(places),
                 access: Access::ReadOnly,

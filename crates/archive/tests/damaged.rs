@@ -35,7 +35,7 @@ fn manifest() -> Value {
             "data/toc.dat": {"bytes": 5, "sha256": sha256(b"PGDMP")},
         },
         "inventory": {
-            "algorithm": "rec64", "tables": [users, table("schema_version", "fence")],
+            "algorithm": "chain64", "tables": [users, table("schema_version", "fence")],
             "mark": {
                 "next_xid": "1", "stream_positions": [{"stream": "s", "instance": "m", "position": "1"}],
                 "sequences": [{"schema": "public", "name": "s", "last_value": "5", "is_called": true}],

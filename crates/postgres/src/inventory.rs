@@ -74,8 +74,6 @@ pub struct Reading<'a> {
     pub application_name: &'a str,
     /// A snapshot that another session exported.
     pub snapshot: Option<&'a str>,
-    /// How rows are hashed.
-    pub algorithm: Algorithm,
     /// How many sessions.
     pub jobs: usize,
     /// Which table is read when; all in their order by default.
@@ -112,9 +110,7 @@ impl Queue for InOrder {
 
 /// Digests of `tables`, in their order; the largest should come first.
 pub fn digests(reading: &Reading<'_>, tables: &[&Table]) -> Result<Vec<Digest>, Error> {
-    each_table(reading, tables, &|session, table| {
-        digest(session, table, reading.algorithm)
-    })
+    each_table(reading, tables, &digest)
 }
 
 /// What `work` makes of each of `tables`, in their order.

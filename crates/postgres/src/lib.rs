@@ -12,6 +12,7 @@ mod inventory;
 mod movement;
 mod objects;
 mod passfile;
+mod rights;
 mod sequences;
 mod service;
 mod session;
@@ -30,10 +31,11 @@ pub use inventory::{Inventory, Queue, Reading, TableRecord, digests, each_table}
 pub use movement::{Mark, SchemaRows, StreamPosition, exists, mark, moved, schema_rows};
 pub use objects::{LOCKS_PER_TABLE, Object, count_by_kind, drop_statements, keepsakes, objects, row_counts};
 pub use postgres_protocol::escape::{escape_identifier, escape_literal};
+pub use rights::{Rights, rights};
 pub use sequences::{Sequence, sequences};
 pub use session::{Access, Session};
 pub use signatures::{newest_own_event, server_signature_keys};
-pub use tables::{Column, Table, tables};
+pub use tables::{Column, Kind, Table, tables};
 pub use tls::{ConnectError, Connection, Tls, TlsError};
 pub use usage::{Usage, server_names, usage};
 

@@ -24,8 +24,20 @@ pub struct Table {
 pub struct Column {
     /// Its name.
     pub name: String,
-    /// Whether equal values of its type always have equal text, so that its binary hash is exact.
-    pub exact: bool,
+    /// How its values are read.
+    pub kind: Kind,
+}
+
+/// What a digest takes a column's values for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// `boolean`.
+    Boolean,
+    /// A whole number that fits into 64 bits.
+    Integer,
+    /// Whatever else: its text, in which 1.0 is not 1.00.
+    Other,
 }
 
 impl Table {
@@ -47,7 +59,7 @@ pub fn tables(session: &Session) -> Result<Vec<Table>, Error> {
         .iter()
         .map(|row| {
             let names: Vec<String> = row.get("columns");
-            let exact: Vec<bool> = row.get("exact");
+            let kinds: Vec<String> = row.get("kinds");
             Table {
                 schema: row.get("schema"),
                 name: row.get("name"),
@@ -55,8 +67,15 @@ pub fn tables(session: &Session) -> Result<Vec<Table>, Error> {
                 bytes: row.get("bytes"),
                 columns: names
                     .into_iter()
-                    .zip(exact)
-                    .map(|(name, exact)| Column { name, exact })
+                    .zip(kinds)
+                    .map(|(name, kind)| Column {
+                        name,
+                        kind: match kind.as_str() {
+                            "boolean" => Kind::Boolean,
+                            "integer" => Kind::Integer,
+                            _ => Kind::Other,
+                        },
+                    })
                     .collect(),
             }
         })

@@ -169,7 +169,7 @@ mod tests {
 
     fn inventory() -> Inventory {
         Inventory {
-            algorithm: Algorithm::Rec64,
+            algorithm: Algorithm::default(),
             tables: vec![TableRecord {
                 schema: "public".to_owned(),
                 name: "users".to_owned(),

@@ -3,7 +3,7 @@
 use ess_archive::carried;
 use ess_document::Carried;
 use ess_postgres::{
-    Access, Algorithm, Conninfo, Inventory, Reading, Session, Table, TableRecord, catalogue, digests, facts, mark,
+    Access, Algorithm, Conninfo, Inventory, Reading, Session, Table, TableRecord, catalogue, digests, mark,
     schema_rows, tables,
 };
 use ess_run::Report;
@@ -16,7 +16,6 @@ pub fn live_inventory(
     report: &dyn Report,
 ) -> anyhow::Result<Inventory> {
     let session = Session::connect(conninfo, application_name, Access::ReadOnly)?;
-    let algorithm = Algorithm::of_server(facts(&session)?.version);
     let all = tables(&session)?;
     let records: Vec<(&Table, Carried)> = all.iter().map(|t| (t, carried(t, false))).collect();
     let to_read: Vec<&Table> = records
@@ -33,7 +32,6 @@ pub fn live_inventory(
         conninfo,
         application_name,
         snapshot: None,
-        algorithm,
         jobs,
         queue: None,
         access: Access::ReadOnly,
@@ -42,7 +40,7 @@ pub fn live_inventory(
     let mut sums = digests(&reading, &to_read)?.into_iter();
     report.done();
     Ok(Inventory {
-        algorithm,
+        algorithm: Algorithm::default(),
         tables: records
             .iter()
             .map(|(table, carried)| TableRecord {

@@ -6,9 +6,7 @@ use std::thread;
 use ess_archive::{Entry, Found, Manifest, PlainOutcome, Restoring, Toc};
 use ess_cli::{Console, Stop};
 use ess_document::{Carried, Dropped, Identity};
-use ess_postgres::{
-    Algorithm, Conninfo, Inventory, SchemaRows, Table, drop_statements, escape_identifier, objects, tables,
-};
+use ess_postgres::{Conninfo, Inventory, SchemaRows, Table, drop_statements, escape_identifier, objects, tables};
 use ess_run::{Installation, Report};
 use ess_synapse::schema::FENCE_TABLES;
 
@@ -98,8 +96,7 @@ impl Loading<'_> {
                 .collect(),
             _ => Vec::new(),
         };
-        let algorithm = expected.map_or(Algorithm::Text64, |expected| expected.algorithm);
-        let digests = restoring.load_data_and_post_data(&archive, &rows, &early, algorithm)?;
+        let digests = restoring.load_data_and_post_data(&archive, &rows, &early)?;
         self.console.done();
         let names = early.iter().map(|table| (table.schema.clone(), table.name.clone()));
         Ok(Loaded {

@@ -75,7 +75,6 @@ impl Proving<'_> {
             conninfo: self.conninfo,
             application_name: self.application_name,
             snapshot: None,
-            algorithm: expected.algorithm,
             jobs: self.jobs,
             queue: None,
             access: if analyze { Access::ReadWrite } else { Access::ReadOnly },
@@ -84,7 +83,7 @@ impl Proving<'_> {
         let mut sums = each_table(&reading, &to_read, &|session, table| {
             let sum = match known.get(&name(table)) {
                 Some(known) => known.clone(),
-                None => digest(session, table, expected.algorithm)?,
+                None => digest(session, table)?,
             };
             if analyze {
                 let statement = format!("ANALYZE {}", table.qualified());

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ess_cli::{Context, Exit, Stop};
 use ess_document::Identity;
-use ess_postgres::{Access, Conninfo, Facts, Session, end_leftovers, facts, lock, others, owners_among};
+use ess_postgres::{Access, Conninfo, Facts, Session, end_leftovers, facts, lock, others, owners_among, rights};
 use ess_run::Report;
 
 use crate::fence::{Fence, read_fence};
@@ -63,6 +63,19 @@ impl Target {
     /// The role to switch to, when it is not the one that connected.
     pub fn other_role(&self) -> Option<&str> {
         (self.role != self.facts.user).then_some(self.role.as_str())
+    }
+
+    /// Refused: that everything is to belong to a role that we cannot act as.
+    pub fn may_act(&self) -> anyhow::Result<()> {
+        let (user, role) = (&self.facts.user, &self.role);
+        let why = match rights(&self.session, role)? {
+            Some(rights) if rights.acts => return Ok(()),
+            Some(_) => format!("role {user} may not act as {role}, which is to own everything on the target"),
+            None => format!("the target has no role {role}, which is to own everything"),
+        };
+        Err(Stop::new(Exit::Permission, why)
+            .hint("connect as the role that Synapse uses there, or name it with --role")
+            .into())
     }
 
     /// The same database is refused, with no override.

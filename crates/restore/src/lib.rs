@@ -160,6 +160,7 @@ fn is_fit(context: &Context, target: &Target, found: &Found) -> anyhow::Result<(
     };
     let source = context.document.source.as_ref().and_then(|s| s.identity.as_ref());
     target.is_not(source)?;
+    target.may_act()?;
     if let Some(manifest) = manifest.filter(|m| m.kind == Kind::Migration) {
         target.is_not(Some(&manifest.source))?;
     }

@@ -92,6 +92,7 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     let target = Target::open(context, &conninfo)?;
     let identity = source_identity(args, context, source.as_ref())?;
     target.is_not(identity.as_ref())?;
+    target.may_act()?;
     let dump = dump(context)?;
     if let (Some(source), Some(dump)) = (&source, &dump) {
         source_stands_still(context, source, dump)?;

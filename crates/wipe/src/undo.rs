@@ -23,6 +23,7 @@ pub(crate) fn run(args: &Args, context: &mut Context, conninfo: &Conninfo) -> an
     let backup = place(args, context, &target)?;
     let found = find(&backup)?;
     let (manifest, sha256) = of_this_target(&found, &backup, &target)?;
+    target.may_act()?;
     let server_name = guards::server_name(context, &target, manifest.server_name.as_deref())?;
     context.source_section().server_name = Some(server_name.clone());
     if holds(args, context, conninfo, &target, manifest)? {

@@ -114,20 +114,16 @@ fn rights(target: &Target) -> Found {
             .with("user", user.as_str())
             .with("role", role.as_str())
     };
-    let rows = target
-        .session
-        .rows("read our rights", include_str!("../../sql/rights.sql"), &[role])?;
-    let Some(row) = rows.first() else {
+    let Some(rights) = ess_postgres::rights(&target.session, role)? else {
         return Ok(vec![lacks(format!("the target has no role {role}"))]);
     };
-    let (acts, creates): (bool, bool) = (row.get("acts"), row.get("creates"));
     let mut found = Vec::new();
-    if !acts {
+    if !rights.acts {
         found.push(lacks(format!(
             "role {user} may not act as {role}, which is to own everything"
         )));
     }
-    if !creates {
+    if !rights.creates {
         found.push(lacks(format!(
             "role {role} may create nothing in the target's schema public"
         )));

@@ -21,7 +21,7 @@ pub use files::{create_file, make_directory, sync_directory, write_file};
 pub use input::EmptyPipe;
 pub use lock::Lock;
 pub use progress::Console;
-pub use servers::{PgVariables, SourceArgs, TargetArgs, options};
+pub use servers::{PgVariables, SourceArgs, TargetArgs, contradiction, first_line, options, same_role};
 pub use sha256::{Hashing, hash_file, hex};
 
 /// Runs a tool: its arguments, its input, its work, its exit status.

@@ -44,9 +44,12 @@ pub struct SourceArgs {
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(next_help_heading = "Target")]
 pub struct TargetArgs {
-    /// The target database, a libpq URL or key=value string without password
+    /// The target: a libpq URL or key=value string without password, or kube:NAMESPACE[/RELEASE]
     #[arg(long, value_name = "URL")]
     pub target: Option<String>,
+    /// The kubeconfig's context, with --target kube:; its current one by default
+    #[arg(long, value_name = "NAME")]
+    pub kube_context: Option<String>,
     /// A file whose first line is the target's password
     #[arg(long, value_name = "FILE")]
     pub target_password_file: Option<PathBuf>,
@@ -135,8 +138,11 @@ impl Context {
         }
     }
 
-    /// The target database; noted in the document.
+    /// A target database that is named by its address; noted in the document.
     pub fn target(&mut self, args: &TargetArgs) -> anyhow::Result<Option<Conninfo>> {
+        if args.kube_context.is_some() {
+            return Err(Stop::usage("--kube-context is for --target kube:NAMESPACE").into());
+        }
         let known = self.document.target.clone().unwrap_or_default();
         let parsed = match &args.target {
             Some(text) => Conninfo::parse(text)?,
@@ -146,11 +152,7 @@ impl Context {
         };
         let mut conninfo = resolved(parsed, PgVariables::Serve)?;
         same_server("--target", &conninfo, "target.connection", &known.connection)?;
-        if let (Some(given), Some(known)) = (&args.role, &known.role)
-            && given != known
-        {
-            return Err(contradiction("--role", given, "target.role", known).into());
-        }
+        same_role(args, &known)?;
         let file = args.target_password_file.as_deref();
         let password = self.password(&mut conninfo, file, known.password.as_ref(), None, PgVariables::Serve)?;
         let target = self.document.target.get_or_insert_default();
@@ -158,18 +160,10 @@ impl Context {
             connection: conninfo.params().clone(),
             password,
             role: args.role.clone().or(known.role),
+            kube: None,
             identity: known.identity,
         };
         Ok(Some(conninfo))
-    }
-
-    /// The target database, or what is missing, with its flag.
-    pub fn target_needed(&mut self, args: &TargetArgs) -> anyhow::Result<Conninfo> {
-        self.target(args)?.ok_or_else(|| {
-            Stop::usage("there is no target: neither --target nor the document's `target` says where it is")
-                .hint("give --target postgresql://USER@HOST/DBNAME and --target-password-file FILE")
-                .into()
-        })
     }
 
     /// Finds the password by flag, by the document's reference, or as libpq does; says where it was.
@@ -328,7 +322,16 @@ fn same_server(flag: &str, given: &Conninfo, field: &str, known: &BTreeMap<Strin
     Ok(())
 }
 
-fn contradiction(flag: &str, given: &str, field: &str, known: &str) -> Stop {
+/// The role may be repeated, not contradicted.
+pub fn same_role(args: &TargetArgs, known: &Target) -> Result<(), Stop> {
+    match (&args.role, &known.role) {
+        (Some(given), Some(known)) if given != known => Err(contradiction("--role", given, "target.role", known)),
+        _ => Ok(()),
+    }
+}
+
+/// A flag that the document does not agree with.
+pub fn contradiction(flag: &str, given: &str, field: &str, known: &str) -> Stop {
     Stop::usage(format!("{flag} says {given}, the document's `{field}` says {known}"))
         .hint("drop the flag, or start with a document for that server")
 }
@@ -342,7 +345,7 @@ fn joined(paths: &[PathBuf]) -> String {
 }
 
 /// The first line of a password file, without its end.
-fn first_line(path: &Path) -> anyhow::Result<SecretString> {
+pub fn first_line(path: &Path) -> anyhow::Result<SecretString> {
     let mut text =
         std::fs::read_to_string(path).with_context(|| format!("cannot read the password file {}", path.display()))?;
     let line = text.lines().next().unwrap_or_default().to_owned();

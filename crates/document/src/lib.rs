@@ -129,9 +129,46 @@ pub struct Target {
     /// The role that must own everything; the database's owner when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub role: Option<String>,
+    /// The ESS in a cluster that the database belongs to. `connection` is then as the cluster has it, and every
+    /// tool goes through the API server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kube: Option<Kube>,
     /// Cluster and database, as the server itself identifies them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<Identity>,
+}
+
+/// An ESS in a Kubernetes cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Kube {
+    /// The kubeconfig's context; absent when the tools run in the cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub context: Option<String>,
+    /// Where its workloads are.
+    pub namespace: String,
+    /// The Helm release, or the name of the operator's custom resource.
+    pub release: String,
+    /// How it was installed.
+    pub profile: Profile,
+}
+
+impl std::fmt::Display for Kube {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "kube:{}/{}", self.namespace, self.release)
+    }
+}
+
+/// How an ESS was installed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum Profile {
+    /// By the Helm chart matrix-stack.
+    Community,
+    /// By the older operator.
+    Operator,
 }
 
 /// Which database this is, whatever name or tunnel leads to it.
@@ -169,6 +206,15 @@ pub enum PasswordAt {
     Environment {
         /// Its name.
         name: String,
+    },
+    /// A Secret of the target's cluster.
+    Secret {
+        /// The Secret's namespace.
+        namespace: String,
+        /// The Secret's name.
+        name: String,
+        /// The key in it.
+        key: String,
     },
 }
 

@@ -32,6 +32,8 @@ use crate::tls::{Endpoint, Tls, TlsError};
 pub struct Conninfo {
     params: BTreeMap<String, String>,
     password: Option<(SecretString, PasswordOrigin)>,
+    /// What people know the server by, when the parameters lead through something on the way.
+    shown_as: Option<String>,
 }
 
 /// Where a password was found.
@@ -205,6 +207,7 @@ impl Conninfo {
         Ok(Self {
             params: parse::parse(text)?,
             password: None,
+            shown_as: None,
         })
     }
 
@@ -220,7 +223,11 @@ impl Conninfo {
         let password = password
             .or(inside)
             .filter(|password| !password.expose_secret().is_empty());
-        let mut conninfo = Self { params, password: None };
+        let mut conninfo = Self {
+            params,
+            password: None,
+            shown_as: None,
+        };
         if let Some(password) = password {
             conninfo.set_password(password);
         }
@@ -297,7 +304,13 @@ impl Conninfo {
         Ok(self)
     }
 
-    fn default(&mut self, keyword: &str, value: impl FnOnce() -> String) {
+    /// Shows the server to people as `host:port`, wherever the parameters lead.
+    pub fn show_as(&mut self, server: impl Into<String>) {
+        self.shown_as = Some(server.into());
+    }
+
+    /// Sets a parameter that is not given.
+    pub fn default(&mut self, keyword: &str, value: impl FnOnce() -> String) {
         if self
             .get(keyword)
             .is_none_or(|value| value.is_empty() && keyword != "sslmode")
@@ -536,7 +549,10 @@ impl Conninfo {
 /// Safe to show: `user@host:port/dbname`.
 impl fmt::Display for Conninfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}@{}:{}/{}", self.user(), self.host(), self.port(), self.dbname())
+        match &self.shown_as {
+            Some(server) => write!(f, "{}@{server}/{}", self.user(), self.dbname()),
+            None => write!(f, "{}@{}:{}/{}", self.user(), self.host(), self.port(), self.dbname()),
+        }
     }
 }
 

@@ -18,7 +18,6 @@ pub(crate) mod target;
 pub(crate) mod versions;
 pub(crate) mod well_known;
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ess_document::Finding;
@@ -65,22 +64,16 @@ const NO_ANSWER: Duration = Duration::from_secs(35);
 
 /// A connection that disturbs nobody: preflight looks at servers that people use.
 pub(crate) fn connect(conninfo: &Conninfo, name: &str) -> Result<(Session, Facts), Error> {
-    let session = Session::connect(&patient(conninfo)?, name, Access::ReadOnly)?.limited(NO_ANSWER);
+    let mut conninfo = conninfo.clone();
+    // libpq would wait for ever for a server that does not answer.
+    conninfo.default("connect_timeout", || "10".to_owned());
+    let session = Session::connect(&conninfo, name, Access::ReadOnly)?.limited(NO_ANSWER);
     session.batch(
         "set up the session",
         "SET statement_timeout = '30s'; SET lock_timeout = '5s'",
     )?;
     let facts = facts(&session)?;
     Ok((session, facts))
-}
-
-/// libpq would wait for ever for a server that does not answer.
-fn patient(conninfo: &Conninfo) -> Result<Conninfo, Error> {
-    let mut params: BTreeMap<String, String> = conninfo.params().clone();
-    params
-        .entry("connect_timeout".to_owned())
-        .or_insert_with(|| "10".to_owned());
-    Ok(Conninfo::from_params(params, conninfo.password().cloned())?)
 }
 
 /// The one text column of a query.

@@ -13,6 +13,7 @@ use ess_proof::read_fence;
 use ess_run::Report as _;
 use ess_synapse::Config;
 use ess_synapse::config::Database;
+use ess_target::Reached;
 
 use crate::Args;
 use crate::checks::endpoint::{self, Endpoint};
@@ -54,7 +55,12 @@ pub(crate) fn look(args: &Args, selection: Selection<'_>, context: &mut Context)
     });
     let asked = endpoint.clone();
     let endpoint_says = asked.map(|endpoint| thread::spawn(move || endpoint::ask(&endpoint)));
-    let (source, target) = connect_to(from.as_ref(), to.as_ref(), context, &mut findings)?;
+    let (source, target) = connect_to(
+        from.as_ref(),
+        to.as_ref().map(|to| &to.conninfo),
+        context,
+        &mut findings,
+    )?;
     let said = endpoint_says.map(awaited).transpose()?;
     if let (Some(endpoint), Some(said)) = (&endpoint, &said) {
         let name = server_name(source.as_ref(), context, &mut findings);
@@ -135,16 +141,16 @@ fn servers(
     configuration: Option<&Config>,
     context: &mut Context,
     findings: &mut Vec<Finding>,
-) -> anyhow::Result<(Option<Conninfo>, Option<Conninfo>)> {
+) -> anyhow::Result<(Option<Conninfo>, Option<Reached>)> {
     // libpq's variables are the target's when there is one.
     let has_target = args.target.target.is_some()
         || context
             .document
             .target
             .as_ref()
-            .is_some_and(|target| !target.connection.is_empty());
+            .is_some_and(|target| !target.connection.is_empty() || target.kube.is_some());
     let to = if has_target {
-        context.target(&args.target)?
+        ess_target::target(context, &args.target)?
     } else {
         None
     };

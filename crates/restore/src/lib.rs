@@ -48,7 +48,8 @@ pub struct Args {
 
 /// Does the job of restore.
 pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
-    let conninfo = context.target_needed(&args.target)?;
+    let reached = ess_target::needed(context, &args.target)?;
+    let conninfo = &reached.conninfo;
     let source = context.source_beside(&args.source)?;
     if let Some(export) = context.document.export.clone().filter(|export| export.is_dir()) {
         context.lock(&export.join(".lock"))?;
@@ -59,11 +60,11 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     if let Some(source) = &source {
         ess_proof::identify_source(context, source)?;
     }
-    let target = Target::open(context, &conninfo)?;
+    let target = Target::open(context, conninfo)?;
     is_fit(context, &target, &found)?;
     nobody_else(&target.session, &args.ignore_role, "target")?;
     let jobs = args.jobs.map_or_else(processors, usize::from);
-    let already = held_already(context, &conninfo, &target, jobs, &found)?;
+    let already = held_already(context, conninfo, &target, jobs, &found)?;
     let expectation = expected::choose(context, args, source.as_ref(), &found)?;
     if let Some(proof) = already {
         record(context, &from, &expectation, None, keys(&found), &proof);
@@ -74,7 +75,7 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
 
     let programs = choose(args.pg_bin.as_deref(), needed_major(&target, &found), "this target")?;
     let loading = Loading {
-        conninfo: &conninfo,
+        conninfo,
         target: &target,
         programs: &programs,
         jobs,
@@ -100,7 +101,7 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
         }),
         Expected::Nothing => leave_keys_out(&target.session, &mut loaded)?,
     };
-    let proof = prove(context, &conninfo, &target, jobs, &expectation, &loaded)?;
+    let proof = prove(context, conninfo, &target, jobs, &expectation, &loaded)?;
     record(context, &from, &expectation, Some(loaded.dropped), keys, &proof);
     drop(target);
     context.finish()?;

@@ -30,13 +30,14 @@ pub struct Args {
 
 /// Does the job of verify.
 pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
-    let conninfo = context.target_needed(&args.target)?;
+    let reached = ess_target::needed(context, &args.target)?;
+    let conninfo = &reached.conninfo;
     let jobs = args.jobs.map_or_else(processors, usize::from);
     let (against, expected, one_time_keys) = expected(args, context, jobs)?;
-    let target = Target::open(context, &conninfo)?;
+    let target = Target::open(context, conninfo)?;
     let name = context.application_name();
     let proving = Proving {
-        conninfo: &conninfo,
+        conninfo,
         application_name: &name,
         role: &target.role,
         jobs,

@@ -77,19 +77,20 @@ pub struct Args {
 
 /// Does the job of ess-wipe.
 pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
-    let conninfo = context.target_needed(&args.target)?;
+    let reached = ess_target::needed(context, &args.target)?;
+    let conninfo = &reached.conninfo;
     if let Some(server_name) = &args.server_name {
         context.source_section().server_name = Some(server_name.clone());
     }
     if args.undo {
-        return undo::run(args, context, &conninfo);
+        return undo::run(args, context, conninfo);
     }
     let source = context.source_beside(&args.source)?;
     lock_export(context)?;
     if let Some(source) = &source {
         ess_proof::identify_source(context, source)?;
     }
-    let target = Target::open(context, &conninfo)?;
+    let target = Target::open(context, conninfo)?;
     let identity = source_identity(args, context, source.as_ref())?;
     target.is_not(identity.as_ref())?;
     target.may_act()?;
@@ -98,7 +99,7 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
         source_stands_still(context, source, dump)?;
     }
     if let Some(dump) = dump.filter(|_| !args.no_fence)
-        && let Some(how) = is_there_already(args, context, &conninfo, &target, &dump)?
+        && let Some(how) = is_there_already(args, context, conninfo, &target, &dump)?
     {
         return leave_it(args, context, target, how);
     }
@@ -119,7 +120,7 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
         first.map(|path| (PathBuf::from(path), None))
     } else {
         let place = backup_place(args, context)?;
-        let mark = back_up(args, context, &conninfo, &target, &server_name, &place)?;
+        let mark = back_up(args, context, conninfo, &target, &server_name, &place)?;
         Some((place, Some(mark)))
     };
     let (backup, mark) = backup.unzip();

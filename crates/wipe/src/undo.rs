@@ -223,7 +223,13 @@ pub(crate) fn line(args: &Args, context: &Context, backup: &Path, server_name: &
         .map(|(keyword, value)| format!("{keyword}='{}'", value.replace('\\', r"\\").replace('\'', r"\'")))
         .collect();
     let database = target.identity.map(|identity| identity.database).unwrap_or_default();
-    let mut words = vec![("--target", place.join(" "))];
+    let mut words = match &target.kube {
+        Some(kube) => vec![("--target", kube.to_string())],
+        None => vec![("--target", place.join(" "))],
+    };
+    if let Some(context) = target.kube.as_ref().and_then(|kube| kube.context.clone()) {
+        words.push(("--kube-context", context));
+    }
     if let Some(ess_document::PasswordAt::File { path }) = &target.password {
         words.push(("--target-password-file", path.display().to_string()));
     }

@@ -1,0 +1,237 @@
+//! The API server: which one, and calls that a signal can end.
+
+use std::fmt::Debug;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ess_run::interrupted;
+use k8s_openapi::NamespaceResourceScope;
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, PropagationPolicy};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config, Resource};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tokio::runtime::{Builder, Runtime};
+
+use crate::error::{Error, Kind};
+
+/// How long one answer may take; streams have no limit.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How often a change is tried when somebody else was first.
+const TRIES: u32 = 5;
+
+/// A connection to an API server, in one namespace.
+pub struct Cluster {
+    pub(crate) runtime: Arc<Runtime>,
+    pub(crate) client: Client,
+    namespace: String,
+    context: Option<String>,
+}
+
+/// Something with a name in a namespace.
+pub trait Thing:
+    Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + Serialize + DeserializeOwned
+{
+}
+
+impl<K> Thing for K where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + Serialize + DeserializeOwned
+{
+}
+
+impl Cluster {
+    /// Connects as kubectl would, or with the account of the pod that we run in.
+    ///
+    /// `context` is one of the kubeconfig's; its current one when it is not given.
+    pub fn connect(namespace: &str, context: Option<&str>) -> Result<Self, Error> {
+        let what = "cannot find the cluster";
+        // Two workers: a stream's bytes go on while another is encrypted.
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .map_err(|error| Error::new(Kind::Unavailable, what, error.to_string()))?;
+        // Whoever was first is as good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let (config, context) = runtime.block_on(config(context))?;
+        let client = {
+            let _guard = runtime.enter();
+            Client::try_from(config).map_err(|error| Error::api(what, &error))?
+        };
+        Ok(Self {
+            runtime: Arc::new(runtime),
+            client,
+            namespace: namespace.to_owned(),
+            context,
+        })
+    }
+
+    /// The namespace that this is about.
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// The kubeconfig's context; none in a pod.
+    pub fn context(&self) -> Option<&str> {
+        self.context.as_deref()
+    }
+
+    pub(crate) fn api<K: Thing>(&self, namespace: &str) -> Api<K> {
+        Api::namespaced(self.client.clone(), namespace)
+    }
+
+    /// One object; nothing when there is none of that name.
+    pub fn get<K: Thing>(&self, namespace: &str, name: &str) -> Result<Option<K>, Error> {
+        let what = format!("cannot read {} {namespace}/{name}", kind::<K>());
+        self.wait(&what, self.api::<K>(namespace).get_opt(name))
+    }
+
+    /// All objects that have the labels, by name.
+    pub fn list<K: Thing>(&self, namespace: &str, labels: &str) -> Result<Vec<K>, Error> {
+        let what = format!("cannot list {} in namespace {namespace}", K::plural(&()));
+        let params = ListParams::default().labels(labels);
+        let mut found = self.wait(&what, self.api::<K>(namespace).list(&params))?.items;
+        found.sort_by(|a, b| a.meta().name.cmp(&b.meta().name));
+        Ok(found)
+    }
+
+    /// Makes an object.
+    pub fn create<K: Thing>(&self, namespace: &str, object: &K) -> Result<K, Error> {
+        let name = object.meta().name.clone().unwrap_or_default();
+        let what = format!("cannot make {} {namespace}/{name}", kind::<K>());
+        self.wait(&what, self.api::<K>(namespace).create(&PostParams::default(), object))
+    }
+
+    /// Changes an object by a merge patch.
+    pub fn patch<K: Thing>(&self, namespace: &str, name: &str, patch: &Value) -> Result<K, Error> {
+        let what = format!("cannot change {} {namespace}/{name}", kind::<K>());
+        let (api, params) = (self.api::<K>(namespace), PatchParams::default());
+        self.wait(&what, api.patch(name, &params, &Patch::Merge(patch)))
+    }
+
+    /// Changes an object as `change` says from what it is, again when somebody else was first.
+    ///
+    /// The patch counts only for the very object that `change` saw. Nothing is done when it says so.
+    pub fn change<K: Thing>(
+        &self,
+        namespace: &str,
+        name: &str,
+        change: impl Fn(&K) -> Option<Value>,
+    ) -> Result<K, Error> {
+        let what = format!("cannot change {} {namespace}/{name}", kind::<K>());
+        for _ in 0..TRIES {
+            let Some(object) = self.get::<K>(namespace, name)? else {
+                return Err(Error::new(Kind::NotFound, what, "it is not there"));
+            };
+            let Some(mut patch) = change(&object) else {
+                return Ok(object);
+            };
+            patch["metadata"]["resourceVersion"] = object.meta().resource_version.clone().into();
+            match self.patch(namespace, name, &patch) {
+                Err(error) if error.kind() == Kind::Conflict => self.pause(Duration::from_millis(200))?,
+                outcome => return outcome,
+            }
+        }
+        Err(Error::new(
+            Kind::Conflict,
+            what,
+            format!("somebody else changed it {TRIES} times meanwhile"),
+        )
+        .hint("see who writes to it (a GitOps controller, an operator), and try again"))
+    }
+
+    /// Deletes an object and what it owns; one that is not there is deleted already.
+    pub fn delete<K: Thing>(&self, namespace: &str, name: &str) -> Result<(), Error> {
+        let what = format!("cannot delete {} {namespace}/{name}", kind::<K>());
+        let params = DeleteParams {
+            propagation_policy: Some(PropagationPolicy::Background),
+            ..DeleteParams::default()
+        };
+        match self.wait(&what, self.api::<K>(namespace).delete(name, &params)) {
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == Kind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Lets time pass, unless we are told to stop.
+    pub fn pause(&self, time: Duration) -> Result<(), Error> {
+        self.stoppable("cannot wait", async {
+            tokio::time::sleep(time).await;
+            Ok(())
+        })
+    }
+
+    /// The outcome of one call, in time.
+    pub(crate) fn wait<T>(&self, what: &str, work: impl Future<Output = Result<T, kube::Error>>) -> Result<T, Error> {
+        self.stoppable(what, async {
+            match tokio::time::timeout(PATIENCE, work).await {
+                Ok(outcome) => outcome.map_err(|error| Error::api(what, &error)),
+                Err(_) => Err(Error::new(
+                    Kind::Unavailable,
+                    what,
+                    format!("the API server did not answer within {} s", PATIENCE.as_secs()),
+                )),
+            }
+        })
+    }
+
+    /// The outcome of `work`, or the interruption that came first.
+    pub(crate) fn stoppable<T>(&self, what: &str, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        self.runtime.block_on(stoppable(what, work))
+    }
+}
+
+pub(crate) async fn stoppable<T>(what: &str, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    let stop = async {
+        loop {
+            if let Some(interrupted) = interrupted() {
+                return Err(Error::interrupted(what, interrupted));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let (work, stop) = (std::pin::pin!(work), std::pin::pin!(stop));
+    match futures_util::future::select(work, stop).await {
+        futures_util::future::Either::Left((outcome, _)) | futures_util::future::Either::Right((outcome, _)) => outcome,
+    }
+}
+
+pub(crate) fn kind<K: Resource<DynamicType = ()>>() -> String {
+    K::kind(&()).into_owned()
+}
+
+/// The kubeconfig's cluster and which context that was, or the one that we run in.
+async fn config(context: Option<&str>) -> Result<(Config, Option<String>), Error> {
+    let what = "cannot find the cluster";
+    let read = match Kubeconfig::read() {
+        Ok(read) => read,
+        Err(error) => {
+            let in_a_pod = Path::new("/var/run/secrets/kubernetes.io/serviceaccount/token").exists();
+            if context.is_none() && in_a_pod {
+                let config = Config::incluster_env();
+                return config
+                    .map(|config| (config, None))
+                    .map_err(|error| Error::new(Kind::Unavailable, what, error.to_string()));
+            }
+            return Err(Error::new(Kind::Unavailable, what, error.to_string())
+                .hint("set KUBECONFIG, or log in as for kubectl: what `kubectl get pods` reaches is reached here"));
+        }
+    };
+    let context = context.map(str::to_owned).or_else(|| read.current_context.clone());
+    let options = KubeConfigOptions {
+        context: context.clone(),
+        ..KubeConfigOptions::default()
+    };
+    let known: Vec<String> = read.contexts.iter().map(|context| context.name.clone()).collect();
+    let config = Config::from_custom_kubeconfig(read, &options).await.map_err(|error| {
+        Error::new(Kind::Usage, what, error.to_string()).hint(format!(
+            "choose one of the kubeconfig's contexts with --kube-context: {}",
+            known.join(", ")
+        ))
+    })?;
+    Ok((config, context))
+}

@@ -1,0 +1,266 @@
+//! Where Synapse's database is: a pod of the cluster, or a server outside.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use k8s_openapi::api::core::v1::{Pod, Secret, Service, ServicePort};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use secrecy::SecretString;
+use serde_yaml::Value;
+use zeroize::Zeroize;
+
+use crate::error::{Error, Kind};
+use crate::find::{Ess, Profile};
+use crate::{Cluster, community, operator};
+
+/// How Synapse reaches its database.
+#[derive(Debug, Clone)]
+pub struct Database {
+    /// libpq's parameters as Synapse has them, without the password.
+    pub params: BTreeMap<String, String>,
+    /// Where the password is.
+    pub password: SecretKey,
+    /// The pod that serves it; none when it is outside of the cluster.
+    pub pod: Option<PodPort>,
+}
+
+/// One value of one Secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SecretKey {
+    /// The Secret's namespace.
+    pub namespace: String,
+    /// The Secret's name.
+    pub name: String,
+    /// The key in it.
+    pub key: String,
+}
+
+impl fmt::Display for SecretKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of Secret {}/{}", self.key, self.namespace, self.name)
+    }
+}
+
+/// A port of a pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodPort {
+    /// The pod's namespace.
+    pub namespace: String,
+    /// The pod.
+    pub pod: String,
+    /// The port.
+    pub port: u16,
+}
+
+impl fmt::Display for PodPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "port {} of pod {}/{}", self.port, self.namespace, self.pod)
+    }
+}
+
+/// What a profile's own configuration says of the database.
+pub(crate) struct Wanted {
+    /// `database.args`.
+    pub(crate) args: BTreeMap<String, String>,
+    pub(crate) password: SecretKey,
+}
+
+/// A scalar of YAML as libpq takes it.
+pub(crate) fn text(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        Value::Bool(value) => Some(value.to_string()),
+        _ => None,
+    }
+}
+
+/// Of Synapse's arguments, those that say which database it is and on which terms it is reached.
+const KEPT: [&str; 5] = ["host", "port", "user", "sslmode", "sslrootcert"];
+
+impl Cluster {
+    /// Finds the database of an ESS.
+    pub fn database(&self, ess: &Ess) -> Result<Database, Error> {
+        let wanted = match ess.profile {
+            Profile::Community => community::database(self, ess)?,
+            Profile::Operator => operator::database(ess)?,
+        };
+        let what = format!("cannot find the database of {}", ess.place());
+        let get = |name: &str| wanted.args.get(name).cloned();
+        let mut params: BTreeMap<String, String> = KEPT
+            .iter()
+            .filter_map(|name| Some(((*name).to_owned(), get(name)?)))
+            .collect();
+        let dbname = get("dbname").or_else(|| get("database"));
+        let (Some(host), Some(dbname)) = (get("host"), dbname) else {
+            return Err(Error::new(
+                Kind::Unrecognised,
+                what,
+                "its configuration names no host or no database",
+            ));
+        };
+        params.insert("dbname".to_owned(), dbname);
+        let port = params
+            .entry("port".to_owned())
+            .or_insert_with(|| "5432".to_owned())
+            .clone();
+        let host = host.trim_end_matches('.').to_owned();
+        params.insert("host".to_owned(), host.clone());
+        let pod = match service_of(&host, &ess.namespace) {
+            Some((namespace, name)) => match self.get::<Service>(&namespace, &name) {
+                Ok(Some(service)) => self.behind(&namespace, &name, service, &port)?,
+                Ok(None) => None,
+                // `db.internal` is a name of DNS more often than a Service of another namespace.
+                Err(error)
+                    if error.kind() == Kind::Forbidden && namespace != ess.namespace && !host.contains(".svc") =>
+                {
+                    None
+                }
+                Err(error) => return Err(error),
+            },
+            None => None,
+        };
+        Ok(Database {
+            params,
+            password: wanted.password,
+            pod,
+        })
+    }
+
+    /// The password that a Secret holds.
+    pub fn password(&self, at: &SecretKey) -> Result<SecretString, Error> {
+        let what = format!("cannot read {at}");
+        let missing = |why: &str| Error::new(Kind::NotFound, &what, why);
+        let secret = self.get::<Secret>(&at.namespace, &at.name)?;
+        let mut data = secret
+            .and_then(|secret| secret.data)
+            .ok_or_else(|| missing("there is no such Secret"))?;
+        let value = data.remove(&at.key);
+        for other in data.values_mut() {
+            other.0.zeroize();
+        }
+        let value = value.ok_or_else(|| missing("the Secret has no such key"))?.0;
+        // As the chart's own renderer and the operator do, nothing is cut off but the end of the line.
+        let mut text = String::from_utf8(value).map_err(|error| {
+            error.into_bytes().zeroize();
+            missing("it is no UTF-8")
+        })?;
+        let password = SecretString::from(text.trim_end_matches(['\r', '\n']));
+        text.zeroize();
+        Ok(password)
+    }
+
+    /// The pod to which a Service leads; none when it leads out of the cluster.
+    fn behind(&self, namespace: &str, name: &str, service: Service, port: &str) -> Result<Option<PodPort>, Error> {
+        let spec = service.spec.unwrap_or_default();
+        let what = format!("cannot find the pod behind Service {namespace}/{name}");
+        let selector = spec.selector.unwrap_or_default();
+        if spec.type_.as_deref() == Some("ExternalName") {
+            return Ok(None);
+        }
+        if selector.is_empty() {
+            return Err(Error::new(Kind::Unrecognised, what, "it selects no pods")
+                .hint("give --target postgresql://... with an address that can be reached from here"));
+        }
+        let labels: Vec<String> = selector.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let pods = self.list::<Pod>(namespace, &labels.join(","))?;
+        let (ready, others): (Vec<&Pod>, Vec<&Pod>) = pods.iter().partition(|pod| is_ready(pod));
+        let names = |pods: &[&Pod]| {
+            let named = pods.iter().map(|pod| {
+                let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+                format!(
+                    "{} ({})",
+                    pod.metadata.name.as_deref().unwrap_or_default(),
+                    phase.unwrap_or("unknown")
+                )
+            });
+            named.collect::<Vec<_>>().join(", ")
+        };
+        let pod = match ready.as_slice() {
+            [one] => *one,
+            [] if others.is_empty() => {
+                return Err(Error::new(Kind::Unavailable, what, "there is none")
+                    .hint("start the database: it must run while the migration does"));
+            }
+            [] => {
+                let why = format!("none is ready: {}", names(&others));
+                return Err(Error::new(Kind::Unavailable, what, why).hint("see `kubectl describe pod`"));
+            }
+            several => {
+                let why = format!("there are several, and only one takes writes: {}", names(several));
+                return Err(Error::new(Kind::Unrecognised, what, why)
+                    .hint("give --target postgresql://... with the address of the primary"));
+            }
+        };
+        let wanted: Option<u16> = port.parse().ok();
+        let served = spec
+            .ports
+            .iter()
+            .flatten()
+            .find(|served| Some(served.port) == wanted.map(i32::from));
+        let found = served.map_or(wanted, |served| port_of(served, pod));
+        let port = found.ok_or_else(|| Error::new(Kind::Unrecognised, &what, format!("it has no port {port}")))?;
+        Ok(Some(PodPort {
+            namespace: namespace.to_owned(),
+            pod: pod.metadata.name.clone().unwrap_or_default(),
+            port,
+        }))
+    }
+}
+
+/// The port of the pod that a Service's port leads to.
+fn port_of(served: &ServicePort, pod: &Pod) -> Option<u16> {
+    let port = match &served.target_port {
+        None => served.port,
+        Some(IntOrString::Int(port)) => *port,
+        Some(IntOrString::String(name)) => {
+            let containers = &pod.spec.as_ref()?.containers;
+            let mut ports = containers.iter().flat_map(|container| container.ports.iter().flatten());
+            ports.find(|port| port.name.as_ref() == Some(name))?.container_port
+        }
+    };
+    u16::try_from(port).ok()
+}
+
+/// Whether a pod runs, takes connections and is not on its way out.
+pub(crate) fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+    let ready = |condition: &&k8s_openapi::api::core::v1::PodCondition| condition.type_ == "Ready";
+    pod.metadata.deletion_timestamp.is_none()
+        && conditions
+            .into_iter()
+            .flatten()
+            .find(ready)
+            .is_some_and(|condition| condition.status == "True")
+}
+
+/// Namespace and name of the Service that a host name of the cluster stands for, if it looks like one.
+fn service_of(host: &str, namespace: &str) -> Option<(String, String)> {
+    let labels: Vec<&str> = host.split('.').collect();
+    let is_address = host.parse::<std::net::IpAddr>().is_ok() || host.starts_with('/');
+    match labels.as_slice() {
+        _ if is_address => None,
+        [name] => Some((namespace.to_owned(), (*name).to_owned())),
+        [name, namespace] | [name, namespace, "svc", ..] => Some(((*namespace).to_owned(), (*name).to_owned())),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::service_of;
+
+    #[test]
+    fn a_service_is_told_from_a_server_outside() {
+        let of = |host| service_of(host, "ess").map(|(namespace, name)| format!("{namespace}/{name}"));
+        assert_eq!(
+            of("ess-postgres.ess.svc.cluster.local").as_deref(),
+            Some("ess/ess-postgres")
+        );
+        assert_eq!(of("synapse-postgres").as_deref(), Some("ess/synapse-postgres"));
+        assert_eq!(of("pg-rw.databases").as_deref(), Some("databases/pg-rw"));
+        assert_eq!(of("db.example.org"), None);
+        assert_eq!(of("10.0.0.1"), None);
+        assert_eq!(of("/var/run/postgresql"), None);
+    }
+}

@@ -1,0 +1,32 @@
+//! ESS on Kubernetes: find its parts, scale its workloads, run programs in its pods, forward a port.
+//!
+//! Blocking calls over kube-rs, which a signal can end. `kubeconfig` and its plugins, or a pod's own
+//! account, say which cluster it is.
+
+mod cluster;
+mod community;
+mod database;
+mod error;
+mod exec;
+mod find;
+mod forward;
+mod gitops;
+mod media;
+mod operator;
+mod place;
+mod rights;
+mod workload;
+
+pub use cluster::Cluster;
+pub use database::{Database, PodPort, SecretKey};
+pub use error::{Error, Kind};
+pub use exec::{Ended, Exec, Input, Output};
+pub use find::{Ess, Profile};
+pub use forward::Forward;
+pub use gitops::GitOps;
+pub use k8s_openapi;
+pub use media::{Media, bytes};
+pub use operator::{Custom, OPERATOR_NAMESPACE, Operator};
+pub use place::Place;
+pub use rights::{Missing, Right};
+pub use workload::{REPLICAS, Workload, WorkloadKind};

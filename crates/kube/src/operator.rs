@@ -1,0 +1,288 @@
+//! The older ESS: element-onprem, whose operator keeps Synapse as the custom resources say.
+
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use kube::Api;
+use kube::api::{DeleteParams, DynamicObject, ListParams, PostParams};
+use kube::core::ApiResource;
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+use crate::database::Wanted;
+use crate::error::{Error, Kind};
+use crate::find::{COMPONENT, Candidate, Ess, PART_OF, Profile, SYNAPSE};
+use crate::workload::{Workload, WorkloadKind};
+use crate::{Cluster, SecretKey};
+
+/// The group of the operator's custom resources.
+pub(crate) const GROUP: &str = "matrix.element.io";
+/// Where Element's installer puts the operator.
+pub const OPERATOR_NAMESPACE: &str = "operator-onprem";
+/// The custom resource from which the operator makes Synapse.
+const SYNAPSES: &str = "synapses";
+/// The custom resource from which the updater makes that one.
+const DEPLOYMENTS: &str = "elementdeployments";
+
+/// What the operator goes by.
+#[derive(Debug, Clone)]
+pub struct Operator {
+    /// From this it makes Synapse; absent while Synapse is stopped.
+    pub synapse: Option<Custom>,
+    /// From this the updater makes the other.
+    pub deployment: Option<Custom>,
+}
+
+/// One of the operator's custom resources.
+#[derive(Debug, Clone)]
+pub struct Custom {
+    /// Such as `Synapse`.
+    pub kind: String,
+    /// Such as `synapses`.
+    pub plural: String,
+    /// Such as `v1alpha2`.
+    pub version: String,
+    /// Where it is.
+    pub namespace: String,
+    /// What it is called.
+    pub name: String,
+    /// All of it.
+    pub object: Value,
+}
+
+/// Where a custom resource belongs: without what only the API server says of it.
+const SERVER_OWNED: [&str; 7] = [
+    "uid",
+    "resourceVersion",
+    "generation",
+    "creationTimestamp",
+    "managedFields",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+];
+
+impl Custom {
+    /// Its definition, to make it again.
+    pub fn definition(&self) -> Value {
+        let mut object = self.object.clone();
+        if let Some(object) = object.as_object_mut() {
+            object.remove("status");
+        }
+        if let Some(meta) = object["metadata"].as_object_mut() {
+            meta.retain(|name, _| !SERVER_OWNED.contains(&name.as_str()));
+        }
+        object
+    }
+
+    fn at<'a>(&'a self, path: &[&str]) -> &'a Value {
+        path.iter().fold(&self.object, |value, part| &value[*part])
+    }
+}
+
+fn resource(version: &str, kind: &str, plural: &str) -> ApiResource {
+    ApiResource {
+        group: GROUP.to_owned(),
+        version: version.to_owned(),
+        api_version: format!("{GROUP}/{version}"),
+        kind: kind.to_owned(),
+        plural: plural.to_owned(),
+    }
+}
+
+impl Cluster {
+    /// The operator's custom resources of a namespace; none where the operator was never installed.
+    pub(crate) fn custom_resources(&self, namespace: &str) -> Result<Vec<Custom>, Error> {
+        let what = format!("cannot look for custom resources of {GROUP}");
+        let group = match self.wait(&what, self.client.list_api_groups()) {
+            Ok(groups) => groups.groups.into_iter().find(|group| group.name == GROUP),
+            Err(error) => return Err(error),
+        };
+        let mut found: Vec<Custom> = Vec::new();
+        for version in group.into_iter().flat_map(|group| group.versions) {
+            let resources = self.wait(&what, self.client.list_api_group_resources(&version.group_version))?;
+            for served in resources.resources {
+                if [SYNAPSES, DEPLOYMENTS].contains(&served.name.as_str()) {
+                    let resource = resource(&version.version, &served.kind, &served.name);
+                    found.extend(self.list_custom(namespace, &resource)?);
+                }
+            }
+        }
+        // The same object is served in each version; the newest comes first.
+        found.sort_by(|a, b| (&a.plural, &a.name, &b.version).cmp(&(&b.plural, &b.name, &a.version)));
+        found.dedup_by(|a, b| (&a.plural, &a.name) == (&b.plural, &b.name));
+        Ok(found)
+    }
+
+    fn list_custom(&self, namespace: &str, resource: &ApiResource) -> Result<Vec<Custom>, Error> {
+        let what = format!("cannot list {}.{GROUP} in namespace {namespace}", resource.plural);
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, resource);
+        let list = self.wait(&what, api.list(&ListParams::default()))?;
+        list.items
+            .into_iter()
+            .map(|object| {
+                Ok(Custom {
+                    kind: resource.kind.clone(),
+                    plural: resource.plural.clone(),
+                    version: resource.version.clone(),
+                    namespace: namespace.to_owned(),
+                    name: object.metadata.name.clone().unwrap_or_default(),
+                    object: with_type(&object, resource, &what)?,
+                })
+            })
+            .collect()
+    }
+
+    /// Deletes a custom resource, and with it what it owns.
+    pub fn delete_custom(&self, custom: &Custom) -> Result<(), Error> {
+        let what = format!("cannot delete {} {}/{}", custom.kind, custom.namespace, custom.name);
+        let resource = resource(&custom.version, &custom.kind, &custom.plural);
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &custom.namespace, &resource);
+        match self.wait(&what, api.delete(&custom.name, &DeleteParams::background())) {
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == Kind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes a custom resource from its definition, unless it is there.
+    pub fn create_custom(&self, definition: &Value) -> Result<(), Error> {
+        let (kind, name) = (text_of(&definition["kind"]), text_of(&definition["metadata"]["name"]));
+        let namespace = text_of(&definition["metadata"]["namespace"]);
+        let what = format!("cannot make {kind} {namespace}/{name}");
+        let broken = |why: String| Error::new(Kind::Unrecognised, &what, why);
+        let version = text_of(&definition["apiVersion"]);
+        let (Some(version), "Synapse") = (version.strip_prefix(&format!("{GROUP}/")), kind) else {
+            return Err(broken("its record is damaged".to_owned()));
+        };
+        let object: DynamicObject =
+            serde_json::from_value(definition.clone()).map_err(|error| broken(error.to_string()))?;
+        let resource = resource(version, kind, SYNAPSES);
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &resource);
+        match self.wait(&what, api.create(&PostParams::default(), &object)) {
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == Kind::Conflict => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn text_of(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+/// Items of a list come without their type.
+fn with_type(object: &DynamicObject, resource: &ApiResource, what: &str) -> Result<Value, Error> {
+    let mut value =
+        serde_json::to_value(object).map_err(|error| Error::new(Kind::Unrecognised, what, error.to_string()))?;
+    value["apiVersion"] = resource.api_version.clone().into();
+    value["kind"] = resource.kind.clone().into();
+    Ok(value)
+}
+
+fn owner_of(workload: &Workload) -> Option<&str> {
+    let owner = workload
+        .owners
+        .iter()
+        .find(|owner| owner.kind == "Synapse" && owner.api_version.starts_with(GROUP))?;
+    Some(&owner.name)
+}
+
+/// Each custom resource, and each owner of a Synapse.
+pub(crate) fn candidates(workloads: &[Workload], custom: &[Custom]) -> Vec<Candidate> {
+    let owners = workloads
+        .iter()
+        .filter(|workload| workload.kind == WorkloadKind::StatefulSet && workload.label(PART_OF.0) == PART_OF.1)
+        .filter_map(owner_of);
+    let names = custom.iter().map(|custom| custom.name.as_str());
+    let candidate = |release: &str| Candidate {
+        profile: Profile::Operator,
+        release: release.to_owned(),
+    };
+    owners.chain(names).map(candidate).collect()
+}
+
+/// What belongs to the custom resources of a name.
+pub(crate) fn ess(namespace: &str, release: &str, workloads: Vec<Workload>, custom: Vec<Custom>) -> Ess {
+    let is_synapse = |workload: &Workload| {
+        workload.label(COMPONENT) == SYNAPSE
+            && (owner_of(workload) == Some(release) || workload.name.starts_with(&format!("{release}-synapse-")))
+    };
+    let (mut synapse, mut deployment) = (None, None);
+    for custom in custom.into_iter().filter(|custom| custom.name == release) {
+        match custom.plural.as_str() {
+            SYNAPSES => synapse = Some(custom),
+            _ => deployment = Some(custom),
+        }
+    }
+    Ess {
+        profile: Profile::Operator,
+        namespace: namespace.to_owned(),
+        release: release.to_owned(),
+        synapse: workloads.into_iter().filter(is_synapse).collect(),
+        // It came with the successor of this operator.
+        mas: Vec::new(),
+        operator: Some(Operator { synapse, deployment }),
+    }
+}
+
+/// By the custom resource of Synapse, or while that is away by the one from which it is made.
+pub(crate) fn database(ess: &Ess) -> Result<Wanted, Error> {
+    let what = format!("cannot find the database of {}", ess.place());
+    let operator = ess.operator.as_ref();
+    let synapse = operator.and_then(|operator| operator.synapse.as_ref());
+    let deployment = operator.and_then(|operator| operator.deployment.as_ref());
+    let (section, names, secret, key) = if let Some(synapse) = synapse {
+        let section = synapse.at(&["spec", "config", "database"]);
+        let secret = text_of(synapse.at(&["spec", "config", "externalSecret", "name"]));
+        (
+            section,
+            ["host", "port", "user", "name", "sslmode"],
+            secret,
+            "postgresPassword",
+        )
+    } else if let Some(deployment) = deployment {
+        let component = ["spec", "components", "synapse"];
+        let section = deployment.at(&[component.as_slice(), &["config", "postgresql"]].concat());
+        let secret = deployment.at(&[component.as_slice(), &["secretName"]].concat());
+        let key = text_of(&section["passwordSecretKey"]);
+        let key = if key.is_empty() { "postgresPassword" } else { key };
+        let secret = secret.as_str().unwrap_or("synapse");
+        (section, ["host", "port", "user", "database", "sslMode"], secret, key)
+    } else {
+        return Err(Error::new(
+            Kind::Unrecognised,
+            what,
+            "there is neither a Synapse nor an ElementDeployment of that name",
+        ));
+    };
+    let mut args = BTreeMap::new();
+    for (name, keyword) in names.iter().zip(["host", "port", "user", "dbname", "sslmode"]) {
+        let value = match &section[*name] {
+            Value::String(text) => Some(text.clone()),
+            Value::Number(number) => Some(number.to_string()),
+            _ => None,
+        };
+        args.extend(value.map(|value| (keyword.to_owned(), value)));
+    }
+    if secret.is_empty() {
+        return Err(Error::new(
+            Kind::Unrecognised,
+            what,
+            "its custom resource names no Secret",
+        ));
+    }
+    Ok(Wanted {
+        args,
+        password: SecretKey {
+            namespace: ess.namespace.clone(),
+            name: secret.to_owned(),
+            key: key.to_owned(),
+        },
+    })
+}
+
+/// The claim that the operator mounts at `/media`, which outlives Synapse.
+pub(crate) fn media_claim(cluster: &Cluster, ess: &Ess) -> Result<Option<PersistentVolumeClaim>, Error> {
+    let synapse = ess.operator.as_ref().and_then(|operator| operator.synapse.as_ref());
+    let named = synapse.and_then(|synapse| synapse.at(&["spec", "config", "media", "volumeClaim"]).as_str());
+    let name = named.map_or_else(|| format!("{}-synapse-media", ess.release), str::to_owned);
+    cluster.get(&ess.namespace, &name)
+}

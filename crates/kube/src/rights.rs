@@ -1,0 +1,298 @@
+//! What we must be allowed to do, asked all at once, and the Role that would allow it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use futures_util::future::join_all;
+use k8s_openapi::api::authentication::v1::SelfSubjectReview;
+use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
+use kube::Api;
+use kube::api::PostParams;
+use serde_json::{Value, json};
+
+use crate::Cluster;
+use crate::error::{Error, Kind};
+use crate::operator::GROUP;
+
+/// One thing that we must be allowed to do.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Right {
+    /// Where; the cluster's own namespace when it is not said.
+    pub namespace: Option<String>,
+    /// Such as `apps`; empty for Kubernetes' own.
+    pub group: &'static str,
+    /// Such as `pods/exec`.
+    pub resource: &'static str,
+    /// Such as `get`.
+    pub verb: &'static str,
+}
+
+impl fmt::Display for Right {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.verb, self.resource)?;
+        if !self.group.is_empty() {
+            write!(f, ".{}", self.group)?;
+        }
+        Ok(())
+    }
+}
+
+const fn right(verb: &'static str, group: &'static str, resource: &'static str) -> Right {
+    Right {
+        namespace: None,
+        group,
+        resource,
+        verb,
+    }
+}
+
+impl Right {
+    /// To see what there is.
+    pub const FIND: &[Self] = &[
+        right("list", "apps", "statefulsets"),
+        right("list", "apps", "deployments"),
+        right("list", "", "pods"),
+    ];
+    /// To reach the database.
+    pub const DATABASE: &[Self] = &[
+        right("get", "", "configmaps"),
+        right("get", "", "secrets"),
+        right("get", "", "services"),
+    ];
+    /// To reach a database that is a pod of the cluster.
+    pub const FORWARD: &[Self] = &[
+        // By WebSocket a stream is opened with GET; newer API servers want `create` for it too.
+        right("get", "", "pods/portforward"),
+        right("create", "", "pods/portforward"),
+    ];
+    /// To stop and start Synapse.
+    pub const SCALE: &[Self] = &[
+        right("get", "apps", "statefulsets"),
+        right("patch", "apps", "statefulsets"),
+        right("get", "apps", "deployments"),
+        right("patch", "apps", "deployments"),
+    ];
+    /// To write to the media volume.
+    pub const MEDIA: &[Self] = &[
+        right("get", "", "persistentvolumeclaims"),
+        right("get", "", "pods/exec"),
+        right("create", "", "pods/exec"),
+    ];
+
+    /// To stop and start the older ESS, beside what every ESS needs.
+    pub fn operator(operator_namespace: &str) -> Vec<Self> {
+        let mut rights = vec![
+            right("list", GROUP, "synapses"),
+            right("list", GROUP, "elementdeployments"),
+            right("delete", GROUP, "synapses"),
+            right("create", GROUP, "synapses"),
+            right("get", "", "configmaps"),
+            right("create", "", "configmaps"),
+            right("patch", "", "configmaps"),
+            right("delete", "", "configmaps"),
+        ];
+        let there = [
+            right("get", "apps", "deployments"),
+            right("patch", "apps", "deployments"),
+            right("list", "", "pods"),
+        ];
+        rights.extend(there.iter().map(|right| right.in_namespace(operator_namespace)));
+        rights
+    }
+
+    /// The same in another namespace.
+    #[must_use]
+    pub fn in_namespace(&self, namespace: &str) -> Self {
+        Self {
+            namespace: Some(namespace.to_owned()),
+            ..self.clone()
+        }
+    }
+}
+
+/// What we may not, all of it.
+#[derive(Debug, Clone)]
+pub struct Missing {
+    /// Each right.
+    pub rights: Vec<Right>,
+    /// Who we are to the cluster, where it says so.
+    pub user: Option<String>,
+    namespace: String,
+}
+
+impl Missing {
+    /// Whether nothing else is missing.
+    pub fn is_within(&self, rights: &[Right]) -> bool {
+        self.rights.iter().all(|right| rights.contains(right))
+    }
+
+    /// For people: what is missing.
+    pub fn sentence(&self) -> String {
+        let who = self.user.as_deref().unwrap_or("this account");
+        let mut by_namespace: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        for right in &self.rights {
+            by_namespace
+                .entry(self.namespace_of(right))
+                .or_default()
+                .push(right.to_string());
+        }
+        let list: Vec<String> = by_namespace
+            .iter()
+            .map(|(namespace, rights)| format!("in namespace {namespace}: {}", rights.join(", ")))
+            .collect();
+        format!("{who} may not do what is needed {}", list.join("; "))
+    }
+
+    /// All of it as an error, with the Role that would grant it.
+    pub fn error(&self) -> Error {
+        let what = format!("cannot work in namespace {}", self.namespace);
+        Error::new(Kind::Forbidden, what, self.sentence()).hint(format!(
+            "an administrator can grant that, with `kubectl apply -f -`:\n{}",
+            self.manifests().trim_end()
+        ))
+    }
+
+    fn namespace_of<'a>(&'a self, right: &'a Right) -> &'a str {
+        right.namespace.as_deref().unwrap_or(&self.namespace)
+    }
+
+    /// The Roles that would grant them, and their bindings, as YAML for `kubectl apply -f -`.
+    pub fn manifests(&self) -> String {
+        let mut by_namespace: BTreeMap<&str, BTreeMap<(&str, &str), Vec<&str>>> = BTreeMap::new();
+        for right in &self.rights {
+            let rules = by_namespace.entry(self.namespace_of(right)).or_default();
+            rules.entry((right.group, right.resource)).or_default().push(right.verb);
+        }
+        let subject = self.subject();
+        let mut text = String::new();
+        for (namespace, rules) in by_namespace {
+            let rules: Vec<Value> = rules
+                .into_iter()
+                .map(
+                    |((group, resource), verbs)| json!({"apiGroups": [group], "resources": [resource], "verbs": verbs}),
+                )
+                .collect();
+            let meta = json!({"name": "ess-migrate", "namespace": namespace});
+            let api = "rbac.authorization.k8s.io";
+            let role = json!({"apiVersion": format!("{api}/v1"), "kind": "Role", "metadata": meta, "rules": rules});
+            let binding = json!({
+                "apiVersion": format!("{api}/v1"),
+                "kind": "RoleBinding",
+                "metadata": meta,
+                "roleRef": {"apiGroup": api, "kind": "Role", "name": "ess-migrate"},
+                "subjects": [subject],
+            });
+            for object in [role, binding] {
+                let object = serde_yaml::to_string(&object).unwrap_or_default();
+                text.push_str("---\n");
+                text.push_str(&object);
+            }
+        }
+        text
+    }
+
+    fn subject(&self) -> Value {
+        let user = self.user.as_deref().unwrap_or("USER");
+        let account = user
+            .strip_prefix("system:serviceaccount:")
+            .and_then(|rest| rest.split_once(':'));
+        match account {
+            Some((namespace, name)) => json!({"kind": "ServiceAccount", "name": name, "namespace": namespace}),
+            None => json!({"kind": "User", "name": user, "apiGroup": "rbac.authorization.k8s.io"}),
+        }
+    }
+}
+
+impl Cluster {
+    /// Which of these rights we lack; none when all is well.
+    pub fn missing(&self, rights: &[Right]) -> Result<Option<Missing>, Error> {
+        let what = "cannot ask for our rights";
+        let api: Api<SelfSubjectAccessReview> = Api::all(self.client.clone());
+        let params = PostParams::default();
+        let asked = rights.iter().map(|right| {
+            let (api, params) = (&api, &params);
+            let review = self.review(right);
+            async move { api.create(params, &review).await }
+        });
+        let answers = self.wait(what, async {
+            join_all(asked).await.into_iter().collect::<Result<Vec<_>, _>>()
+        })?;
+        let denied = |(right, review): (&Right, SelfSubjectAccessReview)| {
+            let allowed = review.status.is_some_and(|status| status.allowed);
+            (!allowed).then(|| right.clone())
+        };
+        let missing: Vec<Right> = rights.iter().zip(answers).filter_map(denied).collect();
+        if missing.is_empty() {
+            return Ok(None);
+        }
+        let who: Api<SelfSubjectReview> = Api::all(self.client.clone());
+        // Before Kubernetes 1.28 nobody can tell.
+        let user = self
+            .wait(what, who.create(&params, &SelfSubjectReview::default()))
+            .ok()
+            .and_then(|review| review.status?.user_info?.username);
+        Ok(Some(Missing {
+            rights: missing,
+            user,
+            namespace: self.namespace().to_owned(),
+        }))
+    }
+
+    /// An error that names every right that we lack, with the Role that would grant them.
+    pub fn require(&self, rights: &[Right]) -> Result<(), Error> {
+        self.missing(rights)?.map_or(Ok(()), |missing| Err(missing.error()))
+    }
+
+    fn review(&self, right: &Right) -> SelfSubjectAccessReview {
+        let (resource, subresource) = match right.resource.split_once('/') {
+            Some((resource, subresource)) => (resource, Some(subresource.to_owned())),
+            None => (right.resource, None),
+        };
+        SelfSubjectAccessReview {
+            spec: SelfSubjectAccessReviewSpec {
+                resource_attributes: Some(ResourceAttributes {
+                    namespace: Some(right.namespace.as_deref().unwrap_or(self.namespace()).to_owned()),
+                    verb: Some(right.verb.to_owned()),
+                    group: Some(right.group.to_owned()),
+                    resource: Some(resource.to_owned()),
+                    subresource,
+                    ..ResourceAttributes::default()
+                }),
+                ..SelfSubjectAccessReviewSpec::default()
+            },
+            ..SelfSubjectAccessReview::default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_role_grants_what_is_missing_and_nothing_else() {
+        let missing = Missing {
+            rights: vec![
+                Right::FORWARD[0].clone(),
+                Right::FORWARD[1].clone(),
+                Right::SCALE[1].in_namespace("operator-onprem"),
+            ],
+            user: Some("system:serviceaccount:ops:mover".to_owned()),
+            namespace: "ess".to_owned(),
+        };
+        assert_eq!(
+            missing.sentence(),
+            "system:serviceaccount:ops:mover may not do what is needed in namespace ess: get pods/portforward, \
+             create pods/portforward; in namespace operator-onprem: patch statefulsets.apps"
+        );
+        let text = missing.manifests();
+        let objects: Vec<serde_yaml::Value> = serde_yaml::Deserializer::from_str(&text)
+            .map(|object| serde::Deserialize::deserialize(object).expect("it is YAML"))
+            .collect();
+        assert_eq!(objects.len(), 4, "{text}");
+        assert_eq!(objects[0]["rules"][0]["verbs"][1], "create");
+        assert_eq!(objects[0]["rules"][1], serde_yaml::Value::Null);
+        assert_eq!(objects[1]["subjects"][0]["kind"], "ServiceAccount");
+        assert_eq!(objects[2]["metadata"]["namespace"], "operator-onprem");
+    }
+}

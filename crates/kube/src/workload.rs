@@ -1,0 +1,200 @@
+//! `StatefulSets` and `Deployments` alike.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
+use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
+use serde_json::{Value, json};
+
+use crate::Cluster;
+use crate::error::{Error, Kind};
+
+/// The annotation that says how many replicas a workload had before it was scaled down.
+pub const REPLICAS: &str = "ess-migrate/replicas";
+
+/// What a workload is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WorkloadKind {
+    /// Pods with names and disks of their own.
+    StatefulSet,
+    /// Pods that are all alike.
+    Deployment,
+}
+
+impl fmt::Display for WorkloadKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::StatefulSet => "StatefulSet",
+            Self::Deployment => "Deployment",
+        })
+    }
+}
+
+/// Something that keeps a number of pods running.
+#[derive(Debug, Clone)]
+pub struct Workload {
+    /// What it is.
+    pub kind: WorkloadKind,
+    /// Where it is.
+    pub namespace: String,
+    /// What it is called.
+    pub name: String,
+    /// How many pods it is to have.
+    pub replicas: i32,
+    /// How many of them are ready.
+    pub ready: i32,
+    /// How many it had before it was scaled down by us.
+    pub recorded: Option<i32>,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Its annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// What its pods are made from.
+    pub template: PodTemplateSpec,
+    /// What it belongs to.
+    pub owners: Vec<OwnerReference>,
+    selector: String,
+}
+
+impl fmt::Display for Workload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind, self.name)
+    }
+}
+
+impl Workload {
+    fn new(kind: WorkloadKind, meta: ObjectMeta, spec: Spec, ready: Option<i32>) -> Self {
+        let annotations = meta.annotations.unwrap_or_default();
+        Self {
+            kind,
+            namespace: meta.namespace.unwrap_or_default(),
+            name: meta.name.unwrap_or_default(),
+            replicas: spec.replicas.unwrap_or(1),
+            ready: ready.unwrap_or(0),
+            recorded: annotations.get(REPLICAS).and_then(|text| text.parse().ok()),
+            labels: meta.labels.unwrap_or_default(),
+            annotations,
+            template: spec.template,
+            owners: meta.owner_references.unwrap_or_default(),
+            selector: selector(spec.selector),
+        }
+    }
+
+    /// The value of a label, or nothing.
+    pub fn label(&self, name: &str) -> &str {
+        self.labels.get(name).map_or("", String::as_str)
+    }
+
+    /// The image of a container, such as `oci.element.io/synapse:v1.159.0`.
+    pub fn image(&self, container: &str) -> Option<&str> {
+        let containers = &self.template.spec.as_ref()?.containers;
+        containers
+            .iter()
+            .find(|found| found.name == container)
+            .and_then(|found| found.image.as_deref())
+    }
+}
+
+/// What both kinds have.
+struct Spec {
+    replicas: Option<i32>,
+    selector: LabelSelector,
+    template: PodTemplateSpec,
+}
+
+impl From<StatefulSet> for Workload {
+    fn from(object: StatefulSet) -> Self {
+        let spec = object.spec.unwrap_or_default();
+        let ready = object.status.and_then(|status| status.ready_replicas);
+        let spec = Spec {
+            replicas: spec.replicas,
+            selector: spec.selector,
+            template: spec.template,
+        };
+        Self::new(WorkloadKind::StatefulSet, object.metadata, spec, ready)
+    }
+}
+
+impl From<Deployment> for Workload {
+    fn from(object: Deployment) -> Self {
+        let spec = object.spec.unwrap_or_default();
+        let ready = object.status.and_then(|status| status.ready_replicas);
+        let spec = Spec {
+            replicas: spec.replicas,
+            selector: spec.selector,
+            template: spec.template,
+        };
+        Self::new(WorkloadKind::Deployment, object.metadata, spec, ready)
+    }
+}
+
+fn selector(selector: LabelSelector) -> String {
+    let labels = selector.match_labels.unwrap_or_default();
+    let pairs: Vec<String> = labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    pairs.join(",")
+}
+
+impl Cluster {
+    /// Every `StatefulSet` and `Deployment` of a namespace.
+    pub fn workloads(&self, namespace: &str) -> Result<Vec<Workload>, Error> {
+        let sets = self.list::<StatefulSet>(namespace, "")?.into_iter().map(Workload::from);
+        let deployments = self.list::<Deployment>(namespace, "")?.into_iter().map(Workload::from);
+        Ok(sets.chain(deployments).collect())
+    }
+
+    /// A workload as it is now; nothing when it is gone.
+    pub fn workload(&self, kind: WorkloadKind, namespace: &str, name: &str) -> Result<Option<Workload>, Error> {
+        Ok(match kind {
+            WorkloadKind::StatefulSet => self.get::<StatefulSet>(namespace, name)?.map(Workload::from),
+            WorkloadKind::Deployment => self.get::<Deployment>(namespace, name)?.map(Workload::from),
+        })
+    }
+
+    /// The pods of a workload, in whatever state.
+    pub fn pods_of(&self, workload: &Workload) -> Result<Vec<Pod>, Error> {
+        if workload.selector.is_empty() {
+            let what = format!("cannot find the pods of {workload}");
+            return Err(Error::new(
+                Kind::Unrecognised,
+                what,
+                "it does not select them by labels",
+            ));
+        }
+        self.list::<Pod>(&workload.namespace, &workload.selector)
+    }
+
+    /// Sets a workload's replicas to 0 and records how many there were, both in one change.
+    ///
+    /// What was recorded before stays: a second run would record 0.
+    pub fn scale_down(&self, workload: &Workload) -> Result<Workload, Error> {
+        self.rescale(workload, |now| {
+            (now.replicas > 0).then(|| {
+                let before = now.recorded.unwrap_or(now.replicas);
+                json!({"metadata": {"annotations": {REPLICAS: before.to_string()}}, "spec": {"replicas": 0}})
+            })
+        })
+    }
+
+    /// Sets a workload's replicas to what was recorded, or to `replicas`, and removes the record.
+    pub fn scale_up(&self, workload: &Workload, replicas: i32) -> Result<Workload, Error> {
+        self.rescale(workload, |now| {
+            let wanted = now.recorded.unwrap_or(replicas);
+            (now.replicas != wanted || now.recorded.is_some())
+                .then(|| json!({"metadata": {"annotations": {REPLICAS: null}}, "spec": {"replicas": wanted}}))
+        })
+    }
+
+    fn rescale(&self, workload: &Workload, change: impl Fn(&Workload) -> Option<Value>) -> Result<Workload, Error> {
+        let (namespace, name) = (&workload.namespace, &workload.name);
+        match workload.kind {
+            WorkloadKind::StatefulSet => self
+                .change(namespace, name, |now: &StatefulSet| change(&now.clone().into()))
+                .map(Workload::from),
+            WorkloadKind::Deployment => self
+                .change(namespace, name, |now: &Deployment| change(&now.clone().into()))
+                .map(Workload::from),
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! Which database `--target` is, and the way to it: straight, or through a cluster's API server.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use ess_cli::{Context, Stop, TargetArgs, contradiction, first_line, same_role};
+use ess_document::{Kube, PasswordAt, Profile, Target};
+use ess_kube::{Cluster, Database, Ess, Forward, Missing, Place, Right};
+use ess_postgres::Conninfo;
+
+/// A target that can be connected to for as long as this lives.
+pub struct Reached {
+    /// How.
+    pub conninfo: Conninfo,
+    _forward: Option<Forward>,
+}
+
+/// An ESS in a cluster.
+pub struct OnKube {
+    /// Its cluster.
+    pub cluster: Cluster,
+    /// What was found there.
+    pub ess: Ess,
+}
+
+/// The target database, if flags, document or environment name one; noted in the document.
+pub fn target(context: &mut Context, args: &TargetArgs) -> anyhow::Result<Option<Reached>> {
+    let Some(named) = named(context, args)? else {
+        return Ok(context.target(args)?.map(|conninfo| Reached {
+            conninfo,
+            _forward: None,
+        }));
+    };
+    let cluster = connect(&named)?;
+    let missing = cluster.missing(&[Right::FIND, Right::DATABASE, Right::FORWARD].concat())?;
+    // A database outside of the cluster needs no way through it.
+    if let Some(missing) = missing.as_ref().filter(|missing| !missing.is_within(Right::FORWARD)) {
+        return Err(missing.error().into());
+    }
+    let on = find(context, cluster, &named)?;
+    reach(context, args, &on, missing.as_ref()).map(Some)
+}
+
+/// The target database, or what is missing, with its flag.
+pub fn needed(context: &mut Context, args: &TargetArgs) -> anyhow::Result<Reached> {
+    target(context, args)?.ok_or_else(|| {
+        Stop::usage("there is no target: neither --target nor the document's `target` says where it is")
+            .hint("give --target kube:NAMESPACE, or --target postgresql://USER@HOST/DBNAME and --target-password-file FILE")
+            .into()
+    })
+}
+
+/// A cluster and a place in it, by flags and document.
+pub struct Named {
+    /// The place.
+    pub place: Place,
+    /// The kubeconfig's context.
+    pub context: Option<String>,
+}
+
+/// Which ESS flags and document name, if any; a flag outranks, but may not contradict.
+pub fn named(context: &Context, args: &TargetArgs) -> anyhow::Result<Option<Named>> {
+    let known = context.document.target.as_ref();
+    let known_kube = known.and_then(|target| target.kube.as_ref());
+    let place = match &args.target {
+        Some(text) => Place::parse(text)?,
+        None => known_kube.map(|kube| Place {
+            namespace: kube.namespace.clone(),
+            release: Some(kube.release.clone()),
+        }),
+    };
+    let given = args.target.as_deref().unwrap_or_default();
+    match (&place, known_kube) {
+        (Some(place), Some(known))
+            if place.namespace != known.namespace
+                || place.release.as_ref().is_some_and(|release| *release != known.release) =>
+        {
+            return Err(contradiction("--target", given, "target.kube", &known.to_string()).into());
+        }
+        (None, Some(known)) => {
+            return Err(contradiction("--target", "a database's address", "target.kube", &known.to_string()).into());
+        }
+        (Some(_), None) if known.is_some_and(|target| !target.connection.is_empty()) => {
+            return Err(contradiction("--target", given, "target.connection", "a database's address").into());
+        }
+        _ => {}
+    }
+    let Some(place) = place else { return Ok(None) };
+    let known_context = known_kube.and_then(|kube| kube.context.as_ref());
+    if let (Some(given), Some(known)) = (&args.kube_context, known_context)
+        && given != known
+    {
+        return Err(contradiction("--kube-context", given, "target.kube.context", known).into());
+    }
+    let context = args.kube_context.as_ref().or(known_context).cloned();
+    Ok(Some(Named { place, context }))
+}
+
+/// The cluster of an ESS that was named.
+pub fn connect(named: &Named) -> anyhow::Result<Cluster> {
+    Ok(Cluster::connect(&named.place.namespace, named.context.as_deref())?)
+}
+
+/// What of ESS is there; noted in the document.
+pub fn find(context: &mut Context, cluster: Cluster, named: &Named) -> anyhow::Result<OnKube> {
+    let ess = cluster.find(named.place.release.as_deref())?;
+    let profile = match ess.profile {
+        ess_kube::Profile::Community => Profile::Community,
+        ess_kube::Profile::Operator => Profile::Operator,
+    };
+    context.document.target.get_or_insert_default().kube = Some(Kube {
+        context: cluster.context().map(str::to_owned),
+        namespace: ess.namespace.clone(),
+        release: ess.release.clone(),
+        profile,
+    });
+    Ok(OnKube { cluster, ess })
+}
+
+/// Opens the way to the database of an ESS; noted in the document, but for what lasts no longer than this run.
+///
+/// `missing` are rights that only some ways need.
+pub fn reach(
+    context: &mut Context,
+    args: &TargetArgs,
+    on: &OnKube,
+    missing: Option<&Missing>,
+) -> anyhow::Result<Reached> {
+    let known = context.document.target.clone().unwrap_or_default();
+    same_role(args, &known)?;
+    let database = on.cluster.database(&on.ess)?;
+    if let Some(missing) = missing.filter(|_| database.pod.is_some()) {
+        return Err(missing.error().into());
+    }
+    let file = match (&args.target_password_file, &known.password) {
+        (Some(path), _) => Some(std::path::absolute(path).with_context(|| format!("cannot use {}", path.display()))?),
+        (None, Some(PasswordAt::File { path })) => Some(path.clone()),
+        _ => None,
+    };
+    let (password, at) = if let Some(path) = file {
+        (first_line(&path)?, PasswordAt::File { path })
+    } else {
+        let at = &database.password;
+        let secret = PasswordAt::Secret {
+            namespace: at.namespace.clone(),
+            name: at.name.clone(),
+            key: at.key.clone(),
+        };
+        (on.cluster.password(at)?, secret)
+    };
+    let (params, forward) = way(context, on, &database)?;
+    // The cluster has said all; our environment is not its own.
+    let mut conninfo =
+        Conninfo::from_params(params, Some(password))?.resolve(&|name| std::env::var(name).ok(), false)?;
+    conninfo.show_as(format!("{}:{}", database.params["host"], database.params["port"]));
+    let target = context.document.target.get_or_insert_default();
+    *target = Target {
+        connection: database.params,
+        password: Some(at),
+        role: args.role.clone().or(known.role),
+        ..target.clone()
+    };
+    Ok(Reached {
+        conninfo,
+        _forward: forward,
+    })
+}
+
+/// The parameters with which the database is reached from here, and what must live meanwhile.
+fn way(
+    context: &Context,
+    on: &OnKube,
+    database: &Database,
+) -> anyhow::Result<(BTreeMap<String, String>, Option<Forward>)> {
+    let mut params = database.params.clone();
+    let Some(pod) = &database.pod else {
+        return Ok((params, None));
+    };
+    let report = Arc::new(context.console.clone());
+    // The way is encrypted to the API server; where the database itself wants TLS, it gets it besides.
+    let sslmode = params.get("sslmode").map(String::as_str);
+    let forward = if matches!(sslmode, Some("require" | "verify-ca" | "verify-full")) {
+        let forward = on.cluster.forward_loopback(pod, report)?;
+        params.insert("hostaddr".to_owned(), forward.host());
+        forward
+    } else {
+        let forward = on.cluster.forward(pod, report)?;
+        params.insert("host".to_owned(), forward.host());
+        params.remove("sslmode");
+        params.remove("sslrootcert");
+        forward
+    };
+    params.insert("port".to_owned(), forward.port().to_string());
+    Ok((params, Some(forward)))
+}

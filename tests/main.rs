@@ -17,6 +17,8 @@ mod harness;
 mod hostile;
 mod internet;
 mod kills;
+mod kube;
+mod kube_stand_in;
 mod majors;
 mod man;
 mod pgdump_wrap;

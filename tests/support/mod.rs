@@ -1,6 +1,8 @@
 //! A world per test: a directory, servers and programs in it, and the form of a run in snapshots.
 
 mod call;
+mod kube;
+mod kubectl;
 mod majors;
 mod place;
 mod postgres;
@@ -21,6 +23,8 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 
 pub(crate) use call::{Call, Ran, Running, Stdin};
+pub(crate) use kube::{Effect, Kube};
+pub(crate) use kubectl::kubectl;
 pub(crate) use majors::programs as programs_of;
 pub(crate) use place::{TOOLS, free_port, place, processes_in};
 pub(crate) use postgres::{Cluster, ESS_PASSWORD, Local};

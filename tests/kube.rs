@@ -1,0 +1,365 @@
+//! A target in a cluster: found there, reached through its API server, and nothing of the way in the document.
+
+use serde_json::{Value, json};
+
+use crate::support::{
+    Call, Cluster, Database, ESS_PASSWORD, Effect, Identity, Kube, OFFLINE, Ran, SERVER_NAME, Seeded, Synapse, World,
+};
+
+/// A stopped homeserver, and an ESS in a cluster.
+struct Stage {
+    world: World,
+    source: Cluster,
+    target: Cluster,
+    from: Database,
+    old: Synapse,
+    kube: Kube,
+    seeded: Seeded,
+}
+
+impl Stage {
+    fn new(kube: impl FnOnce(&World, &Cluster) -> Kube) -> Self {
+        let world = World::new();
+        let source = Cluster::new(&world, "source");
+        let target = Cluster::ess(&world, "target");
+        let from = Database::awkward(&source);
+        let seeded = source.load_synapse(&from.name, &from.role);
+        target.load_fresh();
+        let old = Synapse::debian(&world, "old", &from, &Identity::old());
+        old.load_media();
+        let kube = kube(&world, &target);
+        Self {
+            world,
+            source,
+            target,
+            from,
+            old,
+            kube,
+            seeded,
+        }
+    }
+
+    fn community() -> Self {
+        Self::new(Kube::community)
+    }
+
+    fn script<'a>(&self, script: &str) -> Call<'a> {
+        self.kube
+            .seen_by(self.world.script(&format!("set -o pipefail; {script}")))
+    }
+
+    fn tool<'a>(&self, tool: &str) -> Call<'a> {
+        self.kube.seen_by(self.world.tool(tool))
+    }
+
+    /// preflight on the target alone.
+    fn preflight(&self) -> Ran {
+        self.script(&format!("preflight -n {OFFLINE} --target kube:ess")).run()
+    }
+
+    /// The line of the README, with the cluster's own tools in it.
+    fn line(&self, place: &str) -> Ran {
+        self.script(&format!(
+            "preflight {} {OFFLINE} --target {place} \\
+               | extract-secrets --out export \\
+               | pgdump-wrap \\
+               | ess-wipe --execute --confirm {SERVER_NAME}/synapse \\
+               | restore > migration.json",
+            self.old.config_args().join(" ")
+        ))
+        .run()
+    }
+
+    fn rows(&self) -> (String, String) {
+        let count = "SELECT (SELECT count(*) FROM events), (SELECT count(*) FROM users), (SELECT max(stream_ordering) FROM events)";
+        (
+            self.source.psql(&self.from.name, count),
+            self.target.psql("synapse", count),
+        )
+    }
+}
+
+#[track_caller]
+fn findings(ran: &Ran) -> Vec<(String, String)> {
+    let document = ran.json();
+    let findings = document["preflight"]["findings"].as_array().unwrap().clone();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    findings
+        .iter()
+        .map(|finding| (text(&finding["severity"]), text(&finding["id"])))
+        .collect()
+}
+
+#[track_caller]
+fn has(ran: &Ran, severity: &str, id: &str) {
+    let all = findings(ran);
+    assert!(
+        all.contains(&(severity.to_owned(), id.to_owned())),
+        "{severity} {id} in {all:?}\n{ran}"
+    );
+}
+
+#[test]
+fn a_homeserver_moves_into_a_namespace() {
+    let stage = Stage::community();
+
+    let ran = stage.line("kube:ess").success();
+
+    let (source, target) = stage.rows();
+    assert_eq!(source, target, "{ran}");
+    let text = stage.world.read("migration.json");
+    let document: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(
+        document["target"]["kube"],
+        json!({"context": "stand-in", "namespace": "ess", "release": "ess", "profile": "community"})
+    );
+    assert_eq!(
+        document["target"]["connection"],
+        json!({"host": "ess-postgres.ess.svc.cluster.local", "port": "5432", "user": "synapse_user",
+            "dbname": "synapse", "sslmode": "prefer"})
+    );
+    assert_eq!(
+        document["target"]["password"],
+        json!({"from": "secret", "namespace": "ess", "name": "ess-generated", "key": "POSTGRES_SYNAPSE_PASSWORD"})
+    );
+    assert!(!text.contains(ESS_PASSWORD) && !text.contains("ess-kube-"), "{text}");
+    let verified = stage.script("verify < migration.json").run().success();
+    assert_eq!(verified.json()["verify"]["equal"], true);
+
+    let to = stage.target.database("synapse", "synapse_user", ESS_PASSWORD);
+    let identity = Identity::extracted(&stage.world.path("export/secrets"));
+    let synapse = Synapse::new(&stage.world, "new", &to, &identity);
+    synapse.start();
+    stage.seeded.check(&synapse);
+    synapse.stop();
+}
+
+#[test]
+fn a_homeserver_moves_into_the_older_ess() {
+    let stage = Stage::new(Kube::onprem);
+
+    let ran = stage.line("kube:element-onprem").success();
+
+    let (source, target) = stage.rows();
+    assert_eq!(source, target, "{ran}");
+    let document: Value = serde_json::from_str(&stage.world.read("migration.json")).unwrap();
+    assert_eq!(document["target"]["kube"]["profile"], "operator");
+    assert_eq!(document["target"]["kube"]["release"], "first-element-deployment");
+}
+
+#[test]
+fn what_an_ess_is_not_recognised_by_is_listed() {
+    let stage = Stage::community();
+    let ran = stage.tool("verify").args(["-n", "--target", "kube:elsewhere"]).run();
+    insta::assert_snapshot!(ran, @r#"
+    -- stderr --
+    verify: cannot tell which ESS is in namespace elsewhere: it has no workloads, or does not exist
+    hint: see `kubectl get statefulsets -A -l app.kubernetes.io/component=matrix-server`, or give --target postgresql://...
+    -- exit status: 1 --
+    "#);
+
+    stage.kube.add_community("ess", "second");
+    let ran = stage.tool("verify").args(["-n", "--target", "kube:ess"]).run();
+    insta::assert_snapshot!(ran, @r#"
+    -- stderr --
+    verify: cannot tell which ESS is in namespace ess: there are several: ess: ESS Community (Helm chart matrix-stack); second: ESS Community (Helm chart matrix-stack)
+    hint: name one of them, such as kube:ess/ess
+    -- exit status: 1 --
+    "#);
+    let ran = stage.tool("verify").args(["-n", "--target", "kube:ess/third"]).run();
+    insta::assert_snapshot!(ran, @r#"
+    -- stderr --
+    verify: cannot tell which ESS is in namespace ess: there is no third; there is ess: ESS Community (Helm chart matrix-stack); second: ESS Community (Helm chart matrix-stack)
+    hint: name that one, or another namespace
+    -- exit status: 1 --
+    "#);
+
+    stage.kube.edit("statefulsets", "ess", "ess-synapse-main", |set| {
+        set["metadata"]["labels"] = json!({"app": "synapse"});
+    });
+    stage.kube.remove("statefulsets", "ess", "second-synapse-main");
+    let ran = stage.tool("verify").args(["-n", "--target", "kube:ess"]).run();
+    assert_eq!(ran.status.code(), Some(1), "{ran}");
+    assert!(
+        ran.stderr.contains("StatefulSet ess-synapse-main (no component)"),
+        "{ran}"
+    );
+}
+
+#[test]
+fn every_right_that_is_missing_is_named_at_once_with_the_role() {
+    let stage = Stage::community();
+    stage.kube.deny("list", "apps", "statefulsets");
+    stage.kube.deny("get", "", "secrets");
+    stage.kube.deny("create", "", "pods/portforward");
+    let ran = stage
+        .tool("verify")
+        .args(["-n", "--target", "kube:ess", "--from", "/nowhere"])
+        .run();
+    insta::assert_snapshot!(ran, @r#"
+    -- stderr --
+    verify: cannot work in namespace ess: mover may not do what is needed in namespace ess: list statefulsets.apps, get secrets, create pods/portforward
+    hint: an administrator can grant that, with `kubectl apply -f -`:
+    ---
+    apiVersion: rbac.authorization.k8s.io/v1
+    kind: Role
+    metadata:
+      name: ess-migrate
+      namespace: ess
+    rules:
+    - apiGroups:
+      - ''
+      resources:
+      - pods/portforward
+      verbs:
+      - create
+    - apiGroups:
+      - ''
+      resources:
+      - secrets
+      verbs:
+      - get
+    - apiGroups:
+      - apps
+      resources:
+      - statefulsets
+      verbs:
+      - list
+    ---
+    apiVersion: rbac.authorization.k8s.io/v1
+    kind: RoleBinding
+    metadata:
+      name: ess-migrate
+      namespace: ess
+    roleRef:
+      apiGroup: rbac.authorization.k8s.io
+      kind: Role
+      name: ess-migrate
+    subjects:
+    - apiGroup: rbac.authorization.k8s.io
+      kind: User
+      name: mover
+    -- exit status: 77 --
+    "#);
+}
+
+#[test]
+fn a_stream_that_is_cut_is_an_error_and_the_same_line_goes_on() {
+    let stage = Stage::community();
+    // Past the handshake and the first queries, in the middle of what is read for the backup or the proof.
+    stage.kube.fault("GET", "/portforward", 100, Effect::CutAfter(60_000));
+    let before = stage.rows().1;
+
+    let ran = stage.line("kube:ess");
+
+    assert!(!ran.status.success(), "{ran}");
+    assert!(ran.stderr.contains("was cut"), "{ran}");
+    assert_eq!(
+        stage.rows().1,
+        before,
+        "nothing was erased without a whole backup: {ran}"
+    );
+    stage.kube.forget_faults();
+    stage.line("kube:ess").success();
+    let (source, target) = stage.rows();
+    assert_eq!(source, target);
+}
+
+#[test]
+fn a_slow_or_failing_api_server_is_told_from_a_wrong_target() {
+    let stage = Stage::community();
+    let verify = || {
+        stage
+            .tool("verify")
+            .args(["-n", "--target", "kube:ess", "--from", "/nowhere"])
+            .run()
+    };
+    stage.kube.fault("GET", "/statefulsets", 9, Effect::Status(500));
+    let ran = verify();
+    assert_eq!(ran.status.code(), Some(69), "{ran}");
+    assert!(
+        ran.stderr.contains("cannot list statefulsets in namespace ess"),
+        "{ran}"
+    );
+    stage.kube.forget_faults();
+    stage.kube.fault(
+        "GET",
+        "/statefulsets",
+        1,
+        Effect::Late(std::time::Duration::from_secs(1)),
+    );
+    let ran = verify();
+    assert!(!ran.stderr.contains("cannot list"), "{ran}");
+
+    let ran = stage
+        .tool("verify")
+        .args(["-n", "--target", "kube:ess", "--kube-context", "nobody"])
+        .run();
+    assert_ne!(ran.status.code(), Some(0), "{ran}");
+    let ran = stage
+        .world
+        .tool("verify")
+        .args(["-n", "--target", "kube:ess"])
+        .env("KUBECONFIG", "nowhere")
+        .run();
+    insta::assert_snapshot!(ran, @r#"
+    -- stderr --
+    verify: cannot find the cluster: failed to read kubeconfig from '"nowhere"': No such file or directory (os error 2)
+    hint: set KUBECONFIG, or log in as for kubectl: what `kubectl get pods` reaches is reached here
+    -- exit status: 69 --
+    "#);
+}
+
+#[test]
+fn a_document_of_one_cluster_is_not_used_for_another() {
+    let stage = Stage::community();
+    let ran = stage.preflight();
+    stage.world.write("document.json", &ran.stdout);
+    let with = |flags: &str| stage.script(&format!("verify {flags} < document.json")).run();
+
+    for flags in [
+        "--target kube:other",
+        "--target kube:ess/other",
+        "--target postgresql://h/d",
+        "--kube-context nobody",
+    ] {
+        let ran = with(flags);
+        assert_eq!(ran.status.code(), Some(64), "{flags}: {ran}");
+    }
+    let ran = with("--target kube:ess");
+    assert!(
+        ran.stderr.contains("there is nothing to compare with"),
+        "the flag agrees: {ran}"
+    );
+    let ran = stage
+        .world
+        .tool("verify")
+        .args(["-n", "--target", "postgresql://h/d", "--kube-context", "x"])
+        .run();
+    assert_eq!(ran.status.code(), Some(64), "{ran}");
+}
+
+#[test]
+fn an_external_database_is_reached_as_synapse_reaches_it() {
+    let stage = Stage::community();
+    stage.kube.edit("configmaps", "ess", "ess-synapse", |map| {
+        map["data"]["04-homeserver-overrides.yaml"] = format!(
+            "database:\n  args:\n    user: synapse_user\n    dbname: synapse\n    host: 127.0.0.1\n    port: {}\n    sslmode: prefer\n",
+            stage.target.port
+        )
+        .into();
+    });
+
+    stage.kube.deny("create", "", "pods/portforward");
+    let ran = stage.preflight();
+
+    has(&ran, "info", "target-server");
+    assert_eq!(ran.json()["target"]["connection"]["host"], "127.0.0.1");
+    assert!(
+        !stage
+            .kube
+            .requests()
+            .iter()
+            .any(|request| request.contains("portforward"))
+    );
+}

@@ -1,0 +1,365 @@
+//! A stand-in for an API server, because the real one wants a machine of its own, a container runtime and root.
+//!
+//! It is a server of its own over real TLS that speaks the real protocol: lists, watches, merge patches, reviews of
+//! rights, and streams by WebSocket. A port of a pod leads to a real `PostgreSQL`, a program in a pod is a real
+//! process in a directory, and pods come and go as replicas say. What it does not do: schemas, defaults, admission,
+//! scheduling; and a pod shares this machine's processes and files. The real kubectl works on it
+//! (tests/kube_stand_in.rs), so that it does not drift from what a real client takes.
+
+mod answer;
+mod layout;
+mod pods;
+mod spdy;
+mod store;
+mod streams;
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::runtime::{Builder, Runtime};
+use tokio_rustls::TlsAcceptor;
+
+use super::{Call, Cluster, World, free_port};
+use store::Store;
+
+/// The token that the kubeconfig has.
+const TOKEN: &str = "stand-in-token-Wq7";
+/// Whom it stands for.
+const USER: &str = "mover";
+
+/// The stand-in, until it is dropped.
+pub(crate) struct Kube {
+    state: Arc<State>,
+    kubeconfig: PathBuf,
+    _runtime: Runtime,
+}
+
+/// What the server and the test both know.
+struct State {
+    store: Mutex<Store>,
+    faults: Mutex<Vec<Fault>>,
+    /// Rights that the account lacks: verb, group, resource.
+    denied: Mutex<Vec<(String, String, String)>>,
+    /// Where a port of a pod leads: namespace, beginning of the pod's name, port; a port of this machine.
+    ports: Mutex<Vec<(String, String, u16, u16)>>,
+    /// The directories behind claims, by name; each other directory of a pod is its own.
+    directory: PathBuf,
+    settings: Mutex<Settings>,
+    /// Method and path of every request.
+    requests: Mutex<Vec<String>>,
+}
+
+/// How the cluster behaves.
+pub(crate) struct Settings {
+    /// How long a pod takes to be ready, and to be gone.
+    pub(crate) slowness: Duration,
+    /// A GitOps controller that sets a workload's replicas back: its name, and how many.
+    pub(crate) healed: Vec<(String, i64)>,
+    /// Whether the older ESS has its updater running.
+    pub(crate) updater: bool,
+    /// What the older ESS's operator makes of its custom resource.
+    pub(crate) made_by_operator: Vec<Value>,
+}
+
+/// Something that goes wrong, so many times.
+#[derive(Clone)]
+pub(crate) struct Fault {
+    /// The method, or nothing for any.
+    pub(crate) method: &'static str,
+    /// What the path and the query hold.
+    pub(crate) path: &'static str,
+    pub(crate) times: u32,
+    pub(crate) effect: Effect,
+}
+
+#[derive(Clone)]
+pub(crate) enum Effect {
+    /// An answer of that status in place of the true one.
+    Status(u16),
+    /// A stream ends without a word after so many bytes from the pod.
+    CutAfter(usize),
+    /// The true answer, late.
+    Late(Duration),
+}
+
+impl Kube {
+    /// An empty cluster.
+    fn new(world: &World) -> Self {
+        let port = free_port();
+        world.mask(port.to_string(), "$API_PORT");
+        world.write("kube/.keep", "");
+        let made = world.shell(
+            "cd kube && openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 \
+             -keyout key.pem -out cert.pem -subj /CN=kubernetes \
+             -addext basicConstraints=critical,CA:FALSE -addext subjectAltName=IP:127.0.0.1",
+        );
+        made.success();
+        let kubeconfig = world.write(
+            "kube/config",
+            json!({
+                "apiVersion": "v1",
+                "kind": "Config",
+                "clusters": [{"name": "here", "cluster": {
+                    "server": format!("https://127.0.0.1:{port}"),
+                    "certificate-authority": world.path("kube/cert.pem"),
+                }}],
+                "users": [{"name": USER, "user": {"token": TOKEN}}],
+                "contexts": [
+                    {"name": "stand-in", "context": {"cluster": "here", "user": USER}},
+                    {"name": "nobody", "context": {"cluster": "here", "user": "nobody"}},
+                ],
+                "current-context": "stand-in",
+            })
+            .to_string(),
+        );
+        let state = Arc::new(State {
+            store: Mutex::new(Store::default()),
+            faults: Mutex::new(Vec::new()),
+            denied: Mutex::new(Vec::new()),
+            ports: Mutex::new(Vec::new()),
+            directory: world.path("kube/volumes"),
+            settings: Mutex::new(Settings {
+                slowness: Duration::from_millis(50),
+                healed: Vec::new(),
+                updater: true,
+                made_by_operator: Vec::new(),
+            }),
+            requests: Mutex::new(Vec::new()),
+        });
+        world.write("kube/volumes/.keep", "");
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
+        let acceptor = acceptor(&world.path("kube"));
+        let listener = runtime
+            .block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, port)))
+            .unwrap();
+        runtime.spawn(serve(listener, acceptor, Arc::clone(&state)));
+        runtime.spawn(pods::keep(Arc::clone(&state)));
+        Self {
+            state,
+            kubeconfig,
+            _runtime: runtime,
+        }
+    }
+
+    /// ESS Community of release `ess` in namespace `ess`, with its database on `cluster`.
+    pub(crate) fn community(world: &World, cluster: &Cluster) -> Self {
+        let kube = Self::new(world);
+        layout::community(&kube, "ess", "ess");
+        kube.lead("ess", "ess-postgres-", 5432, cluster.port);
+        kube.settle();
+        kube
+    }
+
+    /// The older ESS in namespace `element-onprem`, with its database on `cluster`.
+    pub(crate) fn onprem(world: &World, cluster: &Cluster) -> Self {
+        let kube = Self::new(world);
+        layout::onprem(&kube);
+        kube.lead("element-onprem", "synapse-postgres-", 5432, cluster.port);
+        kube.settle();
+        kube
+    }
+
+    /// Waits until every workload has the pods that it is to have.
+    pub(crate) fn settle(&self) {
+        let settled = |object: &Value| {
+            object["status"]["readyReplicas"].as_i64().unwrap_or(0) == object["spec"]["replicas"].as_i64().unwrap_or(1)
+        };
+        let all = || {
+            let store = self.state.store();
+            ["statefulsets", "deployments"]
+                .iter()
+                .all(|resource| store.all(resource).all(settled))
+        };
+        let waits = std::iter::repeat_with(|| std::thread::sleep(Duration::from_millis(10)));
+        assert!(waits.take(3000).any(|()| all()), "the stand-in's pods do not come up");
+    }
+
+    /// A second release beside the first.
+    pub(crate) fn add_community(&self, namespace: &str, release: &str) {
+        layout::community(self, namespace, release);
+    }
+
+    /// MAS beside the Synapse of a release.
+    #[allow(dead_code, reason = "for ess-scale")]
+    pub(crate) fn add_mas(&self, namespace: &str, release: &str, replicas: i64) {
+        layout::mas(self, namespace, release, replicas);
+    }
+
+    /// Lets a call find this cluster.
+    pub(crate) fn seen_by<'a>(&self, call: Call<'a>) -> Call<'a> {
+        call.env("KUBECONFIG", &self.kubeconfig)
+    }
+
+    /// The directory behind a PersistentVolumeClaim.
+    pub(crate) fn volume(&self, claim: &str) -> PathBuf {
+        self.state.volume(claim)
+    }
+
+    /// Puts an object there, or in the place of the one that is.
+    pub(crate) fn put(&self, object: Value) {
+        self.state.store().put(object);
+    }
+
+    /// An object, or null.
+    pub(crate) fn object(&self, resource: &str, namespace: &str, name: &str) -> Value {
+        let store = self.state.store();
+        store.named(resource, namespace, name).cloned().unwrap_or_default()
+    }
+
+    /// Changes an object in place.
+    pub(crate) fn edit(&self, resource: &str, namespace: &str, name: &str, edit: impl FnOnce(&mut Value)) {
+        let mut object = self.object(resource, namespace, name);
+        assert!(!object.is_null(), "there is no {resource} {namespace}/{name}");
+        edit(&mut object);
+        self.put(object);
+    }
+
+    /// Removes an object.
+    pub(crate) fn remove(&self, resource: &str, namespace: &str, name: &str) {
+        self.state.store().remove(resource, namespace, name);
+    }
+
+    #[allow(dead_code, reason = "for ess-scale")]
+    /// The names of all objects of a kind in a namespace.
+    pub(crate) fn names(&self, resource: &str, namespace: &str) -> Vec<String> {
+        let store = self.state.store();
+        let found = store
+            .all(resource)
+            .filter(|object| object["metadata"]["namespace"] == namespace);
+        found
+            .map(|object| object["metadata"]["name"].as_str().unwrap().to_owned())
+            .collect()
+    }
+
+    /// The account may no longer do that.
+    pub(crate) fn deny(&self, verb: &str, group: &str, resource: &str) {
+        let denied = (verb.to_owned(), group.to_owned(), resource.to_owned());
+        self.state.denied.lock().unwrap().push(denied);
+    }
+
+    /// Something goes wrong from now on.
+    pub(crate) fn fault(&self, method: &'static str, path: &'static str, times: u32, effect: Effect) {
+        let fault = Fault {
+            method,
+            path,
+            times,
+            effect,
+        };
+        self.state.faults.lock().unwrap().push(fault);
+    }
+
+    /// All is well again.
+    pub(crate) fn forget_faults(&self) {
+        self.state.faults.lock().unwrap().clear();
+    }
+
+    /// How the cluster behaves.
+    pub(crate) fn settings(&self) -> MutexGuard<'_, Settings> {
+        self.state.settings.lock().unwrap()
+    }
+
+    /// Method and path of every request so far.
+    pub(crate) fn requests(&self) -> Vec<String> {
+        self.state.requests.lock().unwrap().clone()
+    }
+
+    /// A port of the pods whose names begin so leads to a port of this machine.
+    pub(crate) fn lead(&self, namespace: &str, pod: &str, port: u16, to: u16) {
+        let leads = (namespace.to_owned(), pod.to_owned(), port, to);
+        self.state.ports.lock().unwrap().push(leads);
+    }
+}
+
+impl State {
+    fn store(&self) -> MutexGuard<'_, Store> {
+        self.store.lock().unwrap()
+    }
+
+    fn volume(&self, claim: &str) -> PathBuf {
+        self.directory.join(claim)
+    }
+
+    /// The first fault that fits, which is one less then.
+    fn fault(&self, method: &str, path: &str) -> Option<Effect> {
+        let mut faults = self.faults.lock().unwrap();
+        let fault = faults.iter_mut().find(|fault| {
+            fault.times > 0 && (fault.method.is_empty() || fault.method == method) && path.contains(fault.path)
+        })?;
+        fault.times -= 1;
+        Some(fault.effect.clone())
+    }
+
+    fn allows(&self, verb: &str, group: &str, resource: &str) -> bool {
+        let denied = self.denied.lock().unwrap();
+        !denied
+            .iter()
+            .any(|denied| (denied.0.as_str(), denied.1.as_str(), denied.2.as_str()) == (verb, group, resource))
+    }
+}
+
+fn acceptor(directory: &Path) -> TlsAcceptor {
+    let chain = CertificateDer::pem_file_iter(directory.join("cert.pem")).unwrap();
+    let chain = chain.collect::<Result<Vec<_>, _>>().unwrap();
+    let key = PrivateKeyDer::from_pem_file(directory.join("key.pem")).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .unwrap();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    TlsAcceptor::from(Arc::new(config))
+}
+
+async fn serve(listener: TcpListener, acceptor: TlsAcceptor, state: Arc<State>) {
+    while let Ok((socket, _)) = listener.accept().await {
+        let _ = socket.set_nodelay(true);
+        let (acceptor, state) = (acceptor.clone(), Arc::clone(&state));
+        tokio::spawn(async move {
+            let Ok(stream) = acceptor.accept(socket).await else {
+                return;
+            };
+            let service = service_fn(move |request| answer::answer(Arc::clone(&state), request));
+            let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+            let _ = connection.with_upgrades().await;
+        });
+    }
+}
+
+/// The parameters of a query, each with all its values.
+fn query(uri: &hyper::Uri) -> BTreeMap<String, Vec<String>> {
+    let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for pair in uri
+        .query()
+        .unwrap_or_default()
+        .split('&')
+        .filter(|pair| !pair.is_empty())
+    {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        found.entry(decode(name)).or_default().push(decode(value));
+    }
+    found
+}
+
+fn decode(text: &str) -> String {
+    let text = text.replace('+', " ");
+    percent_encoding::percent_decode_str(&text)
+        .decode_utf8()
+        .unwrap()
+        .into_owned()
+}

@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crate::support::{Cluster, Database, Identity, OFFLINE, Ran, SERVER_NAME, Synapse, TOOLS, World, processes_in};
+use crate::support::{
+    Cluster, Database, Identity, Kube, OFFLINE, Ran, SERVER_NAME, Synapse, TOOLS, World, processes_in,
+};
 
 /// In every secret. It outlives the escapes of JSON, YAML, URLs, shells and libpq.
 const MARK: &str = "c4n4ry";
@@ -151,14 +153,25 @@ fn leaks_in(world: &World) -> Vec<String> {
         let entry = entry.unwrap();
         let path = entry.path().strip_prefix(world.path("")).unwrap();
         let servers = ["source/data", "target/data"].iter().any(|data| path.starts_with(data));
-        if !entry.file_type().is_file() || servers || path.starts_with("old") || path.ends_with("target.pw") {
+        if !entry.file_type().is_file()
+            || servers
+            || path.starts_with("old")
+            || path.ends_with("target.pw")
+            || path.ends_with("kube/config")
+        {
             continue;
         }
         let content = fs::read(entry.path()).unwrap();
         let within = |place: &str| path.starts_with(place) && !path.ends_with("index.json");
-        let rightly = ["export/secrets", "export/config", "export/ess/secrets.yaml"]
-            .iter()
-            .any(|place| within(place));
+        let rightly = [
+            "export/secrets",
+            "export/config",
+            "export/ess/secrets.yaml",
+            "moved/secrets",
+            "moved/config",
+        ]
+        .iter()
+        .any(|place| within(place));
         let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
         if rightly {
             let (own, above) = (mode(entry.path()), mode(entry.path().parent().unwrap()));
@@ -181,6 +194,8 @@ fn no_secret_is_anywhere_but_in_its_file() {
     target.load_fresh();
     let password = secret("target").replace('\'', "''");
     target.psql("postgres", &format!("ALTER ROLE synapse_user PASSWORD '{password}'"));
+    let kube = Kube::community(&world, &target);
+    kube.set_secret("ess", "ess-generated", "POSTGRES_SYNAPSE_PASSWORD", &secret("target"));
     world.write("target.pw", format!("{}\n", secret("target")));
     world.write("wrong.pw", "wrong\n");
     world.shell("mkdir -m 700 tmp").success();
@@ -198,7 +213,7 @@ fn no_secret_is_anywhere_but_in_its_file() {
             .script(&script)
             .env("TARGET", &url)
             .env("TMPDIR", world.path("tmp"));
-        let ran = call.run();
+        let ran = kube.seen_by(call).run();
         let all = [ran.stdout.as_bytes(), ran.stderr.as_bytes()].concat();
         said.lock().unwrap().insert(script, all);
         ran
@@ -278,6 +293,13 @@ fn every_program(run: &dyn Fn(&str) -> Ran) {
     .success();
     run("restore -v < wiped.json > restored.json").success();
     run("verify -v < restored.json > verified.json").success();
+    run(&format!(
+        "preflight -v $config {OFFLINE} --target kube:ess | extract-secrets -v --out moved | pgdump-wrap -v | \
+         ess-scale -v down | ess-wipe -v --execute --confirm {SERVER_NAME}/synapse | restore -v | verify -v | \
+         ess-scale -v up > moved.json"
+    ))
+    .success();
+    run("ess-scale -v -n status --target kube:ess").success();
 
     let refused = |script: &str| assert!(!run(script).status.success(), "{script}");
     refused("verify -v -n --from export/dump --target \"$TARGET\" --target-password-file wrong.pw");

@@ -63,8 +63,10 @@ impl Stage {
             "preflight {} {OFFLINE} --target {place} \\
                | extract-secrets --out export \\
                | pgdump-wrap \\
+               | ess-scale down \\
                | ess-wipe --execute --confirm {SERVER_NAME}/synapse \\
-               | restore > migration.json",
+               | restore \\
+               | ess-scale up > migration.json",
             self.old.config_args().join(" ")
         ))
         .run()
@@ -123,6 +125,13 @@ fn a_homeserver_moves_into_a_namespace() {
         json!({"from": "secret", "namespace": "ess", "name": "ess-generated", "key": "POSTGRES_SYNAPSE_PASSWORD"})
     );
     assert!(!text.contains(ESS_PASSWORD) && !text.contains("ess-kube-"), "{text}");
+    assert_eq!(document["scale"]["state"], "up");
+    for (name, replicas) in [("ess-synapse-main", 1), ("ess-synapse-fed-sender", 2)] {
+        assert_eq!(
+            stage.kube.object("statefulsets", "ess", name)["spec"]["replicas"],
+            replicas
+        );
+    }
     let verified = stage.script("verify < migration.json").run().success();
     assert_eq!(verified.json()["verify"]["equal"], true);
 
@@ -145,6 +154,16 @@ fn a_homeserver_moves_into_the_older_ess() {
     let document: Value = serde_json::from_str(&stage.world.read("migration.json")).unwrap();
     assert_eq!(document["target"]["kube"]["profile"], "operator");
     assert_eq!(document["target"]["kube"]["release"], "first-element-deployment");
+    assert_eq!(
+        document["target"]["password"]["name"], "synapse",
+        "the Secret that the operator made went with Synapse"
+    );
+    let set = stage.kube.object(
+        "statefulsets",
+        "element-onprem",
+        "first-element-deployment-synapse-fed-sender",
+    );
+    assert_eq!(set["spec"]["replicas"], 3, "the operator is back and has made it again");
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod bench_link;
 mod bench_preflight;
 mod canary;
 mod demo;
+mod ess_scale;
 mod ess_wipe;
 mod extract_secrets;
 mod extract_secrets_peer;

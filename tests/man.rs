@@ -258,7 +258,7 @@ fn every_command_in_a_page_is_one_that_its_program_takes() {
         }
         // `.Nm restore Fl -role Ar role` amid a sentence.
         for line in page.lines().filter_map(|line| line.strip_prefix(".Nm ")) {
-            let line = line.replace("Fl ", "-").replace("Ar ", "");
+            let line = line.replace("Fl ", "-").replace("Ar ", "").replace("Cm ", "");
             check_commands(
                 &world,
                 &format!("man/{name}"),

@@ -32,8 +32,8 @@ use tokio_rustls::TlsAcceptor;
 use super::{Call, Cluster, World, free_port};
 use store::Store;
 
-/// The token that the kubeconfig has.
-const TOKEN: &str = "stand-in-token-Wq7";
+/// The token that the kubeconfig has; tests/canary.rs finds it wherever it should not be.
+const TOKEN: &str = "c4n4ry-stand-in-token-Wq7";
 /// Whom it stands for.
 const USER: &str = "mover";
 
@@ -194,7 +194,6 @@ impl Kube {
     }
 
     /// MAS beside the Synapse of a release.
-    #[allow(dead_code, reason = "for ess-scale")]
     pub(crate) fn add_mas(&self, namespace: &str, release: &str, replicas: i64) {
         layout::mas(self, namespace, release, replicas);
     }
@@ -220,6 +219,13 @@ impl Kube {
         store.named(resource, namespace, name).cloned().unwrap_or_default()
     }
 
+    /// Gives a Secret another value.
+    pub(crate) fn set_secret(&self, namespace: &str, name: &str, key: &str, value: &str) {
+        self.edit("secrets", namespace, name, |secret| {
+            secret["data"][key] = layout::encoded(value).into();
+        });
+    }
+
     /// Changes an object in place.
     pub(crate) fn edit(&self, resource: &str, namespace: &str, name: &str, edit: impl FnOnce(&mut Value)) {
         let mut object = self.object(resource, namespace, name);
@@ -233,7 +239,6 @@ impl Kube {
         self.state.store().remove(resource, namespace, name);
     }
 
-    #[allow(dead_code, reason = "for ess-scale")]
     /// The names of all objects of a kind in a namespace.
     pub(crate) fn names(&self, resource: &str, namespace: &str) -> Vec<String> {
         let store = self.state.store();

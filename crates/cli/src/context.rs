@@ -172,6 +172,7 @@ fn section_of(tool: &str) -> &str {
         "extract-secrets" => "secrets",
         "pgdump-wrap" => "dump",
         "ess-wipe" => "wipe",
+        "ess-scale" => "scale",
         other => other,
     }
 }

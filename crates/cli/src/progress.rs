@@ -165,16 +165,14 @@ impl Report for Console {
                 .bar
                 .length()
                 .map_or_else(String::new, |all| format!(" of {}", HumanBytes(all)));
-            let rate = done / stage.started.elapsed().as_secs().max(1);
-            let _ = writeln!(
-                io::stderr(),
-                "{}: {}: {}{of}, {}/s, {}",
-                self.0.tool,
-                stage.what,
-                HumanBytes(done),
-                HumanBytes(rate),
-                HumanDuration(stage.started.elapsed()),
-            );
+            let rate = HumanBytes(done / stage.started.elapsed().as_secs().max(1));
+            // Some stages only wait.
+            let bytes = match done {
+                0 => String::new(),
+                done => format!("{}{of}, {rate}/s, ", HumanBytes(done)),
+            };
+            let took = HumanDuration(stage.started.elapsed());
+            let _ = writeln!(io::stderr(), "{}: {}: {bytes}{took}", self.0.tool, stage.what);
         }
     }
 

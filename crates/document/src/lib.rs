@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 
 pub use read::{MAX_BYTES, ReadError};
 pub use sections::{
-    Against, Carried, Dropped, Dump, FenceState, Finding, Next, OneTimeKeys, Preflight, Restore, SecretEntry, Secrets,
-    Severity, SigningKey, Verify, Wipe,
+    Against, Carried, Dropped, Dump, FenceState, Finding, Next, OneTimeKeys, Preflight, Restore, Scale, ScaleState,
+    ScaledWorkload, SecretEntry, Secrets, Severity, SigningKey, Verify, Wipe,
 };
 
 /// The format that this version reads and writes.
@@ -49,6 +49,9 @@ pub struct Document {
     /// Written by `pgdump-wrap`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dump: Option<Dump>,
+    /// Written by `ess-scale`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scale: Option<Scale>,
     /// Written by `ess-wipe`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wipe: Option<Wipe>,

@@ -215,6 +215,59 @@ pub enum Carried {
     Fence,
 }
 
+/// Written by `ess-scale`: what was stopped or started, and how many replicas each workload has when it is up.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Scale {
+    /// The tool's version.
+    pub version: String,
+    /// RFC 3339, UTC.
+    pub started_at: String,
+    /// RFC 3339, UTC.
+    pub finished_at: String,
+    /// How Synapse is now.
+    pub state: ScaleState,
+    /// Each workload that is scaled.
+    pub workloads: Vec<ScaledWorkload>,
+    /// What could scale Synapse back up meanwhile, a sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+    /// What follows.
+    #[serde(default)]
+    pub next: Next,
+}
+
+/// How Synapse and what belongs to it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum ScaleState {
+    /// Every workload has its replicas.
+    Up,
+    /// No workload has any, and no pod is left.
+    Down,
+    /// Something between.
+    #[default]
+    Partly,
+}
+
+/// A workload that is scaled.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct ScaledWorkload {
+    /// `StatefulSet`, `Deployment`, or the operator's `Synapse`, which is deleted and made again.
+    pub kind: String,
+    /// Where it is.
+    pub namespace: String,
+    /// What it is called.
+    pub name: String,
+    /// How many replicas it has when it is up; absent when they are not ours to set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<u32>,
+}
+
 /// Written by `ess-wipe`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]

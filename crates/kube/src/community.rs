@@ -110,7 +110,11 @@ pub(crate) fn database(cluster: &Cluster, ess: &Ess) -> Result<Wanted, Error> {
             "container {RENDER} does not say from which file it reads {PASSWORD}"
         ))
     })?;
-    Ok(Wanted { args, password })
+    Ok(Wanted {
+        args,
+        password,
+        otherwise: None,
+    })
 }
 
 fn container<'a>(pod: &'a PodSpec, name: &str) -> Option<&'a Container> {

@@ -63,6 +63,8 @@ pub(crate) struct Wanted {
     /// `database.args`.
     pub(crate) args: BTreeMap<String, String>,
     pub(crate) password: SecretKey,
+    /// Where it is when that Secret is away.
+    pub(crate) otherwise: Option<SecretKey>,
 }
 
 /// A scalar of YAML as libpq takes it.
@@ -120,11 +122,13 @@ impl Cluster {
             },
             None => None,
         };
-        Ok(Database {
-            params,
-            password: wanted.password,
-            pod,
-        })
+        let mut password = wanted.password;
+        if let Some(other) = wanted.otherwise
+            && self.get::<Secret>(&password.namespace, &password.name)?.is_none()
+        {
+            password = other;
+        }
+        Ok(Database { params, password, pod })
     }
 
     /// The password that a Secret holds.

@@ -226,57 +226,63 @@ pub(crate) fn ess(namespace: &str, release: &str, workloads: Vec<Workload>, cust
 /// By the custom resource of Synapse, or while that is away by the one from which it is made.
 pub(crate) fn database(ess: &Ess) -> Result<Wanted, Error> {
     let what = format!("cannot find the database of {}", ess.place());
-    let operator = ess.operator.as_ref();
-    let synapse = operator.and_then(|operator| operator.synapse.as_ref());
-    let deployment = operator.and_then(|operator| operator.deployment.as_ref());
-    let (section, names, secret, key) = if let Some(synapse) = synapse {
-        let section = synapse.at(&["spec", "config", "database"]);
-        let secret = text_of(synapse.at(&["spec", "config", "externalSecret", "name"]));
-        (
-            section,
-            ["host", "port", "user", "name", "sslmode"],
-            secret,
-            "postgresPassword",
-        )
-    } else if let Some(deployment) = deployment {
-        let component = ["spec", "components", "synapse"];
-        let section = deployment.at(&[component.as_slice(), &["config", "postgresql"]].concat());
-        let secret = deployment.at(&[component.as_slice(), &["secretName"]].concat());
-        let key = text_of(&section["passwordSecretKey"]);
-        let key = if key.is_empty() { "postgresPassword" } else { key };
-        let secret = secret.as_str().unwrap_or("synapse");
-        (section, ["host", "port", "user", "database", "sslMode"], secret, key)
-    } else {
-        return Err(Error::new(
-            Kind::Unrecognised,
-            what,
-            "there is neither a Synapse nor an ElementDeployment of that name",
-        ));
+    let secret = |name: &str, key: &str| SecretKey {
+        namespace: ess.namespace.clone(),
+        name: name.to_owned(),
+        key: key.to_owned(),
     };
-    let mut args = BTreeMap::new();
-    for (name, keyword) in names.iter().zip(["host", "port", "user", "dbname", "sslmode"]) {
-        let value = match &section[*name] {
-            Value::String(text) => Some(text.clone()),
-            Value::Number(number) => Some(number.to_string()),
-            _ => None,
-        };
-        args.extend(value.map(|value| (keyword.to_owned(), value)));
-    }
-    if secret.is_empty() {
-        return Err(Error::new(
-            Kind::Unrecognised,
-            what,
-            "its custom resource names no Secret",
-        ));
+    let operator = ess.operator.as_ref();
+    let of_synapse = operator.and_then(|operator| operator.synapse.as_ref()).map(|synapse| {
+        let config = synapse.at(&["spec", "config"]);
+        let args = arguments(&config["database"], ["host", "port", "user", "name", "sslmode"]);
+        (args, secret(text_of(&config["externalSecret"]["name"]), PASSWORD))
+    });
+    let of_deployment = operator
+        .and_then(|operator| operator.deployment.as_ref())
+        .map(|deployment| {
+            let component = deployment.at(&["spec", "components", "synapse"]);
+            let section = &component["config"]["postgresql"];
+            let args = arguments(section, ["host", "port", "user", "database", "sslMode"]);
+            let name = component["secretName"].as_str().unwrap_or("synapse");
+            let key = section["passwordSecretKey"].as_str().unwrap_or(PASSWORD);
+            (args, secret(name, key))
+        });
+    // What the operator made of the Secret goes with Synapse; the one that it was made from stays.
+    let (found, otherwise) = match (of_synapse, of_deployment) {
+        (Some(found), other) => (found, other.map(|other| other.1)),
+        (None, Some(found)) => (found, None),
+        (None, None) => {
+            let why = "there is neither a Synapse nor an ElementDeployment of that name";
+            return Err(Error::new(Kind::Unrecognised, what, why));
+        }
+    };
+    let (args, password) = found;
+    if password.name.is_empty() {
+        let why = "its custom resource names no Secret";
+        return Err(Error::new(Kind::Unrecognised, what, why));
     }
     Ok(Wanted {
         args,
-        password: SecretKey {
-            namespace: ess.namespace.clone(),
-            name: secret.to_owned(),
-            key: key.to_owned(),
-        },
+        password,
+        otherwise,
     })
+}
+
+/// The usual key of the password.
+const PASSWORD: &str = "postgresPassword";
+
+/// libpq's parameters by the names that a custom resource has for them.
+fn arguments(section: &Value, names: [&str; 5]) -> BTreeMap<String, String> {
+    let value = |name: &str| match &section[name] {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    };
+    let keywords = ["host", "port", "user", "dbname", "sslmode"];
+    let pairs = names.into_iter().zip(keywords);
+    pairs
+        .filter_map(|(name, keyword)| Some((keyword.to_owned(), value(name)?)))
+        .collect()
 }
 
 /// The claim that the operator mounts at `/media`, which outlives Synapse.

@@ -9,5 +9,5 @@ mod report;
 pub use interrupt::{Interrupted, check, interrupt, interrupted};
 pub use memory_file::MemoryFile;
 pub use pg_tools::{Installation, choose, installations};
-pub use program::{Error, Program};
+pub use program::{Error, Program, quoted};
 pub use report::{Report, Silent};

@@ -9,7 +9,7 @@ use super::Kube;
 use crate::support::{ESS_PASSWORD, SERVER_NAME};
 
 /// base64, as the data of a Secret is.
-fn encoded(text: &str) -> String {
+pub(super) fn encoded(text: &str) -> String {
     use std::io::Write as _;
     let mut base64 = std::process::Command::new("base64");
     let mut child = base64
@@ -174,7 +174,6 @@ pub(super) fn community(kube: &Kube, namespace: &str, release: &str) {
 }
 
 /// MAS, as the chart installs it.
-#[allow(dead_code, reason = "for ess-scale")]
 pub(super) fn mas(kube: &Kube, namespace: &str, release: &str, replicas: i64) {
     let name = format!("{release}-matrix-authentication-service");
     let labels = json!({"app.kubernetes.io/part-of": "matrix-stack", "app.kubernetes.io/managed-by": "Helm",
@@ -225,6 +224,8 @@ pub(super) fn onprem(kube: &Kube) {
             "media": {"volumeClaim": format!("{name}-synapse-media")},
             "workers": [{"type": "federation-sender", "instances": 3}]}}});
     kube.put(synapse.clone());
+    let owner = kube.object("synapses", namespace, name);
+    let owner = json!([{"apiVersion": version, "kind": "Synapse", "name": name, "uid": owner["metadata"]["uid"]}]);
     let process = |process: &str, replicas: i64| {
         let labels = json!({"app.kubernetes.io/name": format!("synapse-{process}"),
             "app.kubernetes.io/instance": format!("{name}-synapse-{process}"),
@@ -248,7 +249,7 @@ pub(super) fn onprem(kube: &Kube) {
             }),
         }
         .object();
-        object["metadata"]["ownerReferences"] = json!([{"apiVersion": version, "kind": "Synapse", "name": name, "uid": "00000000-0000-4000-8000-0000000000ff"}]);
+        object["metadata"]["ownerReferences"] = owner.clone();
         object
     };
     let made = vec![synapse, process("main", 1), process("fed-sender", 3)];
@@ -256,6 +257,9 @@ pub(super) fn onprem(kube: &Kube) {
         kube.put(object.clone());
     }
     kube.settings().made_by_operator = made;
+    let values = [("postgresPassword", ESS_PASSWORD), ("macaroon", "m")];
+    let mut made_secret = secret(namespace, &format!("{name}-synapse-secrets"), &values);
+    made_secret["metadata"]["ownerReferences"] = owner.clone();
     let postgres = json!({"app.kubernetes.io/instance": "synapse-postgres"});
     let objects = [
         Part {
@@ -269,16 +273,8 @@ pub(super) fn onprem(kube: &Kube) {
         .object(),
         json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "synapse-postgres", "namespace": namespace},
             "spec": {"type": "ClusterIP", "selector": postgres, "ports": [{"port": 5432}]}}),
-        secret(
-            namespace,
-            &format!("{name}-synapse-secrets"),
-            &[("postgresPassword", ESS_PASSWORD), ("macaroon", "m")],
-        ),
-        secret(
-            namespace,
-            "synapse",
-            &[("postgresPassword", ESS_PASSWORD), ("macaroon", "m")],
-        ),
+        made_secret,
+        secret(namespace, "synapse", &values),
         claim(namespace, &format!("{name}-synapse-media"), "50Gi"),
     ];
     for object in objects {

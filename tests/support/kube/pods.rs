@@ -90,11 +90,14 @@ fn operate(store: &mut Store, made: &[Value]) {
     });
     for object in made.iter().filter(|object| runs && object["kind"] == "StatefulSet") {
         let owner = object["metadata"]["ownerReferences"][0]["name"].as_str().unwrap();
-        if store.named("synapses", namespace(object), owner).is_none() {
+        let Some(owner) = store.named("synapses", namespace(object), owner) else {
             continue;
-        }
+        };
+        let owner = owner["metadata"]["uid"].clone();
         match store.named("statefulsets", namespace(object), name(object)).cloned() {
-            None => drop(store.put(object.clone())),
+            None => set(store, object.clone(), |object| {
+                object["metadata"]["ownerReferences"][0]["uid"] = owner;
+            }),
             Some(now) => set(store, now, |now| {
                 now["spec"]["replicas"] = object["spec"]["replicas"].clone();
             }),
@@ -112,10 +115,9 @@ fn collect_garbage(store: &mut Store) {
             _ => continue,
         };
         let is_pod = object["kind"] == "Pod";
-        if store
-            .named(resource, namespace(&object), owner["name"].as_str().unwrap())
-            .is_none()
-        {
+        // Another one of the same name is not the owner.
+        let there = store.named(resource, namespace(&object), owner["name"].as_str().unwrap());
+        if there.is_none_or(|there| there["metadata"]["uid"] != owner["uid"]) {
             if is_pod {
                 set(store, object, |pod| {
                     pod["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();

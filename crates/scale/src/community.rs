@@ -1,0 +1,71 @@
+//! ESS Community: nothing but Helm's next upgrade changes replicas, so they are ours to change.
+
+use ess_cli::{Context, Stop};
+use ess_document::ScaledWorkload;
+use ess_run::Report;
+use ess_target::OnKube;
+
+use crate::{Args, all, known, scaled, waiting};
+
+/// Stops all of them, each with its record in one change, and waits until no pod is left.
+pub(crate) fn down(
+    args: &Args,
+    context: &Context,
+    on: &OnKube,
+    warnings: &[String],
+) -> anyhow::Result<Vec<ScaledWorkload>> {
+    let mut workloads = Vec::new();
+    for workload in all(&on.ess) {
+        let noted = known(context, workload);
+        if workload.replicas > 0 {
+            context.console.command(&format!(
+                "kubectl scale -n {} {workload} --replicas=0",
+                workload.namespace
+            ));
+        }
+        let now = on.cluster.scale_down(workload)?;
+        workloads.push(scaled(&now, noted));
+    }
+    waiting::until_none(args, context, on, "waiting for Synapse's pods to go", || {
+        waiting::left(on)
+    })?;
+    stays_down(on, warnings)?;
+    Ok(workloads)
+}
+
+/// Somebody may have been faster than our look at the pods.
+fn stays_down(on: &OnKube, warnings: &[String]) -> anyhow::Result<()> {
+    let now = on.cluster.find(Some(&on.ess.release))?;
+    let Some(workload) = all(&now).find(|workload| workload.replicas > 0) else {
+        return Ok(());
+    };
+    let stop = Stop::no(format!("{workload} was scaled back to {} meanwhile", workload.replicas));
+    Err(match warnings.first() {
+        Some(warning) => stop.hint(warning.clone()),
+        None => stop.hint("find out who does that (a GitOps controller, a helm upgrade), stop it, and run this again"),
+    }
+    .into())
+}
+
+/// Gives each its replicas back: what the cluster has on record, or else what the document has.
+pub(crate) fn up(args: &Args, context: &Context, on: &OnKube) -> anyhow::Result<Vec<ScaledWorkload>> {
+    let mut workloads = Vec::new();
+    // MAS first: Synapse asks it.
+    for workload in all(&on.ess).rev() {
+        let noted = known(context, workload);
+        let wanted = noted
+            .and_then(|count| i32::try_from(count).ok())
+            .unwrap_or(workload.replicas);
+        if workload.replicas == 0 && workload.recorded.is_none() && noted.is_none() {
+            context.console.note(&format!(
+                "{workload} stays at 0: it had none when it was stopped, or something else stopped it"
+            ));
+        }
+        let now = on.cluster.scale_up(workload, wanted)?;
+        workloads.push(scaled(&now, noted));
+    }
+    workloads.reverse();
+    let unready = || waiting::unready(on, &on.ess.release);
+    waiting::until_none(args, context, on, "waiting for Synapse to be ready", unready)?;
+    Ok(workloads)
+}

@@ -1,0 +1,260 @@
+//! ess-scale: stop Synapse in its cluster, and start it again as it was.
+
+mod community;
+mod operator;
+mod waiting;
+
+use std::collections::BTreeSet;
+
+use clap::ValueEnum;
+use ess_cli::{Context, Exit, Stop, TargetArgs, now};
+use ess_document::{FenceState, Next, Scale, ScaleState, ScaledWorkload};
+use ess_kube::{Ess, OPERATOR_NAMESPACE, Profile, Right, Workload};
+use ess_run::{Report, quoted};
+use ess_target::OnKube;
+
+/// Stop Synapse in its cluster, and start it again as it was
+///
+/// `down` stops Synapse and Matrix Authentication Service, and waits until their pods are gone. How many
+/// replicas each workload had is kept in the cluster and in the document; `up` gives each exactly those back,
+/// and waits until they are ready. `status` changes nothing.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// What to do
+    #[arg(value_name = "ACTION")]
+    action: Action,
+    /// Which ESS: kube:NAMESPACE[/RELEASE]; by default the document's target
+    #[arg(long, value_name = "PLACE")]
+    target: Option<String>,
+    /// The kubeconfig's context; its current one by default
+    #[arg(long, value_name = "NAME")]
+    kube_context: Option<String>,
+    /// Where the older ESS has its operator
+    #[arg(long, value_name = "NAMESPACE", default_value = OPERATOR_NAMESPACE)]
+    operator_namespace: String,
+    /// How long to wait for pods to go or to be ready
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    timeout: u64,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Action {
+    /// Stop Synapse
+    Down,
+    /// Start it again
+    Up,
+    /// Say how it is
+    Status,
+}
+
+/// Does the job of ess-scale.
+pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
+    if let Some(export) = context.document.export.clone().filter(|export| export.is_dir()) {
+        context.lock(&export.join(".lock"))?;
+    }
+    let on = found(args, context)?;
+    let warnings = who_would_undo(&on.ess);
+    let workloads = match (args.action, on.ess.profile) {
+        (Action::Status, _) => status(args, context, &on),
+        (Action::Down, Profile::Community) => community::down(args, context, &on, &warnings)?,
+        (Action::Down, Profile::Operator) => operator::down(args, context, &on)?,
+        (Action::Up, profile) => {
+            starts(context)?;
+            match profile {
+                Profile::Community => community::up(args, context, &on)?,
+                Profile::Operator => operator::up(args, context, &on)?,
+            }
+        }
+    };
+    let state = match args.action {
+        Action::Down => ScaleState::Down,
+        Action::Up => ScaleState::Up,
+        Action::Status => state(&on)?,
+    };
+    tell(args, context, &on.ess, state, &warnings);
+    record(args, context, &on.ess, state, workloads, warnings);
+    context.finish()?;
+    Ok(Exit::Done)
+}
+
+/// Finds the ESS, and asks at once for every right that the action needs.
+fn found(args: &Args, context: &mut Context) -> anyhow::Result<OnKube> {
+    let target = TargetArgs {
+        target: args.target.clone(),
+        kube_context: args.kube_context.clone(),
+        ..TargetArgs::default()
+    };
+    let named = ess_target::named(context, &target)?.ok_or_else(|| {
+        Stop::usage("there is no cluster: neither --target nor the document's `target` names one")
+            .hint("give --target kube:NAMESPACE; elsewhere stop Synapse as you started it")
+    })?;
+    let cluster = ess_target::connect(&named)?;
+    let mut rights = Right::FIND.to_vec();
+    if args.action != Action::Status {
+        rights.extend_from_slice(Right::SCALE);
+    }
+    cluster.require(&rights)?;
+    let on = ess_target::find(context, cluster, &named)?;
+    if on.ess.profile == Profile::Operator && args.action != Action::Status {
+        on.cluster.require(&Right::operator(&args.operator_namespace))?;
+    }
+    Ok(on)
+}
+
+/// Everything that keeps pods of Synapse or MAS running.
+fn all(ess: &Ess) -> impl DoubleEndedIterator<Item = &Workload> {
+    ess.synapse.iter().chain(&ess.mas)
+}
+
+/// Whoever keeps the workloads as some repository says, and how to make it wait.
+fn who_would_undo(ess: &Ess) -> Vec<String> {
+    let owners: BTreeSet<_> = all(ess).filter_map(Workload::gitops).collect();
+    owners
+        .into_iter()
+        .map(|owner| {
+            format!(
+                "{} may scale Synapse back up; make it wait: {}",
+                owner.name, owner.pause
+            )
+        })
+        .collect()
+}
+
+/// A Synapse does not start on a target behind the fence.
+fn starts(context: &Context) -> Result<(), Stop> {
+    let document = &context.document;
+    let fenced = document
+        .wipe
+        .as_ref()
+        .is_some_and(|wipe| wipe.fence == FenceState::Standing);
+    let restored = document.restore.is_some();
+    let lifted = document
+        .verify
+        .as_ref()
+        .is_some_and(|verify| verify.fence == FenceState::Lifted);
+    if fenced && !restored && !lifted {
+        return Err(Stop::no(
+            "the target is fenced, and Synapse would not start on it: `wipe` ran and `restore` did not",
+        )
+        .hint("run restore first, or without its document: ess-scale up -n --target kube:NAMESPACE"));
+    }
+    Ok(())
+}
+
+/// How each workload is, a line each.
+fn status(args: &Args, context: &Context, on: &OnKube) -> Vec<ScaledWorkload> {
+    for workload in all(&on.ess) {
+        let recorded = workload
+            .recorded
+            .map_or_else(String::new, |count| format!(", {count} before it was stopped"));
+        context.console.line(&format!(
+            "{workload}: {} of {} ready{recorded}",
+            workload.ready, workload.replicas
+        ));
+    }
+    if on.ess.profile == Profile::Operator {
+        operator::status(args, context, on);
+    }
+    let known = context.document.scale.as_ref().map(|scale| scale.workloads.clone());
+    known.unwrap_or_else(|| all(&on.ess).map(|workload| scaled(workload, None)).collect())
+}
+
+fn state(on: &OnKube) -> anyhow::Result<ScaleState> {
+    if all(&on.ess).all(|workload| workload.replicas == 0) {
+        let left = waiting::left(on)?;
+        return Ok(if left.is_empty() {
+            ScaleState::Down
+        } else {
+            ScaleState::Partly
+        });
+    }
+    let is_up = |workload: &Workload| workload.recorded.is_none() && workload.ready >= workload.replicas;
+    Ok(if all(&on.ess).all(is_up) {
+        ScaleState::Up
+    } else {
+        ScaleState::Partly
+    })
+}
+
+/// A workload with the replicas that it has when it is up: what was recorded, or `known`, or what it has.
+fn scaled(workload: &Workload, known: Option<u32>) -> ScaledWorkload {
+    let count = |count: i32| u32::try_from(count).ok();
+    let has = count(workload.replicas).filter(|count| *count > 0);
+    ScaledWorkload {
+        kind: workload.kind.to_string(),
+        namespace: workload.namespace.clone(),
+        name: workload.name.clone(),
+        replicas: workload.recorded.and_then(count).or(known).or(has),
+    }
+}
+
+/// What an earlier run has noted of a workload.
+fn known(context: &Context, workload: &Workload) -> Option<u32> {
+    let scale = context.document.scale.as_ref()?;
+    let same = |noted: &&ScaledWorkload| {
+        noted.kind == workload.kind.to_string() && noted.namespace == workload.namespace && noted.name == workload.name
+    };
+    scale.workloads.iter().find(same)?.replicas
+}
+
+fn tell(args: &Args, context: &Context, ess: &Ess, state: ScaleState, warnings: &[String]) {
+    let place = ess.place();
+    context.console.line(&match state {
+        ScaleState::Down => format!("ess-scale: Synapse of {place} is down, and no pod of it is left"),
+        ScaleState::Up => format!("ess-scale: Synapse of {place} is up"),
+        ScaleState::Partly => format!("ess-scale: Synapse of {place} is neither up nor down"),
+    });
+    if args.action != Action::Up {
+        for warning in warnings {
+            context.console.note(&format!("warning: {warning}"));
+        }
+    }
+    if args.action == Action::Down {
+        context
+            .console
+            .line(&format!("to go back: {}", go_back(args, context, ess)));
+    }
+}
+
+fn go_back(args: &Args, context: &Context, ess: &Ess) -> String {
+    let mut line = format!("ess-scale up -n --target {}", ess.place());
+    let kube = context.document.target.as_ref().and_then(|target| target.kube.as_ref());
+    let flags = [
+        ("--kube-context", kube.and_then(|kube| kube.context.as_deref())),
+        (
+            "--operator-namespace",
+            Some(args.operator_namespace.as_str()).filter(|namespace| *namespace != OPERATOR_NAMESPACE),
+        ),
+    ];
+    for (flag, value) in flags {
+        line.extend(value.map(|value| format!(" {flag} {}", quoted(value))));
+    }
+    line
+}
+
+fn record(
+    args: &Args,
+    context: &mut Context,
+    ess: &Ess,
+    state: ScaleState,
+    workloads: Vec<ScaledWorkload>,
+    warnings: Vec<String>,
+) {
+    let next = match args.action {
+        Action::Down => Next {
+            go_on: vec!["ess-wipe".to_owned()],
+            go_back: Some(go_back(args, context, ess)),
+        },
+        Action::Up | Action::Status => Next::default(),
+    };
+    context.document.scale = Some(Scale {
+        version: context.version(),
+        started_at: context.started_at.clone(),
+        finished_at: now(),
+        state,
+        workloads,
+        warnings,
+        next,
+    });
+}

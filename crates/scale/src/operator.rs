@@ -1,0 +1,149 @@
+//! The older ESS: its operator would scale everything back, so it is stopped first, and Synapse's custom resource
+//! is deleted, which takes all of Synapse with it. That is how Element's own page on stopping ESS does it.
+
+use std::collections::BTreeMap;
+
+use ess_cli::{Context, Stop};
+use ess_document::ScaledWorkload;
+use ess_kube::k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use ess_kube::k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use ess_kube::{Custom, Kind, Workload, WorkloadKind};
+use ess_run::Report;
+use ess_target::OnKube;
+use serde_json::{Value, json};
+
+use crate::{Args, all, known, scaled, waiting};
+
+/// The operator's workload.
+const CONTROLLER: &str = "element-operator-controller-manager";
+/// Where the deleted custom resource is kept.
+const RECORD: &str = "ess-migrate-scale";
+const RECORD_KEY: &str = "synapse.json";
+
+/// Stops the operator, keeps the custom resource aside, deletes it, and waits until no pod is left.
+pub(crate) fn down(args: &Args, context: &Context, on: &OnKube) -> anyhow::Result<Vec<ScaledWorkload>> {
+    let controller = controller(args, on)?;
+    let noted = known(context, &controller);
+    let now = on.cluster.scale_down(&controller)?;
+    let pods = || running(on, &controller);
+    waiting::until_none(args, context, on, "waiting for the operator to go", pods)?;
+    let mut workloads = vec![scaled(&now, noted)];
+    let synapse = on.ess.operator.as_ref().and_then(|operator| operator.synapse.as_ref());
+    if let Some(synapse) = synapse {
+        // Kept before it is gone: the updater makes it again, but we do not depend on that.
+        keep(on, synapse)?;
+        on.cluster.delete_custom(synapse)?;
+    }
+    workloads.push(ScaledWorkload {
+        kind: "Synapse".to_owned(),
+        namespace: on.ess.namespace.clone(),
+        name: on.ess.release.clone(),
+        replicas: None,
+    });
+    waiting::until_none(args, context, on, "waiting for Synapse's pods to go", || {
+        waiting::left(on)
+    })?;
+    Ok(workloads)
+}
+
+/// Makes the custom resource again unless the updater did, then starts the operator, which makes the rest.
+pub(crate) fn up(args: &Args, context: &Context, on: &OnKube) -> anyhow::Result<Vec<ScaledWorkload>> {
+    let operator = on.ess.operator.as_ref();
+    if operator.is_none_or(|operator| operator.synapse.is_none()) {
+        match kept(on)? {
+            Some(definition) => on.cluster.create_custom(&definition)?,
+            None if operator.is_some_and(|operator| operator.deployment.is_some()) => context.console.note(&format!(
+                "no ConfigMap {RECORD} keeps the custom resource of Synapse: the updater is to make it"
+            )),
+            None => {
+                return Err(Stop::no(format!(
+                    "there is no custom resource of Synapse, and no ConfigMap {RECORD} that keeps it"
+                ))
+                .hint("apply deployment.yml of the installer again")
+                .into());
+            }
+        }
+    }
+    let controller = controller(args, on)?;
+    let noted = known(context, &controller);
+    let wanted = noted
+        .and_then(|count| i32::try_from(count).ok())
+        .unwrap_or(controller.replicas.max(1));
+    let now = on.cluster.scale_up(&controller, wanted)?;
+    let unready = || waiting::unready(on, &on.ess.release);
+    waiting::until_none(args, context, on, "waiting for Synapse to be ready", unready)?;
+    on.cluster.delete::<ConfigMap>(&on.ess.namespace, RECORD)?;
+    Ok(vec![scaled(&now, noted)])
+}
+
+/// The operator, beside what it makes.
+pub(crate) fn status(args: &Args, context: &Context, on: &OnKube) {
+    let line = match controller(args, on) {
+        Ok(controller) => format!("{controller}: {} of {} ready", controller.ready, controller.replicas),
+        Err(error) => format!("the operator: {error:#}"),
+    };
+    context.console.line(&line);
+    let synapse = on.ess.operator.as_ref().and_then(|operator| operator.synapse.as_ref());
+    let there = if synapse.is_some() { "there" } else { "deleted" };
+    context.console.line(&format!("Synapse {}: {there}", on.ess.release));
+    if all(&on.ess).next().is_none() {
+        context.console.line("StatefulSets of Synapse: none");
+    }
+}
+
+fn controller(args: &Args, on: &OnKube) -> anyhow::Result<Workload> {
+    let namespace = &args.operator_namespace;
+    let found = on.cluster.workload(WorkloadKind::Deployment, namespace, CONTROLLER)?;
+    found.ok_or_else(|| {
+        Stop::no(format!("there is no Deployment {CONTROLLER} in namespace {namespace}"))
+            .hint("name the operator's namespace with --operator-namespace")
+            .into()
+    })
+}
+
+fn running(on: &OnKube, controller: &Workload) -> anyhow::Result<Vec<String>> {
+    let name = |pod: &Pod| pod.metadata.name.clone().unwrap_or_default();
+    Ok(on.cluster.pods_of(controller)?.iter().map(name).collect())
+}
+
+/// Keeps the definition in the cluster. What an earlier run has kept is replaced: the resource is what it is now.
+fn keep(on: &OnKube, synapse: &Custom) -> anyhow::Result<()> {
+    let text = synapse.definition().to_string();
+    let data = BTreeMap::from([(RECORD_KEY.to_owned(), text.clone())]);
+    let record = ConfigMap {
+        metadata: ObjectMeta {
+            name: Some(RECORD.to_owned()),
+            namespace: Some(on.ess.namespace.clone()),
+            ..ObjectMeta::default()
+        },
+        data: Some(data.clone()),
+        ..ConfigMap::default()
+    };
+    match on.cluster.create(&on.ess.namespace, &record) {
+        Err(error) if error.kind() == Kind::Conflict => {
+            on.cluster.change::<ConfigMap>(&on.ess.namespace, RECORD, |now| {
+                (now.data.as_ref() != Some(&data)).then(|| patch(&text))
+            })?;
+        }
+        outcome => drop(outcome?),
+    }
+    Ok(())
+}
+
+fn patch(text: &str) -> Value {
+    json!({"data": {RECORD_KEY: text}})
+}
+
+fn kept(on: &OnKube) -> anyhow::Result<Option<Value>> {
+    let Some(record) = on.cluster.get::<ConfigMap>(&on.ess.namespace, RECORD)? else {
+        return Ok(None);
+    };
+    let data = record.data.unwrap_or_default();
+    let parsed = data.get(RECORD_KEY).and_then(|text| text.parse().ok());
+    parsed.map(Some).ok_or_else(|| {
+        Stop::data(format!(
+            "ConfigMap {RECORD} is damaged: it holds no {RECORD_KEY} that is JSON"
+        ))
+        .into()
+    })
+}

@@ -1,0 +1,88 @@
+//! Pods that are to go, and workloads that are to be ready.
+
+use std::time::{Duration, Instant};
+
+use ess_cli::{Context, Exit, Stop};
+use ess_kube::k8s_openapi::api::core::v1::Pod;
+use ess_kube::{Ess, Workload};
+use ess_run::Report;
+use ess_target::OnKube;
+
+use crate::{Args, all};
+
+/// How often we look.
+const STEP: Duration = Duration::from_millis(500);
+
+/// Synapse's and MAS's pods of any release in a namespace; the configuration check's Job is among them.
+const LABELS: &str =
+    "app.kubernetes.io/part-of=matrix-stack,app.kubernetes.io/component in (matrix-server,matrix-authentication)";
+
+/// The pods that still run, or could.
+pub(crate) fn left(on: &OnKube) -> anyhow::Result<Vec<String>> {
+    let pods = on.cluster.list::<Pod>(&on.ess.namespace, LABELS)?;
+    let left = pods.iter().filter(|pod| is_of(&on.ess, pod)).filter_map(|pod| {
+        let phase = pod
+            .status
+            .as_ref()
+            .and_then(|status| status.phase.as_deref())
+            .unwrap_or("Unknown");
+        // A Job that is done, or a pod that has ended for good.
+        let ended = matches!(phase, "Succeeded" | "Failed");
+        (!ended).then(|| format!("{} ({phase})", pod.metadata.name.as_deref().unwrap_or_default()))
+    });
+    Ok(left.collect())
+}
+
+fn is_of(ess: &Ess, pod: &Pod) -> bool {
+    let labels = pod.metadata.labels.as_ref();
+    let instance = labels.and_then(|labels| labels.get("app.kubernetes.io/instance"));
+    instance.is_some_and(|instance| {
+        instance.starts_with(&format!("{}-synapse-", ess.release))
+            || *instance == format!("{}-matrix-authentication-service", ess.release)
+    })
+}
+
+/// Waits until `left` is empty.
+pub(crate) fn until_none(
+    args: &Args,
+    context: &Context,
+    on: &OnKube,
+    what: &str,
+    left: impl Fn() -> anyhow::Result<Vec<String>>,
+) -> anyhow::Result<()> {
+    let start = Instant::now();
+    context.console.stage(what, None);
+    loop {
+        let names = left()?;
+        if names.is_empty() {
+            context.console.done();
+            return Ok(());
+        }
+        if start.elapsed().as_secs() >= args.timeout {
+            context.console.done();
+            return Err(Stop::new(
+                Exit::Unavailable,
+                format!("{what}: after {} s there are still {}", args.timeout, names.join(", ")),
+            )
+            .hint("see `kubectl describe pod`; once that is mended, run the same line again")
+            .into());
+        }
+        // For the line that is said every ten seconds.
+        context.console.advance(0);
+        on.cluster.pause(STEP)?;
+    }
+}
+
+/// The workloads that do not have their replicas ready, as they are now.
+pub(crate) fn unready(on: &OnKube, release: &str) -> anyhow::Result<Vec<String>> {
+    let now = on.cluster.find(Some(release))?;
+    let describe = |workload: &Workload| format!("{workload} ({} of {} ready)", workload.ready, workload.replicas);
+    let unready = all(&now)
+        .filter(|workload| workload.ready < workload.replicas)
+        .map(describe);
+    let mut unready: Vec<String> = unready.collect();
+    if now.main().is_none() {
+        unready.push("no synapse-main yet".to_owned());
+    }
+    Ok(unready)
+}

@@ -7,18 +7,18 @@ use crate::support::{
 };
 
 /// A stopped homeserver, and an ESS in a cluster.
-struct Stage {
-    world: World,
+pub(crate) struct Stage {
+    pub(crate) world: World,
     source: Cluster,
     target: Cluster,
     from: Database,
-    old: Synapse,
-    kube: Kube,
+    pub(crate) old: Synapse,
+    pub(crate) kube: Kube,
     seeded: Seeded,
 }
 
 impl Stage {
-    fn new(kube: impl FnOnce(&World, &Cluster) -> Kube) -> Self {
+    pub(crate) fn new(kube: impl FnOnce(&World, &Cluster) -> Kube) -> Self {
         let world = World::new();
         let source = Cluster::new(&world, "source");
         let target = Cluster::ess(&world, "target");
@@ -39,11 +39,11 @@ impl Stage {
         }
     }
 
-    fn community() -> Self {
+    pub(crate) fn community() -> Self {
         Self::new(Kube::community)
     }
 
-    fn script<'a>(&self, script: &str) -> Call<'a> {
+    pub(crate) fn script<'a>(&self, script: &str) -> Call<'a> {
         self.kube
             .seen_by(self.world.script(&format!("set -o pipefail; {script}")))
     }
@@ -373,6 +373,7 @@ fn an_external_database_is_reached_as_synapse_reaches_it() {
     let ran = stage.preflight();
 
     has(&ran, "info", "target-server");
+    has(&ran, "warning", "cluster-rights");
     assert_eq!(ran.json()["target"]["connection"]["host"], "127.0.0.1");
     assert!(
         !stage

@@ -25,6 +25,7 @@ mod man;
 mod pgdump_wrap;
 mod pipeline;
 mod preflight;
+mod preflight_cluster;
 mod preflight_each;
 mod readme;
 mod restore;

@@ -79,7 +79,11 @@ fn is_finding(word: &str) -> bool {
 
 #[test]
 fn each_finding_of_the_page_is_provoked_by_a_test() {
-    let tests = [include_str!("preflight.rs"), include_str!("preflight_each.rs")];
+    let tests = [
+        include_str!("preflight.rs"),
+        include_str!("preflight_cluster.rs"),
+        include_str!("preflight_each.rs"),
+    ];
     let demanded: BTreeSet<String> = tests.into_iter().flat_map(demanded).collect();
 
     let listed = listed();

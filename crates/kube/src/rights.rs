@@ -146,10 +146,16 @@ impl Missing {
     /// All of it as an error, with the Role that would grant it.
     pub fn error(&self) -> Error {
         let what = format!("cannot work in namespace {}", self.namespace);
-        Error::new(Kind::Forbidden, what, self.sentence()).hint(format!(
+        Error::new(Kind::Forbidden, what, self.sentence()).hint(self.remedy())
+    }
+
+    /// For people: what would grant it.
+    pub fn remedy(&self) -> String {
+        let manifests = self.manifests();
+        format!(
             "an administrator can grant that, with `kubectl apply -f -`:\n{}",
-            self.manifests().trim_end()
-        ))
+            manifests.trim_end()
+        )
     }
 
     fn namespace_of<'a>(&'a self, right: &'a Right) -> &'a str {

@@ -1,6 +1,7 @@
 //! The checks, by what they look at. None stops another.
 
 pub(crate) mod carry;
+pub(crate) mod cluster;
 pub(crate) mod collation;
 pub(crate) mod config;
 pub(crate) mod endpoint;

@@ -57,6 +57,18 @@ pub(crate) enum Blocker {
     ExportDirectory,
     /// The export would fill its file system.
     ExportSpace,
+    /// No connection to the target's cluster.
+    ClusterUnreachable,
+    /// No ESS in the cluster that we know.
+    ClusterLayout,
+    /// We may not do in the cluster what is to be done.
+    ClusterRights,
+    /// The target's volume is too small for the database.
+    ClusterDatabaseSpace,
+    /// The target's volume is too small for the media.
+    ClusterMediaSpace,
+    /// ESS leaves logins to MAS, and the source does not.
+    ClusterMas,
     /// No connection to the target.
     TargetUnreachable,
     /// The target is older than the source.

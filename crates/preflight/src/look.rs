@@ -13,9 +13,9 @@ use ess_proof::read_fence;
 use ess_run::Report as _;
 use ess_synapse::Config;
 use ess_synapse::config::Database;
-use ess_target::Reached;
 
 use crate::Args;
+use crate::checks::cluster::{self, To};
 use crate::checks::endpoint::{self, Endpoint};
 use crate::checks::homeserver::{self, Homeserver};
 use crate::checks::source::{self, Source};
@@ -55,12 +55,8 @@ pub(crate) fn look(args: &Args, selection: Selection<'_>, context: &mut Context)
     });
     let asked = endpoint.clone();
     let endpoint_says = asked.map(|endpoint| thread::spawn(move || endpoint::ask(&endpoint)));
-    let (source, target) = connect_to(
-        from.as_ref(),
-        to.as_ref().map(|to| &to.conninfo),
-        context,
-        &mut findings,
-    )?;
+    let address = to.database.as_ref().map(|to| &to.conninfo);
+    let (source, target) = connect_to(from.as_ref(), address, context, &mut findings)?;
     let said = endpoint_says.map(awaited).transpose()?;
     if let (Some(endpoint), Some(said)) = (&endpoint, &said) {
         let name = server_name(source.as_ref(), context, &mut findings);
@@ -69,7 +65,8 @@ pub(crate) fn look(args: &Args, selection: Selection<'_>, context: &mut Context)
     let theirs = said
         .as_ref()
         .and_then(endpoint::Said::schema)
-        .or(args.target_synapse_version);
+        .or(args.target_synapse_version)
+        .or_else(|| to.ess.as_ref().and_then(cluster::synapse_version));
     let state = source
         .as_ref()
         .and_then(|source| state(source, target.as_ref(), theirs, &mut findings));
@@ -93,6 +90,14 @@ pub(crate) fn look(args: &Args, selection: Selection<'_>, context: &mut Context)
         ];
         findings.extend(groups.into_iter().flat_map(joined));
     });
+    if let Some(on) = &to.ess {
+        let known = cluster::Source {
+            database: source.as_ref().map(|source| source.facts.bytes),
+            media: cluster::media_size(&findings),
+            has_mas: config.map(has_mas),
+        };
+        findings.extend(cluster::check(on, known)?);
+    }
     // Alone, so that nothing of ours disturbs what is measured.
     if let Some(source) = &source {
         if let Some(target) = &target {
@@ -141,7 +146,7 @@ fn servers(
     configuration: Option<&Config>,
     context: &mut Context,
     findings: &mut Vec<Finding>,
-) -> anyhow::Result<(Option<Conninfo>, Option<Reached>)> {
+) -> anyhow::Result<(Option<Conninfo>, To)> {
     // libpq's variables are the target's when there is one.
     let has_target = args.target.target.is_some()
         || context
@@ -150,9 +155,9 @@ fn servers(
             .as_ref()
             .is_some_and(|target| !target.connection.is_empty() || target.kube.is_some());
     let to = if has_target {
-        ess_target::target(context, &args.target)?
+        cluster::open(context, &args.target, findings)?
     } else {
-        None
+        To::default()
     };
     let variables = if has_target {
         PgVariables::BelongToTheOther
@@ -169,7 +174,7 @@ fn servers(
         }
         None => context.source(&args.source, variables)?,
     };
-    if configuration.is_none() && from.is_none() && to.is_none() {
+    if configuration.is_none() && from.is_none() && !has_target {
         return Err(Stop::usage(
             "there is nothing to look at: no -c, no --source, no --target, and no document that names one",
         )
@@ -177,6 +182,16 @@ fn servers(
         .into());
     }
     Ok((from, to))
+}
+
+/// Whether Synapse leaves its logins to Matrix Authentication Service.
+fn has_mas(config: &Config) -> bool {
+    let options = [
+        "matrix_authentication_service.enabled",
+        "experimental_features.msc3861.enabled",
+    ];
+    let is_on = |option: &&str| config.get(option).is_some_and(ess_synapse::yaml::Value::is_true);
+    options.iter().any(is_on)
 }
 
 /// What no tool here moves.

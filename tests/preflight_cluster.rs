@@ -1,0 +1,158 @@
+//! preflight on a target in a cluster: what is wrong there is a finding, all of it in one run.
+
+use serde_json::{Value, json};
+
+use crate::kube::Stage;
+use crate::preflight::{code, fires, found, serious};
+use crate::support::{Effect, Kube, OFFLINE, Ran};
+
+/// The target alone.
+fn target(stage: &Stage, flags: &str) -> Ran {
+    stage.script(&format!("preflight -n {OFFLINE} {flags}")).run()
+}
+
+/// The homeserver and the target.
+fn both(stage: &Stage) -> Ran {
+    let config = stage.old.config_args().join(" ");
+    stage
+        .script(&format!("preflight {config} {OFFLINE} --target kube:ess"))
+        .run()
+}
+
+#[track_caller]
+fn finding(ran: &Ran, id: &str) -> Value {
+    let document = ran.json();
+    let findings = document["preflight"]["findings"].as_array().unwrap();
+    let finding = findings.iter().find(|finding| finding["id"] == id).cloned();
+    finding.unwrap_or_else(|| panic!("{id} is not in {ran}"))
+}
+
+#[test]
+fn a_cluster_that_is_well_needs_no_action() {
+    let stage = Stage::community();
+
+    let ran = both(&stage);
+
+    assert_eq!(serious(&ran), [""; 0], "{ran}");
+    fires(
+        &ran,
+        &[
+            "info cluster",
+            "info cluster-media",
+            "info cluster-mas",
+            "info target-server",
+        ],
+    );
+    let cluster = finding(&ran, "cluster");
+    assert!(
+        cluster["message"].as_str().unwrap().contains("Synapse v1.159.0"),
+        "{cluster}"
+    );
+    let media = finding(&ran, "cluster-media");
+    assert_eq!(
+        media["message"],
+        "media go to volume ess-synapse-media (10Gi); pod ess-synapse-main-0 mounts it"
+    );
+}
+
+#[test]
+fn everything_that_is_wrong_in_the_cluster_is_found_at_once() {
+    let stage = Stage::community();
+    for claim in ["ess-postgres-data", "ess-synapse-media"] {
+        stage.kube.edit("persistentvolumeclaims", "ess", claim, |claim| {
+            claim["status"]["capacity"]["storage"] = "1Ki".into();
+        });
+    }
+    stage.kube.add_mas("ess", "ess", 1);
+    stage.kube.edit("configmaps", "ess", "ess-markers", |map| {
+        map["data"]["MATRIX_STACK_MSC3861"] = "delegated_auth".into();
+    });
+    stage.kube.edit("statefulsets", "ess", "ess-synapse-main", |set| {
+        set["metadata"]["annotations"]["argocd.argoproj.io/tracking-id"] =
+            "matrix:apps/StatefulSet:ess/ess-synapse-main".into();
+        set["spec"]["template"]["spec"]["containers"][0]["image"] = "oci.element.io/synapse:v1.158.0".into();
+    });
+    stage.kube.deny("patch", "apps", "deployments");
+
+    let ran = both(&stage);
+
+    assert_eq!(
+        serious(&ran),
+        [
+            "blocker cluster-database-space",
+            "blocker cluster-mas",
+            "blocker cluster-media-space",
+            "warning cluster-gitops",
+            "warning cluster-rights",
+            "warning cluster-versions",
+        ],
+        "{ran}"
+    );
+    assert!(ran.stderr.contains("argocd app set matrix --sync-policy none"), "{ran}");
+    assert_eq!(
+        finding(&ran, "cluster-rights")["data"]["rights"],
+        json!(["patch deployments.apps"])
+    );
+
+    stage
+        .kube
+        .edit("persistentvolumeclaims", "ess", "ess-postgres-data", |claim| {
+            claim["status"]["capacity"]["storage"] = "16Mi".into();
+        });
+    fires(&both(&stage), &["warning cluster-database-space"]);
+}
+
+#[test]
+fn rights_that_the_way_needs_block_and_all_of_them_are_named() {
+    let stage = Stage::community();
+    stage.kube.deny("create", "", "pods/portforward");
+    let ran = target(&stage, "--target kube:ess");
+    assert_eq!(found(&ran, &["blocker"]), ["blocker cluster-rights"], "{ran}");
+    assert_eq!(code(&ran), 1);
+    fires(&ran, &["info cluster"]);
+
+    stage.kube.deny("get", "", "secrets");
+    stage.kube.deny("patch", "apps", "statefulsets");
+    let ran = target(&stage, "--target kube:ess");
+    assert_eq!(found(&ran, &["blocker"]), ["blocker cluster-rights"], "{ran}");
+    assert!(
+        ran.stderr
+            .contains("get secrets, create pods/portforward, patch statefulsets.apps"),
+        "{ran}"
+    );
+}
+
+#[test]
+fn what_cannot_be_reached_or_recognised_is_a_finding() {
+    let stage = Stage::community();
+    let ran = target(&stage, "--target kube:elsewhere");
+    assert_eq!(found(&ran, &["blocker"]), ["blocker cluster-layout"], "{ran}");
+
+    stage.kube.fault("GET", "/statefulsets", 100, Effect::Status(500));
+    let ran = target(&stage, "--target kube:ess");
+    assert_eq!(found(&ran, &["blocker"]), ["blocker cluster-unreachable"], "{ran}");
+    stage.kube.forget_faults();
+
+    stage
+        .kube
+        .fault("GET", "/persistentvolumeclaims", 100, Effect::Status(500));
+    let ran = target(&stage, "--target kube:ess");
+    assert_eq!(found(&ran, &["blocker"]), ["blocker not-checked"], "{ran}");
+    stage.kube.forget_faults();
+
+    let wrong = target(&stage, "--target kube:ess --kube-context nowhere");
+    assert_eq!(code(&wrong), 64, "{wrong}");
+    assert!(wrong.stderr.contains("stand-in, nobody"), "{wrong}");
+}
+
+#[test]
+fn the_operator_of_the_older_ess_is_told() {
+    let stage = Stage::new(Kube::onprem);
+    stage.kube.deny("delete", "matrix.element.io", "synapses");
+    let ran = target(&stage, "--target kube:element-onprem");
+    fires(&ran, &["info cluster-operator", "warning cluster-rights"]);
+    assert_eq!(found(&ran, &["blocker"]), [""; 0], "{ran}");
+    assert!(ran.stderr.contains("ess-scale down, not with kubectl scale"), "{ran}");
+    assert!(ran.stderr.contains("delete synapses.matrix.element.io"), "{ran}");
+    assert_eq!(finding(&ran, "cluster-media")["data"]["user"], 10991);
+}

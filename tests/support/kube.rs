@@ -16,6 +16,7 @@ mod streams;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -57,6 +58,8 @@ struct State {
     settings: Mutex<Settings>,
     /// Method and path of every request.
     requests: Mutex<Vec<String>>,
+    /// Whether a stream was cut.
+    cut: AtomicBool,
 }
 
 /// How the cluster behaves.
@@ -135,6 +138,7 @@ impl Kube {
                 made_by_operator: Vec::new(),
             }),
             requests: Mutex::new(Vec::new()),
+            cut: AtomicBool::new(false),
         });
         world.write("kube/volumes/.keep", "");
         let runtime = Builder::new_multi_thread()
@@ -270,6 +274,11 @@ impl Kube {
     /// All is well again.
     pub(crate) fn forget_faults(&self) {
         self.state.faults.lock().unwrap().clear();
+    }
+
+    /// Whether a stream was cut since this was asked last.
+    pub(crate) fn was_cut(&self) -> bool {
+        self.state.cut.swap(false, Ordering::Relaxed)
     }
 
     /// How the cluster behaves.

@@ -6,19 +6,28 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ess_run::interrupted;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
 use k8s_openapi::NamespaceResourceScope;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, PropagationPolicy};
+use kube::client::ConfigExt as _;
+use kube::client::retry::RetryPolicy;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::runtime::{Builder, Runtime};
+use tower::retry::RetryLayer;
+use tower::{BoxError, ServiceBuilder};
 
 use crate::error::{Error, Kind};
 
 /// How long one answer may take; streams have no limit.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long what we sent may lie about: unacknowledged, or because a server stands still and takes nothing.
+const GONE: Duration = Duration::from_secs(300);
 
 /// How often a change is tried when somebody else was first.
 const TRIES: u32 = 5;
@@ -59,7 +68,7 @@ impl Cluster {
         let (config, context) = runtime.block_on(config(context))?;
         let client = {
             let _guard = runtime.enter();
-            Client::try_from(config).map_err(|error| Error::api(what, &error))?
+            client(config).map_err(|error| Error::api(what, &error))?
         };
         Ok(Self {
             runtime: Arc::new(runtime),
@@ -183,6 +192,30 @@ impl Cluster {
     pub(crate) fn stoppable<T>(&self, what: &str, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
         self.runtime.block_on(stoppable(what, work))
     }
+}
+
+/// As [`Client::try_from`] makes it, but its connections send at once, and end when nobody answers any more.
+fn client(mut config: Config) -> Result<Client, kube::Error> {
+    config.write_timeout = None;
+    if config.proxy_url.is_some() {
+        return Client::try_from(config);
+    }
+    let mut connector = HttpConnector::new();
+    connector.enforce_http(false);
+    connector.set_connect_timeout(config.connect_timeout);
+    // Small messages go to and fro before each query.
+    connector.set_nodelay(true);
+    // There is always something to be answered: each stream is pinged.
+    connector.set_tcp_user_timeout(Some(GONE));
+    let connector = config.rustls_https_connector_with_connector(connector)?;
+    let service = ServiceBuilder::new()
+        .layer(config.base_uri_layer())
+        .layer(RetryLayer::new(RetryPolicy::server_retry()))
+        .option_layer(config.auth_layer()?)
+        .layer(config.extra_headers_layer()?)
+        .map_err(BoxError::from)
+        .service(hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build(connector));
+    Ok(Client::new(service, config.default_namespace))
 }
 
 pub(crate) async fn stoppable<T>(what: &str, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use futures_util::{Sink, SinkExt as _, Stream, StreamExt as _};
 use hyper::body::Incoming;
@@ -61,16 +62,17 @@ pub(super) fn open(
     let port = port().or_else(|| only_port(state, namespace, pod));
     let to = port.and_then(|port| leads(state, namespace, pod, port));
     let upgrade = hyper::upgrade::on(&mut request);
+    let cutting = Arc::clone(state);
     tokio::spawn(async move {
         let Ok(upgraded) = upgrade.await else { return };
         let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, None).await;
         let (sink, stream) = socket.split();
         if exec {
-            run(sink, stream, query, room, cut).await;
+            run(sink, stream, query, room, cut, &cutting).await;
         } else if protocol == TUNNEL {
             spdy::forward(sink, stream, to).await;
         } else {
-            forward(sink, stream, port.unwrap_or_default(), to, cut).await;
+            forward(sink, stream, port.unwrap_or_default(), to, cut, &cutting).await;
         }
     });
     let mut response = whole(StatusCode::SWITCHING_PROTOCOLS, &Value::Null);
@@ -167,6 +169,7 @@ async fn run(
     query: std::collections::BTreeMap<String, Vec<String>>,
     room: Room,
     cut: Option<usize>,
+    state: &State,
 ) {
     let command: Vec<String> = query["command"].iter().map(|argument| room.here(argument)).collect();
     let mut program = tokio::process::Command::from(place().command(&command[0], &room.directory));
@@ -225,6 +228,7 @@ async fn run(
         };
         if channel == 1 && cut.is_some_and(|cut| sent + data.len() > cut) {
             let _ = sink.send(message(1, &data[..cut.unwrap() - sent])).await;
+            state.cut.store(true, Ordering::Relaxed);
             return;
         }
         sent += data.len();
@@ -264,6 +268,7 @@ async fn forward(
     port: u16,
     to: Option<u16>,
     cut: Option<usize>,
+    state: &State,
 ) {
     for channel in [0, 1] {
         let _ = sink.send(message(channel, &port.to_le_bytes())).await;
@@ -291,6 +296,7 @@ async fn forward(
                 }
                 if let Some(cut) = cut.filter(|cut| sent + count > *cut) {
                     let _ = sink.send(message(0, &block[..cut - sent])).await;
+                    state.cut.store(true, Ordering::Relaxed);
                     return;
                 }
                 sent += count;

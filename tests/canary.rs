@@ -157,7 +157,7 @@ fn leaks_in(world: &World) -> Vec<String> {
             || servers
             || path.starts_with("old")
             || path.ends_with("target.pw")
-            || path.ends_with("kube/config")
+            || path.starts_with("kube")
         {
             continue;
         }

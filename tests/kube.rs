@@ -144,6 +144,68 @@ fn a_homeserver_moves_into_a_namespace() {
 }
 
 #[test]
+fn the_line_that_goes_back_finds_the_cluster_again() {
+    let stage = Stage::community();
+    let before = stage.rows().1;
+    stage.line("kube:ess").success();
+    stage.script("ess-scale down < migration.json").run().success();
+    assert_ne!(stage.rows().1, before);
+
+    let line = "jq -r .wipe.next.go_back migration.json";
+    let line = stage.world.shell(line).success().stdout;
+    stage.script(&line).run().success();
+
+    assert!(
+        line.contains("--target 'kube:ess/ess' --kube-context 'stand-in'"),
+        "{line}"
+    );
+    assert_eq!(stage.rows().1, before, "{line}");
+}
+
+#[test]
+fn a_plugin_of_the_kubeconfig_logs_in_and_one_that_fails_is_named() {
+    let stage = Stage::community();
+    let verify = || {
+        stage
+            .tool("verify")
+            .args(["-n", "--target", "kube:ess", "--kube-context", "plugin"])
+            .run()
+    };
+    assert!(
+        verify().stderr.contains("there is nothing to compare with"),
+        "it is logged in"
+    );
+
+    stage
+        .world
+        .write("kube/plugin", "#!/bin/sh\necho no ticket >&2\nexit 3\n");
+    let ran = verify();
+    assert_eq!(ran.status.code(), Some(69), "{ran}");
+    assert!(
+        ran.stderr.contains("no ticket") || ran.stderr.contains("exit status: 3"),
+        "{ran}"
+    );
+}
+
+#[test]
+fn secrets_are_made_for_the_place_that_the_target_is() {
+    let stage = Stage::new(|world, cluster| Kube::community_at(world, cluster, "matrix", "my-ess"));
+    let config = stage.old.config_args().join(" ");
+    let line = format!(
+        "preflight {config} {OFFLINE} --target kube:matrix | extract-secrets --out export --emit kubernetes --emit helm"
+    );
+    let ran = stage.script(&line).run().success();
+    assert!(ran.stderr.contains("helm upgrade --install -n matrix my-ess "), "{ran}");
+    assert!(
+        stage
+            .world
+            .read("export/ess/secrets.yaml")
+            .contains("namespace: matrix"),
+        "{ran}"
+    );
+}
+
+#[test]
 fn a_homeserver_moves_into_the_older_ess() {
     let stage = Stage::new(Kube::onprem);
 

@@ -1,5 +1,12 @@
 //! The stand-in for an API server is one that the real kubectl works with.
 
+use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service};
+use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
 use crate::support::{Call, Cluster, ESS_PASSWORD, Effect, Kube, Ran, World, free_port, kubectl};
 
 struct Stage {
@@ -71,6 +78,81 @@ fn kubectl_sees_what_is_there() {
     assert!(may());
     stage.kube.deny("patch", "apps", "statefulsets");
     assert!(!may());
+}
+
+/// An object as Kubernetes' own type takes it, which drops what it does not know.
+#[track_caller]
+fn is_of<T: Serialize + DeserializeOwned>(object: &Value) {
+    let read: T = serde_json::from_value(object.clone()).unwrap_or_else(|error| panic!("{error}: {object}"));
+    let mut again = serde_json::to_value(&read).unwrap();
+    // The types write what may be left out.
+    keep_only(&mut again, object);
+    assert_eq!(again, *object);
+}
+
+/// Removes what is empty in one and absent in the other.
+fn keep_only(value: &mut Value, wanted: &Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.retain(|name, value| {
+                !wanted[name].is_null() || !(value.is_null() || *value == json!({}) || *value == json!([]))
+            });
+            for (name, value) in fields {
+                keep_only(value, &wanted[name.as_str()]);
+            }
+        }
+        Value::Array(items) => {
+            for (number, item) in items.iter_mut().enumerate() {
+                keep_only(item, &wanted[number]);
+            }
+        }
+        _ => {}
+    }
+}
+
+#[track_caller]
+fn all_are_of<T: Serialize + DeserializeOwned>(kube: &Kube, resource: &str) {
+    let all = kube.all(resource);
+    assert!(!all.is_empty(), "there are no {resource}");
+    all.iter().for_each(is_of::<T>);
+}
+
+#[test]
+fn the_two_layouts_are_made_of_kubernetes_own_types() {
+    let world = World::new();
+    let cluster = Cluster::ess(&world, "target");
+    for kube in [Kube::community(&world, &cluster), Kube::onprem(&world, &cluster)] {
+        all_are_of::<StatefulSet>(&kube, "statefulsets");
+        all_are_of::<Deployment>(&kube, "deployments");
+        all_are_of::<Pod>(&kube, "pods");
+        all_are_of::<Secret>(&kube, "secrets");
+        all_are_of::<Service>(&kube, "services");
+        all_are_of::<PersistentVolumeClaim>(&kube, "persistentvolumeclaims");
+        kube.all("configmaps").iter().for_each(is_of::<ConfigMap>);
+    }
+}
+
+#[test]
+fn kubectl_applies_the_role_that_is_printed() {
+    let stage = Stage::new();
+    for (verb, group, resource) in [("get", "", "secrets"), ("list", "apps", "statefulsets")] {
+        stage.kube.deny(verb, group, resource);
+    }
+    let verify = stage.world.tool("verify").args(["-n", "--target", "kube:ess"]);
+    let refused = stage.kube.seen_by(verify).run();
+    let (_, manifests) = refused.stderr.split_once("`kubectl apply -f -`:\n").unwrap();
+    stage.world.write("role.yaml", manifests);
+
+    stage.kubectl("apply --validate=false -f role.yaml").success();
+
+    let role = stage.kube.object("roles", "ess", "ess-migrate");
+    assert_eq!(
+        role["rules"],
+        json!([{"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]},
+            {"apiGroups": ["apps"], "resources": ["statefulsets"], "verbs": ["list"]}])
+    );
+    is_of::<Role>(&role);
+    is_of::<RoleBinding>(&stage.kube.object("rolebindings", "ess", "ess-migrate"));
 }
 
 #[test]

@@ -142,7 +142,7 @@ fn what_cannot_be_reached_or_recognised_is_a_finding() {
 
     let wrong = target(&stage, "--target kube:ess --kube-context nowhere");
     assert_eq!(code(&wrong), 64, "{wrong}");
-    assert!(wrong.stderr.contains("stand-in, nobody"), "{wrong}");
+    assert!(wrong.stderr.contains("stand-in, plugin, nobody"), "{wrong}");
 }
 
 #[test]

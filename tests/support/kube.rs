@@ -107,6 +107,9 @@ impl Kube {
              -addext basicConstraints=critical,CA:FALSE -addext subjectAltName=IP:127.0.0.1",
         );
         made.success();
+        let credential = json!({"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential",
+            "status": {"token": TOKEN}});
+        let plugin = world.write("kube/plugin", format!("#!/bin/sh\necho '{credential}'\n"));
         let kubeconfig = world.write(
             "kube/config",
             json!({
@@ -116,9 +119,14 @@ impl Kube {
                     "server": format!("https://127.0.0.1:{port}"),
                     "certificate-authority": world.path("kube/cert.pem"),
                 }}],
-                "users": [{"name": USER, "user": {"token": TOKEN}}],
+                "users": [
+                    {"name": USER, "user": {"token": TOKEN}},
+                    {"name": "plugin", "user": {"exec": {"apiVersion": "client.authentication.k8s.io/v1",
+                        "command": "sh", "args": [plugin], "interactiveMode": "Never"}}},
+                ],
                 "contexts": [
                     {"name": "stand-in", "context": {"cluster": "here", "user": USER}},
+                    {"name": "plugin", "context": {"cluster": "here", "user": "plugin"}},
                     {"name": "nobody", "context": {"cluster": "here", "user": "nobody"}},
                 ],
                 "current-context": "stand-in",
@@ -161,9 +169,14 @@ impl Kube {
 
     /// ESS Community of release `ess` in namespace `ess`, with its database on `cluster`.
     pub(crate) fn community(world: &World, cluster: &Cluster) -> Self {
+        Self::community_at(world, cluster, "ess", "ess")
+    }
+
+    /// The same by other names.
+    pub(crate) fn community_at(world: &World, cluster: &Cluster, namespace: &str, release: &str) -> Self {
         let kube = Self::new(world);
-        layout::community(&kube, "ess", "ess");
-        kube.lead("ess", "ess-postgres-", 5432, cluster.port);
+        layout::community(&kube, namespace, release);
+        kube.lead(namespace, &format!("{release}-postgres-"), 5432, cluster.port);
         kube.settle();
         kube
     }
@@ -241,6 +254,11 @@ impl Kube {
     /// Removes an object.
     pub(crate) fn remove(&self, resource: &str, namespace: &str, name: &str) {
         self.state.store().remove(resource, namespace, name);
+    }
+
+    /// Every object of a kind.
+    pub(crate) fn all(&self, resource: &str) -> Vec<Value> {
+        self.state.store().all(resource).cloned().collect()
     }
 
     /// The names of all objects of a kind in a namespace.

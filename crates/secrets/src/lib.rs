@@ -52,9 +52,9 @@ pub struct Args {
     /// A file with a recipient a line; repeatable
     #[arg(short = 'R', long, value_name = "FILE")]
     recipients_file: Vec<PathBuf>,
-    /// The namespace of ESS, for the manifests
-    #[arg(long, value_name = "NAME", default_value = "ess", value_parser = namespace)]
-    namespace: String,
+    /// The namespace of ESS, for the manifests; by default that of the target, or ess
+    #[arg(long, value_name = "NAME", value_parser = namespace)]
+    namespace: Option<String>,
     /// The configuration of Matrix Authentication Service, where there is one
     #[arg(long, value_name = "FILE")]
     mas_config: Option<PathBuf>,
@@ -89,6 +89,20 @@ impl Form {
     }
 }
 
+/// Namespace and release of ESS: by flag, or those of the target.
+fn place_in_cluster(args: &Args, context: &Context) -> (String, String) {
+    let target = context.document.target.as_ref();
+    let (of_target, release) = target
+        .and_then(|target| target.kube.as_ref())
+        .map(|kube| (kube.namespace.clone(), kube.release.clone()))
+        .unzip();
+    let usual = || "ess".to_owned();
+    (
+        args.namespace.clone().or(of_target).unwrap_or_else(usual),
+        release.unwrap_or_else(usual),
+    )
+}
+
 /// A namespace by Kubernetes' rules.
 fn namespace(text: &str) -> Result<String, &'static str> {
     let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
@@ -116,7 +130,7 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     })?;
     let secrets = read(&config, context)?;
     let beside = beside(args, context)?;
-    let ess = Ess::new(&config, &secrets, &beside, &args.namespace)?;
+    let ess = Ess::new(&config, &secrets, &beside, &place_in_cluster(args, context).0)?;
     let mut notes = secrets.notes.clone();
     notes.extend(app_service::notes(&secrets.secrets));
     notes.extend(beside.notes.iter().chain(&ess.notes).cloned());
@@ -346,7 +360,7 @@ fn say_what_to_do(context: &Context, args: &Args, export: &Path) {
         let file = form.file().filter(|_| args.emits(form) && args.in_clear())?;
         Some(export.join(store::ESS_DIRECTORY).join(file))
     };
-    let namespace = &args.namespace;
+    let (namespace, release) = place_in_cluster(args, context);
     if let Some(path) = place(Form::Kubernetes) {
         let message = format!(
             "the Secrets: kubectl apply --server-side -n {namespace} -f {}",
@@ -356,7 +370,7 @@ fn say_what_to_do(context: &Context, args: &Args, export: &Path) {
     }
     if let Some(path) = place(Form::Helm) {
         let message = format!(
-            "the values: helm upgrade --install -n {namespace} ess \
+            "the values: helm upgrade --install -n {namespace} {release} \
              oci://ghcr.io/element-hq/ess-helm/matrix-stack -f {} (they need the Secrets of --emit kubernetes)",
             path.display()
         );

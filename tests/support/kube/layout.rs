@@ -49,11 +49,15 @@ struct Part<'a> {
 impl Part<'_> {
     fn object(self) -> Value {
         let instance = self.labels["app.kubernetes.io/instance"].clone();
-        json!({"apiVersion": "apps/v1", "kind": self.kind,
+        let mut object = json!({"apiVersion": "apps/v1", "kind": self.kind,
             "metadata": {"name": self.name, "namespace": self.namespace, "labels": self.labels},
-            "spec": {"replicas": self.replicas, "serviceName": self.name,
+            "spec": {"replicas": self.replicas,
                 "selector": {"matchLabels": {"app.kubernetes.io/instance": instance}},
-                "template": {"metadata": {"labels": self.labels}, "spec": self.pod}}})
+                "template": {"metadata": {"labels": self.labels}, "spec": self.pod}}});
+        if self.kind == "StatefulSet" {
+            object["spec"]["serviceName"] = self.name.into();
+        }
+        object
     }
 }
 

@@ -179,7 +179,10 @@ fn scale(store: &mut Store, workload: &Value, moving: &mut Moving, slowness: Dur
     let now = store.named(resource, namespace, name).cloned().unwrap();
     set(store, now, |now| {
         now["status"] = json!({"replicas": replicas, "readyReplicas": ready, "availableReplicas": ready,
-            "observedGeneration": 1, "currentReplicas": replicas, "updatedReplicas": replicas});
+            "observedGeneration": 1, "updatedReplicas": replicas});
+        if resource == "statefulsets" {
+            now["status"]["currentReplicas"] = replicas.into();
+        }
     });
 }
 

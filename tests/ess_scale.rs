@@ -110,6 +110,15 @@ fn down_stops_all_of_synapse_and_up_brings_back_exactly_that() {
         document["scale"]["workloads"],
         "a second run records no zeros"
     );
+    stage.kube.edit("statefulsets", "ess", "ess-synapse-fed-sender", |set| {
+        set["spec"]["replicas"] = 1.into();
+    });
+    let again = stage.scale("down").success();
+    assert_eq!(
+        again.json()["scale"]["workloads"],
+        document["scale"]["workloads"],
+        "what somebody started meanwhile is not what it was"
+    );
 
     let up = stage.scale("up").success();
     assert_eq!(up.json()["scale"]["state"], "up");
@@ -226,6 +235,34 @@ fn somebody_else_s_change_is_not_overwritten() {
     let ran = stage.scale("up");
     assert_eq!(ran.status.code(), Some(69), "{ran}");
     assert!(ran.stderr.contains("somebody else changed it"), "{ran}");
+}
+
+#[test]
+fn what_changes_between_look_and_change_is_seen() {
+    let stage = Stage::new(Kube::community);
+    stage.kube.fault(
+        "PATCH",
+        "statefulsets/ess-synapse-fed-sender",
+        1,
+        Effect::Late(Duration::from_secs(2)),
+    );
+    let running = stage.call("down").start();
+    until("it is about to scale", || {
+        stage
+            .kube
+            .requests()
+            .iter()
+            .any(|request| request.starts_with("PATCH") && request.contains("fed-sender"))
+    });
+    stage.kube.edit("statefulsets", "ess", "ess-synapse-fed-sender", |set| {
+        set["spec"]["replicas"] = 3.into();
+    });
+
+    let ended = running.wait();
+
+    assert_eq!(ended.json()["scale"]["workloads"][0]["replicas"], 3, "{ended}");
+    stage.scale("up").success();
+    assert_eq!(stage.replicas("ess-synapse-fed-sender"), 3);
 }
 
 #[test]

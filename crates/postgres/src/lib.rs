@@ -19,6 +19,7 @@ mod session;
 mod signatures;
 mod tables;
 mod tls;
+mod uploads;
 mod usage;
 
 pub use activity::{Other, end_leftovers, inserted, lock, others, owners_among};
@@ -37,6 +38,7 @@ pub use session::{Access, Session};
 pub use signatures::{newest_own_event, server_signature_keys};
 pub use tables::{Column, Kind, Table, tables};
 pub use tls::{ConnectError, Connection, Tls, TlsError};
+pub use uploads::{UPLOADS_PAGE, Upload, has_media_repo, not_uploads, upload_digests, uploads};
 pub use usage::{Usage, server_names, usage};
 
 /// `"schema"."name"`, quoted by the server's rules.

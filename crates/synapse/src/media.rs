@@ -1,5 +1,7 @@
 //! The media store on disk, by kind.
 
+mod layout;
+
 use std::fs;
 use std::io;
 use std::ops::ControlFlow;
@@ -8,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{Access, access};
 use walkdir::WalkDir;
+
+pub use layout::{id_at, is_directory, is_media_repo, is_place, path_of, preview_path_of};
 
 /// What a directory directly below the media store holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,7 +65,8 @@ impl Kind {
         )
     }
 
-    fn of(directory: &std::ffi::OsStr) -> Self {
+    /// Of a directory directly below the media store.
+    pub fn of(directory: &std::ffi::OsStr) -> Self {
         Self::ALL
             .into_iter()
             .find(|kind| *kind != Self::Other && directory == kind.name())
@@ -279,28 +284,11 @@ fn is_over(until: Option<Instant>) -> bool {
     until.is_some_and(|until| Instant::now() >= until)
 }
 
-/// Where an upload lies below [`Kind::Local`]'s directory; none for an id that Synapse would not use.
-pub fn path_of(media_id: &str) -> Option<PathBuf> {
-    let good = |c: char| c.is_ascii_alphanumeric() || "_.[]:-".contains(c);
-    if media_id.len() < 5 || !media_id.chars().all(good) {
-        return None;
-    }
-    let (first, second, rest) = (&media_id[..2], &media_id[2..4], &media_id[4..]);
-    let dots = |part: &str| part.chars().all(|c| c == '.');
-    (!dots(first) && !dots(second) && !matches!(rest, "." | "..")).then(|| [first, second, rest].iter().collect())
-}
-
-/// The id of the upload at such a path; none for a file that is no upload.
-pub fn id_at(path: &Path) -> Option<String> {
-    let id: String = path.iter().map(std::ffi::OsStr::to_str).collect::<Option<_>>()?;
-    (path_of(&id).as_deref() == Some(path)).then_some(id)
-}
-
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-    use super::{Kind, Media, Usage, id_at, path_of};
+    use super::{Kind, Media, Usage};
     use std::fs;
     use std::ops::ControlFlow;
     use std::os::unix::fs::symlink;
@@ -383,17 +371,5 @@ mod tests {
         symlink("/", disk.path().join("root")).unwrap();
 
         assert_eq!(all(store.path()).total(), Usage { bytes: 5, files: 1 });
-    }
-
-    #[test]
-    fn an_id_is_a_path_when_synapse_takes_it_for_one() {
-        assert_eq!(path_of("AbCdEfGh"), Some(PathBuf::from("Ab/Cd/EfGh")));
-        for id in ["AbCd", "..CdEf", "Ab/dEfGh", "AbCd..", "äbCdEf"] {
-            assert_eq!(path_of(id), None, "{id}");
-        }
-        assert_eq!(id_at(Path::new("Ab/Cd/EfGh")), Some("AbCdEfGh".to_owned()));
-        for path in ["Ab/CdEfGh", "Ab/Cd/Ef/Gh", "README.md"] {
-            assert_eq!(id_at(Path::new(path)), None, "{path}");
-        }
     }
 }

@@ -7,10 +7,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use ess_document::Finding;
-use ess_postgres::{Error, Session};
+use ess_postgres::{Error, Session, UPLOADS_PAGE, has_media_repo, not_uploads, uploads};
 use ess_run::interrupted;
 use ess_synapse::Config;
-use ess_synapse::media::{Kind, Media, Usage, id_at, path_of};
+use ess_synapse::media::{Kind, Media, Usage, id_at, is_media_repo, path_of};
 use serde_json::{Map, json};
 
 use super::not_checked;
@@ -18,9 +18,6 @@ use crate::finding::{Blocker, Detail, blocker, count, info, number, size, some_o
 
 /// Names that are shown of a long list.
 const SAMPLE: usize = 20;
-
-/// How many ids are asked for at once.
-const BATCH: usize = 1_000;
 
 /// What the check goes by.
 pub(crate) struct Place<'a> {
@@ -111,20 +108,14 @@ pub(crate) fn check(place: &Place<'_>) -> Vec<Finding> {
 
 /// Why the store is another program's.
 fn matrix_media_repo(place: &Place<'_>, store: &Path) -> Option<&'static str> {
-    let has_tables = place.session.is_some_and(|session| {
-        let sql = include_str!("../../sql/media_repo.sql");
-        session
-            .one("look for a media repo", sql, &[])
-            .is_ok_and(|row| row.get(0))
-    });
     let is = |option: &str| place.config.get(option);
-    if has_tables {
+    if place
+        .session
+        .is_some_and(|session| has_media_repo(session).is_ok_and(|has| has))
+    {
         return Some("its tables are in the source");
     }
-    if ["media-repo.yaml", "../media-repo.yaml"]
-        .iter()
-        .any(|name| store.join(name).is_file())
-    {
+    if is_media_repo(store) {
         return Some("its media-repo.yaml lies at the media store");
     }
     // Synapse's own media worker needs this option too, but then there are uploads.
@@ -198,23 +189,23 @@ fn rows_without_file(session: &Session, store: &Path, budget: Option<Duration>) 
     let (mut rows, mut last, started) = (Rows::default(), String::new(), Instant::now());
     let content = store.join(Kind::Local.name());
     loop {
-        let sql = include_str!("../../sql/media_rows.sql");
-        let page = session.rows("read the uploads", sql, &[&last])?;
-        for row in &page {
-            last = row.get(0);
+        let page = uploads(session, &last, false)?;
+        let is_last = page.len() < UPLOADS_PAGE;
+        for upload in page {
+            last = upload.media_id;
             rows.looked_at += 1;
             // What we may not see is no loss: the walk tells of it.
             let is_gone =
                 |path| fs::symlink_metadata(content.join(path)).is_err_and(|error| error.kind() == ErrorKind::NotFound);
             if path_of(&last).is_none_or(is_gone) {
                 rows.missing += 1;
-                rows.bytes = rows.bytes.saturating_add(row.get(1));
+                rows.bytes = rows.bytes.saturating_add(upload.length);
                 if rows.sample.len() < SAMPLE {
                     rows.sample.push(last.clone());
                 }
             }
         }
-        if page.len() < BATCH {
+        if is_last {
             rows.complete = true;
             return Ok(rows);
         }
@@ -284,7 +275,7 @@ impl<'a> Unknown<'a> {
                 Some(id) => self.batch.push(id),
                 None => self.note(path.display().to_string()),
             }
-            if self.batch.len() >= BATCH {
+            if self.batch.len() >= UPLOADS_PAGE {
                 self.ask();
             }
         }
@@ -303,9 +294,8 @@ impl<'a> Unknown<'a> {
         let Some(session) = self.session.filter(|_| !ids.is_empty()) else {
             return;
         };
-        let sql = include_str!("../../sql/unknown_media.sql");
-        match session.rows("look files up", sql, &[&ids]) {
-            Ok(rows) => rows.iter().for_each(|row| self.note(row.get(0))),
+        match not_uploads(session, &ids) {
+            Ok(unknown) => unknown.into_iter().for_each(|id| self.note(id)),
             Err(error) => self.failed = Some(error),
         }
     }

@@ -1,0 +1,164 @@
+//! Which paths Synapse makes below its media store.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use super::Kind;
+
+/// Where an upload lies below [`Kind::Local`]'s directory; none for an id that Synapse would not use.
+pub fn path_of(media_id: &str) -> Option<PathBuf> {
+    let parts = split(media_id)?;
+    is_place(Kind::Local, &parts).then(|| parts.iter().collect())
+}
+
+/// Where a picture of a URL preview lies below [`Kind::UrlPreview`]'s directory.
+pub fn preview_path_of(media_id: &str) -> Option<PathBuf> {
+    let parts = match (media_id.get(..10), media_id.get(11..)) {
+        // What parts the two is not part of the path.
+        (Some(date), Some(rest)) if is_date(date) => vec![date, rest],
+        _ => split(media_id)?.to_vec(),
+    };
+    is_place(Kind::UrlPreview, &parts).then(|| parts.iter().collect())
+}
+
+/// The id of the upload at such a path; none for a file that is no upload.
+pub fn id_at(path: &Path) -> Option<String> {
+    let id: String = path.iter().map(OsStr::to_str).collect::<Option<_>>()?;
+    (path_of(&id).as_deref() == Some(path)).then_some(id)
+}
+
+/// Whether Synapse could look for a file at this path below the kind's directory.
+pub fn is_place(kind: Kind, parts: &[&str]) -> bool {
+    if !parts.iter().all(|part| is_component(part)) {
+        return false;
+    }
+    match (kind, parts) {
+        (Kind::Local, id)
+        | (Kind::Remote, [_, id @ ..])
+        | (Kind::LocalThumbnail, [id @ .., _])
+        | (Kind::RemoteThumbnail, [_, id @ .., _]) => is_id(id),
+        (Kind::UrlPreview, id) | (Kind::UrlPreviewThumbnail, [id @ .., _]) => {
+            is_id(id) || matches!(id, [date, _] if is_date(date))
+        }
+        _ => false,
+    }
+}
+
+/// Whether Synapse could make a directory at this path below the kind's directory.
+pub fn is_directory(kind: Kind, parts: &[&str]) -> bool {
+    (1..=4).any(|more| {
+        let place: Vec<&str> = parts.iter().copied().chain(std::iter::repeat_n("00", more)).collect();
+        is_place(kind, &place)
+    })
+}
+
+/// Whether Matrix Media Repo keeps its configuration at this store.
+pub fn is_media_repo(store: &Path) -> bool {
+    ["media-repo.yaml", "../media-repo.yaml"]
+        .iter()
+        .any(|name| store.join(name).is_file())
+}
+
+/// A media id in the parts that its path is made of.
+fn split(media_id: &str) -> Option<[&str; 3]> {
+    Some([media_id.get(..2)?, media_id.get(2..4)?, media_id.get(4..)?])
+}
+
+/// `_validate_path_component` of Synapse.
+fn is_component(part: &str) -> bool {
+    let good = |c: u8| c.is_ascii_alphanumeric() || b"_-.[]:".contains(&c);
+    !part.is_empty() && part.bytes().all(good) && !matches!(part, "." | "..")
+}
+
+fn is_id(parts: &[&str]) -> bool {
+    matches!(parts, [first, second, _] if first.len() == 2 && second.len() == 2)
+}
+
+/// `YYYY-MM-DD`.
+fn is_date(part: &str) -> bool {
+    part.len() == 10
+        && part.bytes().enumerate().all(|(at, c)| match at {
+            4 | 7 => c == b'-',
+            _ => c.is_ascii_digit(),
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_a_path_when_synapse_takes_it_for_one() {
+        assert_eq!(path_of("AbCdEfGh"), Some(PathBuf::from("Ab/Cd/EfGh")));
+        for id in ["AbCd", "..CdEf", "Ab/dEfGh", "AbCd..", "äbCdEf", "Abé_Ef"] {
+            assert_eq!(path_of(id), None, "{id}");
+        }
+        assert_eq!(id_at(Path::new("Ab/Cd/EfGh")), Some("AbCdEfGh".to_owned()));
+        for path in ["Ab/CdEfGh", "Ab/Cd/Ef/Gh", "README.md"] {
+            assert_eq!(id_at(Path::new(path)), None, "{path}");
+        }
+        let preview = |id| preview_path_of(id).map(|path| path.display().to_string());
+        assert_eq!(preview("2017-09-28-fsdRDt").as_deref(), Some("2017-09-28/fsdRDt"));
+        assert_eq!(preview("2017-09-28_fsdRDt").as_deref(), Some("2017-09-28/fsdRDt"));
+        assert_eq!(preview("AbCdEfGh").as_deref(), Some("Ab/Cd/EfGh"));
+        assert_eq!(preview("2017-09-28-").as_deref(), None);
+    }
+
+    #[test]
+    fn a_directory_is_one_on_the_way_to_a_place() {
+        let is = |kind, path: &str| is_directory(kind, &path.split('/').collect::<Vec<_>>());
+        for (kind, path) in [
+            (Kind::Local, "Ab"),
+            (Kind::Local, "Ab/Cd"),
+            (Kind::LocalThumbnail, "Ab/Cd/EfGh"),
+            (Kind::Remote, "example.org:8448/Ab/Cd"),
+            (Kind::UrlPreview, "2024-01-31"),
+            (Kind::UrlPreviewThumbnail, "2024-01-31/x"),
+        ] {
+            assert!(is(kind, path), "{path}");
+        }
+        for (kind, path) in [
+            (Kind::Local, "Abc"),
+            (Kind::Local, "Ab/Cd/EfGh"),
+            (Kind::Remote, "example.org/Ab/Cd/EfGh"),
+            (Kind::Remote, ".."),
+            (Kind::UrlPreview, "2024-01-31/x"),
+            (Kind::Other, "Ab"),
+        ] {
+            assert!(!is(kind, path), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_place_is_one_where_synapse_would_look() {
+        let is = |kind, path: &str| is_place(kind, &path.split('/').collect::<Vec<_>>());
+        for (kind, path) in [
+            (Kind::Local, "Ab/Cd/EfGh"),
+            (Kind::LocalThumbnail, "Ab/Cd/EfGh/96-96-image-png-crop"),
+            (Kind::Remote, "example.org:8448/Ab/Cd/EfGh"),
+            (Kind::Remote, "[2001:db8::1]/Ab/Cd/EfGh"),
+            (Kind::RemoteThumbnail, "example.org/Ab/Cd/EfGh/96-96-image-png"),
+            (Kind::UrlPreview, "2024-01-31/x"),
+            (Kind::UrlPreview, "Ab/Cd/EfGh"),
+            (Kind::UrlPreviewThumbnail, "2024-01-31/x/32-32-image-png-scale"),
+            (Kind::UrlPreviewThumbnail, "Ab/Cd/EfGh/32-32-image-png-scale"),
+        ] {
+            assert!(is(kind, path), "{path}");
+        }
+        for (kind, path) in [
+            (Kind::Local, "Ab/Cd"),
+            (Kind::Local, "Ab/Cd/EfGh/x"),
+            (Kind::Local, "Abc/d/EfGh"),
+            (Kind::Local, "Ab/../EfGh"),
+            (Kind::Local, "Ab/Cd/with space"),
+            (Kind::Local, "Ab/Cd/ümlaut"),
+            (Kind::Local, "Ab/Cd/"),
+            (Kind::LocalThumbnail, "Ab/Cd/EfGh"),
+            (Kind::Remote, "Ab/Cd/EfGh"),
+            (Kind::UrlPreview, "2024-1-31/x"),
+            (Kind::Other, "Ab/Cd/EfGh"),
+        ] {
+            assert!(!is(kind, path), "{path}");
+        }
+    }
+}

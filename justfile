@@ -22,6 +22,10 @@ bench-preflight rounds="10": install-needs
 bench-link mb="500" mbit="200": install-needs
     BENCH_MB={{ mb }} BENCH_MBIT={{ mbit }} cargo test --release --locked --quiet --test e2e bench_link -- --ignored --nocapture
 
+# media-sync beside rsync on a store of so many files and MB; needs rsync
+bench-media files="20000" mb="2000" rounds="5": install-needs
+    BENCH_FILES={{ files }} BENCH_MB={{ mb }} BENCH_ROUNDS={{ rounds }} cargo test --release --locked --quiet --test e2e bench_media -- --ignored --nocapture
+
 # Faults at random moments of the whole line; `just soak 1 SEED` repeats a round
 soak rounds="200" seed="": install-needs
     SOAK_ROUNDS={{ rounds }} {{ if seed == "" { "" } else { "SOAK_SEED=" + seed } }} cargo test --locked --quiet --test e2e soak::soak -- --exact --ignored --nocapture

@@ -248,18 +248,18 @@ fn tell(lines: &[&Line], figures: &BTreeMap<&str, Figures>) {
     println!("\n{}", serde_json::Value::from(json));
 }
 
-fn sorted(mut values: Vec<f64>) -> Vec<f64> {
+pub(crate) fn sorted(mut values: Vec<f64>) -> Vec<f64> {
     values.sort_by(f64::total_cmp);
     values
 }
 
-fn median(sorted: &[f64]) -> f64 {
+pub(crate) fn median(sorted: &[f64]) -> f64 {
     let (low, high) = (sorted[(sorted.len() - 1) / 2], sorted[sorted.len() / 2]);
     f64::midpoint(low, high)
 }
 
 /// An order that differs from run to run.
-fn shuffled(len: usize) -> Vec<usize> {
+pub(crate) fn shuffled(len: usize) -> Vec<usize> {
     let mut order: Vec<(u64, usize)> = (0..len)
         .map(|index| {
             let random = fs::read_to_string("/proc/sys/kernel/random/uuid").unwrap();
@@ -279,7 +279,7 @@ fn mark_of(line: &str) -> (f64, f64) {
 }
 
 /// Seconds that this machine's processors have worked: servers, programs and tools together.
-fn busy() -> f64 {
+pub(crate) fn busy() -> f64 {
     processor_seconds(fs::read_to_string("/proc/stat").unwrap().lines().next().unwrap())
 }
 
@@ -319,6 +319,6 @@ fn size_of(path: &Path) -> u64 {
         .sum()
 }
 
-fn cores() -> usize {
+pub(crate) fn cores() -> usize {
     thread::available_parallelism().map_or(1, usize::from)
 }

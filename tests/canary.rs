@@ -286,6 +286,7 @@ fn every_program(run: &dyn Fn(&str) -> Ran) {
     .success();
     run("pgdump-wrap -v < secrets.json > dumped.json").success();
     run("pgdump-wrap -v < dumped.json > kept.json").success();
+    run("media-sync -v < dumped.json > media.json").success();
     run("ess-wipe -v < dumped.json > plan.txt");
     run(&format!(
         "ess-wipe -v --execute --confirm {SERVER_NAME}/synapse < dumped.json > wiped.json"

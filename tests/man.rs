@@ -75,7 +75,8 @@ pub(crate) fn check_commands(world: &World, whence: &str, text: &str) -> BTreeSe
                 args.push(word.as_str());
             }
         }
-        // All before it is parsed.
+        // All before it is parsed; what follows `--` is another program's.
+        args.truncate(args.iter().position(|word| *word == "--").unwrap_or(args.len()));
         args.push("--help");
         let ran = world.run(tool, &args, Stdin::Null);
         assert!(ran.status.success(), "{whence}: {}\n{ran}", command.join(" "));

@@ -13,11 +13,12 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use walkdir::WalkDir;
 
 /// Each shipped program, and where cargo built it.
-pub(crate) const TOOLS: [(&str, &str); 7] = [
+pub(crate) const TOOLS: [(&str, &str); 8] = [
     ("preflight", env!("CARGO_BIN_EXE_preflight")),
     ("extract-secrets", env!("CARGO_BIN_EXE_extract-secrets")),
     ("pgdump-wrap", env!("CARGO_BIN_EXE_pgdump-wrap")),
     ("ess-scale", env!("CARGO_BIN_EXE_ess-scale")),
+    ("media-sync", env!("CARGO_BIN_EXE_media-sync")),
     ("ess-wipe", env!("CARGO_BIN_EXE_ess-wipe")),
     ("restore", env!("CARGO_BIN_EXE_restore")),
     ("verify", env!("CARGO_BIN_EXE_verify")),

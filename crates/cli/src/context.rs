@@ -173,6 +173,7 @@ fn section_of(tool: &str) -> &str {
         "pgdump-wrap" => "dump",
         "ess-wipe" => "wipe",
         "ess-scale" => "scale",
+        "media-sync" => "media",
         other => other,
     }
 }

@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 
 pub use read::{MAX_BYTES, ReadError};
 pub use sections::{
-    Against, Carried, Dropped, Dump, FenceState, Finding, Next, OneTimeKeys, Preflight, Restore, Scale, ScaleState,
-    ScaledWorkload, SecretEntry, Secrets, Severity, SigningKey, Verify, Wipe,
+    Against, Amount, Carried, Dropped, Dump, FenceState, Finding, Media, Named, Next, OneTimeKeys, Preflight, Restore,
+    Scale, ScaleState, ScaledWorkload, SecretEntry, Secrets, Severity, SigningKey, Verify, Wipe,
 };
 
 /// The format that this version reads and writes.
@@ -52,6 +52,9 @@ pub struct Document {
     /// Written by `ess-scale`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scale: Option<Scale>,
+    /// Written by `media-sync`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub media: Option<Media>,
     /// Written by `ess-wipe`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wipe: Option<Wipe>,

@@ -202,6 +202,104 @@ impl std::fmt::Display for OneTimeKeys {
     }
 }
 
+/// Written by `media-sync`: what of the media store is in the copy.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Media {
+    /// The tool's version.
+    pub version: String,
+    /// RFC 3339, UTC.
+    pub started_at: String,
+    /// RFC 3339, UTC.
+    pub finished_at: String,
+    /// The media store, absolute.
+    pub store: PathBuf,
+    /// Where the copy is: a directory, relative to the export when inside it, or the command that writes it.
+    pub copy: String,
+    /// What was left out on purpose, as `--without` names it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub without: Vec<String>,
+    /// What lies in the store, by the name of the directory.
+    pub kinds: BTreeMap<String, Amount>,
+    /// What of it could be fetched again.
+    pub refetchable: Amount,
+    /// What this run has sent.
+    pub sent: Amount,
+    /// What was in the copy already.
+    pub unchanged: Amount,
+    /// Whether both sides were read whole and compared.
+    pub verified: bool,
+    /// How many rows of the database were compared with the store; absent when the database was not asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows_compared: Option<u64>,
+    /// Uploads that are in a storage provider only, by all that is known here.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub elsewhere: u64,
+    /// Files that are not carried, each with the reason.
+    #[serde(default, skip_serializing_if = "Named::is_empty")]
+    pub left: Named,
+    /// Uploads in the database that have no file.
+    #[serde(default, skip_serializing_if = "Named::is_empty")]
+    pub missing: Named,
+    /// Uploads whose file is not what the database says.
+    #[serde(default, skip_serializing_if = "Named::is_empty")]
+    pub wrong: Named,
+    /// Files of uploads that the database does not know; they are carried.
+    #[serde(default, skip_serializing_if = "Named::is_empty")]
+    pub unknown: Named,
+    /// Files of the copy that differed when they were read, and were sent again.
+    #[serde(default, skip_serializing_if = "Named::is_empty")]
+    pub damaged: Named,
+    /// Files of the copy that the store does not have.
+    #[serde(default, skip_serializing_if = "Named::is_empty")]
+    pub surplus: Named,
+    /// How many of those were removed.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub removed: u64,
+    /// True when other sessions used the source: what they stored meanwhile may not be in the copy.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub source_was_running: bool,
+    /// The answer: all that should be in the copy is in it.
+    pub complete: bool,
+    /// What follows.
+    #[serde(default)]
+    pub next: Next,
+}
+
+/// Files, and their sizes summed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Amount {
+    /// How many.
+    pub files: u64,
+    /// Their sizes, summed.
+    pub bytes: u64,
+}
+
+/// Things of one sort.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Named {
+    /// How many there are.
+    pub count: u64,
+    /// The first thousand of them.
+    pub names: Vec<String>,
+}
+
+impl Named {
+    fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_zero(n: &u64) -> bool {
+    *n == 0
+}
+
 /// What of a table a dump carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]

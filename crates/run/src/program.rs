@@ -149,6 +149,11 @@ impl Program {
         self.run(report, Some(source), None, &|_| false)
     }
 
+    /// Runs it to its end while `source` writes its stdin and `sink` reads its stdout.
+    pub fn converse(self, report: &dyn Report, source: Source<'_>, sink: Sink<'_>) -> Result<(), Error> {
+        self.run(report, Some(source), Some(sink), &|_| false)
+    }
+
     fn run(
         mut self,
         report: &dyn Report,

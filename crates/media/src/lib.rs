@@ -1,0 +1,495 @@
+//! media-sync: the media store, copied as often as one likes, and checked against the database.
+
+mod found;
+mod frame;
+mod link;
+mod pace;
+mod receive;
+mod rows;
+mod send;
+mod tree;
+mod walk;
+
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use anyhow::Context as _;
+use clap::ValueEnum;
+use ess_cli::{Context, Exit, PgVariables, SourceArgs, Stop, make_directory, now, processors};
+use ess_document::{Amount, Document, Media, Next};
+use ess_postgres::{Access, Session, has_media_repo, others};
+use ess_run::{Program, Report};
+use ess_synapse::media::{Kind, is_media_repo};
+use ess_synapse::yaml::Value;
+
+use found::Found;
+use frame::Frame;
+use link::Link;
+use pace::{Pace, rate};
+use rows::Expected;
+use send::Sending;
+
+/// Copy the media store, and check every upload
+///
+/// Copies what the copy does not have yet, and compares the store with the database: uploads that
+/// are missing or differ are named, and all others are copied. Run it while Synapse runs, as often
+/// as you like; the last run, with Synapse stopped, is the migration.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Copy")]
+pub struct Args {
+    /// The media store, where no configuration names it
+    #[arg(long, value_name = "DIR")]
+    source_dir: Option<PathBuf>,
+    /// Where the copy is; EXPORT/media by default
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["receive", "far"])]
+    out: Option<PathBuf>,
+    /// Be the half that writes, on another host: the other half is at standard input and output
+    #[arg(long, value_name = "DIR", requires = "no_input", conflicts_with_all = ["source_dir", "far"])]
+    receive: Option<PathBuf>,
+    /// Leave out what Synapse can get again; repeatable
+    #[arg(long, value_enum, value_name = "KIND")]
+    without: Vec<Without>,
+    /// Remove from the copy what the store does not have
+    #[arg(long)]
+    delete: bool,
+    /// Then read both sides whole, and compare
+    #[arg(long)]
+    verify: bool,
+    /// Whose the copy is to be; only root can give it away
+    #[arg(long, value_name = "UID[:GID]", value_parser = owner)]
+    owner: Option<(u32, u32)>,
+    /// Bytes a second at most, such as 10M
+    #[arg(long, value_name = "RATE", value_parser = rate)]
+    bwlimit: Option<u64>,
+    /// How many files are copied at a time; the number of processors by default
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=64))]
+    jobs: Option<u8>,
+    /// The command that runs the half that writes, such as: ssh HOST media-sync -n --receive DIR
+    #[arg(last = true, value_name = "COMMAND")]
+    far: Vec<OsString>,
+    #[command(flatten)]
+    source: SourceArgs,
+}
+
+/// What can be left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Without {
+    /// Media of other servers: fetched again when somebody looks, while those servers have them
+    Remote,
+    /// Pictures of URL previews
+    Previews,
+    /// Thumbnails of uploads, when Synapse makes them on demand
+    Thumbnails,
+}
+
+impl Without {
+    fn covers(self, kind: Kind) -> bool {
+        match self {
+            Self::Remote => matches!(kind, Kind::Remote | Kind::RemoteThumbnail),
+            Self::Previews => matches!(kind, Kind::UrlPreview | Kind::UrlPreviewThumbnail),
+            Self::Thumbnails => kind == Kind::LocalThumbnail,
+        }
+    }
+
+    fn name(self) -> String {
+        self.to_possible_value()
+            .map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+}
+
+/// The argument of `--owner`.
+fn owner(text: &str) -> Result<(u32, u32), String> {
+    let (user, group) = text.split_once(':').unwrap_or((text, text));
+    let number = |part: &str| part.parse().map_err(|_| "not UID or UID:GID, in numbers".to_owned());
+    Ok((number(user)?, number(group)?))
+}
+
+/// Where the copy is.
+enum Copy {
+    /// In a directory here.
+    Here(PathBuf),
+    /// Where a command writes it.
+    Far(Vec<OsString>),
+}
+
+/// Does the job of media-sync.
+pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
+    if let Some(store) = &args.receive {
+        serve(store)?;
+        return Ok(Exit::Done);
+    }
+    let source = Source::find(args, context)?;
+    let copy = destination(args, context, &source.store)?;
+    let kinds: Vec<Kind> = Kind::ALL
+        .into_iter()
+        .filter(|kind| *kind != Kind::Other && !args.without.iter().any(|without| without.covers(*kind)))
+        .collect();
+    if args.without.contains(&Without::Thumbnails) && !source.makes_thumbnails {
+        context
+            .console
+            .note("thumbnails are left out, and Synapse makes them anew only with dynamic_thumbnails: true");
+    }
+    if args.delete && !has_files(&source.store, &kinds) {
+        return Err(Stop::no(format!(
+            "{} holds no media: --delete would remove the whole copy",
+            source.store.display()
+        ))
+        .hint("see whether it is the right directory, and its disk is mounted")
+        .into());
+    }
+    let running = match &source.session {
+        Some(session) => !others(session, &[])?.is_empty(),
+        None => false,
+    };
+    let console = context.console.clone();
+    let mut found = Found::new(&console);
+    let pace = Pace::new(args.bwlimit);
+    let sending = Sending {
+        store: &source.store,
+        kinds: &kinds,
+        owner: args.owner,
+        lanes: args
+            .jobs
+            .unwrap_or_else(|| u8::try_from(processors().min(16)).unwrap_or(1)),
+        pace: &pace,
+        delete: args.delete,
+        verify: args.verify,
+        hash: matches!(copy, Copy::Far(_)),
+        session: source.session.as_ref(),
+        report: &console,
+    };
+    let sent = match &copy {
+        Copy::Here(directory) => send_here(&sending, directory, &mut found),
+        Copy::Far(command) => send_far(&sending, command, &console, &mut found),
+    };
+    let sent = sent.context("media are not all copied; what is there stays, and the next run goes on from it")?;
+    let mut elsewhere = 0;
+    if let Some(session) = &source.session {
+        console.stage("comparing with the database", None);
+        let expected = Expected {
+            session,
+            store: &source.store,
+            with_previews: kinds.contains(&Kind::UrlPreview),
+            providers: source.providers,
+        };
+        elsewhere = expected.check(&mut found)?;
+        console.done();
+    }
+    let media = section(args, context, &source.store, &copy, &found, sent, elsewhere, running);
+    tell(&media, context);
+    let exit = if media.complete { Exit::Done } else { Exit::No };
+    context.document.media = Some(media);
+    context.finish()?;
+    Ok(exit)
+}
+
+/// The store that is copied, and what is known of it.
+struct Source {
+    store: PathBuf,
+    session: Option<Session>,
+    /// Media may be in a storage provider, and not here.
+    providers: bool,
+    makes_thumbnails: bool,
+}
+
+impl Source {
+    fn find(args: &Args, context: &mut Context) -> anyhow::Result<Self> {
+        let config = context.config(&args.source)?;
+        let store = match (&args.source_dir, &config) {
+            (Some(directory), _) => {
+                std::path::absolute(directory).with_context(|| format!("cannot use {}", directory.display()))?
+            }
+            (None, Some(config)) => config.media_store_path()?,
+            (None, None) => {
+                return Err(Stop::usage(
+                    "there is no media store: no -c, no --source-dir, and no document that names one",
+                )
+                .hint("give -c /etc/matrix-synapse/homeserver.yaml, or --source-dir DIR")
+                .into());
+            }
+        };
+        if !store.is_dir() {
+            let missing = io::Error::from(io::ErrorKind::NotFound);
+            let hint = "say where Synapse's paths are: --working-directory DIR, --path-map /data=/srv/synapse of a container, or --source-dir DIR";
+            let stop = Stop::new(
+                Exit::Io,
+                format!("there is no media store at {}: {missing}", store.display()),
+            );
+            return Err(stop.hint(hint).into());
+        }
+        // libpq's variables say nothing about a directory.
+        let names_a_database = config.is_some()
+            || args.source.source.is_some()
+            || context
+                .document
+                .source
+                .as_ref()
+                .is_some_and(|source| !source.connection.is_empty());
+        let session = if names_a_database {
+            let conninfo = context.source(&args.source, PgVariables::Serve)?;
+            let name = context.application_name();
+            conninfo
+                .map(|conninfo| Session::connect(&conninfo, &name, Access::ReadOnly))
+                .transpose()?
+        } else {
+            None
+        };
+        let in_tables = match &session {
+            Some(session) => has_media_repo(session)?,
+            None => false,
+        };
+        if in_tables || is_media_repo(&store) {
+            return Err(
+                Stop::no("media are in a Matrix Media Repo, which these tools do not move")
+                    .hint("bring media back into Synapse first, or keep that media repo")
+                    .into(),
+            );
+        }
+        let option = |name: &str| config.as_ref().and_then(|config| config.get(name));
+        Ok(Self {
+            session,
+            providers: option("media_storage_providers")
+                .and_then(|value| value.as_list())
+                .is_some_and(|all| !all.is_empty()),
+            // Where nothing says otherwise, nobody is warned.
+            makes_thumbnails: config.is_none() || option("dynamic_thumbnails").is_some_and(Value::is_true),
+            store,
+        })
+    }
+}
+
+fn destination(args: &Args, context: &mut Context, store: &Path) -> anyhow::Result<Copy> {
+    if !args.far.is_empty() {
+        return Ok(Copy::Far(args.far.clone()));
+    }
+    let directory = match (&args.out, &context.document.export) {
+        (Some(out), _) => std::path::absolute(out).with_context(|| format!("cannot use {}", out.display()))?,
+        (None, Some(export)) => export.join("media"),
+        (None, None) => {
+            return Err(Stop::usage(
+                "there is no place for the copy: no --out, no command, and no export in the document",
+            )
+            .hint("give --out DIR, or after -- the command that runs media-sync -n --receive DIR on the other host")
+            .into());
+        }
+    };
+    // As they are, not as they are called.
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let parent = directory.parent().map(real).unwrap_or_default();
+    let copy = real(&parent.join(directory.file_name().unwrap_or_default()));
+    let store = real(store);
+    if copy.starts_with(&store) || store.starts_with(&copy) {
+        return Err(Stop::usage(format!(
+            "the copy {} and the store {} lie in one another",
+            copy.display(),
+            store.display()
+        ))
+        .into());
+    }
+    if let Some(export) = context.document.export.clone()
+        && directory.starts_with(&export)
+    {
+        make_directory(&export)?;
+    }
+    Ok(Copy::Here(directory))
+}
+
+/// Whether there is anything below the kinds' directories.
+fn has_files(store: &Path, kinds: &[Kind]) -> bool {
+    let holds =
+        |kind: &Kind| std::fs::read_dir(store.join(kind.name())).is_ok_and(|mut entries| entries.next().is_some());
+    kinds.iter().any(holds)
+}
+
+fn send_here(sending: &Sending<'_>, directory: &Path, found: &mut Found<'_>) -> anyhow::Result<Amount> {
+    let (ours, theirs) = link::pair();
+    thread::scope(|scope| {
+        let writing = scope.spawn(|| receive::receive(directory, theirs));
+        let sent = sending.run(ours, found);
+        let received = writing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        ess_run::check()?;
+        // Why it ended says more than that it did.
+        match (received, sent) {
+            (Err(error), _) => Err(error),
+            (Ok(()), sent) => sent,
+        }
+    })
+}
+
+fn send_far(
+    sending: &Sending<'_>,
+    command: &[OsString],
+    report: &dyn Report,
+    found: &mut Found<'_>,
+) -> anyhow::Result<Amount> {
+    // What ssh and kubectl go by.
+    let environment: Vec<(String, OsString)> = ["SSH_AUTH_SOCK", "KUBECONFIG"]
+        .into_iter()
+        .filter_map(|name| Some((name.to_owned(), std::env::var_os(name)?)))
+        .collect();
+    let program = Program::new(&command[0]).args(&command[1..]).envs(&environment);
+    let (ours, theirs) = link::pair();
+    let Link { out, incoming } = theirs;
+    thread::scope(|scope| {
+        let far = scope.spawn(move || {
+            let mut incoming = Some(incoming);
+            let mut out = Some(out);
+            program.converse(
+                report,
+                &mut |stdin| incoming.take().map_or(Ok(()), |frames| link::write_all(&frames, stdin)),
+                &mut |stdout| {
+                    if let Some(frames) = out.take() {
+                        link::read_all(stdout, &frames);
+                    }
+                    Ok(())
+                },
+            )
+        });
+        let sent = sending.run(ours, found);
+        let far = far.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        ess_run::check()?;
+        match (sent, far) {
+            // What the other half itself says; a command that could not even begin says it otherwise.
+            (Err(error), Err(far)) if error.chain().any(|cause| cause.to_string().contains("ended too early")) => {
+                Err(far.into())
+            }
+            (Err(error), _) => Err(error),
+            (Ok(_), Err(far)) => Err(far.into()),
+            (Ok(sent), Ok(())) => Ok(sent),
+        }
+    })
+}
+
+/// The half that writes, at our standard input and output.
+fn serve(store: &Path) -> anyhow::Result<()> {
+    let (ours, theirs) = link::pair();
+    let Link { out, incoming } = theirs;
+    // Until standard input ends.
+    let open = Arc::new(Mutex::new(Some(out.clone())));
+    let reading = Arc::clone(&open);
+    // Not waited for: a reader of standard input ends with us.
+    thread::spawn(move || {
+        link::read_all(&mut io::stdin().lock(), &out);
+        *reading.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    });
+    let writer = thread::spawn(move || {
+        let written = link::write_all(&incoming, &mut io::stdout().lock());
+        if let (Err(error), Some(out)) = (&written, &*open.lock().unwrap_or_else(PoisonError::into_inner)) {
+            // It may wait for the very answer that nobody takes.
+            let (exit, why) = (Exit::Io as u8, format!("the sender is gone: {error}"));
+            let _ = out.send(Frame::Failed { exit, why });
+        }
+        written
+    });
+    let received = receive::receive(store, ours);
+    let written = writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    received?;
+    written.context("cannot answer the sender")
+}
+
+#[expect(clippy::too_many_arguments, reason = "each is a part of the section")]
+fn section(
+    args: &Args,
+    context: &Context,
+    store: &Path,
+    copy: &Copy,
+    found: &Found<'_>,
+    sent: Amount,
+    elsewhere: u64,
+    source_was_running: bool,
+) -> Media {
+    let export = context.document.export.as_deref();
+    let refetchable = found.kinds.iter().filter(|(kind, _)| kind.is_cache());
+    Media {
+        version: context.version(),
+        started_at: context.started_at.clone(),
+        finished_at: now(),
+        store: store.to_owned(),
+        copy: match copy {
+            Copy::Here(directory) => Document::relative(export, directory).display().to_string(),
+            Copy::Far(command) => {
+                let words: Vec<_> = command.iter().map(|word| word.to_string_lossy()).collect();
+                words.join(" ")
+            }
+        },
+        without: args.without.iter().map(|without| without.name()).collect(),
+        refetchable: refetchable.fold(Amount::default(), |sum, (_, amount)| Amount {
+            files: sum.files + amount.files,
+            bytes: sum.bytes + amount.bytes,
+        }),
+        kinds: found
+            .kinds
+            .iter()
+            .map(|(kind, amount)| (kind.name().to_owned(), *amount))
+            .collect(),
+        sent,
+        unchanged: found.unchanged,
+        verified: args.verify,
+        rows_compared: found.rows,
+        elsewhere,
+        left: found.left.clone(),
+        missing: found.missing.clone(),
+        wrong: found.wrong.clone(),
+        unknown: found.unknown.clone(),
+        damaged: found.damaged.clone(),
+        surplus: found.surplus.clone(),
+        removed: found.removed,
+        source_was_running,
+        complete: found.is_complete(),
+        next: Next {
+            go_on: vec!["ess-wipe".to_owned(), "restore".to_owned()],
+            go_back: None,
+        },
+    }
+}
+
+fn tell(media: &Media, context: &Context) {
+    let console = &context.console;
+    let line = |text: &str| console.line(&format!("media-sync: {text}"));
+    line(&format!(
+        "{} files, {} bytes sent; {} files were there already",
+        media.sent.files, media.sent.bytes, media.unchanged.files
+    ));
+    if media.verified {
+        line(&format!(
+            "both sides were read and compared; {} files differed",
+            media.damaged.count
+        ));
+    }
+    match media.rows_compared {
+        Some(rows) => line(&format!(
+            "{rows} uploads of the database: {} missing, {} different; {} files that it does not know",
+            media.missing.count, media.wrong.count, media.unknown.count
+        )),
+        None => line("not compared with a database: none was named"),
+    }
+    if media.elsewhere > 0 {
+        line(&format!(
+            "{} uploads are not here and may be in the storage provider, which is not copied",
+            media.elsewhere
+        ));
+    }
+    if media.left.count > 0 {
+        line(&format!("{} were left out, see above", media.left.count));
+    }
+    if media.surplus.count > media.removed {
+        line(&format!(
+            "{} files of the copy are not in the store; --delete removes them",
+            media.surplus.count - media.removed
+        ));
+    }
+    let by = |name: &str| media.kinds.get(name).copied().unwrap_or_default();
+    let remote = [by(Kind::Remote.name()), by(Kind::RemoteThumbnail.name())];
+    let bytes: u64 = remote.iter().map(|amount| amount.bytes).sum();
+    if bytes > 0 {
+        console.note(&format!(
+            "{bytes} bytes are copies of other servers' media; --without remote leaves them out"
+        ));
+    }
+    if media.source_was_running {
+        console.note("others used the source: run this line once more when Synapse is stopped");
+    }
+}

@@ -1,0 +1,423 @@
+//! The half that writes.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+use std::path::Path;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SendError, Sender, SyncSender, channel, sync_channel};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::thread::{self, Scope};
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow};
+use ess_cli::{Exit, Stop};
+use ess_synapse::media::{Kind, is_place};
+use rustix::fs::Advice;
+use sha2::{Digest as _, Sha256};
+
+use crate::frame::{CHUNK, Entry, Frame, MAGIC, Time};
+use crate::link::Link;
+use crate::tree::Tree;
+use crate::walk::{Unit, Walk, kind_of};
+
+/// Frames that wait for one lane.
+const WAITING: usize = 8;
+
+/// Writes what comes into `store` until the sender is done. An error has been told to the sender too.
+pub(crate) fn receive(store: &Path, link: Link) -> anyhow::Result<()> {
+    let Link { out, incoming } = link;
+    let outcome = work(store, &incoming, &out);
+    if let Err(error) = &outcome {
+        let _ = out.send(Frame::Failed {
+            exit: Exit::of(error) as u8,
+            why: format!("{error:#}"),
+        });
+    }
+    outcome
+}
+
+fn work(store: &Path, incoming: &Receiver<Frame>, out: &SyncSender<Frame>) -> anyhow::Result<()> {
+    let (failed, failures) = channel();
+    let owner = match next(incoming, &failures)? {
+        Some(Frame::Hello { magic, owner }) if magic == MAGIC => owner,
+        Some(Frame::Hello { magic, .. }) => {
+            return Err(Stop::data(format!("the sender speaks {magic}, this receiver {MAGIC}"))
+                .hint("use the same release at both ends")
+                .into());
+        }
+        Some(Frame::Failed { why, .. }) => return Err(io::Error::other(why).into()),
+        _ => return Err(Stop::data("no sender is at the other end").into()),
+    };
+    let tree = Tree::open(store, owner)?;
+    let answer = |frame| out.send(frame).map_err(|_| sender_is_gone());
+    answer(Frame::Ready {
+        magic: MAGIC.to_owned(),
+    })?;
+    let credit = Credit::default();
+    let ended = thread::scope(|scope| {
+        let ended = Router {
+            scope,
+            tree: &tree,
+            out,
+            credit: &credit,
+            lanes: HashMap::new(),
+            failed,
+        }
+        .run(incoming, &failures);
+        credit.give(None);
+        ended
+    });
+    match failures.try_recv() {
+        Ok(error) => Err(error),
+        Err(_) => ended,
+    }
+}
+
+fn sender_is_gone() -> anyhow::Error {
+    anyhow!(io::Error::new(io::ErrorKind::BrokenPipe, "the sender is gone"))
+}
+
+/// The next frame; none when the sender has ended. What went wrong elsewhere is told while nothing comes: the sender
+/// may wait for the very answer that failed.
+fn next(incoming: &Receiver<Frame>, failures: &Receiver<anyhow::Error>) -> anyhow::Result<Option<Frame>> {
+    loop {
+        ess_run::check()?;
+        match incoming.recv_timeout(Duration::from_millis(100)) {
+            Ok(frame) => return Ok(Some(frame)),
+            Err(RecvTimeoutError::Disconnected) => return Ok(None),
+            Err(RecvTimeoutError::Timeout) => {
+                if let Ok(error) = failures.try_recv() {
+                    return Err(error);
+                }
+            }
+        }
+    }
+}
+
+/// Hands each frame to its lane.
+struct Router<'scope, 'env> {
+    scope: &'scope Scope<'scope, 'env>,
+    tree: &'env Tree,
+    out: &'env SyncSender<Frame>,
+    credit: &'env Credit,
+    lanes: HashMap<u8, SyncSender<Order>>,
+    failed: Sender<anyhow::Error>,
+}
+
+/// What a lane is to do.
+enum Order {
+    Frame(Frame),
+    /// Drop this when all before it is done.
+    Done {
+        _told: Sender<()>,
+    },
+}
+
+impl Router<'_, '_> {
+    fn run(mut self, incoming: &Receiver<Frame>, failures: &Receiver<anyhow::Error>) -> anyhow::Result<()> {
+        while let Some(frame) = next(incoming, failures)? {
+            match frame {
+                Frame::List { kinds } => self.list(&kinds),
+                Frame::More { units } => self.credit.give(Some(units)),
+                Frame::File { lane, .. }
+                | Frame::Data { lane, .. }
+                | Frame::End { lane }
+                | Frame::Drop { lane }
+                | Frame::Hash { lane, .. } => {
+                    if self.lane(lane).send(Order::Frame(frame)).is_err() {
+                        // It has said why.
+                        return Ok(());
+                    }
+                }
+                Frame::Remove { path } => {
+                    check(&path)?;
+                    match self.tree.remove(&path) {
+                        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                            return Err(error).with_context(|| format!("cannot remove {path}"));
+                        }
+                        _ => {}
+                    }
+                }
+                Frame::Sync => {
+                    self.wait();
+                    self.tree
+                        .sync()
+                        .with_context(|| format!("cannot write to the disk of {}", self.tree.path.display()))?;
+                    self.out.send(Frame::Synced).map_err(|_| sender_is_gone())?;
+                }
+                Frame::Failed { why, .. } => return Err(io::Error::other(why).into()),
+                other => return Err(Stop::data(format!("the sender said what a receiver says: {other:?}")).into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Until every lane has done what it was told.
+    fn wait(&self) {
+        let (done, all) = channel();
+        for lane in self.lanes.values() {
+            let _ = lane.send(Order::Done { _told: done.clone() });
+        }
+        drop(done);
+        let _ = all.recv();
+    }
+
+    fn lane(&mut self, number: u8) -> &SyncSender<Order> {
+        self.lanes.entry(number).or_insert_with(|| {
+            let (orders, todo) = sync_channel(WAITING);
+            let (tree, out, failed) = (self.tree, self.out, self.failed.clone());
+            self.scope.spawn(move || {
+                let mut lane = Lane {
+                    number,
+                    tree,
+                    out,
+                    file: None,
+                };
+                for order in todo {
+                    // A `Done` is dropped, and so tells that it is.
+                    if let Order::Frame(frame) = order
+                        && let Err(error) = lane.carry_out(frame)
+                    {
+                        let _ = out.send(Frame::Failed {
+                            exit: Exit::of(&error) as u8,
+                            why: format!("{error:#}"),
+                        });
+                        let _ = failed.send(error);
+                        break;
+                    }
+                }
+                tree.discard(number);
+            });
+            orders
+        })
+    }
+
+    fn list(&self, kinds: &[String]) {
+        let kinds: Vec<Kind> = Kind::ALL
+            .into_iter()
+            .filter(|kind| kinds.iter().any(|name| name == kind.name()))
+            .collect();
+        let (tree, out, credit, failed) = (self.tree, self.out, self.credit, self.failed.clone());
+        self.scope.spawn(move || {
+            let walk = Walk {
+                store: &tree.path,
+                kinds: &kinds,
+                modes: true,
+            };
+            // What is odd there is in nobody's way; a file that it hides is refused when it comes.
+            let listed = walk.run(&mut |_| {}, &mut |_, unit| {
+                for path in &unit.loose {
+                    // A store that is served by another program is its own to keep.
+                    let _ = tree.tighten(path);
+                }
+                if credit.take() {
+                    send_unit(unit, out).map_err(|_| Unlisted::Unheard)
+                } else {
+                    Err(Unlisted::Unwanted)
+                }
+            });
+            match listed {
+                Ok(()) => drop(out.send(Frame::Listed)),
+                Err(Unlisted::Unheard) => drop(failed.send(sender_is_gone())),
+                Err(Unlisted::Unwanted) => {}
+            }
+        });
+    }
+}
+
+/// Why a list is not told to its end.
+enum Unlisted {
+    /// Nobody takes it.
+    Unheard,
+    /// The run is over.
+    Unwanted,
+}
+
+/// In frames of a size that the other half takes.
+fn send_unit(unit: Unit, out: &SyncSender<Frame>) -> Result<(), SendError<Frame>> {
+    let Unit { path, files, .. } = unit;
+    let (mut some, mut size): (Vec<Entry>, usize) = (Vec::new(), 0);
+    for file in files {
+        size += file.path.len() + 24;
+        some.push(file);
+        if size > CHUNK {
+            size = 0;
+            out.send(Frame::Unit {
+                path: path.clone(),
+                files: std::mem::take(&mut some),
+                last: false,
+            })?;
+        }
+    }
+    out.send(Frame::Unit {
+        path,
+        files: some,
+        last: true,
+    })
+}
+
+/// How many units may be sent: so that the sender can always take them, whatever else it waits for.
+#[derive(Default)]
+struct Credit(Mutex<(u64, bool)>, Condvar);
+
+impl Credit {
+    /// More; or none for ever.
+    fn give(&self, units: Option<u32>) {
+        let mut credit = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match units {
+            Some(units) => credit.0 += u64::from(units),
+            None => credit.1 = true,
+        }
+        self.1.notify_all();
+    }
+
+    /// Waits for one; false when there will be none.
+    fn take(&self) -> bool {
+        let mut credit = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if credit.1 {
+                return false;
+            }
+            if credit.0 > 0 {
+                credit.0 -= 1;
+                return true;
+            }
+            credit = self.1.wait(credit).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+/// A file that comes.
+struct Partial {
+    file: File,
+    path: String,
+    time: Time,
+    size: u64,
+    sha256: Sha256,
+}
+
+/// Files one after the other.
+struct Lane<'a> {
+    number: u8,
+    tree: &'a Tree,
+    out: &'a SyncSender<Frame>,
+    file: Option<Partial>,
+}
+
+impl Lane<'_> {
+    fn carry_out(&mut self, frame: Frame) -> anyhow::Result<()> {
+        match frame {
+            Frame::File { path, time, .. } => {
+                check(&path)?;
+                self.tree.discard(self.number);
+                let file = self
+                    .tree
+                    .create(self.number)
+                    .with_context(|| format!("cannot write {}", self.tree.path.join(&path).display()))?;
+                self.file = Some(Partial {
+                    file,
+                    path,
+                    time,
+                    size: 0,
+                    sha256: Sha256::new(),
+                });
+            }
+            Frame::Data { bytes, .. } => {
+                let partial = self.file.as_mut().ok_or_else(out_of_order)?;
+                partial
+                    .file
+                    .write_all(&bytes)
+                    .with_context(|| format!("cannot write {}", self.tree.path.join(&partial.path).display()))?;
+                partial.size += bytes.len() as u64;
+                partial.sha256.update(&bytes);
+            }
+            Frame::End { .. } => {
+                let partial = self.file.take().ok_or_else(out_of_order)?;
+                let placed = self.tree.place(self.number, &partial.file, &partial.path, partial.time);
+                let stored = Frame::Stored {
+                    lane: self.number,
+                    size: partial.size,
+                    sha256: partial.sha256.finalize().into(),
+                };
+                self.answer(&partial.path, placed.map(|()| stored))?;
+            }
+            Frame::Drop { .. } => {
+                self.file = None;
+                self.tree.discard(self.number);
+            }
+            Frame::Hash { path, .. } => {
+                check(&path)?;
+                let read = self.hash(&path);
+                self.answer(&path, read)?;
+            }
+            other => return Err(Stop::data(format!("not for a lane: {other:?}")).into()),
+        }
+        Ok(())
+    }
+
+    /// What stands in one file's way does not stand in the way of all.
+    fn answer(&self, path: &str, done: io::Result<Frame>) -> anyhow::Result<()> {
+        use rustix::io::Errno;
+        const IN_ITS_WAY: [Errno; 7] = [
+            Errno::EXIST,
+            Errno::ISDIR,
+            Errno::LOOP,
+            Errno::NAMETOOLONG,
+            Errno::NOENT,
+            Errno::NOTDIR,
+            Errno::NOTEMPTY,
+        ];
+        let frame = match done {
+            Ok(frame) => frame,
+            Err(error) if Errno::from_io_error(&error).is_some_and(|errno| IN_ITS_WAY.contains(&errno)) => {
+                self.tree.discard(self.number);
+                Frame::Refused {
+                    lane: self.number,
+                    why: error.to_string(),
+                }
+            }
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot write {}", self.tree.path.join(path).display()));
+            }
+        };
+        self.out.send(frame).map_err(|_| sender_is_gone())
+    }
+
+    fn hash(&self, path: &str) -> io::Result<Frame> {
+        let mut file = self.tree.read(path)?;
+        // From the disk, not from memory.
+        let _ = rustix::fs::fadvise(&file, 0, None, Advice::DontNeed);
+        let (mut sha256, mut size) = (Sha256::new(), 0);
+        let mut chunk = vec![0; CHUNK];
+        loop {
+            let n = file.read(&mut chunk)?;
+            if n == 0 {
+                break;
+            }
+            sha256.update(&chunk[..n]);
+            size += n as u64;
+        }
+        Ok(Frame::Stored {
+            lane: self.number,
+            size,
+            sha256: sha256.finalize().into(),
+        })
+    }
+}
+
+fn out_of_order() -> anyhow::Error {
+    Stop::data("the sender went on with a file that it had not begun").into()
+}
+
+/// A sender's word is not enough.
+fn check(path: &str) -> anyhow::Result<()> {
+    let parts: Vec<&str> = path.split('/').collect();
+    if is_place(kind_of(path), &parts[1..]) {
+        Ok(())
+    } else {
+        Err(Stop::data(format!(
+            "the sender gave a path that Synapse would never make: {path:?}"
+        ))
+        .into())
+    }
+}

@@ -1,0 +1,149 @@
+//! The store beside the database: what it misses, what it does not know, what differs.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+
+use ess_cli::hex;
+use ess_postgres::{Error, Session, UPLOADS_PAGE, not_uploads, upload_digests, uploads};
+use ess_synapse::media::{Kind, id_at, path_of, preview_path_of};
+
+use crate::found::Found;
+use crate::frame::Sha256;
+
+/// What is yet to be asked, in batches.
+pub(crate) struct Rows<'a> {
+    session: Option<&'a Session>,
+    ids: Vec<String>,
+    digests: Vec<(String, Sha256)>,
+}
+
+impl<'a> Rows<'a> {
+    pub(crate) fn new(session: Option<&'a Session>) -> Self {
+        Self {
+            session,
+            ids: Vec::new(),
+            digests: Vec::new(),
+        }
+    }
+
+    /// An upload lies at the source.
+    pub(crate) fn there(&mut self, path: &str, found: &mut Found<'_>) -> Result<(), Error> {
+        if self.session.is_some()
+            && let Some(id) = id_of(path)
+        {
+            self.ids.push(id);
+            if self.ids.len() >= UPLOADS_PAGE {
+                self.ask(found)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// An upload was read, and this is its digest.
+    pub(crate) fn read(&mut self, path: &str, sha256: Sha256, found: &mut Found<'_>) -> Result<(), Error> {
+        if self.session.is_some()
+            && let Some(id) = id_of(path)
+        {
+            self.digests.push((id, sha256));
+            if self.digests.len() >= UPLOADS_PAGE {
+                self.compare(found)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks about the rest.
+    pub(crate) fn finish(&mut self, found: &mut Found<'_>) -> Result<(), Error> {
+        self.ask(found)?;
+        self.compare(found)
+    }
+
+    fn ask(&mut self, found: &mut Found<'_>) -> Result<(), Error> {
+        let ids = std::mem::take(&mut self.ids);
+        if let Some(session) = self.session.filter(|_| !ids.is_empty()) {
+            for id in not_uploads(session, &ids)? {
+                found.unknown(id);
+            }
+        }
+        Ok(())
+    }
+
+    fn compare(&mut self, found: &mut Found<'_>) -> Result<(), Error> {
+        let digests = std::mem::take(&mut self.digests);
+        let Some(session) = self.session.filter(|_| !digests.is_empty()) else {
+            return Ok(());
+        };
+        let ids: Vec<String> = digests.iter().map(|(id, _)| id.clone()).collect();
+        let known: std::collections::HashMap<String, String> = upload_digests(session, &ids)?.into_iter().collect();
+        for (id, sha256) in digests {
+            let is = hex(&sha256);
+            if let Some(noted) = known.get(&id).filter(|noted| !noted.eq_ignore_ascii_case(&is)) {
+                found.wrong(format!("{id}: its SHA-256 is {is}, the database has {noted}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What the database expects, row by row.
+pub(crate) struct Expected<'a> {
+    pub(crate) session: &'a Session,
+    pub(crate) store: &'a Path,
+    /// URL previews are carried, and compared too.
+    pub(crate) with_previews: bool,
+    /// A storage provider may have what the store has not.
+    pub(crate) providers: bool,
+}
+
+impl Expected<'_> {
+    /// Whether each row has its file. Files elsewhere are counted only.
+    pub(crate) fn check(&self, found: &mut Found<'_>) -> anyhow::Result<u64> {
+        let (mut last, mut rows, mut elsewhere) = (String::new(), 0, 0);
+        loop {
+            let page = uploads(self.session, &last, self.with_previews)?;
+            let is_last = page.len() < UPLOADS_PAGE;
+            for upload in page {
+                ess_run::check()?;
+                rows += 1;
+                let (kind, path) = if upload.is_preview {
+                    (Kind::UrlPreview, preview_path_of(&upload.media_id))
+                } else {
+                    (Kind::Local, path_of(&upload.media_id))
+                };
+                let place = path.map(|path| self.store.join(kind.name()).join(path));
+                let size = match place.map(fs::symlink_metadata) {
+                    Some(Ok(metadata)) => Some(metadata.len()),
+                    // What we may not see is no loss, and was named by the walk.
+                    Some(Err(error)) if error.kind() != ErrorKind::NotFound => {
+                        last = upload.media_id;
+                        continue;
+                    }
+                    _ => None,
+                };
+                match size {
+                    // Synapse makes it anew.
+                    None if upload.is_preview => {}
+                    None if self.providers => elsewhere += 1,
+                    None => found.missing(format!("{} ({} bytes)", upload.media_id, upload.length)),
+                    Some(size) if u64::try_from(upload.length) != Ok(size) => found.wrong(format!(
+                        "{}: it has {size} bytes, the database has {}",
+                        upload.media_id, upload.length
+                    )),
+                    Some(_) => {}
+                }
+                last = upload.media_id;
+            }
+            if is_last {
+                found.rows = Some(rows);
+                return Ok(elsewhere);
+            }
+        }
+    }
+}
+
+/// The id of an upload's path below the store.
+fn id_of(path: &str) -> Option<String> {
+    let below = path.strip_prefix(Kind::Local.name())?.strip_prefix('/')?;
+    id_at(Path::new(below))
+}

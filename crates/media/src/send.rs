@@ -1,0 +1,650 @@
+//! The half that reads: what lies here, what lies there already, and what has to go over.
+
+use std::collections::{HashMap, VecDeque};
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::Path;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use ess_cli::{Exit, Stop};
+use ess_document::Amount;
+use ess_postgres::Session;
+use ess_run::Report;
+use ess_synapse::media::Kind;
+use rustix::fs::{Mode, OFlags};
+use sha2::{Digest as _, Sha256};
+
+use crate::found::{Found, add};
+use crate::frame::{CHUNK, Entry, Frame, MAGIC, Owner, Sha256 as Digest, Time};
+use crate::link::Link;
+use crate::pace::Pace;
+use crate::rows::Rows;
+use crate::walk::{Odd, Unit, Walk, Why, kind_of, order, time_of};
+
+/// Units that the receiver may be ahead.
+const AHEAD: u32 = 64;
+
+/// Files that wait for a lane.
+const WAITING: usize = 256;
+
+/// How one store is sent.
+pub(crate) struct Sending<'a> {
+    pub(crate) store: &'a Path,
+    pub(crate) kinds: &'a [Kind],
+    pub(crate) owner: Owner,
+    pub(crate) lanes: u8,
+    pub(crate) pace: &'a Pace,
+    pub(crate) delete: bool,
+    pub(crate) verify: bool,
+    /// Hash here too: what goes over a stream may be damaged on its way, what stays in this process cannot.
+    pub(crate) hash: bool,
+    pub(crate) session: Option<&'a Session>,
+    pub(crate) report: &'a dyn Report,
+}
+
+impl Sending<'_> {
+    /// Makes the copy equal to the store; returns what went over.
+    pub(crate) fn run(&self, link: Link, found: &mut Found<'_>) -> anyhow::Result<Amount> {
+        let Link { out, incoming } = link;
+        let shared = Shared {
+            pending: (0..self.lanes).map(|_| Mutex::default()).collect(),
+            results: Mutex::default(),
+            failed: Mutex::default(),
+        };
+        let (events, happened) = channel();
+        let outcome = thread::scope(|scope| {
+            let shared = &shared;
+            scope.spawn(move || listen(&incoming, shared, &events));
+            let outcome = self.converse(&out, &happened, shared, found);
+            // The receiver ends when nobody sends, and its end ends the listener.
+            drop(out);
+            outcome
+        });
+        if let Some(stop) = shared.failed.lock().unwrap_or_else(PoisonError::into_inner).take()
+            && outcome.is_err()
+            && ess_run::interrupted().is_none()
+        {
+            return Err(stop.into());
+        }
+        outcome?;
+        Ok(lock(&shared.results).sent)
+    }
+
+    fn converse(
+        &self,
+        out: &SyncSender<Frame>,
+        happened: &Receiver<Event>,
+        shared: &Shared,
+        found: &mut Found<'_>,
+    ) -> anyhow::Result<()> {
+        out.send(Frame::Hello {
+            magic: MAGIC.to_owned(),
+            owner: self.owner,
+        })
+        .map_err(|_| gone())?;
+        match next(happened)? {
+            Event::Ready => {}
+            _ => return Err(Stop::new(Exit::Unavailable, "the receiver does not say that it is one").into()),
+        }
+        let mut rows = Rows::new(self.session);
+        self.report.stage("copying media", None);
+        self.pass(Pass::Copy, out, happened, shared, found, &mut rows)?;
+        self.repair(out, happened, shared, found)?;
+        if self.verify {
+            self.report.stage("reading both sides", None);
+            self.pass(Pass::Verify, out, happened, shared, found, &mut rows)?;
+            self.repair(out, happened, shared, found)?;
+        }
+        take_results(shared, found, &mut rows)?;
+        rows.finish(found)?;
+        self.report.done();
+        Ok(())
+    }
+
+    /// Once through all that lies here and there.
+    fn pass(
+        &self,
+        pass: Pass,
+        out: &SyncSender<Frame>,
+        happened: &Receiver<Event>,
+        shared: &Shared,
+        found: &mut Found<'_>,
+        rows: &mut Rows<'_>,
+    ) -> anyhow::Result<()> {
+        out.send(Frame::List {
+            kinds: self.kinds.iter().map(|kind| kind.name().to_owned()).collect(),
+        })
+        .map_err(|_| gone())?;
+        out.send(Frame::More { units: AHEAD }).map_err(|_| gone())?;
+        self.with_lanes(out, shared, |jobs| {
+            let mut merge = Merge {
+                sending: self,
+                pass,
+                out,
+                happened,
+                shared,
+                jobs,
+                found,
+                rows,
+                theirs: None,
+                is_over: false,
+                unreadable: Vec::new(),
+            };
+            merge.run()
+        })?;
+        sync(out, happened)
+    }
+
+    /// Lets lanes work off what `give` hands out.
+    fn with_lanes(
+        &self,
+        out: &SyncSender<Frame>,
+        shared: &Shared,
+        give: impl FnOnce(&SyncSender<Job>) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let (jobs, todo) = sync_channel(WAITING);
+        // Theirs alone: when all have ended, nobody waits for one to take more.
+        let todo = Arc::new(Mutex::new(todo));
+        thread::scope(|scope| {
+            let lanes: Vec<_> = (0..self.lanes)
+                .map(|number| {
+                    let (out, todo) = (out.clone(), Arc::clone(&todo));
+                    scope.spawn(move || {
+                        let lane = Lane {
+                            number,
+                            sending: self,
+                            out,
+                            shared,
+                        };
+                        lane.work(&todo)
+                    })
+                })
+                .collect();
+            drop(todo);
+            let given = give(&jobs);
+            drop(jobs);
+            let mut outcome = Ok(());
+            for lane in lanes {
+                let done = lane.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+                outcome = outcome.and(done);
+            }
+            // Why a lane ended says more than that it does.
+            outcome.and(given)
+        })
+    }
+
+    /// Sends once more what did not arrive as it is here.
+    fn repair(
+        &self,
+        out: &SyncSender<Frame>,
+        happened: &Receiver<Event>,
+        shared: &Shared,
+        found: &mut Found<'_>,
+    ) -> anyhow::Result<()> {
+        let again = std::mem::take(&mut lock(&shared.results).damaged);
+        if again.is_empty() {
+            return Ok(());
+        }
+        for job in &again {
+            found.damaged(job.path.clone());
+        }
+        self.with_lanes(out, shared, |jobs| {
+            again.into_iter().try_for_each(|job| {
+                let job = Job { hash: false, ..job };
+                jobs.send(job).map_err(|_| gone().into())
+            })
+        })?;
+        sync(out, happened)?;
+        match lock(&shared.results).damaged.first() {
+            Some(job) => Err(Stop::new(
+                Exit::Unavailable,
+                format!("{} arrives damaged again and again", job.path),
+            )
+            .into()),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What came back so far.
+fn take_results(shared: &Shared, found: &mut Found<'_>, rows: &mut Rows<'_>) -> anyhow::Result<()> {
+    let (digests, left) = {
+        let mut results = lock(&shared.results);
+        (std::mem::take(&mut results.digests), std::mem::take(&mut results.left))
+    };
+    for what in left {
+        found.left(what);
+    }
+    for (path, sha256) in digests {
+        rows.read(&path, sha256, found)?;
+    }
+    Ok(())
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pass {
+    /// Send what differs by size or time.
+    Copy,
+    /// Read the rest too.
+    Verify,
+}
+
+/// A file that a lane takes.
+#[derive(Debug, Clone)]
+struct Job {
+    path: String,
+    /// Read it on both sides, do not send it.
+    hash: bool,
+}
+
+/// What a lane waits to hear of.
+struct Pending {
+    job: Job,
+    size: u64,
+    /// By our own reading.
+    sha256: Option<Digest>,
+}
+
+/// What lanes, listener and merger share.
+struct Shared {
+    /// For each lane, in the order of the answers.
+    pending: Vec<Mutex<VecDeque<Pending>>>,
+    results: Mutex<Results>,
+    /// The first thing that the receiver could not do.
+    failed: Mutex<Option<Stop>>,
+}
+
+#[derive(Default)]
+struct Results {
+    sent: Amount,
+    /// Of uploads that were read.
+    digests: Vec<(String, Digest)>,
+    left: Vec<String>,
+    damaged: Vec<Job>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn gone() -> Stop {
+    Stop::new(Exit::Unavailable, "the receiver ended too early").hint("run the same line again; it goes on from here")
+}
+
+/// What the receiver says to all.
+enum Event {
+    Ready,
+    Unit {
+        path: String,
+        files: Vec<Entry>,
+        last: bool,
+    },
+    Listed,
+    Synced,
+}
+
+/// Takes everything that comes, at once: nothing here waits for anything.
+fn listen(incoming: &Receiver<Frame>, shared: &Shared, events: &Sender<Event>) {
+    for frame in incoming {
+        let event = match frame {
+            Frame::Ready { magic } if magic == MAGIC => Event::Ready,
+            Frame::Unit { path, files, last } => Event::Unit { path, files, last },
+            Frame::Listed => Event::Listed,
+            Frame::Synced => Event::Synced,
+            Frame::Stored { lane, size, sha256 } => {
+                if let Some(pending) = answered(shared, lane) {
+                    stored(shared, pending, size, sha256);
+                }
+                continue;
+            }
+            Frame::Refused { lane, why } => {
+                if let Some(pending) = answered(shared, lane) {
+                    refused(shared, pending, &why);
+                }
+                continue;
+            }
+            Frame::Failed { exit, why } => {
+                *lock(&shared.failed) = Some(Stop::new(exit_of(exit), why));
+                return;
+            }
+            other => {
+                *lock(&shared.failed) = Some(Stop::data(format!("the receiver said what a sender says: {other:?}")));
+                return;
+            }
+        };
+        if events.send(event).is_err() {
+            return;
+        }
+    }
+}
+
+fn answered(shared: &Shared, lane: u8) -> Option<Pending> {
+    lock(shared.pending.get(usize::from(lane))?).pop_front()
+}
+
+fn stored(shared: &Shared, pending: Pending, size: u64, sha256: Digest) {
+    let mut results = lock(&shared.results);
+    let is_same = size == pending.size && pending.sha256.is_none_or(|ours| ours == sha256);
+    if !is_same {
+        results.damaged.push(pending.job);
+        return;
+    }
+    if !pending.job.hash {
+        add(&mut results.sent, size);
+    }
+    if kind_of(&pending.job.path) == Kind::Local {
+        results.digests.push((pending.job.path, sha256));
+    }
+}
+
+fn refused(shared: &Shared, pending: Pending, why: &str) {
+    let mut results = lock(&shared.results);
+    if pending.job.hash {
+        // It was there a moment ago.
+        results.damaged.push(pending.job);
+    } else {
+        results
+            .left
+            .push(format!("{}: it cannot be written: {why}", pending.job.path));
+    }
+}
+
+fn exit_of(number: u8) -> Exit {
+    [
+        Exit::No,
+        Exit::Usage,
+        Exit::Data,
+        Exit::Unavailable,
+        Exit::Software,
+        Exit::Io,
+        Exit::Busy,
+        Exit::Permission,
+        Exit::Config,
+    ]
+    .into_iter()
+    .find(|exit| *exit as u8 == number)
+    .unwrap_or(Exit::Unavailable)
+}
+
+fn next(happened: &Receiver<Event>) -> anyhow::Result<Event> {
+    loop {
+        ess_run::check()?;
+        match happened.recv_timeout(Duration::from_millis(100)) {
+            Ok(event) => return Ok(event),
+            Err(RecvTimeoutError::Disconnected) => return Err(gone().into()),
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+    }
+}
+
+/// Waits until all that was sent is on disk.
+fn sync(out: &SyncSender<Frame>, happened: &Receiver<Event>) -> anyhow::Result<()> {
+    out.send(Frame::Sync).map_err(|_| gone())?;
+    loop {
+        if let Event::Synced = next(happened)? {
+            return Ok(());
+        }
+    }
+}
+
+/// Two walks in the same order, side by side.
+struct Merge<'a, 'f, 'r> {
+    sending: &'a Sending<'a>,
+    pass: Pass,
+    out: &'a SyncSender<Frame>,
+    happened: &'a Receiver<Event>,
+    shared: &'a Shared,
+    jobs: &'a SyncSender<Job>,
+    found: &'a mut Found<'f>,
+    rows: &'a mut Rows<'r>,
+    /// Their next unit.
+    theirs: Option<Unit>,
+    is_over: bool,
+    /// Where something could not be read: nothing is surplus there.
+    unreadable: Vec<String>,
+}
+
+impl Merge<'_, '_, '_> {
+    fn run(&mut self) -> anyhow::Result<()> {
+        let sending = self.sending;
+        let walk = Walk {
+            store: sending.store,
+            kinds: sending.kinds,
+            modes: false,
+        };
+        // Told at the end of each unit: both closures need `self`.
+        let odd = std::cell::RefCell::new(Vec::new());
+        let mut note = |found: Odd| odd.borrow_mut().push(found);
+        if self.pass == Pass::Copy {
+            walk.beside(&mut note)
+                .with_context(|| format!("cannot read the media store {}", sending.store.display()))?;
+        }
+        self.tell(odd.take());
+        walk.run(&mut note, &mut |kind, unit| {
+            self.tell(odd.take());
+            self.unit(kind, unit)
+        })?;
+        self.tell(odd.take());
+        while let Some(unit) = self.their_next()? {
+            self.surplus(&unit)?;
+        }
+        Ok(())
+    }
+
+    fn tell(&mut self, odd: Vec<Odd>) {
+        for odd in odd {
+            if matches!(odd.why, Why::Unreadable(_)) {
+                self.unreadable.push(odd.path.clone());
+            }
+            if self.pass == Pass::Copy {
+                self.found.left(odd.to_string());
+            }
+        }
+    }
+
+    fn unit(&mut self, kind: Kind, ours: Unit) -> anyhow::Result<()> {
+        ess_run::check()?;
+        let mut there = HashMap::new();
+        while let Some(theirs) = self.their_next()? {
+            match order(&theirs.path, &ours.path) {
+                std::cmp::Ordering::Less => self.surplus(&theirs)?,
+                std::cmp::Ordering::Equal => {
+                    there = theirs
+                        .files
+                        .into_iter()
+                        .map(|file| (file.path, (file.size, file.time)))
+                        .collect();
+                    break;
+                }
+                std::cmp::Ordering::Greater => {
+                    self.theirs = Some(theirs);
+                    break;
+                }
+            }
+        }
+        for file in ours.files {
+            let path = format!("{}/{}", ours.path, file.path);
+            let is_same = there
+                .remove(&file.path)
+                .is_some_and(|(size, time)| size == file.size && is_same_time(file.time, time));
+            if self.pass == Pass::Copy {
+                self.found.there(kind, file.size);
+                self.rows.there(&path, self.found)?;
+                if is_same {
+                    add(&mut self.found.unchanged, file.size);
+                }
+            }
+            let hash = is_same && self.pass == Pass::Verify;
+            if !is_same || hash {
+                self.jobs.send(Job { path, hash }).map_err(|_| gone())?;
+            }
+        }
+        if lock(&self.shared.results).digests.len() >= 1_000 {
+            take_results(self.shared, self.found, self.rows)?;
+        }
+        if !ours.partly {
+            let mut names: Vec<&String> = there.keys().collect();
+            names.sort_unstable();
+            for name in names {
+                self.surplus_file(&format!("{}/{name}", ours.path))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn surplus(&mut self, theirs: &Unit) -> anyhow::Result<()> {
+        let is_hidden = |place: &String| theirs.path == *place || theirs.path.starts_with(&format!("{place}/"));
+        if self.unreadable.iter().any(is_hidden) {
+            return Ok(());
+        }
+        for file in &theirs.files {
+            self.surplus_file(&format!("{}/{}", theirs.path, file.path))?;
+        }
+        Ok(())
+    }
+
+    fn surplus_file(&mut self, path: &str) -> anyhow::Result<()> {
+        if self.pass == Pass::Verify {
+            return Ok(());
+        }
+        self.found.surplus(path.to_owned());
+        if self.sending.delete {
+            self.found.removed += 1;
+            let path = path.to_owned();
+            self.out.send(Frame::Remove { path }).map_err(|_| gone())?;
+        }
+        Ok(())
+    }
+
+    fn their_next(&mut self) -> anyhow::Result<Option<Unit>> {
+        if let Some(unit) = self.theirs.take() {
+            return Ok(Some(unit));
+        }
+        let mut unit = Unit::default();
+        while !self.is_over {
+            match next(self.happened)? {
+                Event::Unit { path, files, last } => {
+                    unit.path = path;
+                    unit.files.extend(files);
+                    if last {
+                        self.out.send(Frame::More { units: 1 }).map_err(|_| gone())?;
+                        return Ok(Some(unit));
+                    }
+                }
+                Event::Listed => self.is_over = true,
+                Event::Ready | Event::Synced => {
+                    return Err(Stop::data("the receiver answers what nobody has asked").into());
+                }
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Some file systems keep whole seconds only.
+fn is_same_time(ours: Time, theirs: Time) -> bool {
+    ours.seconds == theirs.seconds && (ours.nanoseconds == theirs.nanoseconds || theirs.nanoseconds == 0)
+}
+
+/// Reads files and sends them, one after the other.
+struct Lane<'a> {
+    number: u8,
+    sending: &'a Sending<'a>,
+    out: SyncSender<Frame>,
+    shared: &'a Shared,
+}
+
+impl Lane<'_> {
+    fn work(&self, todo: &Mutex<Receiver<Job>>) -> anyhow::Result<()> {
+        loop {
+            let job = lock(todo).recv();
+            let Ok(job) = job else { return Ok(()) };
+            ess_run::check()?;
+            let path = self.sending.store.join(&job.path);
+            match open(&path) {
+                Ok(Some((file, time))) if job.hash => self.hash(job, file, time)?,
+                Ok(Some((file, time))) => self.send(job, file, time)?,
+                Ok(None) => self.leave(format!("{}: neither a file nor a directory", job.path)),
+                // Removed since its name was read.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => self.leave(format!("{}: {error}", job.path)),
+            }
+        }
+    }
+
+    fn send(&self, job: Job, mut file: File, time: Time) -> anyhow::Result<()> {
+        let lane = self.number;
+        let path = job.path.clone();
+        self.give(Frame::File { lane, path, time })?;
+        let (mut size, mut sha256) = (0, Sha256::new());
+        loop {
+            let mut bytes = Vec::with_capacity(CHUNK);
+            let read = (&mut file).take(CHUNK as u64).read_to_end(&mut bytes);
+            let n = match read {
+                Ok(0) => break,
+                Ok(n) => n as u64,
+                Err(error) => {
+                    self.leave(format!("{}: {error}", job.path));
+                    return self.give(Frame::Drop { lane });
+                }
+            };
+            self.sending.pace.wait(n)?;
+            if self.sending.hash {
+                sha256.update(&bytes);
+            }
+            size += n;
+            self.sending.report.advance(n);
+            self.give(Frame::Data { lane, bytes })?;
+        }
+        self.expect(job, size, self.sending.hash.then(|| sha256.finalize().into()));
+        self.give(Frame::End { lane })
+    }
+
+    fn hash(&self, job: Job, mut file: File, _: Time) -> anyhow::Result<()> {
+        let (lane, path) = (self.number, job.path.clone());
+        let (mut size, mut sha256, mut chunk) = (0, Sha256::new(), vec![0; CHUNK]);
+        loop {
+            ess_run::check()?;
+            match file.read(&mut chunk) {
+                Ok(0) => break,
+                Ok(n) => {
+                    sha256.update(&chunk[..n]);
+                    size += n as u64;
+                    self.sending.report.advance(n as u64);
+                }
+                Err(error) => {
+                    self.leave(format!("{}: {error}", job.path));
+                    return Ok(());
+                }
+            }
+        }
+        self.expect(job, size, Some(sha256.finalize().into()));
+        self.give(Frame::Hash { lane, path })
+    }
+
+    /// Before the other half can have answered.
+    fn expect(&self, job: Job, size: u64, sha256: Option<Digest>) {
+        lock(&self.shared.pending[usize::from(self.number)]).push_back(Pending { job, size, sha256 });
+    }
+
+    fn leave(&self, what: String) {
+        lock(&self.shared.results).left.push(what);
+    }
+
+    fn give(&self, frame: Frame) -> anyhow::Result<()> {
+        self.out.send(frame).map_err(|_| gone().into())
+    }
+}
+
+/// A file that is one, and its time; no link is followed.
+fn open(path: &Path) -> io::Result<Option<(File, Time)>> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    let metadata = file.metadata()?;
+    let time = time_of(&metadata);
+    Ok(metadata.is_file().then_some((file, time)))
+}

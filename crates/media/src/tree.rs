@@ -1,0 +1,284 @@
+//! The copy on disk: private, never through a link, whole under its final name.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use ess_cli::{Exit, Lock, Stop};
+use rustix::fs::{AtFlags, Dir, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid};
+
+use crate::frame::{Owner, Time};
+use crate::walk::OURS;
+
+/// To open a directory, and no link to one.
+const DIRECTORY: OFlags = OFlags::RDONLY
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC);
+
+const PRIVATE: Mode = Mode::RWXU;
+
+/// A media store that is written to, by one run at a time.
+pub(crate) struct Tree {
+    pub(crate) path: PathBuf,
+    root: OwnedFd,
+    /// Where files are before they are whole.
+    staging: OwnedFd,
+    owner: Owner,
+    _lock: Lock,
+}
+
+impl Tree {
+    /// Makes the directory or takes the one that is there, and removes what a killed run has left.
+    pub(crate) fn open(path: &Path, owner: Owner) -> anyhow::Result<Self> {
+        let failed = || format!("cannot use {}", path.display());
+        let path = std::path::absolute(path).with_context(failed)?;
+        let made = rustix::fs::mkdir(&path, PRIVATE);
+        let root = rustix::fs::open(&path, DIRECTORY, Mode::empty())
+            .map_err(io::Error::from)
+            .with_context(failed)?;
+        if made.is_ok() {
+            give(&root, owner).with_context(failed)?;
+        } else {
+            let found = rustix::fs::fstat(&root).map_err(io::Error::from).with_context(failed)?;
+            // A volume's group may be let in by Kubernetes itself.
+            if found.st_mode & 0o007 != 0 {
+                let refused = format!("will not write into {}: others can enter it", path.display());
+                let hint = format!("chmod o-rwx {}", path.display());
+                return Err(Stop::new(Exit::Permission, refused).hint(hint).into());
+            }
+        }
+        let staging = make(&root, OURS, None).with_context(failed)?;
+        let lock = Lock::take(&path.join(OURS).join("lock"), "media-sync")?;
+        let tree = Self {
+            path,
+            root,
+            staging,
+            owner,
+            _lock: lock,
+        };
+        tree.sweep();
+        Ok(tree)
+    }
+
+    /// Removes files that never became whole.
+    fn sweep(&self) {
+        let Ok(entries) = Dir::read_from(&self.staging) else {
+            return;
+        };
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            if name.to_bytes().first().is_some_and(u8::is_ascii_digit) {
+                let _ = rustix::fs::unlinkat(&self.staging, name, AtFlags::empty());
+            }
+        }
+    }
+
+    /// A new file that has no final name yet; one for each lane.
+    pub(crate) fn create(&self, lane: u8) -> io::Result<File> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&self.staging, lane.to_string(), flags, Mode::RUSR | Mode::WUSR)?;
+        Ok(File::from(file))
+    }
+
+    /// Gives a lane's file its final name.
+    pub(crate) fn place(&self, lane: u8, file: &File, path: &str, time: Time) -> io::Result<()> {
+        let times = Timestamps {
+            last_access: Timespec {
+                tv_sec: 0,
+                tv_nsec: UTIME_OMIT,
+            },
+            last_modification: Timespec {
+                tv_sec: time.seconds,
+                tv_nsec: time.nanoseconds.into(),
+            },
+        };
+        rustix::fs::futimens(file, &times)?;
+        give(file, self.owner)?;
+        let (directory, name) = self.parent(path, true)?;
+        Ok(rustix::fs::renameat(&self.staging, lane.to_string(), directory, name)?)
+    }
+
+    /// Forgets a lane's file.
+    pub(crate) fn discard(&self, lane: u8) {
+        let _ = rustix::fs::unlinkat(&self.staging, lane.to_string(), AtFlags::empty());
+    }
+
+    /// Opens a file of the store.
+    pub(crate) fn read(&self, path: &str) -> io::Result<File> {
+        let (directory, name) = self.parent(path, false)?;
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        Ok(File::from(rustix::fs::openat(directory, name, flags, Mode::empty())?))
+    }
+
+    /// Removes a file, and the directories that it leaves empty, up to the kind's.
+    pub(crate) fn remove(&self, path: &str) -> io::Result<()> {
+        let (directory, name) = self.parent(path, false)?;
+        rustix::fs::unlinkat(directory, name, AtFlags::empty())?;
+        let mut path = path;
+        while let Some((above, _)) = path.rsplit_once('/').filter(|(above, _)| above.contains('/')) {
+            path = above;
+            let (directory, name) = self.parent(path, false)?;
+            if rustix::fs::unlinkat(directory, name, AtFlags::REMOVEDIR).is_err() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps others out of what somebody else has put there.
+    pub(crate) fn tighten(&self, path: &str) -> io::Result<()> {
+        let file = self.read(path)?;
+        let mode = Mode::from_raw_mode(rustix::fs::fstat(&file)?.st_mode);
+        Ok(rustix::fs::fchmod(
+            file,
+            mode.intersection(Mode::RWXU | Mode::RWXG | Mode::SGID),
+        )?)
+    }
+
+    /// Everything so far outlives a power failure.
+    ///
+    /// Once for all files, and not one by one: until then a file may be torn by one, and is then shorter than it
+    /// should be, so that the next run sends it again.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        Ok(rustix::fs::syncfs(&self.root)?)
+    }
+
+    /// The directory of a path, one step after the other so that no link is followed, and the name in it.
+    fn parent<'a>(&self, path: &'a str, may_make: bool) -> io::Result<(OwnedFd, &'a str)> {
+        let (above, name) = path.rsplit_once('/').ok_or(io::ErrorKind::InvalidInput)?;
+        let mut directory: Option<OwnedFd> = None;
+        for part in above.split('/') {
+            let at = directory.as_ref().unwrap_or(&self.root);
+            let opened = match rustix::fs::openat(at, part, DIRECTORY, Mode::empty()) {
+                Err(rustix::io::Errno::NOENT) if may_make => make(at, part, self.owner)?,
+                opened => opened?,
+            };
+            directory = Some(opened);
+        }
+        Ok((directory.ok_or(io::ErrorKind::InvalidInput)?, name))
+    }
+}
+
+impl Drop for Tree {
+    fn drop(&mut self) {
+        self.sweep();
+    }
+}
+
+/// Makes a directory that only its owner can enter; another lane may have been first.
+fn make(at: &OwnedFd, name: &str, owner: Owner) -> io::Result<OwnedFd> {
+    let made = match rustix::fs::mkdirat(at, name, PRIVATE) {
+        Err(rustix::io::Errno::EXIST) => false,
+        made => made.map(|()| true)?,
+    };
+    let directory = rustix::fs::openat(at, name, DIRECTORY, Mode::empty())?;
+    if made {
+        give(&directory, owner)?;
+    }
+    Ok(directory)
+}
+
+fn give(what: impl std::os::fd::AsFd, owner: Owner) -> io::Result<()> {
+    let Some((user, group)) = owner else { return Ok(()) };
+    Ok(rustix::fs::fchown(
+        what,
+        Some(Uid::from_raw(user)),
+        Some(Gid::from_raw(group)),
+    )?)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use std::fs;
+    use std::io::Write as _;
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+
+    use super::*;
+
+    const TIME: Time = Time {
+        seconds: 1_000_000_000,
+        nanoseconds: 5,
+    };
+
+    fn put(tree: &Tree, path: &str) -> io::Result<()> {
+        let mut file = tree.create(0)?;
+        file.write_all(b"12345")?;
+        let placed = tree.place(0, &file, path, TIME);
+        if placed.is_err() {
+            tree.discard(0);
+        }
+        placed
+    }
+
+    #[test]
+    fn a_file_is_private_and_as_old_as_it_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = Tree::open(&dir.path().join("store"), None).unwrap();
+        put(&tree, "local_content/Ab/Cd/x").unwrap();
+        let of = |path: &str| fs::metadata(dir.path().join("store").join(path)).unwrap();
+        let file = of("local_content/Ab/Cd/x");
+        assert_eq!(
+            (file.mode() & 0o7777, file.mtime(), file.mtime_nsec()),
+            (0o600, 1_000_000_000, 5)
+        );
+        assert_eq!(of("local_content/Ab").mode() & 0o7777, 0o700);
+        assert_eq!(of("").mode() & 0o7777, 0o700);
+
+        tree.remove("local_content/Ab/Cd/x").unwrap();
+        assert!(!dir.path().join("store/local_content/Ab").exists());
+        assert!(dir.path().join("store/local_content").exists());
+    }
+
+    #[test]
+    fn no_link_leads_out_of_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let elsewhere = tempfile::tempdir().unwrap();
+        let store = dir.path().join("store");
+        let tree = Tree::open(&store, None).unwrap();
+        fs::create_dir(store.join("local_content")).unwrap();
+        symlink(elsewhere.path(), store.join("local_content/Ab")).unwrap();
+        symlink(elsewhere.path(), store.join("remote_content")).unwrap();
+        fs::write(elsewhere.path().join("x"), "").unwrap();
+
+        assert!(put(&tree, "local_content/Ab/Cd/x").is_err());
+        assert!(put(&tree, "remote_content/a.example/Ab/Cd/x").is_err());
+        assert!(tree.remove("local_content/Ab/x").is_err());
+        assert!(tree.read("local_content/Ab/x").is_err());
+        assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 1);
+
+        // One in the place of a file is replaced, not followed.
+        fs::create_dir_all(store.join("local_content/Zz/Cd")).unwrap();
+        symlink(elsewhere.path().join("x"), store.join("local_content/Zz/Cd/x")).unwrap();
+        put(&tree, "local_content/Zz/Cd/x").unwrap();
+        assert_eq!(fs::read_to_string(elsewhere.path().join("x")).unwrap(), "");
+        assert_eq!(
+            fs::read_to_string(store.join("local_content/Zz/Cd/x")).unwrap(),
+            "12345"
+        );
+    }
+
+    #[test]
+    fn one_run_at_a_time_and_its_leftovers_go() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
+        let tree = Tree::open(dir.path(), None).unwrap();
+        drop(tree.create(3).unwrap());
+        let error = Tree::open(dir.path(), None).map(drop).unwrap_err();
+        assert_eq!(Exit::of(&error), Exit::Busy);
+        std::mem::forget(tree.create(4).unwrap());
+        drop(tree);
+        let tree = Tree::open(dir.path(), None).unwrap();
+        let names: Vec<_> = fs::read_dir(dir.path().join(OURS)).unwrap().flatten().collect();
+        assert_eq!(names.len(), 1, "{names:?}");
+        drop(tree);
+
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o705)).unwrap();
+        let error = Tree::open(dir.path(), None).map(drop).unwrap_err();
+        assert_eq!(Exit::of(&error), Exit::Permission);
+    }
+}

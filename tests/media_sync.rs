@@ -1,0 +1,826 @@
+//! media-sync: what lies in the store lies in the copy, and what the database expects is there.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, symlink};
+use std::path::Path;
+
+use ess_cli::hex;
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+use crate::scene::{Scene, Tmpfs, assert_failed, names_in, wait_until};
+use crate::support::{Call, Cluster, Identity, Ran, Stdin, Synapse, World, place};
+
+/// Paths as Synapse makes them, one of each kind at least.
+const PATHS: [&str; 9] = [
+    "local_content/Ab/Cd/EfGhIjKl",
+    "local_content/Ab/Cd/Empty",
+    "local_content/Zz/Yy/Xx",
+    "local_thumbnails/Ab/Cd/EfGhIjKl/96-96-image-png-crop",
+    "remote_content/matrix.example:8448/Qq/Rr/Ss",
+    "remote_content/[2001:db8::1]/Qq/Rr/Ss",
+    "remote_thumbnail/matrix.example:8448/Qq/Rr/Ss/32-32-image-jpeg-scale",
+    "url_cache/2024-01-31/abcDEF",
+    "url_cache_thumbnails/2024-01-31/abcDEF/32-32-image-png-scale",
+];
+
+/// Fills `store` with a file at each path, of another size each.
+fn fill(world: &World) {
+    for (number, path) in PATHS.iter().enumerate() {
+        let size = if path.ends_with("Empty") {
+            0
+        } else {
+            100_000 * number + 7
+        };
+        let content: Vec<u8> = (0..size)
+            .map(|at| u8::try_from((at * 31 + number) % 251).unwrap())
+            .collect();
+        world.write(&format!("store/{path}"), content);
+    }
+}
+
+/// The line that most tests are about.
+fn sync<'a>(world: &World) -> Call<'a> {
+    world
+        .tool("media-sync")
+        .args(["-n", "--source-dir", "store", "--out", "copy"])
+}
+
+/// Every file of a directory, by its path, without what is ours.
+fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
+    let all = walkdir::WalkDir::new(dir).into_iter().map(Result::unwrap);
+    all.filter(|entry| entry.file_type().is_file())
+        .map(|entry| {
+            let path = entry.path().strip_prefix(dir).unwrap().to_str().unwrap().to_owned();
+            (path, fs::read(entry.path()).unwrap())
+        })
+        .filter(|(path, _)| !path.starts_with(".media-sync/"))
+        .collect()
+}
+
+#[track_caller]
+fn assert_equal(world: &World) {
+    let (store, copy) = (files(&world.path("store")), files(&world.path("copy")));
+    let names = |files: &BTreeMap<String, Vec<u8>>| files.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(&store), names(&copy));
+    assert!(store == copy, "a file differs");
+}
+
+/// The section of the document.
+#[track_caller]
+fn media(ran: &Ran) -> Value {
+    ran.json()["media"].clone()
+}
+
+#[test]
+fn a_store_is_copied_and_then_only_what_changed() {
+    let world = World::new();
+    fill(&world);
+
+    let first = sync(&world).run().success();
+
+    assert_equal(&world);
+    assert_eq!(media(&first)["sent"]["files"], PATHS.len());
+    assert_eq!(
+        media(&first)["kinds"]["local_content"],
+        json!({"files": 3, "bytes": 200_014})
+    );
+    assert_eq!(media(&first)["complete"], true);
+    assert_eq!(media(&first).get("rows_compared"), None);
+    for entry in walkdir::WalkDir::new(world.path("copy"))
+        .into_iter()
+        .map(Result::unwrap)
+    {
+        let mode = if entry.file_type().is_dir() { 0o700 } else { 0o600 };
+        let metadata = entry.metadata().unwrap();
+        assert_eq!(metadata.mode() & 0o7777, mode, "{}", entry.path().display());
+    }
+    assert_eq!(names_in(&world, "copy/.media-sync"), ["lock"]);
+
+    let second = sync(&world).run().success();
+    assert_eq!(media(&second)["sent"], json!({"files": 0, "bytes": 0}));
+    assert_eq!(media(&second)["unchanged"]["files"], PATHS.len());
+
+    // One grows, one is written anew with as many bytes, one comes, one goes.
+    world.write("store/local_content/Zz/Yy/Xx", "longer");
+    let again = world.path("store").join(PATHS[3]);
+    let bytes = vec![b'!'; fs::read(&again).unwrap().len()];
+    fs::write(&again, bytes).unwrap();
+    world.write("store/local_content/Ne/ww/One", "new");
+    fs::remove_file(world.path("store").join(PATHS[7])).unwrap();
+    let third = sync(&world).run().success();
+    assert_eq!(media(&third)["sent"]["files"], 3);
+    assert_eq!(media(&third)["surplus"], json!({"count": 1, "names": [PATHS[7]]}));
+    assert!(
+        world.path("copy").join(PATHS[7]).exists(),
+        "it goes only when that is asked for"
+    );
+
+    let fourth = sync(&world).args(["--delete"]).run().success();
+    assert_eq!(media(&fourth)["removed"], 1);
+    assert_equal(&world);
+    assert!(
+        !world.path("copy/url_cache/2024-01-31").exists(),
+        "an empty directory stays"
+    );
+}
+
+#[test]
+fn what_synapse_would_never_read_is_named_and_all_else_is_copied() {
+    let world = World::new();
+    fill(&world);
+    world.write("secret", "not media");
+    let store = world.path("store");
+    symlink(world.path("secret"), store.join("local_content/Ab/Cd/Link")).unwrap();
+    symlink(world.path("."), store.join("local_content/Li")).unwrap();
+    world.write("store/local_content/Ab/Cd/with space", "x");
+    world.write("store/local_content/Ab/Cd/naïve 🦊", "x");
+    world.write("store/local_content/Ab/Cd/dir/x", "x");
+    world.write("store/local_content/Ab/line\n\u{1b}[31mred", "x");
+    world.write("store/remote_content/ümlaut.example/Qq/Rr/Ss", "x");
+    world.write("store/notes.txt", "x");
+    world
+        .shell("mkfifo store/local_content/Ab/Cd/Fifo; mkdir store/lost+found")
+        .success();
+
+    let ran = sync(&world).run();
+
+    assert_eq!(ran.status.code(), Some(1), "{ran}");
+    let left = media(&ran)["left"].clone();
+    assert_eq!(left["count"], 9, "{left:#}");
+    for (what, why) in [
+        ("local_content/Ab/Cd/Link", "a link"),
+        ("local_content/Li", "a link"),
+        ("local_content/Ab/Cd/Fifo", "neither a file nor a directory"),
+        ("local_content/Ab/Cd/naïve 🦊", "not a path that Synapse makes"),
+        (
+            "local_content/Ab/line\\n\\u{1b}[31mred",
+            "not a path that Synapse makes",
+        ),
+        ("remote_content/ümlaut.example", "not a path that Synapse makes"),
+        ("notes.txt", "not a path that Synapse makes"),
+    ] {
+        let line = format!("{what}: {why}");
+        assert!(ran.stderr.contains(&format!("left out: {line}\n")), "{line}: {ran}");
+        assert!(left["names"].as_array().unwrap().contains(&json!(line)), "{line}");
+    }
+    let copied: Vec<String> = files(&world.path("copy")).into_keys().collect();
+    let mut paths = PATHS;
+    paths.sort_unstable();
+    assert_eq!(copied, paths);
+}
+
+#[test]
+fn what_cannot_be_read_or_written_is_named_and_all_else_is_copied() {
+    let world = World::new();
+    fill(&world);
+    world
+        .shell("chmod 000 store/local_content/Ab/Cd/EfGhIjKl store/local_content/Zz")
+        .success();
+    world.write("copy/url_cache/2024-01-31/abcDEF/in/the/way", "x");
+    world.shell("ln -s /etc copy/url_cache_thumbnails").success();
+
+    let ran = sync(&world).args(["--delete"]).run();
+
+    assert_eq!(ran.status.code(), Some(1), "{ran}");
+    for line in [
+        "local_content/Ab/Cd/EfGhIjKl: Permission denied",
+        "local_content/Zz: Permission denied",
+        "url_cache/2024-01-31/abcDEF: it cannot be written: ",
+        "url_cache_thumbnails/2024-01-31/abcDEF/32-32-image-png-scale: it cannot be written: ",
+    ] {
+        assert!(ran.stderr.contains(line), "{line}: {ran}");
+    }
+    assert_eq!(media(&ran)["left"]["count"], 4);
+    assert_eq!(media(&ran)["sent"]["files"], PATHS.len() - 4);
+}
+
+#[test]
+fn a_real_synapse_serves_every_file_of_the_copy() {
+    let world = World::new();
+    let cluster = Cluster::new(&world, "source");
+    let database = cluster.database("synapse", "synapse", "a password");
+    cluster.create_role("synapse", "a password");
+    let seeded = cluster.load_synapse("synapse", "synapse");
+    let old = Synapse::new(&world, "old", &database, &Identity::old());
+    old.load_media();
+    old.start();
+    let token = &seeded.admin().token;
+    let sizes = [0, 1, 262_143, 262_144, 262_145, 3_000_000];
+    let uploads: Vec<(String, Vec<u8>)> = sizes
+        .iter()
+        .map(|size| {
+            let bytes: Vec<u8> = (0..*size).map(|at| u8::try_from(at % 253).unwrap()).collect();
+            let (path, kind) = (
+                "/_matrix/media/v3/upload?filename=%F0%9F%A6%8A.bin",
+                "application/x-test",
+            );
+            let (status, answer) = old.request_bytes("POST", path, Some(token), Some((kind, bytes.clone())));
+            assert_eq!(status, 200);
+            let answer: Value = serde_json::from_slice(&answer).unwrap();
+            (answer["content_uri"].as_str().unwrap().to_owned(), bytes)
+        })
+        .collect();
+    let copy = |more: &[&str]| {
+        let config = old.config_args();
+        let call = world.tool("media-sync").args(["-n"]).args(&config);
+        call.args(["--out", "new/media_store"]).args(more).run()
+    };
+
+    world.shell("mkdir -m 700 new").success();
+    let ran = copy(&[]).success();
+    assert_eq!(media(&ran)["source_was_running"], true);
+    assert!(ran.stderr.contains("once more when Synapse is stopped"), "{ran}");
+    let late = b"after the first copy".to_vec();
+    let (status, answer) = old.request_bytes(
+        "POST",
+        "/_matrix/media/v3/upload",
+        Some(token),
+        Some(("text/plain", late.clone())),
+    );
+    assert_eq!(status, 200);
+    let answer: Value = serde_json::from_slice(&answer).unwrap();
+    old.stop();
+    let ran = copy(&["--verify"]).success();
+
+    let section = media(&ran);
+    assert_eq!(section["sent"]["files"], 1, "{section:#}");
+    assert_eq!(section["source_was_running"], Value::Null);
+    let uploads_known = cluster.psql(
+        "synapse",
+        "SELECT count(*) FROM local_media_repository WHERE media_length IS NOT NULL",
+    );
+    assert_eq!(section["rows_compared"], json!(uploads_known.parse::<u64>().unwrap()));
+    assert_eq!(
+        (&section["verified"], &section["complete"]),
+        (&json!(true), &json!(true))
+    );
+    let mut old_files = files(&old.media_store());
+    let new_files = files(&world.path("new/media_store"));
+    old_files.retain(|path, _| !path.starts_with(".media-sync"));
+    assert!(old_files == new_files && new_files.keys().any(|path| path.starts_with("local_thumbnails")));
+
+    // The old files are gone for good: what is served is the copy.
+    fs::remove_dir_all(old.media_store()).unwrap();
+    let new = Synapse::new(&world, "new", &database, &Identity::old());
+    new.start();
+    seeded.check_media_files(&new);
+    for (uri, bytes) in uploads
+        .iter()
+        .chain([&(answer["content_uri"].as_str().unwrap().to_owned(), late)])
+    {
+        let path = format!(
+            "/_matrix/client/v1/media/download/{}",
+            uri.strip_prefix("mxc://").unwrap()
+        );
+        let (status, served) = new.request_bytes("GET", &path, Some(token), None);
+        assert!(
+            status == 200 && served == *bytes,
+            "{path}: {status}, {} bytes",
+            served.len()
+        );
+    }
+}
+
+/// A source database, its uploads in `store`, and the line that copies them.
+struct Uploads {
+    scene: Scene,
+    ids: Vec<String>,
+}
+
+impl Uploads {
+    fn new() -> Self {
+        let scene = Scene::new();
+        let rows = scene.on_source("SELECT media_id FROM local_media_repository WHERE url_cache IS NULL ORDER BY 1");
+        let ids: Vec<String> = rows.lines().map(str::to_owned).collect();
+        assert!(ids.len() >= 2);
+        let uploads = Self { scene, ids };
+        let url = uploads.scene.source_url();
+        for id in &uploads.ids {
+            let sql = format!("SELECT media_length FROM local_media_repository WHERE media_id = '{id}'");
+            let length: usize = uploads.scene.on_source(&sql).parse().unwrap();
+            uploads.scene.world.write(&Self::path(id), vec![b'm'; length]);
+            let digest = sha256(&vec![b'm'; length]);
+            let sql = format!("UPDATE local_media_repository SET sha256 = '{digest}' WHERE media_id = '{id}'");
+            uploads.scene.on_source(&sql);
+        }
+        assert!(!url.is_empty());
+        uploads
+    }
+
+    fn path(id: &str) -> String {
+        format!("store/local_content/{}/{}/{}", &id[..2], &id[2..4], &id[4..])
+    }
+
+    fn sync<'a>(&self) -> Call<'a> {
+        let url = self.scene.source_url();
+        let call = self.scene.tool("media-sync");
+        call.args(["-n", "--source-dir", "store", "--source", &url, "--out", "copy"])
+    }
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+#[test]
+fn uploads_that_are_missing_or_differ_are_named_and_all_else_is_copied() {
+    let it = Uploads::new();
+    let ran = it.sync().run().success();
+    assert_eq!(media(&ran)["rows_compared"], it.ids.len());
+
+    // Begun and never come: no file is expected.
+    it.scene.on_source(
+        "INSERT INTO local_media_repository (media_id, created_ts, user_id) VALUES ('PendingPendingPending', 1, '@a:b')",
+    );
+    let row = |id: &str, length: usize, digest: &str| {
+        it.scene.on_source(&format!(
+            "INSERT INTO local_media_repository (media_id, media_length, sha256, created_ts, user_id)
+             VALUES ('{id}', {length}, nullif('{digest}', ''), 1, '@a:b')"
+        ));
+    };
+    row("MissingMissingMissing", 7, "");
+    row("ShortShortShortShort", 7, "");
+    row("RottenRottenRotten", 5, &sha256(b"fresh"));
+    row("../../../etc/passwd", 7, "");
+    for (id, content) in [
+        ("ShortShortShortShort", "short"),
+        ("RottenRottenRotten", "rotte"),
+        ("UnknownUnknownUnknown", "unknown"),
+    ] {
+        it.scene.world.write(&Uploads::path(id), content);
+    }
+
+    let ran = it.sync().run();
+
+    assert_eq!(ran.status.code(), Some(1), "{ran}");
+    let section = media(&ran);
+    assert_eq!(
+        section["missing"]["names"],
+        json!(["../../../etc/passwd (7 bytes)", "MissingMissingMissing (7 bytes)"])
+    );
+    assert_eq!(section["wrong"]["count"], 2, "{section:#}");
+    for line in [
+        "missing: MissingMissingMissing (7 bytes)",
+        "ShortShortShortShort: it has 5 bytes, the database has 7",
+        &format!("RottenRottenRotten: its SHA-256 is {}", sha256(b"rotte")),
+    ] {
+        assert!(ran.stderr.contains(line), "{line}: {ran}");
+    }
+    assert_eq!(
+        section["unknown"],
+        json!({"count": 1, "names": ["UnknownUnknownUnknown"]})
+    );
+    assert_eq!(section["complete"], false);
+    assert_equal(&it.scene.world);
+    // What is not sent again is not read again, unless that is asked for.
+    let ran = it.sync().run();
+    assert_eq!(media(&ran)["wrong"]["count"], 1, "{ran}");
+    let ran = it.sync().args(["--verify"]).run();
+    assert_eq!(media(&ran)["wrong"]["count"], 2, "{ran}");
+}
+
+#[test]
+fn an_older_schema_without_digests_is_read_too() {
+    let it = Uploads::new();
+    it.scene
+        .on_source("ALTER TABLE local_media_repository DROP COLUMN sha256");
+
+    let ran = it.sync().run().success();
+
+    assert_eq!(media(&ran)["rows_compared"], it.ids.len());
+}
+
+#[test]
+fn media_in_a_storage_provider_are_not_lost() {
+    let it = Uploads::new();
+    let world = &it.scene.world;
+    fs::remove_file(world.path(Uploads::path(&it.ids[0]))).unwrap();
+    let url = it.scene.source_url();
+    let port = url
+        .split(['@', '/', ':'])
+        .find(|part| part.parse::<u16>().is_ok())
+        .unwrap();
+    let config = |more: &str| {
+        format!(
+            "server_name: example.org\nreport_stats: false\nmedia_store_path: {}\n{more}database:\n  name: psycopg2\n  args: {}\n",
+            world.path("store").display(),
+            json!({"host": "127.0.0.1", "port": port.parse::<u16>().unwrap(), "user": it.scene.source.role,
+                   "dbname": it.scene.source.name, "password": it.scene.source.password})
+        )
+    };
+    let run = |more: &str| {
+        world.write("homeserver.yaml", config(more));
+        world.run(
+            "media-sync",
+            ["-n", "-c", "homeserver.yaml", "--out", "copy"],
+            Stdin::Null,
+        )
+    };
+
+    assert_failed_with_document(&run(""), "missing");
+    let ran = run("media_storage_providers: [{module: s3_storage_provider.S3StorageProviderBackend}]\n").success();
+    assert_eq!(media(&ran)["elsewhere"], 1);
+    assert!(ran.stderr.contains("may be in the storage provider"), "{ran}");
+
+    world.write("store/media-repo.yaml", "");
+    assert_failed(&run(""), 1, "Matrix Media Repo");
+}
+
+#[track_caller]
+fn assert_failed_with_document(ran: &Ran, list: &str) {
+    assert_eq!(ran.status.code(), Some(1), "{ran}");
+    assert_eq!(media(ran)[list]["count"], 1, "{ran}");
+}
+
+#[test]
+fn damage_to_the_copy_is_found_by_reading_it_and_repaired() {
+    let world = World::new();
+    fill(&world);
+    sync(&world).run().success();
+    let damaged = world.path("copy").join(PATHS[4]);
+    let time = fs::metadata(&damaged).unwrap().modified().unwrap();
+    let mut bytes = fs::read(&damaged).unwrap();
+    bytes[200_000] ^= 1;
+    fs::write(&damaged, bytes).unwrap();
+    fs::File::options()
+        .write(true)
+        .open(&damaged)
+        .unwrap()
+        .set_modified(time)
+        .unwrap();
+
+    let ran = sync(&world).run().success();
+    assert_eq!(media(&ran).get("damaged"), None, "size and time are as they were");
+    let ran = sync(&world).args(["--verify"]).run().success();
+
+    assert_eq!(media(&ran)["damaged"], json!({"count": 1, "names": [PATHS[4]]}));
+    assert!(
+        ran.stderr
+            .contains(&format!("damaged in the copy, sent again: {}", PATHS[4])),
+        "{ran}"
+    );
+    assert_equal(&world);
+}
+
+#[test]
+fn a_killed_run_leaves_no_half_file_and_the_next_goes_on() {
+    let world = World::new();
+    for number in 0..40 {
+        let bytes = vec![number; 100_000];
+        world.write(&format!("store/local_content/{}/Cd/File{number}", 10 + number), bytes);
+    }
+    let copied = || {
+        let all = walkdir::WalkDir::new(world.path("copy/local_content"))
+            .into_iter()
+            .flatten();
+        all.filter(|entry| entry.file_type().is_file()).count()
+    };
+    let running = sync(&world).args(["--bwlimit", "1M"]).start();
+    wait_until("some files are there", || copied() > 5);
+
+    let killed = running.kill();
+
+    assert!(killed.stdout.is_empty() && copied() < 40, "{killed}");
+    for (path, bytes) in files(&world.path("copy")) {
+        assert!(
+            bytes.len() == 100_000 && path.starts_with("local_content/"),
+            "{path}: {}",
+            bytes.len()
+        );
+    }
+    let there = copied();
+    let ran = sync(&world).run().success();
+    assert_eq!(media(&ran)["unchanged"]["files"], there);
+    assert_eq!(media(&ran)["sent"]["files"], 40 - there);
+    assert_equal(&world);
+    assert_eq!(names_in(&world, "copy/.media-sync"), ["lock"]);
+}
+
+#[test]
+fn a_signal_ends_it_in_good_order() {
+    let world = World::new();
+    world.write("store/local_content/Ab/Cd/Big", vec![1; 3_000_000]);
+    let running = sync(&world).args(["--bwlimit", "200K"]).start();
+    wait_until("it began", || {
+        world.path("copy/.media-sync/0").exists() || world.path("copy/.media-sync/1").exists()
+    });
+
+    running.signal(Signal::TERM);
+    let ran = running.wait();
+
+    assert!(ran.to_string().ends_with("-- signal: 15 --"), "{ran}");
+    assert!(ran.stderr.contains("interrupted by SIGTERM"), "{ran}");
+    assert_eq!(names_in(&world, "copy/.media-sync"), ["lock"]);
+}
+
+#[test]
+fn two_runs_on_one_copy_do_not_meet() {
+    let world = World::new();
+    world.write("store/local_content/Ab/Cd/Big", vec![1; 3_000_000]);
+    let first = sync(&world).args(["--bwlimit", "1M"]).start();
+    wait_until("it began", || {
+        world.path("copy/.media-sync/0").exists() || world.path("copy/.media-sync/1").exists()
+    });
+
+    assert_failed(&sync(&world).run(), 75, "holds the lock ");
+    let far = world.tool("media-sync").args(["-n", "--source-dir", "store", "--"]);
+    assert_failed(
+        &far.args(["media-sync", "-n", "--receive", "copy"]).run(),
+        75,
+        "holds the lock ",
+    );
+
+    first.wait().success();
+    assert_equal(&world);
+}
+
+#[test]
+fn a_full_disk_is_named_and_leaves_no_half_file() {
+    let world = World::new();
+    for number in 0..30 {
+        world.write(
+            &format!("store/local_content/{}/Cd/File", 10 + number),
+            vec![1; 100_000],
+        );
+    }
+    let Some(_mounted) = Tmpfs::mount(&world, "copy", "1m") else {
+        // Only root can mount.
+        return;
+    };
+
+    let ran = sync(&world).run();
+
+    assert_failed(&ran, 74, "No space left on device");
+    assert!(ran.stderr.contains("the next run goes on from it"), "{ran}");
+    let copied = files(&world.path("copy"));
+    assert!(!copied.is_empty() && copied.values().all(|bytes| bytes.len() == 100_000));
+    assert_eq!(names_in(&world, "copy/.media-sync"), ["lock"]);
+}
+
+#[test]
+fn a_command_carries_the_stream_to_the_other_half() {
+    let world = World::new();
+    fill(&world);
+    let far = |script: &str| {
+        let call = world
+            .tool("media-sync")
+            .args(["-n", "--source-dir", "store", "--", "bash", "-c"]);
+        call.args([script]).run()
+    };
+
+    let ran = far("exec media-sync -n --receive copy").success();
+    assert_equal(&world);
+    assert_eq!(media(&ran)["sent"]["files"], PATHS.len());
+    let ran = far("exec media-sync -n --receive copy").success();
+    assert_eq!(media(&ran)["unchanged"]["files"], PATHS.len());
+
+    fs::remove_dir_all(world.path("copy")).unwrap();
+    // Damaged on the way there, and on the way back.
+    let damage = "python3 -c 'import os
+left = 100000
+while data := bytearray(os.read(0, 65536)):
+    if 0 <= left < len(data):
+        data[left] ^= 1
+    left -= len(data)
+    while data:
+        data = data[os.write(1, data):]'";
+    let damaged = far(&format!("{damage} | media-sync -n --receive copy"));
+    assert_failed(&damaged, 74, "the stream is broken: a frame is damaged");
+    let cut = "the stream is broken: it ends within a frame";
+    assert_failed(
+        &far("exec media-sync -n --receive copy > >(dd bs=1 count=100 status=none)"),
+        74,
+        cut,
+    );
+    assert_failed(
+        &far("dd bs=1 count=100000 status=none | media-sync -n --receive copy"),
+        74,
+        cut,
+    );
+    assert_failed(
+        &far("echo 'Welcome to this host'; cat > /dev/null"),
+        74,
+        "the stream is broken",
+    );
+    assert_failed(&far("exec no-such-program"), 69, "no-such-program: not found");
+    assert_failed(&far("head -c 10 > /dev/null"), 69, "ended too early");
+    assert_failed(&far("exec media-sync -n --receive /proc/nowhere"), 74, "/proc/nowhere");
+    for (path, bytes) in files(&world.path("copy")) {
+        assert!(bytes == fs::read(world.path("store").join(&path)).unwrap(), "{path}");
+    }
+    far("exec media-sync -n --receive copy").success();
+    assert_equal(&world);
+}
+
+/// A frame as it goes over the stream.
+fn frame(body: &[&[u8]]) -> Vec<u8> {
+    let body = body.concat();
+    let length = u32::try_from(body.len()).unwrap();
+    [length.to_le_bytes(), crc32fast::hash(&body).to_le_bytes()]
+        .concat()
+        .into_iter()
+        .chain(body)
+        .collect()
+}
+
+/// Text in a frame.
+fn text(text: &str) -> Vec<u8> {
+    let length = u32::try_from(text.len()).unwrap();
+    [length.to_le_bytes().as_slice(), text.as_bytes()].concat()
+}
+
+fn hello(magic: &str) -> Vec<u8> {
+    frame(&[&[1], &text(magic), &[0; 9]])
+}
+
+#[test]
+fn a_receiver_trusts_no_sender() {
+    let world = World::new();
+    let receive = |frames: &[Vec<u8>]| {
+        world.write("stream", frames.concat());
+        world.shell("media-sync -n --receive copy < stream > answer")
+    };
+    let start = || hello("ess-media/1");
+    for path in [
+        "../outside",
+        "local_content/../../../outside",
+        "/etc/x",
+        "other/Ab/Cd/x",
+        "local_content/Ab/Cd/a b",
+    ] {
+        for body in [[4, 0].as_slice(), &[8, 0], &[9]] {
+            let time: &[u8] = if body[0] == 4 { &[0; 12] } else { &[] };
+            let ran = receive(&[start(), frame(&[body, &text(path), time])]);
+            assert_failed(&ran, 65, "a path that Synapse would never make");
+        }
+    }
+    assert_failed(
+        &receive(&[start(), frame(&[&[5, 0, 1, 2, 3]])]),
+        65,
+        "that it had not begun",
+    );
+    assert_failed(
+        &receive(&[start(), frame(&[&[99]])]),
+        74,
+        "of no kind that this version knows",
+    );
+    assert_failed(&receive(&[hello("ess-media/2")]), 65, "speaks ess-media/2");
+    assert_failed(&receive(&[frame(&[&[10]])]), 65, "no sender is at the other end");
+    assert!(!world.path("outside").exists());
+}
+
+#[test]
+fn a_receiver_ends_when_nobody_takes_its_answers() {
+    let world = World::new();
+    world.write("hello", hello("ess-media/1"));
+    world.write(
+        "file",
+        [
+            frame(&[&[4, 0], &text("local_content/Ab/Cd/EfGh"), &[0; 12]]),
+            frame(&[&[5, 0, 1, 2, 3]]),
+            frame(&[&[6, 0]]),
+        ]
+        .concat(),
+    );
+    // Its standard input stays open.
+    let script = "mkfifo pipe; exec 3<>pipe
+        exec 4> >(dd bs=1 count=24 of=answer status=none); reader=$!
+        media-sync -n --receive copy <&3 >&4 & receiver=$!
+        exec 4>&-; cat hello >&3; wait $reader; cat file >&3; wait $receiver";
+
+    let ran = world.shell(script);
+
+    assert_failed(&ran, 74, "the sender is gone");
+    assert_eq!(names_in(&world, "copy/.media-sync"), ["lock"]);
+}
+
+#[test]
+fn kinds_can_be_left_out_and_it_is_said_what_that_saves() {
+    let world = World::new();
+    fill(&world);
+
+    let all = sync(&world).run().success();
+    let remote: u64 = PATHS[4..7]
+        .iter()
+        .map(|path| fs::metadata(world.path("store").join(path)).unwrap().len())
+        .sum();
+    assert!(
+        all.stderr.contains(&format!(
+            "{remote} bytes are copies of other servers' media; --without remote leaves them out"
+        )),
+        "{all}"
+    );
+    assert_eq!(media(&all)["refetchable"]["files"], 5);
+    fs::remove_dir_all(world.path("copy")).unwrap();
+    let some = sync(&world)
+        .args(["--without", "remote", "--without", "previews"])
+        .run()
+        .success();
+    assert_eq!(media(&some)["without"], json!(["remote", "previews"]));
+    assert_eq!(
+        names_in(&world, "copy"),
+        [".media-sync", "local_content", "local_thumbnails"]
+    );
+    let less = sync(&world)
+        .args(["--without", "thumbnails", "--delete"])
+        .run()
+        .success();
+    assert_eq!(media(&less).get("removed"), None, "what is left out is not looked at");
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_before_anything_is_done() {
+    let world = World::new();
+    fill(&world);
+    let run = |args: &[&str]| world.run("media-sync", args, Stdin::Null);
+    assert_failed(&run(&["-n"]), 64, "there is no media store");
+    assert_failed(
+        &run(&["-n", "--source-dir", "store"]),
+        64,
+        "there is no place for the copy",
+    );
+    assert_failed(
+        &run(&["-n", "--source-dir", "none", "--out", "copy"]),
+        74,
+        "there is no media store at ",
+    );
+    for (store, copy) in [
+        ("store", "store"),
+        ("store", "store/copy"),
+        ("store/local_content", "store"),
+    ] {
+        assert_failed(
+            &run(&["-n", "--source-dir", store, "--out", copy]),
+            64,
+            "lie in one another",
+        );
+    }
+    world.shell("ln -s store alias").success();
+    assert_failed(
+        &run(&["-n", "--source-dir", "store", "--out", "alias/copy"]),
+        64,
+        "lie in one another",
+    );
+    assert_failed(&run(&["--receive", "copy"]), 64, "--no-input");
+    assert_failed(
+        &run(&["-n", "--source-dir", "store", "--out", "copy", "--bwlimit", "fast"]),
+        64,
+        "bwlimit",
+    );
+    assert_failed(
+        &run(&["-n", "--source-dir", "store", "--out", "copy", "--owner", "root"]),
+        64,
+        "owner",
+    );
+    world.shell("mkdir -m 700 empty; mkdir -m 755 open").success();
+    let delete = ["-n", "--source-dir", "empty", "--out", "copy", "--delete"];
+    assert_failed(&run(&delete), 1, "holds no media");
+    let open = run(&["-n", "--source-dir", "store", "--out", "open"]);
+    assert_failed(&open, 77, "others can enter it");
+    assert!(!world.path("copy").exists());
+}
+
+#[test]
+fn the_copy_goes_into_the_export_and_the_document_travels_on() {
+    let world = World::new();
+    fill(&world);
+    let document = json!({"format": "ess-migration/1", "export": world.path("export")}).to_string();
+
+    let ran = world
+        .run("media-sync", ["--source-dir", "store"], document.as_str())
+        .success();
+
+    assert_eq!(media(&ran)["copy"], "media");
+    assert_eq!(names_in(&world, "export/documents"), ["01-media-sync.json"]);
+    assert!(files(&world.path("export/media")) == files(&world.path("store")));
+    let again = world
+        .run("media-sync", ["--source-dir", "store"], ran.stdout.as_str())
+        .success();
+    assert_eq!(media(&again)["sent"]["files"], 0);
+}
+
+#[test]
+fn root_gives_the_copy_to_its_owner() {
+    let world = World::new();
+    fill(&world);
+    if !rustix::process::geteuid().is_root() {
+        assert_failed(&sync(&world).args(["--owner", "0"]).run(), 77, "cannot use ");
+        return;
+    }
+    // As root itself: the tests' programs run as somebody else.
+    let ran = std::process::Command::new(place().bin.join("media-sync"))
+        .args(["-q", "-n", "--owner", "10091:10092", "--source-dir"])
+        .arg(world.path("store"))
+        .arg("--out")
+        .arg(world.path("copy"))
+        .output()
+        .unwrap();
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    for path in ["copy", "copy/local_content", "copy/local_content/Ab/Cd/EfGhIjKl"] {
+        let metadata = fs::metadata(world.path(path)).unwrap();
+        assert_eq!((metadata.uid(), metadata.gid()), (10_091, 10_092), "{path}");
+    }
+}

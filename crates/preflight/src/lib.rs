@@ -1,14 +1,12 @@
 //! preflight: everything that can go wrong, before it does.
 
 mod checks;
-mod dns;
 mod finding;
 mod ids;
 mod look;
 mod metrics;
 mod report;
 mod select;
-mod web;
 
 use std::io::IsTerminal as _;
 use std::net::SocketAddr;
@@ -18,6 +16,7 @@ use std::time::Duration;
 use ess_cli::{Console, Context, Exit, SourceArgs, Stop, TargetArgs, now};
 use ess_document::{Finding, Next, Preflight, Severity};
 use ess_run::Report;
+use ess_web::Detour;
 use rustix::termios::tcgetwinsize;
 
 use checks::endpoint;
@@ -59,11 +58,11 @@ pub struct Args {
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     max_ttl: u32,
     /// The name server to ask; authoritative servers are then asked on its port too
-    #[arg(long, value_name = "ADDR[:PORT]", value_parser = web::resolver)]
+    #[arg(long, value_name = "ADDR[:PORT]", value_parser = ess_web::resolver)]
     resolver: Option<SocketAddr>,
     /// Where HTTPS connections to a host go; repeatable
-    #[arg(long, value_name = "HOST:PORT:ADDR:PORT", value_parser = web::Detour::parse)]
-    resolve: Vec<web::Detour>,
+    #[arg(long, value_name = "HOST:PORT:ADDR:PORT", value_parser = Detour::parse)]
+    resolve: Vec<Detour>,
     /// The Synapse that ESS brings, where its database cannot be asked
     #[arg(long, value_name = "VERSION", value_parser = SynapseVersion::parse)]
     target_synapse_version: Option<SynapseVersion>,

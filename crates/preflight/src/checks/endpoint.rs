@@ -3,12 +3,12 @@
 use std::net::SocketAddr;
 
 use ess_document::Finding;
+use ess_web::Detour;
 use serde_json::Value;
 
 use super::health;
 use super::versions::SynapseVersion;
 use crate::finding::{Blocker, Detail, blocker, info};
-use crate::web::{self, Detour};
 
 /// Where its version is, in the answers of its paths; the first is not everywhere let through.
 const VERSIONS: [(&str, &str); 2] = [
@@ -51,13 +51,13 @@ pub(crate) fn parse(url: &str) -> Result<String, String> {
 /// Asks for its version and its name.
 pub(crate) fn ask(endpoint: &Endpoint) -> Said {
     let agent = if endpoint.url.starts_with("https://") {
-        web::agent(endpoint.detours.clone(), endpoint.resolver)
+        ess_web::agent(endpoint.detours.clone(), endpoint.resolver)
     } else {
         health::agent()
     };
     let mut failed = None;
     let mut get = |path: &str| -> Option<Value> {
-        match web::get(&agent, &format!("{}{path}", endpoint.url)) {
+        match ess_web::get(&agent, &format!("{}{path}", endpoint.url)) {
             Ok(answer) if answer.status == 200 => serde_json::from_str(&answer.body).ok(),
             Ok(answer) => {
                 failed.get_or_insert_with(|| format!("it answers {}", answer.status));

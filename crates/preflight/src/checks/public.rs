@@ -7,13 +7,11 @@ use std::sync::Arc;
 use ess_document::Finding;
 use ess_synapse::Config;
 use ess_synapse::yaml;
-use hickory_resolver::proto::rr::RecordType;
+use ess_web::{Answer, Detour, Dns, NetError, RecordType, agent, host_and_port, host_of_url};
 use serde_json::{Value, json};
 
 use super::well_known::{self, Delegation};
-use crate::dns::{Answer, Dns};
 use crate::finding::{Detail, info, some_of, warning};
-use crate::web::{Detour, agent};
 
 /// How names are looked up.
 pub(crate) struct Names {
@@ -61,12 +59,7 @@ struct Looked {
     without_address: Vec<String>,
 }
 
-fn records(
-    dns: &Dns,
-    host: &str,
-    delegation: &Delegation,
-    base: Option<&str>,
-) -> Result<Looked, hickory_resolver::net::NetError> {
+fn records(dns: &Dns, host: &str, delegation: &Delegation, base: Option<&str>) -> Result<Looked, NetError> {
     let mut looked = Looked {
         records: Vec::new(),
         without_address: Vec::new(),
@@ -192,20 +185,6 @@ fn delegated(host: &str, port: Option<u16>, delegation: &Delegation, records: &[
     }
 }
 
-/// A server name or `m.server`: the port is what follows the last colon, outside brackets.
-fn host_and_port(name: &str) -> (&str, Option<u16>) {
-    match name.rsplit_once(':') {
-        Some((host, port)) if !port.ends_with(']') && port.parse::<u16>().is_ok() => (host, port.parse().ok()),
-        _ => (name, None),
-    }
-}
-
-fn host_of_url(url: &str) -> Option<&str> {
-    let (_, rest) = url.split_once("://")?;
-    let host = host_and_port(rest.split(['/', '?', '#']).next()?).0;
-    (!host.is_empty()).then_some(host)
-}
-
 fn hours(seconds: u32) -> String {
     match seconds {
         0..7_200 => format!("{} minutes", seconds.div_ceil(60)),
@@ -285,14 +264,8 @@ mod tests {
     }
 
     #[test]
-    fn hosts_are_found_in_names_and_urls() {
-        assert_eq!(host_and_port("example.org:8448"), ("example.org", Some(8448)));
-        assert_eq!(host_and_port("[::1]"), ("[::1]", None));
-        assert_eq!(
-            host_of_url("https://matrix.example.org:8443/x"),
-            Some("matrix.example.org")
-        );
-        assert_eq!(host_of_url("matrix.example.org"), None);
+    fn a_time_is_told_as_people_tell_it() {
         assert_eq!(hours(300), "5 minutes");
+        assert_eq!(hours(86_400), "24 hours");
     }
 }

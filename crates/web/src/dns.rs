@@ -21,19 +21,23 @@ const ALIASES: usize = 8;
 
 /// One record, as its zone has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Answer {
-    pub(crate) name: String,
-    pub(crate) kind: &'static str,
-    pub(crate) ttl: u32,
-    pub(crate) value: String,
+pub struct Answer {
+    /// Whose record it is, without the last dot.
+    pub name: String,
+    /// `A`, `AAAA`, `CNAME`, `NS` or `SRV`.
+    pub kind: &'static str,
+    /// Seconds.
+    pub ttl: u32,
+    /// An address, a name, or `HOST:PORT`.
+    pub value: String,
     /// Of a CNAME or SRV record: the name that it leads to.
-    pub(crate) target: Option<String>,
+    pub target: Option<String>,
     /// An alias led out of the zone: it changes on the day, not what somebody else has behind it.
-    pub(crate) foreign: bool,
+    pub foreign: bool,
 }
 
 /// A resolver for questions about anything, and the servers that have the last word on each zone.
-pub(crate) struct Dns {
+pub struct Dns {
     runtime: Runtime,
     recursive: TokioResolver,
     port: u16,
@@ -42,7 +46,7 @@ pub(crate) struct Dns {
 
 impl Dns {
     /// With the resolver that is named, or the system's.
-    pub(crate) fn new(resolver: Option<SocketAddr>) -> Result<Self, NetError> {
+    pub fn new(resolver: Option<SocketAddr>) -> Result<Self, NetError> {
         let config = match resolver {
             Some(address) => config(&[address.ip()], address.port()),
             None => system_conf::read_system_conf()?.0,
@@ -60,7 +64,7 @@ impl Dns {
     }
 
     /// Every record of these kinds, from the zone's own servers, along the way of aliases.
-    pub(crate) fn records(&self, name: &str, kinds: &[RecordType]) -> Result<Vec<Answer>, NetError> {
+    pub fn records(&self, name: &str, kinds: &[RecordType]) -> Result<Vec<Answer>, NetError> {
         let (mut all, mut name) = (Vec::new(), name.to_owned());
         let mut home = None;
         for _ in 0..ALIASES {
@@ -81,7 +85,7 @@ impl Dns {
     }
 
     /// Addresses of a host, as anybody finds them.
-    pub(crate) fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, NetError> {
+    pub fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, NetError> {
         match self.wait(self.recursive.lookup_ip(absolute(host))) {
             Ok(found) => Ok(found.iter().collect()),
             Err(error) if error.is_no_records_found() => Ok(Vec::new()),

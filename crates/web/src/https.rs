@@ -17,7 +17,7 @@ const LIMIT: u64 = 64 << 10;
 
 /// `HOST:PORT:ADDR:PORT`: connections to the first go to the second.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Detour {
+pub struct Detour {
     host: String,
     port: u16,
     to: SocketAddr,
@@ -25,7 +25,7 @@ pub(crate) struct Detour {
 
 impl Detour {
     /// The argument of `--resolve`.
-    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+    pub fn parse(text: &str) -> Result<Self, String> {
         let wrong = || "not HOST:PORT:ADDR:PORT".to_owned();
         let (host, rest) = text.split_once(':').ok_or_else(wrong)?;
         let (port, to) = rest.split_once(':').ok_or_else(wrong)?;
@@ -38,7 +38,7 @@ impl Detour {
 }
 
 /// The argument of `--resolver`: `ADDR[:PORT]`.
-pub(crate) fn resolver(text: &str) -> Result<SocketAddr, String> {
+pub fn resolver(text: &str) -> Result<SocketAddr, String> {
     let alone = |text: &str| Some(SocketAddr::new(text.parse::<IpAddr>().ok()?, 53));
     alone(text)
         .or_else(|| text.parse().ok())
@@ -46,18 +46,21 @@ pub(crate) fn resolver(text: &str) -> Result<SocketAddr, String> {
 }
 
 /// What a server answered.
-pub(crate) struct Response {
-    pub(crate) status: u16,
-    pub(crate) content_type: String,
+pub struct Response {
+    /// Of HTTP.
+    pub status: u16,
+    /// `Content-Type`, or nothing.
+    pub content_type: String,
     /// `Access-Control-Allow-Origin`
-    pub(crate) origin: Option<String>,
+    pub origin: Option<String>,
     /// `Server`
-    pub(crate) server: Option<String>,
-    pub(crate) body: String,
+    pub server: Option<String>,
+    /// Text, no longer than such documents are.
+    pub body: String,
 }
 
 /// A client that trusts what the system trusts; `SSL_CERT_FILE` outranks it.
-pub(crate) fn agent(detours: Vec<Detour>, resolver: Option<SocketAddr>) -> Agent {
+pub fn agent(detours: Vec<Detour>, resolver: Option<SocketAddr>) -> Agent {
     let trusted = rustls_native_certs::load_native_certs().certs;
     let trusted: Vec<_> = trusted
         .iter()
@@ -81,7 +84,7 @@ pub(crate) fn agent(detours: Vec<Detour>, resolver: Option<SocketAddr>) -> Agent
 }
 
 /// Fetches a page.
-pub(crate) fn get(agent: &Agent, url: &str) -> Result<Response, Error> {
+pub fn get(agent: &Agent, url: &str) -> Result<Response, Error> {
     let mut answer = agent.get(url).call()?;
     let header = |name: &str| Some(answer.headers().get(name)?.to_str().ok()?.to_owned());
     let (content_type, origin, server) = (

@@ -1,0 +1,90 @@
+//! `.well-known/matrix/*`, read as clients and servers do.
+
+use serde_json::Value;
+
+use crate::https::Response;
+
+/// A document, or that there is none.
+pub enum Document {
+    /// Nothing is served there.
+    Absent,
+    /// What it says.
+    Says(Value),
+    /// It is there, and something is wrong with it.
+    Broken(String),
+}
+
+/// Reads the document `server`, `client` or `support`.
+pub fn read(name: &str, response: &Response) -> Document {
+    match response.status {
+        404 | 410 => return Document::Absent,
+        200 => {}
+        status => return Document::Broken(format!("it answers {status}")),
+    }
+    let Ok(value) = serde_json::from_str::<Value>(&response.body) else {
+        return Document::Broken("it is no JSON".to_owned());
+    };
+    let needed = match name {
+        "server" => Some(("m.server", value["m.server"].is_string())),
+        "client" => Some(("m.homeserver.base_url", value["m.homeserver"]["base_url"].is_string())),
+        _ => None,
+    };
+    match needed {
+        Some((field, false)) => Document::Broken(format!("it lacks {field}")),
+        _ => Document::Says(value),
+    }
+}
+
+/// Browsers read it only when it lets them; servers do not ask.
+pub fn readable(name: &str, response: &Response) -> Option<String> {
+    if name == "server" {
+        return None;
+    }
+    if response.origin.as_deref() != Some("*") {
+        return Some("browsers may not read it, because it lacks Access-Control-Allow-Origin: *".to_owned());
+    }
+    let kind = response.content_type.split(';').next().unwrap_or_default().trim();
+    (kind != "application/json").then(|| format!("its content type is {kind:?}, not application/json"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn response(status: u16, body: &str) -> Response {
+        Response {
+            status,
+            content_type: "application/json; charset=utf-8".to_owned(),
+            origin: Some("*".to_owned()),
+            server: None,
+            body: body.to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_document_is_read_as_clients_and_servers_do() {
+        let of = |name: &str, status, body: &str| match read(name, &response(status, body)) {
+            Document::Absent => "absent".to_owned(),
+            Document::Says(_) => "says".to_owned(),
+            Document::Broken(why) => why,
+        };
+        assert_eq!(of("server", 404, ""), "absent");
+        assert_eq!(of("server", 503, ""), "it answers 503");
+        assert_eq!(of("server", 200, "<html>"), "it is no JSON");
+        assert_eq!(of("server", 200, "{}"), "it lacks m.server");
+        assert_eq!(of("server", 200, r#"{"m.server": "a:443"}"#), "says");
+        assert_eq!(
+            of("client", 200, r#"{"m.homeserver": {}}"#),
+            "it lacks m.homeserver.base_url"
+        );
+        assert_eq!(of("support", 200, "{}"), "says");
+
+        let mut of_browser = response(200, "{}");
+        assert_eq!(readable("client", &of_browser), None);
+        of_browser.content_type = "text/plain".to_owned();
+        assert!(readable("client", &of_browser).is_some_and(|why| why.contains("text/plain")));
+        of_browser.origin = None;
+        assert!(readable("client", &of_browser).is_some_and(|why| why.contains("Allow-Origin")));
+        assert_eq!(readable("server", &of_browser), None);
+    }
+}

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
+use rustix::process::Signal;
+
 use crate::support::{Call, Running, World, free_port};
 
 /// Documents as they should be.
@@ -22,7 +24,7 @@ pub(crate) struct Internet {
     dns: u16,
     https: u16,
     certificate: PathBuf,
-    _servers: [Running; 2],
+    servers: [Running; 2],
 }
 
 /// The one that most tests look at.
@@ -41,8 +43,7 @@ impl Internet {
     pub(crate) fn new(world: &World, records: &str, documents: &[(&str, &str)]) -> Self {
         let (dns, https) = (free_port(), free_port());
         let directory = world.path("internet").display().to_string();
-        let soa = "$ORIGIN example.org.\n$TTL 300\n@ SOA ns root 1 3600 600 604800 300\n@ NS ns\nns A 127.0.0.1\n";
-        world.write("internet/zone", format!("{soa}{records}"));
+        write_zone(world, 1, records);
         // Somebody else's, with a long memory.
         let other = "$ORIGIN provider.test.\n$TTL 86400\n@ SOA ns root 1 3600 600 604800 300\n@ NS ns\nns A 127.0.0.1\nwww A 127.0.0.1\n";
         world.write("internet/other", other);
@@ -63,7 +64,7 @@ impl Internet {
         let made = world.shell(
             "cd internet && openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 \
              -keyout key.pem -out cert.pem -subj /CN=example.org \
-             -addext basicConstraints=critical,CA:FALSE -addext subjectAltName=DNS:example.org",
+             -addext basicConstraints=critical,CA:FALSE -addext subjectAltName=DNS:example.org,DNS:matrix.example.org",
         );
         made.success();
         let mut name_server = world
@@ -78,17 +79,35 @@ impl Internet {
             dns,
             https,
             certificate: world.path("internet/cert.pem"),
-            _servers: [name_server, web_server],
+            servers: [name_server, web_server],
         }
     }
 
     /// Lets a call of preflight find this one and no other.
     pub(crate) fn seen_by<'a>(&self, call: Call<'a>) -> Call<'a> {
-        let resolver = format!("127.0.0.1:{}", self.dns);
-        let detour = format!("example.org:443:127.0.0.1:{}", self.https);
-        call.args(["--resolver", &resolver, "--resolve", &detour])
+        let detour = |host: &str| format!("{host}:443:127.0.0.1:{}", self.https);
+        call.args(["--resolver", &self.resolver(), "--resolve", &detour("example.org")])
+            .args(["--resolve", &detour("matrix.example.org")])
             .env("SSL_CERT_FILE", &self.certificate)
     }
+
+    /// Its name server.
+    pub(crate) fn resolver(&self) -> String {
+        format!("127.0.0.1:{}", self.dns)
+    }
+
+    /// Other records, from now on.
+    pub(crate) fn set_zone(&self, world: &World, records: &str) {
+        write_zone(world, 2, records);
+        self.servers[0].signal(Signal::HUP);
+    }
+}
+
+fn write_zone(world: &World, serial: u32, records: &str) {
+    let head = format!(
+        "$ORIGIN example.org.\n$TTL 300\n@ SOA ns root {serial} 3600 600 604800 300\n@ NS ns\nns A 127.0.0.1\n"
+    );
+    world.write("internet/zone", head + records);
 }
 
 /// Documents as nginx would serve them; what begins with `!` says how it is to be served instead.

@@ -35,6 +35,7 @@ mod scene;
 mod soak;
 mod support;
 mod verify;
+mod well_known;
 
 #[test]
 fn every_file_of_tests_is_listed_above() {

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use walkdir::WalkDir;
 
 /// Each shipped program, and where cargo built it.
-pub(crate) const TOOLS: [(&str, &str); 8] = [
+pub(crate) const TOOLS: [(&str, &str); 9] = [
     ("preflight", env!("CARGO_BIN_EXE_preflight")),
     ("extract-secrets", env!("CARGO_BIN_EXE_extract-secrets")),
     ("pgdump-wrap", env!("CARGO_BIN_EXE_pgdump-wrap")),
@@ -22,6 +22,7 @@ pub(crate) const TOOLS: [(&str, &str); 8] = [
     ("ess-wipe", env!("CARGO_BIN_EXE_ess-wipe")),
     ("restore", env!("CARGO_BIN_EXE_restore")),
     ("verify", env!("CARGO_BIN_EXE_verify")),
+    ("well-known", env!("CARGO_BIN_EXE_well-known")),
 ];
 
 /// Waits for the end of standard input, which comes when the test process is gone, even by

@@ -174,6 +174,7 @@ fn section_of(tool: &str) -> &str {
         "ess-wipe" => "wipe",
         "ess-scale" => "scale",
         "media-sync" => "media",
+        "well-known" => "well_known",
         other => other,
     }
 }

@@ -14,8 +14,9 @@ use serde::{Deserialize, Serialize};
 
 pub use read::{MAX_BYTES, ReadError};
 pub use sections::{
-    Against, Amount, Carried, Dropped, Dump, FenceState, Finding, Media, Named, Next, OneTimeKeys, Preflight, Restore,
-    Scale, ScaleState, ScaledWorkload, SecretEntry, Secrets, Severity, SigningKey, Verify, Wipe,
+    Against, Amount, Carried, Dropped, Dump, FenceState, Finding, Media, Named, Next, OneTimeKeys, Preflight,
+    RecordChange, Restore, Scale, ScaleState, ScaledWorkload, SecretEntry, Secrets, Severity, SigningKey, Verify,
+    WellKnown, Wipe,
 };
 
 /// The format that this version reads and writes.
@@ -64,6 +65,9 @@ pub struct Document {
     /// Written by `verify`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verify: Option<Verify>,
+    /// Written by `well-known`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub well_known: Option<WellKnown>,
     /// The user's own; no tool reads it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, serde_json::Value>,

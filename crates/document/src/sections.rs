@@ -267,6 +267,64 @@ pub struct Media {
     pub next: Next,
 }
 
+/// Written by `well-known`: what tells the world where the homeserver is.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct WellKnown {
+    /// The tool's version.
+    pub version: String,
+    /// RFC 3339, UTC.
+    pub started_at: String,
+    /// RFC 3339, UTC.
+    pub finished_at: String,
+    /// The homeserver's name.
+    pub server_name: String,
+    /// Synapse's host in ESS.
+    pub host: String,
+    /// MatrixRTC's host in ESS, when it was named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rtc_host: Option<String>,
+    /// Where ESS's ingress is, when it was said.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<String>,
+    /// Where the files are, relative to the export when inside it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directory: Option<PathBuf>,
+    /// The documents as they have to be, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub documents: BTreeMap<String, serde_json::Value>,
+    /// DNS records that change, or may have to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub records: Vec<RecordChange>,
+    /// What the world did not see as it should when it was last looked at, a sentence each; absent when nobody looked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lagging: Option<Vec<String>>,
+    /// What follows.
+    #[serde(default)]
+    pub next: Next,
+}
+
+/// A DNS record, as it is and as it has to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct RecordChange {
+    /// Whose record it is.
+    pub name: String,
+    /// `A`, `AAAA`, `CNAME` or `SRV`.
+    pub kind: String,
+    /// For how many seconds others remember the old one; absent when there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl: Option<u32>,
+    /// What it says.
+    pub old: Vec<String>,
+    /// What it has to say; empty when that is not known, or when it goes.
+    pub new: Vec<String>,
+    /// Why.
+    pub reason: String,
+}
+
 /// Files, and their sizes summed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]

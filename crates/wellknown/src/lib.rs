@@ -1,0 +1,401 @@
+//! well-known: point the world to ESS, and see that it follows.
+
+mod check;
+mod documents;
+mod files;
+mod records;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use ess_cli::{Context, Exit, SourceArgs, Stop, now};
+use ess_document::{Document, Next, RecordChange, WellKnown};
+use ess_run::Report as _;
+use ess_web::{Agent, Detour, Dns, Document as Served, agent, get, host_and_port, read};
+use serde_json::Value;
+
+use check::Check;
+use documents::{Documents, hosts, merged, naming};
+use files::Files;
+use records::{Wanted, shown};
+
+/// Resolvers that much of the world uses.
+const PUBLIC: [&str; 3] = ["1.1.1.1", "8.8.8.8", "9.9.9.9"];
+
+/// Make the well-known documents and DNS changes, and check them
+///
+/// Fetches the documents that the server name serves now, and writes those that lead to ESS, with
+/// all else that the old ones carried; Helm values and snippets for web servers that serve them;
+/// and the DNS records that change. With --check, looks whether the world sees the new state.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Delegation")]
+pub struct Args {
+    /// Synapse's host in ESS: synapse.ingress.host of its values
+    #[arg(long, value_name = "HOST", value_parser = host)]
+    host: Option<String>,
+    /// The host of MatrixRTC in ESS: matrixRTC.ingress.host
+    #[arg(long, value_name = "HOST", value_parser = host)]
+    rtc_host: Option<String>,
+    /// An address of ESS's ingress; repeatable
+    #[arg(long, value_name = "ADDR")]
+    address: Vec<IpAddr>,
+    /// The homeserver's name, when no configuration says it
+    #[arg(long, value_name = "NAME")]
+    server_name: Option<String>,
+    /// Synapse's configuration: a file, or a directory of *.yaml; repeatable
+    #[arg(short, long, value_name = "PATH")]
+    config: Vec<PathBuf>,
+    /// A directory with the old documents, where they cannot be fetched: client, server, support
+    #[arg(long, value_name = "DIR")]
+    old: Option<PathBuf>,
+    /// Where the files go; EXPORT/well-known by default
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Look whether the world sees the new state; write no files
+    #[arg(long)]
+    check: bool,
+    /// With --check, how many seconds to look again until it does
+    #[arg(long, value_name = "SECONDS", default_value_t = 0, requires = "check")]
+    wait: u64,
+    /// With --wait, how many seconds between two looks
+    #[arg(long, value_name = "SECONDS", default_value_t = 15, requires = "check", value_parser = clap::value_parser!(u64).range(1..))]
+    every: u64,
+    /// A resolver that has to see it too; repeatable, by default 1.1.1.1, 8.8.8.8 and 9.9.9.9
+    #[arg(long, value_name = "ADDR[:PORT]", requires = "check", value_parser = ess_web::resolver)]
+    public: Vec<SocketAddr>,
+    /// The name server to ask; authoritative servers are then asked on its port too
+    #[arg(long, value_name = "ADDR[:PORT]", value_parser = ess_web::resolver)]
+    resolver: Option<SocketAddr>,
+    /// Where HTTPS connections to a host go; repeatable
+    #[arg(long, value_name = "HOST:PORT:ADDR:PORT", value_parser = Detour::parse)]
+    resolve: Vec<Detour>,
+}
+
+/// A name that goes into a URL, and nothing else.
+fn host(text: &str) -> Result<String, String> {
+    let good = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
+    let labels_are_good = text
+        .split('.')
+        .all(|label| !label.is_empty() && !label.starts_with('-'));
+    if text.chars().all(good) && labels_are_good && text.len() <= 253 {
+        Ok(text.to_lowercase())
+    } else {
+        Err("not the name of a host; without https:// and without a port".to_owned())
+    }
+}
+
+/// Does the job of well-known.
+pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
+    let mut section = known(args, context)?;
+    let (server, port) = host_and_port(&section.server_name);
+    let server = server.to_owned();
+    if let Some(port) = port {
+        context.console.note(&format!(
+            "the server name has the port {port}: other servers go there, and no document changes that"
+        ));
+    }
+    let agent = agent(args.resolve.clone(), args.resolver);
+    let exit = if args.check {
+        look(args, context, &server, &agent, &mut section)?
+    } else {
+        make(args, context, &server, &agent, &mut section)?;
+        Exit::Done
+    };
+    section.finished_at = now();
+    context.document.well_known = Some(section);
+    context.finish()?;
+    Ok(exit)
+}
+
+/// What flags say, and where they are silent, what an earlier run knew.
+fn known(args: &Args, context: &mut Context) -> anyhow::Result<WellKnown> {
+    let source = SourceArgs {
+        config: args.config.clone(),
+        ..SourceArgs::default()
+    };
+    // The document's own configuration may lie on another host.
+    let config = if args.config.is_empty() {
+        None
+    } else {
+        context.config(&source)?
+    };
+    let earlier = context.document.well_known.clone().unwrap_or_default();
+    let server_name = [
+        args.server_name.clone(),
+        config.map(|config| config.server_name().to_owned()),
+        context
+            .document
+            .source
+            .as_ref()
+            .and_then(|source| source.server_name.clone()),
+        Some(earlier.server_name.clone()).filter(|name| !name.is_empty()),
+    ];
+    let server_name = server_name.into_iter().flatten().next().ok_or_else(|| {
+        Stop::usage("no server name: neither --server-name nor -c nor a document says it")
+            .hint("give --server-name example.org")
+    })?;
+    let host = args.host.clone().or(Some(earlier.host).filter(|host| !host.is_empty()));
+    let host = host.ok_or_else(|| {
+        Stop::usage("nobody says where Synapse is in ESS")
+            .hint("give --host, as synapse.ingress.host of ESS's values has it")
+    })?;
+    let addresses = if args.address.is_empty() {
+        earlier.addresses
+    } else {
+        args.address.iter().map(ToString::to_string).collect()
+    };
+    Ok(WellKnown {
+        version: context.version(),
+        started_at: context.started_at.clone(),
+        server_name,
+        host,
+        rtc_host: args.rtc_host.clone().or(earlier.rtc_host),
+        addresses,
+        directory: earlier.directory,
+        documents: earlier.documents,
+        records: earlier.records,
+        ..WellKnown::default()
+    })
+}
+
+fn addresses(section: &WellKnown) -> Vec<IpAddr> {
+    section
+        .addresses
+        .iter()
+        .filter_map(|address| address.parse().ok())
+        .collect()
+}
+
+/// Writes the files.
+fn make(
+    args: &Args,
+    context: &mut Context,
+    server: &str,
+    agent: &Agent,
+    section: &mut WellKnown,
+) -> anyhow::Result<()> {
+    let directory = match (&args.out, &context.document.export) {
+        (Some(out), _) => std::path::absolute(out).with_context(|| format!("cannot use {}", out.display()))?,
+        (None, Some(export)) => export.join("well-known"),
+        (None, None) => {
+            return Err(
+                Stop::usage("there is no place for the files: no --out, and no export in the document")
+                    .hint("give --out DIR")
+                    .into(),
+            );
+        }
+    };
+    if let Some(export) = context.document.export.clone()
+        && directory.starts_with(&export)
+    {
+        ess_cli::make_directory(&export)?;
+    }
+    context.lock_around(&directory)?;
+    let old = match &args.old {
+        Some(directory) => read_old(directory)?,
+        None => fetch_old(server, agent, context)?,
+    };
+    let documents = merged(&old, &section.host, section.rtc_host.as_deref());
+    let own: BTreeSet<String> = [section.host.clone()]
+        .into_iter()
+        .chain(section.rtc_host.clone())
+        .collect();
+    let noted = hosts(&old);
+    let gone: BTreeSet<String> = noted.difference(&own).cloned().collect();
+    for key in naming(&documents, &gone) {
+        context
+            .console
+            .note(&format!("{key} still leads to an old host; edit it if that goes away"));
+    }
+    if server.parse::<IpAddr>().is_ok() || server == "localhost" {
+        context
+            .console
+            .note(&format!("the server name {server} is not in the DNS"));
+        section.records = Vec::new();
+    } else {
+        section.records = changes(args, server, section, &own, &noted)?;
+    }
+    let files = Files {
+        directory: &directory,
+        server_name: &section.server_name,
+        host: &section.host,
+        rtc_host: section.rtc_host.as_deref(),
+        documents: &documents,
+        records: &section.records,
+    };
+    let written = files.write()?;
+    for change in &section.records {
+        context.console.line(&format!("  {}", shown(change)));
+    }
+    context.console.line(&format!(
+        "well-known: {} files in {}; {} DNS records to look at",
+        written.len(),
+        directory.display(),
+        section.records.len()
+    ));
+    section.documents = documents;
+    section.directory = Some(Document::relative(context.document.export.as_deref(), &directory));
+    section.next = Next {
+        go_on: vec!["well-known --check --wait 3600".to_owned()],
+        go_back: None,
+    };
+    Ok(())
+}
+
+fn changes(
+    args: &Args,
+    server: &str,
+    section: &WellKnown,
+    own: &BTreeSet<String>,
+    noted: &BTreeSet<String>,
+) -> anyhow::Result<Vec<RecordChange>> {
+    let addresses = addresses(section);
+    let wanted = Wanted {
+        server,
+        hosts: own.clone(),
+        noted: noted.clone(),
+        addresses: &addresses,
+        to: &section.host,
+    };
+    Dns::new(args.resolver)
+        .and_then(|dns| wanted.changes(&dns))
+        .map_err(|error| {
+            Stop::new(Exit::Unavailable, format!("the DNS could not be asked: {error}"))
+                .hint("run it where name servers can be reached, or name one with --resolver ADDR")
+                .into()
+        })
+}
+
+/// What the server name serves now.
+fn fetch_old(server: &str, agent: &Agent, context: &Context) -> anyhow::Result<Documents> {
+    let mut old = Documents::new();
+    for name in ["client", "server", "support"] {
+        ess_run::check()?;
+        let url = format!("https://{server}/.well-known/matrix/{name}");
+        let response = get(agent, &url).map_err(|error| {
+            Stop::new(Exit::Unavailable, format!("{url} cannot be fetched: {error}"))
+                .hint("put the old documents into a directory, as client, server and support, and give --old DIR")
+        })?;
+        match read(name, &response) {
+            Served::Absent => {}
+            Served::Says(value) => drop(old.insert(name.to_owned(), value)),
+            Served::Broken(why) => context.console.note(&format!(
+                "{url} is not carried on, because it is not as it should be: {why}"
+            )),
+        }
+    }
+    Ok(old)
+}
+
+fn read_old(directory: &std::path::Path) -> anyhow::Result<Documents> {
+    let mut old = Documents::new();
+    for name in ["client", "server", "support"] {
+        let path = directory.join(name);
+        let text = match fs::read_to_string(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            text => text.with_context(|| format!("cannot read {}", path.display()))?,
+        };
+        let value: Value = serde_json::from_str(&text)
+            .ok()
+            .filter(Value::is_object)
+            .ok_or_else(|| Stop::data(format!("{} is no JSON object", path.display())))?;
+        old.insert(name.to_owned(), value);
+    }
+    if old.is_empty() {
+        return Err(Stop::data(format!(
+            "{} holds none of client, server and support",
+            directory.display()
+        ))
+        .into());
+    }
+    Ok(old)
+}
+
+/// Looks until nothing lags, or the time is over.
+fn look(
+    args: &Args,
+    context: &mut Context,
+    server: &str,
+    agent: &Agent,
+    section: &mut WellKnown,
+) -> anyhow::Result<Exit> {
+    let documents = if section.documents.is_empty() {
+        merged(&Documents::new(), &section.host, section.rtc_host.as_deref())
+    } else {
+        section.documents.clone()
+    };
+    let addresses = addresses(section);
+    if addresses.is_empty() {
+        context
+            .console
+            .note("name servers are not asked: give --address of ESS's ingress");
+    }
+    let hosts: Vec<String> = [section.host.clone()]
+        .into_iter()
+        .chain(section.rtc_host.clone())
+        .collect();
+    let public: Vec<SocketAddr> = if args.public.is_empty() {
+        PUBLIC
+            .iter()
+            .filter_map(|address| ess_web::resolver(address).ok())
+            .collect()
+    } else {
+        args.public.clone()
+    };
+    let signing_keys = context
+        .document
+        .secrets
+        .as_ref()
+        .map(|secrets| secrets.signing_keys.clone());
+    let check = Check {
+        server,
+        documents: &documents,
+        hosts: &hosts,
+        addresses: &addresses,
+        signing_keys: signing_keys.as_deref().unwrap_or_default(),
+        resolver: args.resolver,
+        public: &public,
+        agent,
+    };
+    let until = Instant::now() + Duration::from_secs(args.wait);
+    let mut said = None;
+    let lagging = loop {
+        let lagging = check.lagging();
+        ess_run::check()?;
+        if said.as_ref() != Some(&lagging) {
+            for what in &lagging {
+                context.console.line(&format!("  {what}"));
+            }
+            if !lagging.is_empty() && Instant::now() < until {
+                context.console.note(&format!(
+                    "{} things lag; looking again every {} s",
+                    lagging.len(),
+                    args.every
+                ));
+            }
+        }
+        if lagging.is_empty() || Instant::now() >= until {
+            break lagging;
+        }
+        said = Some(lagging);
+        let next = (Instant::now() + Duration::from_secs(args.every)).min(until);
+        while Instant::now() < next {
+            ess_run::check()?;
+            thread::sleep(Duration::from_millis(100));
+        }
+    };
+    let verdict = match lagging.len() {
+        0 => format!("the world sees {} at {}", section.server_name, section.host),
+        n => format!("{n} things lag"),
+    };
+    context.console.line(&format!("well-known: {verdict}"));
+    let exit = if lagging.is_empty() { Exit::Done } else { Exit::No };
+    section.lagging = Some(lagging);
+    Ok(exit)
+}

@@ -1,0 +1,328 @@
+//! well-known: what is written leads to ESS and loses nothing, and what lags is named until nothing does.
+
+use std::fs;
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::internet::{DOCUMENTS, Internet, ZONE};
+use crate::scene::{assert_failed, names_in};
+use crate::support::{Call, Ran, Stdin, World, synapse_python};
+
+/// What an old homeserver's documents have gathered over the years.
+const OLD: [(&str, &str); 3] = [
+    ("server", r#"{"m.server": "old.example.org:8448"}"#),
+    (
+        "client",
+        r#"{"m.homeserver": {"base_url": "https://old.example.org/"},
+            "m.identity_server": {"base_url": "https://vector.im"},
+            "m.tile_server": {"map_style_url": "https://old.example.org/it's 'quoted'.json"},
+            "org.matrix.msc3575.proxy": {"url": "https://sliding.example.org"}}"#,
+    ),
+    (
+        "support",
+        r#"{"contacts": [{"role": "m.role.admin", "email_address": "a@example.org"}]}"#,
+    ),
+];
+
+const OLD_ZONE: &str = "@ A 127.0.0.1\nold 3600 A 127.0.0.2\nold AAAA ::1\nmatrix CNAME old\n\
+                        _matrix._tcp SRV 10 0 8448 old\n";
+
+/// As it has to be.
+const NEW_ZONE: &str = "@ A 127.0.0.1\nmatrix A 192.0.2.7\nmrtc A 192.0.2.7\n";
+
+fn tool<'a>(world: &World, internet: &Internet) -> Call<'a> {
+    internet.seen_by(world.tool("well-known"))
+}
+
+/// The line that leads to ESS.
+fn make<'a>(world: &World, internet: &Internet) -> Call<'a> {
+    tool(world, internet).args([
+        "-n",
+        "--server-name",
+        "example.org",
+        "--host",
+        "matrix.example.org",
+        "--rtc-host",
+        "mrtc.example.org",
+        "--address",
+        "192.0.2.7",
+        "--out",
+        "new",
+    ])
+}
+
+fn section(ran: &Ran) -> Value {
+    ran.json()["well_known"].clone()
+}
+
+/// A file of YAML, as Helm reads it.
+fn yaml(world: &World, path: &str) -> Value {
+    let script = "import json, sys, yaml; print(json.dumps(yaml.safe_load(open(sys.argv[1]))))";
+    let output = Command::new(synapse_python())
+        .args(["-c", script])
+        .arg(world.path(path))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn the_documents_lead_to_ess_and_lose_nothing() {
+    let world = World::new();
+    let internet = Internet::new(&world, OLD_ZONE, &OLD);
+
+    let ran = make(&world, &internet).run().success();
+
+    let document = |name: &str| -> Value { serde_json::from_str(&world.read(&format!("new/{name}"))).unwrap() };
+    let client = document("client");
+    let old: Value = serde_json::from_str(OLD[1].1).unwrap();
+    assert_eq!(
+        client["m.homeserver"],
+        json!({"base_url": "https://matrix.example.org"})
+    );
+    assert_eq!(
+        client["org.matrix.msc4143.rtc_foci"],
+        json!([{"type": "livekit", "livekit_service_url": "https://mrtc.example.org"}])
+    );
+    for key in ["m.identity_server", "m.tile_server", "org.matrix.msc3575.proxy"] {
+        assert_eq!(client[key], old[key], "{key}");
+    }
+    assert_eq!(document("server"), json!({"m.server": "matrix.example.org:443"}));
+    assert_eq!(document("support"), serde_json::from_str::<Value>(OLD[2].1).unwrap());
+    assert!(
+        ran.stderr.contains("client: m.tile_server still leads to an old host"),
+        "{ran}"
+    );
+    assert!(!ran.stderr.contains("m.identity_server still"), "{ran}");
+    assert_eq!(section(&ran)["documents"]["client"], client);
+    assert_eq!(
+        names_in(&world, "new"),
+        [
+            "Caddyfile",
+            "client",
+            "dns.txt",
+            "nginx.conf",
+            "server",
+            "support",
+            "values.yaml"
+        ]
+    );
+
+    // The chart's own keys are left to the chart, and what it takes is text.
+    let values = yaml(&world, "new/values.yaml");
+    assert_eq!(values["serverName"], "example.org");
+    assert_eq!(values["synapse"]["ingress"]["host"], "matrix.example.org");
+    assert_eq!(values["matrixRTC"]["ingress"]["host"], "mrtc.example.org");
+    let additional = &values["wellKnownDelegation"]["additional"];
+    let text = |name: &str| -> Value { serde_json::from_str(additional[name].as_str().unwrap()).unwrap() };
+    assert_eq!(text("client")["m.tile_server"], old["m.tile_server"]);
+    assert_eq!(text("client").get("m.homeserver"), None);
+    assert_eq!(text("support"), document("support"));
+}
+
+#[test]
+fn records_are_told_as_they_are_and_as_they_have_to_be() {
+    let world = World::new();
+    let internet = Internet::new(&world, OLD_ZONE, &OLD);
+
+    let ran = make(&world, &internet).run().success();
+
+    let records = section(&ran)["records"].clone();
+    let told: Vec<String> = records
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|record| {
+            format!(
+                "{} {} {} {}",
+                record["name"], record["kind"], record["old"], record["new"]
+            )
+            .replace('"', "")
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            "matrix.example.org CNAME [old.example.org] [192.0.2.7]",
+            "mrtc.example.org A [] [192.0.2.7]",
+            "old.example.org A [127.0.0.2] [192.0.2.7]",
+            "old.example.org AAAA [::1] []",
+            "example.org A [127.0.0.1] [192.0.2.7]",
+            "_matrix._tcp.example.org SRV [old.example.org:8448] [matrix.example.org:443]",
+        ]
+    );
+    assert_eq!(records[2]["ttl"], 3600);
+    let lines = world.read("new/dns.txt");
+    assert_eq!(lines.lines().count(), told.len(), "{lines}");
+    assert!(
+        lines.contains("old.example.org A: 127.0.0.2 (TTL 3600 s) -> 192.0.2.7: "),
+        "{lines}"
+    );
+
+    // Nothing to do is nothing to say, but for the name that may stay where it is.
+    let world = World::new();
+    let internet = Internet::new(&world, NEW_ZONE, &DOCUMENTS);
+    let ran = make(&world, &internet).run().success();
+    let records = section(&ran)["records"].clone();
+    assert_eq!(records.as_array().unwrap().len(), 1, "{records:#}");
+    assert_eq!(records[0]["name"], "example.org");
+}
+
+#[test]
+fn what_lags_is_named_until_nothing_does() {
+    let world = World::new();
+    let internet = Internet::new(&world, OLD_ZONE, &OLD);
+    // A resolver that remembers.
+    let far = World::new();
+    let slow = Internet::new(&far, OLD_ZONE, &OLD);
+    let document = json!({"format": "ess-migration/1", "export": world.path("export"),
+                          "source": {"server_name": "example.org"}})
+    .to_string();
+    let made = tool(&world, &internet)
+        .args(["--host", "matrix.example.org", "--rtc-host", "mrtc.example.org"])
+        .args(["--address", "192.0.2.7"])
+        .stdin(document.as_str())
+        .run()
+        .success();
+    assert_eq!(section(&made)["directory"], "well-known");
+    assert_eq!(names_in(&world, "export/documents"), ["01-well-known.json"]);
+    let check = |more: &[&str]| {
+        let call = tool(&world, &internet).args(["--check", "--public", &internet.resolver()]);
+        call.args(["--public", &slow.resolver()]).args(more)
+    };
+
+    let ran = check(&[]).stdin(made.stdout.as_str()).run();
+
+    assert_eq!(ran.status.code(), Some(1), "{ran}");
+    for lag in [
+        "the zone of matrix.example.org says ".to_owned(),
+        format!("the resolver {} finds matrix.example.org at ", internet.resolver()),
+        "the zone of mrtc.example.org says no address".to_owned(),
+        r#"https://example.org/.well-known/matrix/server says something else: m.server is "old.example.org:8448""#
+            .to_owned(),
+        "https://example.org/.well-known/matrix/client says something else: ".to_owned(),
+        "https://matrix.example.org/_matrix/client/versions answers 404".to_owned(),
+    ] {
+        assert!(ran.stderr.contains(&lag), "{lag} in {ran}");
+    }
+    assert!(!ran.stderr.contains("matrix/support "), "{ran}");
+    let lagging = section(&ran)["lagging"].as_array().unwrap().len();
+    assert!(ran.stderr.contains(&format!("{lagging} things lag")), "{ran}");
+
+    let mut running = check(&["--wait", "60", "--every", "1"])
+        .stdin(made.stdout.as_str())
+        .start();
+    running.wait_for("looking again every 1 s");
+    world.write("internet/_matrix/client/versions", "{}");
+    for name in ["client", "server", "support"] {
+        let text = fs::read(world.path(format!("export/well-known/{name}"))).unwrap();
+        world.write(&format!("internet/.well-known/matrix/{name}"), text);
+    }
+    internet.set_zone(&world, NEW_ZONE);
+    running.wait_for("\nwell-known: 2 things lag; looking again every 1 s");
+    slow.set_zone(&far, NEW_ZONE);
+    let ran = running.wait().success();
+
+    assert_eq!(section(&ran)["lagging"], json!([]));
+    assert!(
+        ran.stderr.contains("the world sees example.org at matrix.example.org"),
+        "{ran}"
+    );
+}
+
+#[test]
+fn a_homeserver_that_is_another_one_is_told() {
+    let world = World::new();
+    let internet = Internet::new(&world, ZONE, &DOCUMENTS);
+    world.write("internet/_matrix/client/versions", "{}");
+    let publish = |key: &str| {
+        let text = json!({"verify_keys": {"ed25519:a_1": {"key": key}}}).to_string();
+        world.write("internet/_matrix/key/v2/server", text);
+    };
+    let document = json!({"format": "ess-migration/1", "secrets": {
+        "version": "0.1.0", "started_at": "", "finished_at": "", "next": {"go_on": []}, "directory": "secrets",
+        "entries": [], "signing_keys": [{"id": "ed25519:a_1", "public_key": "mine"}], "kept": false,
+    }})
+    .to_string();
+    let check = || {
+        let call = tool(&world, &internet).args(["--check", "--server-name", "example.org"]);
+        call.args(["--host", "matrix.example.org"])
+            .stdin(document.as_str())
+            .run()
+    };
+
+    publish("another");
+    let ran = check();
+    assert_eq!(ran.status.code(), Some(1), "{ran}");
+    assert!(ran.stderr.contains("it is not the homeserver that moved"), "{ran}");
+    assert!(ran.stderr.contains("name servers are not asked"), "{ran}");
+    publish("mine");
+    check().success();
+}
+
+#[test]
+fn old_documents_may_be_files() {
+    let world = World::new();
+    let internet = Internet::new(&world, ZONE, &[]);
+    for (name, text) in OLD {
+        world.write(&format!("saved/{name}"), text);
+    }
+
+    make(&world, &internet).args(["--old", "saved"]).run().success();
+
+    assert!(world.read("new/client").contains("vector.im"));
+    world.write("saved/client", "[1]");
+    assert_failed(
+        &make(&world, &internet).args(["--old", "saved"]).run(),
+        65,
+        "client is no JSON object",
+    );
+    world.shell("mkdir empty").success();
+    assert_failed(
+        &make(&world, &internet).args(["--old", "empty"]).run(),
+        65,
+        "holds none of client, server and support",
+    );
+    // Nothing is served, and that is an answer.
+    make(&world, &internet).run().success();
+    assert_eq!(
+        serde_json::from_str::<Value>(&world.read("new/server")).unwrap(),
+        json!({"m.server": "matrix.example.org:443"})
+    );
+}
+
+#[test]
+fn what_cannot_be_known_is_refused() {
+    let world = World::new();
+    let internet = Internet::new(&world, ZONE, &DOCUMENTS);
+    let run = |args: &[&str]| world.run("well-known", args, Stdin::Null);
+    assert_failed(&run(&["-n", "--host", "matrix.example.org"]), 64, "no server name");
+    let named = ["-n", "--server-name", "example.org"];
+    assert_failed(&run(&named), 64, "where Synapse is in ESS");
+    let with_host = [&named[..], &["--host", "matrix.example.org"]].concat();
+    assert_failed(&run(&with_host), 64, "no place for the files");
+    for wrong in ["https://matrix.example.org", "matrix.example.org:443", "a..b", "x y"] {
+        assert_failed(
+            &run(&["-n", "--server-name", "example.org", "--host", wrong]),
+            64,
+            "--host",
+        );
+    }
+    assert_failed(&run(&[&with_host[..], &["--wait", "5"]].concat()), 64, "--check");
+    let unreachable = [
+        &with_host[..],
+        &["--out", "new", "--resolve", "example.org:443:127.0.0.1:1"],
+    ]
+    .concat();
+    assert_failed(&run(&unreachable), 69, "/.well-known/matrix/client cannot be fetched");
+    let call = make(&world, &internet).args(["--old", "internet/.well-known/matrix"]);
+    call.run().success();
+    let mute = world
+        .tool("well-known")
+        .args(with_host)
+        .args(["--out", "new", "--resolver", "127.0.0.1:1"]);
+    let mute = mute.args(["--old", "internet/.well-known/matrix"]).run();
+    assert_failed(&mute, 69, "the DNS could not be asked");
+}

@@ -70,6 +70,11 @@ update:
 install-needs:
     @.ci/needs
 
+# The static programs as one layer for an image; needs the target x86_64-unknown-linux-musl and musl-gcc
+layer target="x86_64-unknown-linux-musl":
+    cargo install --locked --path . --target {{ target }} --root target/layer/usr/local --no-track --force
+    tar --sort=name --owner=0 --group=0 --numeric-owner --mtime=@0 -C target/layer -cf target/layer.tar usr
+
 # The programs and their pages as one archive in target/dist
 dist:
     cargo install --locked --path . --root target/dist/ess-migrate --no-track --force

@@ -287,6 +287,9 @@ fn every_program(run: &dyn Fn(&str) -> Ran) {
     run("pgdump-wrap -v < secrets.json > dumped.json").success();
     run("pgdump-wrap -v < dumped.json > kept.json").success();
     run("media-sync -v < dumped.json > media.json").success();
+    // Nobody is there, and it looks again until the second is over.
+    run("well-known -v --check --wait 1 --every 1 --host localhost < secrets.json > lagging.json");
+    run("(sleep 0.2; cat secrets.json) | ess-job -v --image x --claim y true > job.json").success();
     run("ess-wipe -v < dumped.json > plan.txt");
     run(&format!(
         "ess-wipe -v --execute --confirm {SERVER_NAME}/synapse < dumped.json > wiped.json"

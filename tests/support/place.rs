@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use walkdir::WalkDir;
 
 /// Each shipped program, and where cargo built it.
-pub(crate) const TOOLS: [(&str, &str); 9] = [
+pub(crate) const TOOLS: [(&str, &str); 10] = [
     ("preflight", env!("CARGO_BIN_EXE_preflight")),
     ("extract-secrets", env!("CARGO_BIN_EXE_extract-secrets")),
     ("pgdump-wrap", env!("CARGO_BIN_EXE_pgdump-wrap")),
@@ -23,6 +23,7 @@ pub(crate) const TOOLS: [(&str, &str); 9] = [
     ("restore", env!("CARGO_BIN_EXE_restore")),
     ("verify", env!("CARGO_BIN_EXE_verify")),
     ("well-known", env!("CARGO_BIN_EXE_well-known")),
+    ("ess-job", env!("CARGO_BIN_EXE_ess-job")),
 ];
 
 /// Waits for the end of standard input, which comes when the test process is gone, even by

@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use anyhow::Context as _;
 use ess_document::Document;
 use ess_run::Report;
+use serde::Serialize;
 
 use crate::{Console, Lock, Stop, input, make_directory, write_file};
 
@@ -100,6 +101,13 @@ impl Context {
         self.hand_on(kept)
     }
 
+    /// Writes something else than the document on standard output: manifests for another program.
+    pub fn hand_out(&mut self, what: &impl Serialize) -> anyhow::Result<()> {
+        self.console.clear();
+        deliver(what)
+            .map_err(|error| Stop::new(crate::Exit::Io, format!("cannot write to standard output: {error}")).into())
+    }
+
     /// As [`Context::finish`], for a tool that only looks: an export that cannot be written is told, and no error.
     pub fn finish_anyway(&mut self) -> anyhow::Result<()> {
         let locked = match self.document.export.clone().filter(|export| export.is_dir()) {
@@ -153,12 +161,12 @@ impl Context {
 }
 
 /// One line in a pipe, indented on a terminal.
-fn deliver(document: &Document) -> io::Result<()> {
+fn deliver(what: &impl Serialize) -> io::Result<()> {
     let stdout = io::stdout();
     let mut text = if stdout.is_terminal() {
-        serde_json::to_vec_pretty(document)?
+        serde_json::to_vec_pretty(what)?
     } else {
-        serde_json::to_vec(document)?
+        serde_json::to_vec(what)?
     };
     text.push(b'\n');
     // Past std's buffer: every byte is delivered, or the error is ours to see.

@@ -1,0 +1,9 @@
+//! ess-job: print a Kubernetes Job that runs a pipeline beside the database.
+
+use std::process::ExitCode;
+
+use ess_cli::EmptyPipe;
+
+fn main() -> ExitCode {
+    ess_cli::main("ess-job", EmptyPipe::Fails, ess_job::run)
+}

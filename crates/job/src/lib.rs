@@ -1,0 +1,158 @@
+//! ess-job: manifests of a Job that runs a pipeline of these tools beside the database.
+
+mod manifests;
+mod pipeline;
+
+use ess_cli::{Context, Exit, Stop};
+use ess_run::Report as _;
+
+use manifests::{Job, SecretFile, Storage};
+
+/// Print a Kubernetes Job that runs a pipeline beside the database
+///
+/// Writes the manifests for `kubectl apply -f -` on standard output: the Job, a volume for dumps
+/// unless there is one, and the document when one was read. The pipeline runs as an unprivileged
+/// user in /work, which is that volume; secrets are files in /secrets.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Job")]
+pub struct Args {
+    /// What to run, one argument for a shell: 'preflight -n ... | pgdump-wrap'
+    #[arg(value_name = "PIPELINE")]
+    pipeline: String,
+    /// An image with these programs, PostgreSQL's client programs and a shell
+    #[arg(long, value_name = "IMAGE")]
+    image: String,
+    /// The name of the Job, and the first part of those of its volume and document
+    #[arg(long, value_name = "NAME", default_value = "ess-migrate", value_parser = name)]
+    name: String,
+    /// The namespace of ESS
+    #[arg(short = 'N', long, value_name = "NAMESPACE", default_value = "ess", value_parser = name)]
+    namespace: String,
+    /// The size of a new volume for dumps and the export
+    #[arg(long, value_name = "SIZE", value_parser = quantity, required_unless_present = "claim")]
+    storage: Option<String>,
+    /// The storage class of the new volume; the cluster's default otherwise
+    #[arg(long, value_name = "CLASS", requires = "storage", value_parser = name)]
+    storage_class: Option<String>,
+    /// A volume claim that is there, in place of a new one
+    #[arg(long, value_name = "CLAIM", conflicts_with = "storage", value_parser = name)]
+    claim: Option<String>,
+    /// A file in /secrets, from a key of a Secret; repeatable
+    #[arg(long, value_name = "FILE=SECRET/KEY", value_parser = SecretFile::parse)]
+    secret: Vec<SecretFile>,
+    /// Processors, such as 2 or 500m
+    #[arg(long, value_name = "CPU", default_value = "1", value_parser = quantity)]
+    cpu: String,
+    /// Memory, such as 1Gi
+    #[arg(long, value_name = "SIZE", default_value = "1Gi", value_parser = quantity)]
+    memory: String,
+    /// Run on this node; by default on the database's, when there is room
+    #[arg(long, value_name = "NODE", value_parser = name)]
+    node: Option<String>,
+    /// The user and group it runs as: those of ESS's Synapse
+    #[arg(long, value_name = "UID", default_value_t = 10_091, value_parser = clap::value_parser!(u32).range(1..))]
+    user: u32,
+    /// The service account, for targets such as kube:ess; without one the cluster is out of reach
+    #[arg(long, value_name = "NAME", value_parser = name)]
+    service_account: Option<String>,
+    /// How often Kubernetes may run it again; never where a step erases or loads
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    retries: u32,
+}
+
+/// A name that Kubernetes takes.
+fn name(text: &str) -> Result<String, String> {
+    let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
+    let ends = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+    // A Job's pods carry its name as a label, which has 63 letters.
+    if text.chars().all(good) && ends(text.chars().next()) && ends(text.chars().last()) && text.len() <= 63 {
+        Ok(text.to_owned())
+    } else {
+        Err("not a name in Kubernetes: small letters, digits, - and .".to_owned())
+    }
+}
+
+/// A quantity that Kubernetes takes.
+fn quantity(text: &str) -> Result<String, String> {
+    let at = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(at);
+    let units = ["", "m", "k", "M", "G", "T", "P", "Ki", "Mi", "Gi", "Ti", "Pi"];
+    if number.parse::<f64>().is_ok_and(|number| number > 0.0) && units.contains(&unit) {
+        Ok(text.to_owned())
+    } else {
+        Err("not a quantity such as 500m, 2 or 50Gi".to_owned())
+    }
+}
+
+/// Does the job of ess-job.
+pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
+    let may_repeat = pipeline::may_repeat(&args.pipeline);
+    if args.retries > 0 && !may_repeat {
+        return Err(Stop::usage(format!(
+            "--retries {}: a step of the pipeline erases or loads, and is not run again by itself",
+            args.retries
+        ))
+        .hint("drop --retries; when the Job fails, read its log and apply it again under another --name")
+        .into());
+    }
+    let storage = match (&args.claim, &args.storage) {
+        (Some(claim), _) => Storage::Claim(claim),
+        (None, Some(size)) => Storage::New {
+            size,
+            class: args.storage_class.as_deref(),
+        },
+        (None, None) => return Err(Stop::usage("there is no volume: neither --storage nor --claim").into()),
+    };
+    let known = &context.document;
+    let has_document = known.source.is_some() || known.target.is_some() || known.preflight.is_some();
+    let job = Job {
+        name: &args.name,
+        namespace: &args.namespace,
+        image: &args.image,
+        pipeline: &args.pipeline,
+        storage,
+        secrets: &args.secret,
+        cpu: &args.cpu,
+        memory: &args.memory,
+        node: args.node.as_deref(),
+        user: args.user,
+        service_account: args.service_account.as_deref(),
+        retries: args.retries,
+        document: has_document.then_some(known),
+    };
+    let list = job.list()?;
+    if args.pipeline.contains("kube:") && args.service_account.is_none() {
+        context
+            .console
+            .note("the pipeline names kube:, and without --service-account the Job cannot reach the cluster");
+    }
+    context.hand_out(&list)?;
+    context.console.line(&format!(
+        "ess-job: `kubectl apply -f -` takes this; then `kubectl logs -n {} -f job/{}` follows it",
+        args.namespace, args.name
+    ));
+    Ok(Exit::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_quantities_are_those_of_kubernetes() {
+        for good in ["ess", "ess-migrate-2", "a.b", "0"] {
+            assert!(name(good).is_ok(), "{good}");
+        }
+        for wrong in ["", "-a", "a-", "A", "a_b", "a/b", "a\n", &"a".repeat(64)] {
+            assert!(name(wrong).is_err(), "{wrong}");
+        }
+        for good in ["1", "500m", "0.5", "50Gi", "2T"] {
+            assert!(quantity(good).is_ok(), "{good}");
+        }
+        for wrong in ["", "0", "-1", "1GB", "Gi", "1 Gi", "1e3x", "inf"] {
+            assert!(quantity(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! A line for a shell, looked at as far as a Job has to know it.
+
+/// Whether Kubernetes may run it a second time by itself.
+///
+/// What erases or loads is run again by a person, who has read why it failed.
+pub(crate) fn may_repeat(pipeline: &str) -> bool {
+    steps(pipeline).iter().all(|words| {
+        let has = |flag: &str| words.iter().any(|word| word == flag);
+        match words.first().map(String::as_str) {
+            Some("ess-wipe") => !has("--execute") && !has("--undo"),
+            Some("ess-scale") => has("status"),
+            Some("media-sync") => !has("--delete"),
+            Some("restore") => false,
+            _ => true,
+        }
+    })
+}
+
+/// The commands of a line, each in words. Quotes keep words together; what a shell would expand stays as it is.
+fn steps(pipeline: &str) -> Vec<Vec<String>> {
+    let mut steps = vec![Vec::new()];
+    let mut word = String::new();
+    let mut quote = None;
+    for c in pipeline.chars() {
+        match (quote, c) {
+            (Some(open), c) if c == open => quote = None,
+            (None, '\'' | '"') => quote = Some(c),
+            (None, c) if c.is_whitespace() || "|;&(){}<>\\".contains(c) => {
+                if let Some(step) = steps.last_mut().filter(|_| !word.is_empty()) {
+                    step.push(std::mem::take(&mut word));
+                }
+                if "|;&(){}".contains(c) || c == '\n' {
+                    steps.push(Vec::new());
+                }
+            }
+            (_, c) => word.push(c),
+        }
+    }
+    if let Some(step) = steps.last_mut().filter(|_| !word.is_empty()) {
+        step.push(word);
+    }
+    // `VARIABLE=value command`, `exec command`.
+    for step in &mut steps {
+        let is_before = |word: &String| word.contains('=') || matches!(word.as_str(), "exec" | "env" | "time" | "!");
+        let command = step.iter().position(|word| !is_before(word)).unwrap_or(step.len());
+        step.drain(..command);
+        if let Some(program) = step.first_mut() {
+            // `/usr/local/bin/restore` is restore.
+            *program = program.rsplit('/').next().unwrap_or_default().to_owned();
+        }
+    }
+    steps
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_erases_or_loads_is_not_run_twice() {
+        for line in [
+            "restore -n --from dump --target \"$T\"",
+            "preflight -n | pgdump-wrap | ess-wipe --execute --confirm a/b | restore",
+            "ess-wipe -n --undo",
+            "PGSSLMODE=require /usr/local/bin/restore",
+            "exec restore",
+            "preflight -n;restore",
+            "(preflight -n && ess-scale down)",
+            "preflight -n\nrestore",
+            "media-sync -n --source-dir a --out b --delete",
+        ] {
+            assert!(!may_repeat(line), "{line}");
+        }
+        for line in [
+            "preflight -n --check",
+            "pgdump-wrap -n --source 'restore' --out restore",
+            "ess-wipe -n --target \"$T\"",
+            "verify -n > restore.json",
+            "media-sync -n --source-dir a --out b",
+            "ess-scale status",
+        ] {
+            assert!(may_repeat(line), "{line}");
+        }
+    }
+}

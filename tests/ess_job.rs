@@ -1,0 +1,223 @@
+//! ess-job: what it prints is what Kubernetes takes, and the line in it runs as it was given.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::scene::assert_failed;
+use crate::support::{Call, Ran, Stdin, World};
+
+fn job<'a>(world: &World, more: &[&str]) -> Call<'a> {
+    world
+        .tool("ess-job")
+        .args(["--image", "registry.example.org/ess-migrate:1"])
+        .args(more)
+}
+
+/// The manifests, by kind.
+fn manifests(ran: &Ran) -> Vec<(String, Value)> {
+    let list = ran.json();
+    assert_eq!(list["kind"], "List");
+    let items = list["items"].as_array().unwrap().iter();
+    items
+        .map(|item| (item["kind"].as_str().unwrap().to_owned(), item.clone()))
+        .collect()
+}
+
+fn of_kind(ran: &Ran, kind: &str) -> Value {
+    let found = manifests(ran).into_iter().find(|(is, _)| is == kind);
+    found.unwrap_or_else(|| panic!("no {kind} in {ran}")).1
+}
+
+fn pod(ran: &Ran) -> Value {
+    of_kind(ran, "Job")["spec"]["template"]["spec"].clone()
+}
+
+#[test]
+fn the_job_is_as_ess_s_own_pods_are() {
+    let world = World::new();
+    let args = [
+        "-n",
+        "--storage",
+        "20Gi",
+        "--secret",
+        "target.pw=ess-generated/POSTGRES_SYNAPSE_PASSWORD",
+    ];
+
+    let ran = job(&world, &args).args(["restore -n --from dump"]).run().success();
+
+    let kinds: Vec<String> = manifests(&ran).into_iter().map(|(kind, _)| kind).collect();
+    assert_eq!(kinds, ["PersistentVolumeClaim", "Job"]);
+    for (_, manifest) in manifests(&ran) {
+        assert_eq!(manifest["metadata"]["namespace"], "ess");
+        // What scales Synapse down would take it for Synapse.
+        let labels = &manifest["metadata"]["labels"];
+        assert_eq!(labels.get("app.kubernetes.io/component"), None);
+    }
+    let pod = pod(&ran);
+    let security = &pod["securityContext"];
+    assert_eq!(
+        (&security["runAsNonRoot"], &security["runAsUser"]),
+        (&json!(true), &json!(10_091))
+    );
+    assert_eq!(
+        (&security["runAsGroup"], &security["fsGroup"]),
+        (&json!(10_091), &json!(10_091))
+    );
+    assert_eq!(security["seccompProfile"], json!({"type": "RuntimeDefault"}));
+    assert_eq!(pod["automountServiceAccountToken"], false);
+    assert_eq!(pod["restartPolicy"], "Never");
+    let container = &pod["containers"][0];
+    assert_eq!(
+        container["securityContext"],
+        json!({"allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]}})
+    );
+    assert_eq!(
+        pod["volumes"][2]["projected"]["sources"],
+        json!([{"secret": {"name": "ess-generated",
+                           "items": [{"key": "POSTGRES_SYNAPSE_PASSWORD", "path": "target.pw"}]}}])
+    );
+    assert_eq!(of_kind(&ran, "Job")["spec"]["backoffLimit"], 0);
+    let near = &pod["affinity"]["podAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"][0];
+    assert_eq!(
+        near["podAffinityTerm"]["labelSelector"]["matchLabels"],
+        json!({"app.kubernetes.io/component": "matrix-stack-db"})
+    );
+    assert_eq!(
+        of_kind(&ran, "PersistentVolumeClaim")["spec"]["resources"]["requests"]["storage"],
+        "20Gi"
+    );
+    assert!(ran.stderr.contains("kubectl logs -n ess -f job/ess-migrate"), "{ran}");
+}
+
+#[test]
+fn a_document_goes_along_and_a_volume_is_used_again() {
+    let world = World::new();
+    let document = json!({"format": "ess-migration/1", "source": {"server_name": "example.org"}}).to_string();
+    let args = [
+        "--claim",
+        "dumps",
+        "--node",
+        "node-1",
+        "--service-account",
+        "mover",
+        "-N",
+        "matrix",
+        "--name",
+        "two",
+    ];
+
+    let ran = job(&world, &args)
+        .args(["verify"])
+        .stdin(document.as_str())
+        .run()
+        .success();
+
+    let kinds: Vec<String> = manifests(&ran).into_iter().map(|(kind, _)| kind).collect();
+    assert_eq!(kinds, ["ConfigMap", "Job"]);
+    let carried = of_kind(&ran, "ConfigMap")["data"]["migration.json"].clone();
+    let carried: Value = serde_json::from_str(carried.as_str().unwrap()).unwrap();
+    assert_eq!(carried["source"]["server_name"], "example.org");
+    let pod = pod(&ran);
+    assert_eq!(pod["nodeSelector"], json!({"kubernetes.io/hostname": "node-1"}));
+    assert_eq!(
+        (&pod["serviceAccountName"], &pod["automountServiceAccountToken"]),
+        (&json!("mover"), &json!(true))
+    );
+    assert_eq!(pod["volumes"][0]["persistentVolumeClaim"]["claimName"], "dumps");
+    assert_eq!(of_kind(&ran, "Job")["metadata"]["namespace"], "matrix");
+
+    let large = json!({"format": "ess-migration/1", "source": {"server_name": "example.org"},
+                       "annotations": {"x": "y".repeat(1 << 20)}})
+    .to_string();
+    let ran = job(&world, &args).args(["verify"]).stdin(large.as_str()).run();
+    assert_failed(&ran, 65, "more than a ConfigMap holds");
+}
+
+/// Runs what the container runs, with this world's place for /work and /document.
+fn as_the_container(world: &World, ran: &Ran, path: &str) -> Ran {
+    let container = pod(ran)["containers"][0].clone();
+    let command = container["command"].as_array().unwrap();
+    let command: Vec<String> = command.iter().map(|word| word.as_str().unwrap().to_owned()).collect();
+    let document = world.path("document").display().to_string();
+    let quoted = command.iter().map(|argument| {
+        let argument = argument.replace("/document/", &format!("{document}/"));
+        format!("'{}'", argument.replace('\'', r"'\''"))
+    });
+    let line = quoted.collect::<Vec<_>>().join(" ");
+    world.shell(&format!("mkdir -p work && cd work && PATH={path} exec {line}"))
+}
+
+#[test]
+fn the_line_in_it_runs_as_it_was_given() {
+    let world = World::new();
+    let document = json!({"format": "ess-migration/1", "source": {"server_name": "example.org"}}).to_string();
+    world.write("document/migration.json", &document);
+    let ran = |line: &str| {
+        let printed = job(&world, &["--storage", "1Gi"])
+            .args([line])
+            .stdin(document.as_str())
+            .run();
+        as_the_container(&world, &printed.success(), "/usr/bin:/bin")
+    };
+
+    let echoed = ran(r#"cat | tee read.json; echo "a  b" 'c"d' $((1 + 1)) # and this"#).success();
+    assert_eq!(echoed.stdout, format!("{document}a  b c\"d 2\n"));
+    assert_eq!(
+        fs::metadata(world.path("work/read.json")).unwrap().len(),
+        document.len() as u64
+    );
+    let mode = ran("touch private; stat -c %a private").success();
+    assert_eq!(mode.stdout, "600\n");
+    assert_eq!(
+        ran("exit 7 | cat").status.code(),
+        Some(7),
+        "a step before the last is forgotten"
+    );
+    assert_eq!(ran("false; true").status.code(), Some(1));
+    assert_eq!(
+        ran("echo \"$NO_SUCH\"").status.code(),
+        Some(1),
+        "an unset variable is empty"
+    );
+
+    // A shell that cannot tell is no shell for this.
+    world.shell("mkdir bin; ln -s /bin/dash bin/sh").success();
+    let printed = job(&world, &["-n", "--storage", "1Gi"])
+        .args(["echo done"])
+        .run()
+        .success();
+    let poor = as_the_container(&world, &printed, &world.path("bin").display().to_string());
+    assert!(!poor.status.success() && !poor.stdout.contains("done"), "{poor}");
+}
+
+#[test]
+fn what_erases_is_never_repeated_and_nonsense_is_refused() {
+    let world = World::new();
+    let run = |args: &[&str]| job(&world, &["-n"]).args(args).stdin(Stdin::Null).run();
+    for line in [
+        "restore -n --from dump",
+        "ess-wipe --execute | cat",
+        "x=1 /usr/bin/restore",
+    ] {
+        let ran = run(&["--storage", "1Gi", "--retries", "1", line]);
+        assert_failed(&ran, 64, "a step of the pipeline erases or loads");
+    }
+    let ran = run(&["--storage", "1Gi", "--retries", "2", "preflight -n --check"]).success();
+    assert_eq!(of_kind(&ran, "Job")["spec"]["backoffLimit"], 2);
+    let ran = run(&["--storage", "1Gi", "preflight -n --target kube:ess"]).success();
+    assert!(ran.stderr.contains("without --service-account"), "{ran}");
+
+    for wrong in [
+        &["true"][..],
+        &["--storage", "1Gi"],
+        &["--storage", "lots", "true"],
+        &["--storage", "1Gi", "--claim", "x", "true"],
+        &["--storage", "1Gi", "--name", "A_b", "true"],
+        &["--storage", "1Gi", "--secret", "x=y", "true"],
+        &["--storage", "1Gi", "--secret", "../x=y/z", "true"],
+        &["--storage", "1Gi", "--user", "0", "true"],
+    ] {
+        assert_failed(&run(wrong), 64, "");
+    }
+}

@@ -325,6 +325,27 @@ fn every_right_that_is_missing_is_named_at_once_with_the_role() {
 }
 
 #[test]
+fn the_older_ess_elsewhere_in_the_cluster_asks_for_no_rights_here() {
+    let stage = Stage::community();
+    let verify = |place: &str| stage.tool("verify").args(["-n", "--target", place]).run();
+    stage.kube.put(
+        json!({"apiVersion": "matrix.element.io/v1alpha2", "kind": "ElementDeployment",
+        "metadata": {"name": "other", "namespace": "elsewhere"}, "spec": {}}),
+    );
+    stage.kube.deny("list", "matrix.element.io", "synapses");
+    stage.kube.deny("list", "matrix.element.io", "elementdeployments");
+
+    let here = verify("kube:ess");
+    assert!(here.stderr.contains("there is nothing to compare with"), "{here}");
+
+    stage.kube.deny("get", "", "services");
+    let elsewhere = verify("kube:elsewhere");
+    assert_eq!(elsewhere.status.code(), Some(77), "{elsewhere}");
+    let all = "list elementdeployments.matrix.element.io, list synapses.matrix.element.io, get services";
+    assert!(elsewhere.stderr.contains(all), "{elsewhere}");
+}
+
+#[test]
 fn a_stream_that_is_cut_is_an_error_and_the_same_line_goes_on() {
     let stage = Stage::community();
     // Past the handshake and the first queries, in the middle of what is read for the backup or the proof.
@@ -430,9 +451,15 @@ fn a_slow_or_failing_api_server_is_told_from_a_wrong_target() {
         "{ran}"
     );
     stage.kube.forget_faults();
+    stage.kube.fault("GET", "/statefulsets", 1, Effect::Status(410));
+    let ran = verify();
+    assert_eq!(ran.status.code(), Some(69), "{ran}");
+    assert!(ran.stderr.contains("the API server answered 410"), "{ran}");
+    // Too many requests, and one that comes late: both pass.
+    stage.kube.fault("GET", "/statefulsets", 2, Effect::Status(429));
     stage.kube.fault(
         "GET",
-        "/statefulsets",
+        "/deployments",
         1,
         Effect::Late(std::time::Duration::from_secs(1)),
     );

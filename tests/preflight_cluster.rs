@@ -56,6 +56,24 @@ fn a_cluster_that_is_well_needs_no_action() {
 }
 
 #[test]
+fn the_pod_that_really_mounts_the_media_is_found() {
+    let stage = Stage::community();
+    stage.kube.edit("statefulsets", "ess", "ess-synapse-main", |set| {
+        set["spec"]["template"]["spec"]["volumes"][0] = json!({"name": "media", "emptyDir": {"medium": "Memory"}});
+    });
+    stage.kube.edit("statefulsets", "ess", "ess-synapse-fed-sender", |set| {
+        set["spec"]["template"]["spec"]["volumes"][0] =
+            json!({"name": "media", "persistentVolumeClaim": {"claimName": "ess-synapse-media"}});
+        set["spec"]["replicas"] = 0.into();
+    });
+    let ran = target(&stage, "--target kube:ess");
+    assert_eq!(
+        finding(&ran, "cluster-media")["message"],
+        "media go to volume ess-synapse-media (10Gi); ess-synapse-fed-sender mounts it when it runs"
+    );
+}
+
+#[test]
 fn everything_that_is_wrong_in_the_cluster_is_found_at_once() {
     let stage = Stage::community();
     for claim in ["ess-postgres-data", "ess-synapse-media"] {

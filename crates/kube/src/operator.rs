@@ -1,6 +1,7 @@
 //! The older ESS: element-onprem, whose operator keeps Synapse as the custom resources say.
 
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::APIGroup;
 use kube::Api;
 use kube::api::{DeleteParams, DynamicObject, ListParams, PostParams};
 use kube::core::ApiResource;
@@ -88,15 +89,22 @@ fn resource(version: &str, kind: &str, plural: &str) -> ApiResource {
 }
 
 impl Cluster {
+    /// Whether the cluster knows the kinds of the older ESS, in whatever namespace.
+    pub fn knows_operator(&self) -> Result<bool, Error> {
+        Ok(self.operator_group()?.is_some())
+    }
+
+    fn operator_group(&self) -> Result<Option<APIGroup>, Error> {
+        let what = format!("cannot look for custom resources of {GROUP}");
+        let groups = self.wait(&what, self.client.list_api_groups())?.groups;
+        Ok(groups.into_iter().find(|group| group.name == GROUP))
+    }
+
     /// The operator's custom resources of a namespace; none where the operator was never installed.
     pub(crate) fn custom_resources(&self, namespace: &str) -> Result<Vec<Custom>, Error> {
         let what = format!("cannot look for custom resources of {GROUP}");
-        let group = match self.wait(&what, self.client.list_api_groups()) {
-            Ok(groups) => groups.groups.into_iter().find(|group| group.name == GROUP),
-            Err(error) => return Err(error),
-        };
         let mut found: Vec<Custom> = Vec::new();
-        for version in group.into_iter().flat_map(|group| group.versions) {
+        for version in self.operator_group()?.into_iter().flat_map(|group| group.versions) {
             let resources = self.wait(&what, self.client.list_api_group_resources(&version.group_version))?;
             for served in resources.resources {
                 if [SYNAPSES, DEPLOYMENTS].contains(&served.name.as_str()) {

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use clap::ValueEnum;
 use ess_cli::{Context, Exit, Stop, TargetArgs, now};
 use ess_document::{FenceState, Next, Scale, ScaleState, ScaledWorkload};
-use ess_kube::{Ess, OPERATOR_NAMESPACE, Profile, Right, Workload};
+use ess_kube::{Ess, Kind, OPERATOR_NAMESPACE, Profile, Right, Workload};
 use ess_run::{Report, quoted};
 use ess_target::OnKube;
 
@@ -90,14 +90,38 @@ fn found(args: &Args, context: &mut Context) -> anyhow::Result<OnKube> {
             .hint("give --target kube:NAMESPACE; elsewhere stop Synapse as you started it")
     })?;
     let cluster = ess_target::connect(&named)?;
+    let knows_operator = cluster.knows_operator()?;
+    let of_operator = Right::operator(&args.operator_namespace);
     let mut rights = Right::FIND.to_vec();
+    if knows_operator {
+        rights.extend_from_slice(Right::CUSTOM);
+    }
     if args.action != Action::Status {
         rights.extend_from_slice(Right::SCALE);
     }
-    cluster.require(&rights)?;
-    let on = ess_target::find(context, cluster, &named)?;
-    if on.ess.profile == Profile::Operator && args.action != Action::Status {
-        on.cluster.require(&Right::operator(&args.operator_namespace))?;
+    if args.action != Action::Status && knows_operator {
+        rights.extend_from_slice(&of_operator);
+    }
+    let missing = cluster.missing(&rights)?;
+    let missing = missing.as_ref();
+    if let Some(missing) = missing.filter(|missing| missing.lacks(Right::FIND)) {
+        return Err(missing.error().into());
+    }
+    let on = match (ess_target::find(context, cluster, &named), missing) {
+        (Err(error), Some(missing)) if ess_target::kind(&error) == Some(Kind::Forbidden) => {
+            return Err(missing.error().into());
+        }
+        (found, _) => found?,
+    };
+    if let Some(missing) = missing
+        && (missing.lacks(Right::SCALE) || on.ess.profile == Profile::Operator && missing.lacks(&of_operator))
+    {
+        // Only what this profile needs.
+        let of_profile = match on.ess.profile {
+            Profile::Community => Vec::new(),
+            Profile::Operator => of_operator,
+        };
+        on.cluster.require(&[Right::SCALE, &of_profile].concat())?;
     }
     Ok(on)
 }

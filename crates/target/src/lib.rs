@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use ess_cli::{Context, Stop, TargetArgs, contradiction, first_line, same_role};
 use ess_document::{Kube, PasswordAt, Profile, Target};
-use ess_kube::{Cluster, Database, Ess, Forward, Missing, Place, Right};
+use ess_kube::{Cluster, Database, Ess, Forward, Kind, Missing, Place, Right};
 use ess_postgres::Conninfo;
 
 /// A target that can be connected to for as long as this lives.
@@ -33,13 +33,28 @@ pub fn target(context: &mut Context, args: &TargetArgs) -> anyhow::Result<Option
         }));
     };
     let cluster = connect(&named)?;
-    let missing = cluster.missing(&[Right::FIND, Right::DATABASE, Right::FORWARD].concat())?;
-    // A database outside of the cluster needs no way through it.
-    if let Some(missing) = missing.as_ref().filter(|missing| !missing.is_within(Right::FORWARD)) {
+    let missing = cluster.missing(&rights(&cluster)?)?;
+    let missing = missing.as_ref();
+    if let Some(missing) = missing.filter(|missing| missing.lacks(Right::FIND) || missing.lacks(Right::DATABASE)) {
         return Err(missing.error().into());
     }
-    let on = find(context, cluster, &named)?;
-    reach(context, args, &on, missing.as_ref()).map(Some)
+    let is_refused = |error: &anyhow::Error| kind(error) == Some(Kind::Forbidden);
+    let on = match (find(context, cluster, &named), missing) {
+        (Err(error), Some(missing)) if is_refused(&error) => return Err(missing.error().into()),
+        (found, _) => found?,
+    };
+    reach(context, args, &on, missing).map(Some)
+}
+
+/// What went wrong in a cluster, if it was there.
+pub fn kind(error: &anyhow::Error) -> Option<Kind> {
+    error.downcast_ref().map(ess_kube::Error::kind)
+}
+
+/// What one must be allowed to do to find an ESS and reach its database; some of it only on some ways.
+pub fn rights(cluster: &Cluster) -> anyhow::Result<Vec<Right>> {
+    let custom = if cluster.knows_operator()? { Right::CUSTOM } else { &[] };
+    Ok([Right::FIND, custom, Right::DATABASE, Right::FORWARD].concat())
 }
 
 /// The target database, or what is missing, with its flag.
@@ -130,7 +145,8 @@ pub fn reach(
     let known = context.document.target.clone().unwrap_or_default();
     same_role(args, &known)?;
     let database = on.cluster.database(&on.ess)?;
-    if let Some(missing) = missing.filter(|_| database.pod.is_some()) {
+    // A database outside of the cluster needs no way through it.
+    if let Some(missing) = missing.filter(|missing| database.pod.is_some() && missing.lacks(Right::FORWARD)) {
         return Err(missing.error().into());
     }
     let file = match (&args.target_password_file, &known.password) {

@@ -27,31 +27,33 @@ pub(crate) fn open(context: &mut Context, args: &TargetArgs, findings: &mut Vec<
     let Some(cluster) = noted(ess_target::connect(&named), Blocker::ClusterUnreachable, findings)? else {
         return Ok(To::default());
     };
-    let asked = cluster.missing(&all_rights()).map_err(Into::into);
+    let asked =
+        ess_target::rights(&cluster).and_then(|now| Ok(cluster.missing(&[&now, Right::SCALE, Right::MEDIA].concat())?));
     let Some(missing) = noted(asked, Blocker::ClusterUnreachable, findings)? else {
         return Ok(To::default());
     };
-    let lacks = |rights: &[Right]| {
-        let missing = missing.iter().flat_map(|missing| &missing.rights);
-        missing.into_iter().any(|right| rights.contains(right))
-    };
-    if lacks(Right::FIND) || lacks(Right::DATABASE) {
-        findings.extend(missing.as_ref().map(|missing| rights(missing, true)));
+    let missing = missing.as_ref();
+    let say = |blocks| missing.map(|missing| rights(missing, blocks));
+    if missing.is_some_and(|missing| missing.lacks(Right::FIND) || missing.lacks(Right::DATABASE)) {
+        findings.extend(say(true));
         return Ok(To::default());
     }
-    let ess = ess_target::find(context, cluster, &named);
-    let Some(on) = noted(ess, Blocker::ClusterUnreachable, findings)? else {
+    let is_refused = |error: &anyhow::Error| missing.is_some() && ess_target::kind(error) == Some(Kind::Forbidden);
+    let on = match ess_target::find(context, cluster, &named) {
+        Err(error) if is_refused(&error) => {
+            findings.extend(say(true));
+            return Ok(To::default());
+        }
+        found => noted(found, Blocker::ClusterUnreachable, findings)?,
+    };
+    let Some(on) = on else {
         return Ok(To::default());
     };
-    let no_way = missing.as_ref().filter(|_| lacks(Right::FORWARD));
-    let is_refused = |error: &anyhow::Error| {
-        no_way.is_some() && error.downcast_ref().map(ess_kube::Error::kind) == Some(Kind::Forbidden)
-    };
-    let (database, blocks) = match ess_target::reach(context, args, &on, no_way) {
+    let (database, blocks) = match ess_target::reach(context, args, &on, missing) {
         Err(error) if is_refused(&error) => (None, true),
         reached => (noted(reached, Blocker::TargetUnreachable, findings)?, false),
     };
-    findings.extend(missing.as_ref().map(|missing| rights(missing, blocks)));
+    findings.extend(say(blocks));
     Ok(To {
         ess: Some(on),
         database,
@@ -81,11 +83,6 @@ fn noted<T>(outcome: anyhow::Result<T>, id: Blocker, findings: &mut Vec<Finding>
     };
     findings.push(blocker(id, format!("{error:#}")).hint(hint));
     Ok(None)
-}
-
-/// What we need, and what later steps need, so that all of it is asked for at once.
-fn all_rights() -> Vec<Right> {
-    [Right::FIND, Right::DATABASE, Right::FORWARD, Right::SCALE, Right::MEDIA].concat()
 }
 
 fn rights(missing: &Missing, blocks: bool) -> Finding {
@@ -354,8 +351,6 @@ fn operator(on: &OnKube) -> Found {
     if on.ess.profile != Profile::Operator {
         return Ok(Vec::new());
     }
-    let mut rights = Right::operator(OPERATOR_NAMESPACE);
-    rights.retain(|right| right.verb != "list" || right.namespace.is_some());
     let running = on.cluster.list::<Pod>(OPERATOR_NAMESPACE, "");
     let mut found = vec![match running {
         Ok(pods) if pods.is_empty() => info("cluster-operator", "the operator does not run now"),
@@ -369,7 +364,7 @@ fn operator(on: &OnKube) -> Found {
         ),
         Err(error) => return Err(error),
     }];
-    if let Some(missing) = on.cluster.missing(&rights)? {
+    if let Some(missing) = on.cluster.missing(&Right::operator(OPERATOR_NAMESPACE))? {
         found.push(
             warning("cluster-rights", format!("{} (ess-scale needs it)", missing.sentence())).hint(missing.remedy()),
         );

@@ -1,5 +1,6 @@
 //! Sources and targets of other major versions of PostgreSQL: an old server's data arrives on a newer one, proven.
 
+use crate::scene::{Scene, Tmpfs};
 use crate::support::{Cluster, Database, ESS_PASSWORD, Identity, Ran, Seeded, Synapse, World, place, programs_of};
 
 /// A source with what Synapse made and with what people add, a target, and the programs that fit both.
@@ -135,6 +136,27 @@ fn a_source_of_13_arrives_on_18_and_synapse_goes_on() {
     let all_the_way = Move::new(Some(13), Some(18));
     all_the_way.arrives();
     all_the_way.goes_on();
+}
+
+#[test]
+fn programs_that_lack_a_method_compress_by_another_where_room_is_short() {
+    let scene = Scene::new();
+    let Some(_mounted) = Tmpfs::mount(&scene.world, "small", "8m") else {
+        // Only root can mount, and there is no other way to a disk that is nearly full.
+        return;
+    };
+    // A version that knows zstd and lz4, in a build that has neither.
+    let programs = programs_of(16).display().to_string();
+
+    let ran = scene
+        .tool("pgdump-wrap")
+        .args(["-n", "-v", "--source", &scene.source_url(), "--out", "small/dump"])
+        .args(["--pg-bin", &programs])
+        .run()
+        .success();
+
+    assert!(ran.stderr.contains(" --compress zstd:1\n"), "zstd was not tried: {ran}");
+    assert!(ran.stderr.contains(" --compress 1 --no-sync "), "{ran}");
 }
 
 #[test]

@@ -576,14 +576,12 @@ fn end_sessions(cluster: &Cluster) {
 }
 
 #[test]
-#[ignore = "two of its rounds are not settled yet"]
 fn each_fault_leaves_a_proven_or_a_fenced_target_and_the_same_line_goes_on() {
     assert_eq!(SERVER_NAME, "example.org");
     Soak::new().rounds(0..FAULTS.len() as u64);
 }
 
 #[test]
-#[ignore = "a pgdump-wrap whose sessions are all ended at once was seen not to end"]
 fn each_stage_is_as_safe() {
     let soak = Soak::new();
     let mut failed = Vec::new();

@@ -17,6 +17,7 @@ use ess_run::{Installation, Program, Report};
 use ess_synapse::schema::{FENCE_TABLES, ONE_TIME_KEYS_TABLE, UNLOGGED_TABLES};
 
 use crate::beside::{Beside, Places};
+use crate::compression::{Compression, has_room};
 use crate::manifest::{FileRecord, Format, Kind, MANIFEST, Manifest};
 use crate::sealing::Sealing;
 
@@ -27,31 +28,6 @@ pub enum Layout {
     Directory,
     /// `pg_dump -Fc`: one file.
     Custom,
-}
-
-/// `METHOD[:LEVEL]` of `pg_dump -Z`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Compression(pub Option<String>);
-
-impl Compression {
-    /// As pg_dump takes it. Without a wish none, which is fastest, where the disk has room for that.
-    fn argument(&self, pg_dump: &Installation, has_room: bool) -> String {
-        match self.0.as_deref() {
-            Some("none") => "0".to_owned(),
-            // Before 16 there was only gzip, and only its level was said.
-            Some(wish) if pg_dump.major < 16 => wish.trim_start_matches("gzip:").to_owned(),
-            Some(wish) => wish.to_owned(),
-            None if has_room => "0".to_owned(),
-            None if pg_dump.major >= 16 => "zstd:1".to_owned(),
-            None => "1".to_owned(),
-        }
-    }
-}
-
-/// Whether `bytes` of tables and indexes surely fit uncompressed: as text they take less than twice
-/// that, and as much again stays free.
-fn has_room(place: &Path, bytes: u64) -> bool {
-    rustix::fs::statvfs(place).is_ok_and(|stat| stat.f_bavail.saturating_mul(stat.f_frsize) / 4 >= bytes)
 }
 
 /// A dump about to be taken.
@@ -182,7 +158,7 @@ fn fill(dumping: &Dumping<'_>, partial: &Path) -> anyhow::Result<Taken> {
         .collect();
     let heap: i64 = to_read.iter().map(|t| t.bytes).sum();
     report.stage("dumping and reading every table", u64::try_from(heap).ok());
-    let program = command(dumping, &snapshot, partial, &data, &records);
+    let program = command(dumping, &snapshot, partial, &data, &records)?;
     let sealing = Sealing::new(partial, &data);
     let (sums, files) = dump_and_read(dumping, program, &snapshot, &to_read, sealing)?;
     report.done();
@@ -319,10 +295,12 @@ fn command(
     partial: &Path,
     data: &Path,
     records: &[(&Table, Carried)],
-) -> Program {
+) -> anyhow::Result<Program> {
     let bytes = records.iter().map(|(table, _)| table.bytes).sum::<i64>();
     let has_room = has_room(partial, u64::try_from(bytes).unwrap_or(u64::MAX));
-    let compression = dumping.compression.argument(dumping.programs, has_room);
+    let compression = dumping
+        .compression
+        .argument(dumping.programs, has_room, dumping.report)?;
     let program = dumping
         .programs
         .program("pg_dump")
@@ -335,7 +313,7 @@ fn command(
         Layout::Custom => program.args(["--format", "custom"]),
     };
     let program = program.arg("--file").arg(partial.join(data));
-    records
+    let program = records
         .iter()
         .filter(|(_, carried)| *carried == Carried::Structure)
         .fold(program, |program, (table, _)| {
@@ -345,7 +323,8 @@ fn command(
                 escape_identifier(&table.name)
             );
             program.arg(format!("--exclude-table-data={pattern}"))
-        })
+        });
+    Ok(program)
 }
 
 /// `ess-migrate/TOOL/ID` with another tool: what servers see as a child's name.

@@ -1,6 +1,7 @@
 //! A dump on disk: taken by `pg_dump`, described by a manifest, loaded by `pg_restore`.
 
 mod beside;
+mod compression;
 mod dumping;
 mod found;
 mod manifest;
@@ -9,7 +10,8 @@ mod restoring;
 mod sealing;
 mod toc;
 
-pub use dumping::{Compression, Dumping, Layout, Taken, carried, child_name, is_there, take};
+pub use compression::Compression;
+pub use dumping::{Dumping, Layout, Taken, carried, child_name, is_there, take};
 pub use found::{Found, find};
 pub use manifest::{FileRecord, Kind, MANIFEST, Manifest, major};
 pub use plain::{Format, Outcome as PlainOutcome, PlainError, detect, open_plain, scan};

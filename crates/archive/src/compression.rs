@@ -1,0 +1,58 @@
+//! How a dump is compressed.
+
+use std::path::Path;
+
+use ess_run::{Error, Installation, Report};
+
+/// `METHOD[:LEVEL]` of `pg_dump -Z`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Compression(pub Option<String>);
+
+/// What takes least time for its worth; each can be left out of a build of `pg_dump`.
+const METHODS: [&str; 2] = ["zstd:1", "lz4"];
+
+impl Compression {
+    /// As pg_dump takes it. Without a wish none, which is fastest, where the disk has room for that.
+    pub(crate) fn argument(
+        &self,
+        pg_dump: &Installation,
+        has_room: bool,
+        report: &dyn Report,
+    ) -> Result<String, Error> {
+        Ok(match self.0.as_deref() {
+            Some("none") => "0".to_owned(),
+            // Before 16 there was only gzip, and only its level was said.
+            Some(wish) if pg_dump.major < 16 => wish.trim_start_matches("gzip:").to_owned(),
+            Some(wish) => wish.to_owned(),
+            None if has_room => "0".to_owned(),
+            None => {
+                for method in METHODS {
+                    if pg_dump.major >= 16 && offers(pg_dump, method, report)? {
+                        return Ok(method.to_owned());
+                    }
+                }
+                "1".to_owned()
+            }
+        })
+    }
+}
+
+/// Whether this build of `pg_dump` can compress so.
+///
+/// It says whether it can before it finds, without a connection, that only a directory is dumped by two.
+fn offers(pg_dump: &Installation, method: &str, report: &dyn Report) -> Result<bool, Error> {
+    let asked = pg_dump
+        .program("pg_dump")
+        .args(["--format", "custom", "--jobs", "2", "--compress", method])
+        .capture(report);
+    match asked {
+        Err(Error::Failed { stderr, .. }) => Ok(!stderr.contains("does not support compression")),
+        other => other.map(|_| true),
+    }
+}
+
+/// Whether `bytes` of tables and indexes surely fit uncompressed: as text they take less than twice
+/// that, and as much again stays free.
+pub(crate) fn has_room(place: &Path, bytes: u64) -> bool {
+    rustix::fs::statvfs(place).is_ok_and(|stat| stat.f_bavail.saturating_mul(stat.f_frsize) / 4 >= bytes)
+}

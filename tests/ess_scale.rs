@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::kube::until;
 use crate::support::{Call, Cluster, Effect, Kube, Ran, World};
 
 struct Stage {
@@ -48,15 +49,6 @@ impl Stage {
 
     fn replicas(&self, name: &str) -> Value {
         self.kube.object("statefulsets", "ess", name)["spec"]["replicas"].clone()
-    }
-}
-
-#[track_caller]
-fn until(what: &str, done: impl Fn() -> bool) {
-    let start = std::time::Instant::now();
-    while !done() {
-        assert!(start.elapsed() < Duration::from_secs(60), "{what} never came");
-        std::thread::sleep(Duration::from_millis(20));
     }
 }
 

@@ -82,6 +82,18 @@ impl Stage {
 }
 
 #[track_caller]
+pub(crate) fn until(what: &str, done: impl Fn() -> bool) {
+    let start = std::time::Instant::now();
+    while !done() {
+        assert!(
+            start.elapsed() < std::time::Duration::from_secs(60),
+            "{what} never came"
+        );
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+
+#[track_caller]
 fn findings(ran: &Ran) -> Vec<(String, String)> {
     let document = ran.json();
     let findings = document["preflight"]["findings"].as_array().unwrap().clone();
@@ -165,26 +177,93 @@ fn the_line_that_goes_back_finds_the_cluster_again() {
 #[test]
 fn a_plugin_of_the_kubeconfig_logs_in_and_one_that_fails_is_named() {
     let stage = Stage::community();
-    let verify = || {
-        stage
-            .tool("verify")
-            .args(["-n", "--target", "kube:ess", "--kube-context", "plugin"])
-            .run()
+    let verifying = || {
+        let args = ["-n", "--target", "kube:ess", "--kube-context", "plugin"];
+        stage.tool("verify").args(args)
     };
+    let verify = || verifying().run();
     assert!(
         verify().stderr.contains("there is nothing to compare with"),
         "it is logged in"
     );
 
-    stage
-        .world
-        .write("kube/plugin", "#!/bin/sh\necho no ticket >&2\nexit 3\n");
-    let ran = verify();
-    assert_eq!(ran.status.code(), Some(69), "{ran}");
-    assert!(
-        ran.stderr.contains("no ticket") || ran.stderr.contains("exit status: 3"),
-        "{ran}"
-    );
+    let plugin = |script: &str| stage.world.write("kube/plugin", format!("#!/bin/sh\n{script}\n"));
+    plugin("echo c4n4ry; echo no ticket >&2; exit 3");
+    insta::assert_snapshot!(verify(), @r#"
+    -- stderr --
+    verify: cannot find the cluster: the plugin failed (exit status: 3): no ticket
+    hint: the kubeconfig logs in with the plugin sh: see whether `kubectl get pods` works
+    -- exit status: 69 --
+    "#);
+    plugin("echo '{token: c4n4ry'");
+    insta::assert_snapshot!(verify(), @r#"
+    -- stderr --
+    verify: cannot find the cluster: what the plugin printed is no ExecCredential
+    hint: the kubeconfig logs in with the plugin sh: see whether `kubectl get pods` works
+    -- exit status: 69 --
+    "#);
+
+    plugin("echo $$ > asked; exec sleep 1000");
+    let running = verifying().start();
+    until("it is asked", || stage.world.path("asked").exists());
+    running.signal(rustix::process::Signal::TERM);
+    let ended = running.wait();
+    assert!(ended.stderr.contains("interrupted by SIGTERM"), "{ended}");
+    let pid = stage.world.read("asked");
+    let process = std::path::Path::new("/proc").join(pid.trim());
+    until("the plugin has ended", || !process.exists());
+}
+
+#[test]
+fn a_kubeconfig_that_is_damaged_or_leads_nowhere_is_told_without_what_is_in_it() {
+    let world = World::new();
+    let verify = |config: &str| {
+        world.write("config", config);
+        let call = world.tool("verify").args(["-n", "--target", "kube:ess"]);
+        call.env("KUBECONFIG", "config").run()
+    };
+
+    insta::assert_snapshot!(verify("users: [{name: u, user: {token: c4n4ry]}}\n"), @r#"
+    -- stderr --
+    verify: cannot find the cluster: the kubeconfig is no YAML of its kind, at line 1 column 25
+    hint: set KUBECONFIG, or log in as for kubectl: what `kubectl get pods` reaches is reached here
+    -- exit status: 69 --
+    "#);
+    insta::assert_snapshot!(verify("users: {token: c4n4ry}\n"), @r#"
+    -- stderr --
+    verify: cannot find the cluster: the kubeconfig is no YAML of its kind, at line 1 column 8
+    hint: set KUBECONFIG, or log in as for kubectl: what `kubectl get pods` reaches is reached here
+    -- exit status: 69 --
+    "#);
+    let config = |token: &str| {
+        let config = json!({"clusters": [{"name": "c", "cluster": {"server": "https://127.0.0.1:1"}}],
+            "users": [{"name": "u", "user": {"token": token}}],
+            "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}], "current-context": "x"});
+        config.to_string()
+    };
+    insta::assert_snapshot!(verify(&config("t")), @r#"
+    -- stderr --
+    verify: cannot ask the API server what it knows: client error (Connect): tcp connect error: Connection refused (os error 111)
+    hint: see whether `kubectl get pods` works from here
+    -- exit status: 69 --
+    "#);
+    insta::assert_snapshot!(verify(&config("c4n4ry\n")), @r#"
+    -- stderr --
+    verify: cannot find the cluster: the client library failed
+    -- exit status: 69 --
+    "#);
+}
+
+#[test]
+fn an_api_server_that_is_silent_keeps_nobody() {
+    let stage = Stage::community();
+    let silent = Effect::Late(std::time::Duration::from_secs(600));
+    stage.kube.fault("GET", "", 100, silent);
+    let running = stage.tool("verify").args(["-n", "--target", "kube:ess"]).start();
+    until("it is asked", || !stage.kube.requests().is_empty());
+    running.signal(rustix::process::Signal::TERM);
+    let ended = running.wait();
+    assert!(ended.stderr.contains("interrupted by SIGTERM"), "{ended}");
 }
 
 #[test]

@@ -1,8 +1,11 @@
 //! The API server: which one, and calls that a signal can end.
 
 use std::fmt::Debug;
+use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
 use std::time::Duration;
 
 use ess_run::interrupted;
@@ -12,8 +15,9 @@ use k8s_openapi::NamespaceResourceScope;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, PropagationPolicy};
 use kube::client::ConfigExt as _;
 use kube::client::retry::RetryPolicy;
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config, Resource};
+use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -56,24 +60,53 @@ impl Cluster {
     ///
     /// `context` is one of the kubeconfig's; its current one when it is not given.
     pub fn connect(namespace: &str, context: Option<&str>) -> Result<Self, Error> {
-        let what = "cannot find the cluster";
+        let (namespace, context) = (namespace.to_owned(), context.map(str::to_owned));
+        let (send, made) = mpsc::channel();
+        // A plugin that asks somebody, or nobody, may take for ever.
+        thread::spawn(move || {
+            // Nobody waits for it once we are told to stop.
+            let _ = send.send(Self::connect_here(namespace, context.as_deref()));
+        });
+        loop {
+            match made.recv_timeout(Duration::from_millis(50)) {
+                Ok(outcome) => return outcome,
+                Err(RecvTimeoutError::Timeout) => {
+                    if let Some(interrupted) = interrupted() {
+                        end_children();
+                        return Err(Error::interrupted(FINDING, interrupted));
+                    }
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(Error::new(Kind::Unavailable, FINDING, "the client library failed"));
+                }
+            }
+        }
+    }
+
+    fn connect_here(namespace: String, context: Option<&str>) -> Result<Self, Error> {
         // Two workers: a stream's bytes go on while another is encrypted.
         let runtime = Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
             .build()
-            .map_err(|error| Error::new(Kind::Unavailable, what, error.to_string()))?;
+            .map_err(|error| Error::new(Kind::Unavailable, FINDING, error.to_string()))?;
         // Whoever was first is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let (config, context) = runtime.block_on(config(context))?;
+        let plugin = config.auth_info.exec.as_ref().and_then(|exec| exec.command.clone());
         let client = {
             let _guard = runtime.enter();
-            client(config).map_err(|error| Error::api(what, &error))?
+            client(config).map_err(|error| match plugin {
+                Some(plugin) => Error::api(FINDING, &error).hint(format!(
+                    "the kubeconfig logs in with the plugin {plugin}: see whether `kubectl get pods` works"
+                )),
+                None => Error::api(FINDING, &error),
+            })?
         };
         Ok(Self {
             runtime: Arc::new(runtime),
             client,
-            namespace: namespace.to_owned(),
+            namespace,
             context,
         })
     }
@@ -237,9 +270,44 @@ pub(crate) fn kind<K: Resource<DynamicType = ()>>() -> String {
     K::kind(&()).into_owned()
 }
 
+/// Why a kubeconfig cannot be read. Of a damaged one only where: the library would show what stands there, and that
+/// may be a token.
+fn unreadable(error: &KubeconfigError) -> String {
+    let damaged = |text: String| {
+        let mut words = text.split([' ', ':', '\n']).skip_while(|word| *word != "line");
+        let mut number = || words.nth(1).and_then(|word| word.parse::<u32>().ok());
+        match (number(), number()) {
+            (Some(line), Some(column)) => {
+                format!("the kubeconfig is no YAML of its kind, at line {line} column {column}")
+            }
+            _ => "the kubeconfig is no YAML of its kind".to_owned(),
+        }
+    };
+    match error {
+        KubeconfigError::Parse(error) => damaged(error.to_string()),
+        error => error.to_string(),
+    }
+}
+
+/// What is tried before anything else.
+const FINDING: &str = "cannot find the cluster";
+
+/// Ends the plugins of the kubeconfig, which the client library has started.
+fn end_children() {
+    let tasks = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    for children in tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok()) {
+        let ids = children
+            .split_whitespace()
+            .filter_map(|id| Pid::from_raw(id.parse().ok()?));
+        for id in ids {
+            let _ = kill_process(id, Signal::TERM);
+        }
+    }
+}
+
 /// The kubeconfig's cluster and which context that was, or the one that we run in.
 async fn config(context: Option<&str>) -> Result<(Config, Option<String>), Error> {
-    let what = "cannot find the cluster";
+    let what = FINDING;
     let read = match Kubeconfig::read() {
         Ok(read) => read,
         Err(error) => {
@@ -250,7 +318,7 @@ async fn config(context: Option<&str>) -> Result<(Config, Option<String>), Error
                     .map(|config| (config, None))
                     .map_err(|error| Error::new(Kind::Unavailable, what, error.to_string()));
             }
-            return Err(Error::new(Kind::Unavailable, what, error.to_string())
+            return Err(Error::new(Kind::Unavailable, what, unreadable(&error))
                 .hint("set KUBECONFIG, or log in as for kubectl: what `kubectl get pods` reaches is reached here"));
         }
     };

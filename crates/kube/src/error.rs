@@ -4,6 +4,7 @@ use std::fmt;
 
 use ess_cli::{Exit, Stop};
 use ess_run::Interrupted;
+use kube::client::AuthError;
 
 /// What was tried, and why it did not work.
 #[derive(Debug)]
@@ -74,17 +75,21 @@ impl Error {
     }
 
     /// What the client library says, in people's words.
-    pub(crate) fn api(what: &str, error: &kube::Error) -> Self {
-        let (kind, why) = match error {
+    pub(crate) fn api(what: &str, cause: &kube::Error) -> Self {
+        let (kind, why) = match cause {
             kube::Error::Api(status) => (of_code(status.code), said(status)),
             kube::Error::UpgradeConnection(kube::client::UpgradeConnectionError::ProtocolSwitch(code)) => (
                 of_code(code.as_u16()),
                 format!("the API server answered {code} instead of opening the stream"),
             ),
+            kube::Error::Service(cause) => (Kind::Unavailable, chain(&**cause)),
             other => (Kind::Unavailable, chain(other)),
         };
         let error = Self::new(kind, what, why);
         match kind {
+            Kind::Unavailable if matches!(cause, kube::Error::Service(_)) => {
+                error.hint("see whether `kubectl get pods` works from here")
+            }
             Kind::Forbidden => error.hint("ask who runs the cluster for that right, or log in to it again"),
             _ => error,
         }
@@ -110,8 +115,26 @@ fn said(status: &kube::core::Status) -> String {
     }
 }
 
+/// Why a plugin of the kubeconfig did not log in. The library would show what it printed, and that may be a token.
+fn of_plugin(error: &AuthError) -> String {
+    match error {
+        AuthError::AuthExecRun { status, out, .. } => {
+            let said = String::from_utf8_lossy(&out.stderr);
+            let last = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();
+            format!("the plugin failed ({status}): {last}")
+        }
+        AuthError::AuthExecParse(_) => "what the plugin printed is no ExecCredential".to_owned(),
+        AuthError::ParseTokenKey(_) => "what the plugin printed has no such token".to_owned(),
+        other => other.to_string(),
+    }
+}
+
 /// Each cause once: the library's messages often hold the next one.
-fn chain(error: &dyn std::error::Error) -> String {
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut causes = std::iter::successors(Some(error), |error| error.source());
+    if let Some(error) = causes.find_map(|error| error.downcast_ref::<AuthError>()) {
+        return of_plugin(error);
+    }
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {

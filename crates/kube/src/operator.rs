@@ -95,8 +95,9 @@ impl Cluster {
     }
 
     fn operator_group(&self) -> Result<Option<APIGroup>, Error> {
-        let what = format!("cannot look for custom resources of {GROUP}");
-        let groups = self.wait(&what, self.client.list_api_groups())?.groups;
+        let groups = self
+            .wait("cannot ask the API server what it knows", self.client.list_api_groups())?
+            .groups;
         Ok(groups.into_iter().find(|group| group.name == GROUP))
     }
 

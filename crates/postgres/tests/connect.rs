@@ -9,8 +9,9 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
+use std::time::Duration;
 
-use ess_postgres::Conninfo;
+use ess_postgres::{Access, Conninfo, Session};
 use tempfile::TempDir;
 use tokio_postgres::SimpleQueryMessage;
 
@@ -165,7 +166,7 @@ impl Server {
         let before = self.sql(&[loaded, &set, "SELECT pg_reload_conf()"]);
         // The postmaster reads it when it gets to it.
         while self.sql(&[loaded]) == before {
-            std::thread::sleep(std::time::Duration::from_millis(10));
+            std::thread::sleep(Duration::from_millis(10));
         }
     }
 
@@ -287,6 +288,33 @@ fn make_certificates(dir: &Path) {
         chmod 644 *.key; chmod 600 client.key
     "#;
     run("sh", &["-c", script], dir);
+}
+
+#[test]
+fn a_session_that_fell_silent_is_asked_nothing_more() {
+    let server = Server::start();
+    let conninfo = server.conninfo("user=boss host=127.0.0.1");
+    let session = Session::connect(&conninfo, "ess-migrate/test/silent", Access::ReadOnly).unwrap();
+    let session = session.limited(Duration::from_secs(1));
+    session.one("look", "SELECT 1", &[]).unwrap();
+
+    let sleeps = session.batch("wait", "SELECT pg_sleep(600)").unwrap_err().to_string();
+    let after = session.one("look again", "SELECT 1", &[]).unwrap_err().to_string();
+
+    assert!(
+        sleeps.contains("cannot wait on") && sleeps.ends_with("no answer within 1s"),
+        "{sleeps}"
+    );
+    assert!(
+        after.contains("cannot look again on") && after.ends_with("no answer within 1s"),
+        "{after}"
+    );
+    // And the server does not sleep on.
+    let works = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'ess-migrate/test/silent' \
+        AND state = 'active'";
+    while server.sql(&[works]) != "0" {
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 const MODES: [&str; 6] = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];

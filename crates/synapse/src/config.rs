@@ -548,6 +548,12 @@ impl ConfigError {
             Self::NoFiles => {
                 Some("name the files that Synapse is started with: -c /etc/matrix-synapse/homeserver.yaml")
             }
+            Self::Read { source, .. } if source.kind() == io::ErrorKind::NotFound => Some(
+                "check -c; Synapse's own command line names the files: systemctl cat matrix-synapse, or ps -fC python3",
+            ),
+            Self::Read { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                Some("run as the user that Synapse runs as, or as root")
+            }
             Self::NoServerName { .. } => Some("on Debian it is in another file: add -c /etc/matrix-synapse/conf.d"),
             Self::File { source, .. } if source.kind() == io::ErrorKind::NotFound => Some(
                 "say where Synapse finds its files: --working-directory DIR, or --path-map /data=/srv/synapse of a container",

@@ -74,6 +74,19 @@ fn without_a_server_name_the_files_are_listed_and_conf_d_hinted() {
 }
 
 #[test]
+fn a_file_that_is_not_there_is_named_with_where_to_look() {
+    let error = load(&directory(&[]), &["homeserver.yaml"]).unwrap_err();
+
+    assert!(
+        error
+            .to_string()
+            .ends_with("homeserver.yaml: No such file or directory (os error 2)"),
+        "{error}"
+    );
+    assert!(error.hint().unwrap().contains("check -c"));
+}
+
+#[test]
 fn errors_name_file_line_and_column_and_no_value() {
     let dir = directory(&[("homeserver.yaml", "server_name: example.org\nform_secret: canary\tx\n")]);
 

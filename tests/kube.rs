@@ -215,6 +215,33 @@ fn a_plugin_of_the_kubeconfig_logs_in_and_one_that_fails_is_named() {
 }
 
 #[test]
+fn in_a_pod_the_account_of_the_pod_is_used() {
+    let stage = Stage::community();
+    let config: Value = serde_json::from_str(&stage.world.read("kube/config")).unwrap();
+    let server = config["clusters"][0]["cluster"]["server"].as_str().unwrap();
+    let (_, port) = server.rsplit_once(':').unwrap();
+    stage
+        .world
+        .write("token", config["users"][0]["user"]["token"].as_str().unwrap());
+    // The files of a pod have fixed places: a mount of our own puts them there.
+    let script = format!(
+        "unshare --user --map-root-user --mount sh -c 'mount -t tmpfs pod /run && \
+         pod=/run/secrets/kubernetes.io/serviceaccount && mkdir -p $pod && cp token $pod && \
+         cp kube/cert.pem $pod/ca.crt && printf ess > $pod/namespace && \
+         exec preflight -n {OFFLINE} --target kube:ess'"
+    );
+
+    let call = stage.world.script(&script).env("KUBERNETES_SERVICE_HOST", "127.0.0.1");
+    let ran = call.env("KUBERNETES_SERVICE_PORT", port).run().success();
+
+    has(&ran, "info", "target-server");
+    assert_eq!(
+        ran.json()["target"]["kube"],
+        json!({"namespace": "ess", "release": "ess", "profile": "community"})
+    );
+}
+
+#[test]
 fn a_kubeconfig_that_is_damaged_or_leads_nowhere_is_told_without_what_is_in_it() {
     let world = World::new();
     let verify = |config: &str| {

@@ -25,6 +25,7 @@ mod kube_stand_in;
 mod majors;
 mod man;
 mod media_sync;
+mod media_sync_cluster;
 mod pgdump_wrap;
 mod pipeline;
 mod preflight;

@@ -14,7 +14,7 @@ use crate::scene::{Scene, Tmpfs, assert_failed, names_in, wait_until};
 use crate::support::{Call, Cluster, Identity, Ran, Stdin, Synapse, World, place};
 
 /// Paths as Synapse makes them, one of each kind at least.
-const PATHS: [&str; 9] = [
+pub(crate) const PATHS: [&str; 9] = [
     "local_content/Ab/Cd/EfGhIjKl",
     "local_content/Ab/Cd/Empty",
     "local_content/Zz/Yy/Xx",
@@ -27,7 +27,7 @@ const PATHS: [&str; 9] = [
 ];
 
 /// Fills `store` with a file at each path, of another size each.
-fn fill(world: &World) {
+pub(crate) fn fill(world: &World) {
     for (number, path) in PATHS.iter().enumerate() {
         let size = if path.ends_with("Empty") {
             0
@@ -49,7 +49,7 @@ fn sync<'a>(world: &World) -> Call<'a> {
 }
 
 /// Every file of a directory, by its path, without what is ours.
-fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
+pub(crate) fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     let all = walkdir::WalkDir::new(dir).into_iter().map(Result::unwrap);
     all.filter(|entry| entry.file_type().is_file())
         .map(|entry| {
@@ -70,7 +70,7 @@ fn assert_equal(world: &World) {
 
 /// The section of the document.
 #[track_caller]
-fn media(ran: &Ran) -> Value {
+pub(crate) fn media(ran: &Ran) -> Value {
     ran.json()["media"].clone()
 }
 
@@ -616,7 +616,7 @@ while data := bytearray(os.read(0, 65536)):
 }
 
 /// A frame as it goes over the stream.
-fn frame(body: &[&[u8]]) -> Vec<u8> {
+pub(crate) fn frame(body: &[&[u8]]) -> Vec<u8> {
     let body = body.concat();
     let length = u32::try_from(body.len()).unwrap();
     [length.to_le_bytes(), crc32fast::hash(&body).to_le_bytes()]
@@ -627,12 +627,12 @@ fn frame(body: &[&[u8]]) -> Vec<u8> {
 }
 
 /// Text in a frame.
-fn text(text: &str) -> Vec<u8> {
+pub(crate) fn text(text: &str) -> Vec<u8> {
     let length = u32::try_from(text.len()).unwrap();
     [length.to_le_bytes().as_slice(), text.as_bytes()].concat()
 }
 
-fn hello(magic: &str) -> Vec<u8> {
+pub(crate) fn hello(magic: &str) -> Vec<u8> {
     frame(&[&[1], &text(magic), &[0; 9]])
 }
 

@@ -199,6 +199,27 @@ impl Cluster {
         }
     }
 
+    /// Deletes what we made, also when we were told to stop.
+    pub fn clean_up<K: Thing>(&self, namespace: &str, name: &str) -> Result<(), Error> {
+        let what = format!("cannot delete {} {namespace}/{name}", kind::<K>());
+        let (api, params) = (self.api::<K>(namespace), DeleteParams::default());
+        let deleted = self
+            .runtime
+            .block_on(async { tokio::time::timeout(Duration::from_secs(10), api.delete(name, &params)).await });
+        match deleted {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => match Error::api(&what, &error) {
+                error if error.kind() == Kind::NotFound => Ok(()),
+                error => Err(error),
+            },
+            Err(_) => Err(Error::new(
+                Kind::Unavailable,
+                what,
+                "the API server did not answer within 10 s",
+            )),
+        }
+    }
+
     /// Lets time pass, unless we are told to stop.
     pub fn pause(&self, time: Duration) -> Result<(), Error> {
         self.stoppable("cannot wait", async {

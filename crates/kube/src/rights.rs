@@ -83,6 +83,12 @@ impl Right {
         right("get", "", "pods/exec"),
         right("create", "", "pods/exec"),
     ];
+    /// To mount the media volume where no pod of Synapse does.
+    pub const HELPER: &[Self] = &[
+        right("get", "", "pods"),
+        right("create", "", "pods"),
+        right("delete", "", "pods"),
+    ];
 
     /// To stop and start the older ESS, beside what every ESS needs.
     pub fn operator(operator_namespace: &str) -> Vec<Self> {

@@ -60,6 +60,8 @@ pub(crate) enum Frame {
     Remove { path: String },
     /// Everything so far is to outlive a power failure: answered by `Synced`.
     Sync,
+    /// The last: an older API server cannot tell a program that its input has ended.
+    Bye,
 
     // From the receiver.
     /// The first: it is ready.
@@ -125,7 +127,8 @@ impl Frame {
         }
         let mut body = vec![0; length];
         from.read_exact(&mut body).map_err(|error| match error.kind() {
-            io::ErrorKind::UnexpectedEof => broken("it ends within a frame"),
+            // Where the stream itself says why, that is said.
+            io::ErrorKind::UnexpectedEof if error.get_ref().is_none() => broken("it ends within a frame"),
             _ => error,
         })?;
         if crc32fast::hash(&body) != number(4) {
@@ -170,6 +173,9 @@ impl Frame {
             }
             Self::Sync => {
                 body.kind(10);
+            }
+            Self::Bye => {
+                body.kind(11);
             }
             Self::Ready { magic } => {
                 body.kind(20).text(magic);
@@ -231,6 +237,7 @@ impl Frame {
             },
             9 => Self::Remove { path: rest.text()? },
             10 => Self::Sync,
+            11 => Self::Bye,
             20 => Self::Ready { magic: rest.text()? },
             21 => {
                 let (path, last) = (rest.text()?, rest.byte()? != 0);
@@ -402,6 +409,7 @@ mod tests {
             Frame::Hash { lane: 1, path: text() },
             Frame::Remove { path: text() },
             Frame::Sync,
+            Frame::Bye,
             Frame::Ready { magic: text() },
             Frame::Unit {
                 path: text(),

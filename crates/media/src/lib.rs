@@ -4,6 +4,7 @@ mod found;
 mod frame;
 mod link;
 mod pace;
+mod pod;
 mod receive;
 mod rows;
 mod send;
@@ -29,6 +30,7 @@ use found::Found;
 use frame::Frame;
 use link::Link;
 use pace::{Pace, rate};
+use pod::Volume;
 use rows::Expected;
 use send::Sending;
 
@@ -43,9 +45,18 @@ pub struct Args {
     /// The media store, where no configuration names it
     #[arg(long, value_name = "DIR")]
     source_dir: Option<PathBuf>,
-    /// Where the copy is; EXPORT/media by default
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["receive", "far"])]
+    /// Where the copy is; without an ESS in a cluster, EXPORT/media by default
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["receive", "far", "target"])]
     out: Option<PathBuf>,
+    /// The ESS into whose media volume it goes: kube:NAMESPACE[/RELEASE]; by default the document's
+    #[arg(long, value_name = "PLACE", conflicts_with_all = ["receive", "far"])]
+    target: Option<String>,
+    /// The kubeconfig's context; its current one by default
+    #[arg(long, value_name = "NAME")]
+    kube_context: Option<String>,
+    /// An image with Python, for a pod that mounts the volume while Synapse does not; Synapse's own by default
+    #[arg(long, value_name = "IMAGE")]
+    helper_image: Option<String>,
     /// Be the half that writes, on another host: the other half is at standard input and output
     #[arg(long, value_name = "DIR", requires = "no_input", conflicts_with_all = ["source_dir", "far"])]
     receive: Option<PathBuf>,
@@ -113,6 +124,8 @@ enum Copy {
     Here(PathBuf),
     /// Where a command writes it.
     Far(Vec<OsString>),
+    /// In a cluster.
+    Pod(Box<Volume>),
 }
 
 /// Does the job of media-sync.
@@ -157,13 +170,14 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
         pace: &pace,
         delete: args.delete,
         verify: args.verify,
-        hash: matches!(copy, Copy::Far(_)),
+        hash: !matches!(copy, Copy::Here(_)),
         session: source.session.as_ref(),
         report: &console,
     };
     let sent = match &copy {
         Copy::Here(directory) => send_here(&sending, directory, &mut found),
         Copy::Far(command) => send_far(&sending, command, &console, &mut found),
+        Copy::Pod(volume) => volume.send(&sending, context, &mut found),
     };
     let sent = sent.context("media are not all copied; what is there stays, and the next run goes on from it")?;
     let mut elsewhere = 0;
@@ -265,14 +279,20 @@ fn destination(args: &Args, context: &mut Context, store: &Path) -> anyhow::Resu
     if !args.far.is_empty() {
         return Ok(Copy::Far(args.far.clone()));
     }
+    if args.out.is_none() {
+        let (target, kube_context) = (args.target.as_deref(), args.kube_context.as_deref());
+        if let Some(volume) = Volume::find(context, target, kube_context, args.helper_image.as_deref())? {
+            return Ok(Copy::Pod(Box::new(volume)));
+        }
+    }
     let directory = match (&args.out, &context.document.export) {
         (Some(out), _) => std::path::absolute(out).with_context(|| format!("cannot use {}", out.display()))?,
         (None, Some(export)) => export.join("media"),
         (None, None) => {
             return Err(Stop::usage(
-                "there is no place for the copy: no --out, no command, and no export in the document",
+                "there is no place for the copy: no --out, no --target, no command, and no export in the document",
             )
-            .hint("give --out DIR, or after -- the command that runs media-sync -n --receive DIR on the other host")
+            .hint("give --out DIR, --target kube:NAMESPACE, or after -- the command that runs media-sync -n --receive DIR on the other host")
             .into());
         }
     };
@@ -353,14 +373,17 @@ fn send_far(
         ess_run::check()?;
         match (sent, far) {
             // What the other half itself says; a command that could not even begin says it otherwise.
-            (Err(error), Err(far)) if error.chain().any(|cause| cause.to_string().contains("ended too early")) => {
-                Err(far.into())
-            }
+            (Err(error), Err(far)) if is_early(&error) => Err(far.into()),
             (Err(error), _) => Err(error),
             (Ok(_), Err(far)) => Err(far.into()),
             (Ok(sent), Ok(())) => Ok(sent),
         }
     })
+}
+
+/// Whether all that is known is that the other half has ended.
+fn is_early(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| cause.to_string().contains("ended too early"))
 }
 
 /// The half that writes, at our standard input and output.
@@ -414,6 +437,7 @@ fn section(
                 let words: Vec<_> = command.iter().map(|word| word.to_string_lossy()).collect();
                 words.join(" ")
             }
+            Copy::Pod(volume) => volume.shown(),
         },
         without: args.without.iter().map(|without| without.name()).collect(),
         refetchable: refetchable.fold(Amount::default(), |sum, (_, amount)| Amount {

@@ -145,6 +145,7 @@ impl Router<'_, '_> {
                         .with_context(|| format!("cannot write to the disk of {}", self.tree.path.display()))?;
                     self.out.send(Frame::Synced).map_err(|_| sender_is_gone())?;
                 }
+                Frame::Bye => return Ok(()),
                 Frame::Failed { why, .. } => return Err(io::Error::other(why).into()),
                 other => return Err(Stop::data(format!("the sender said what a receiver says: {other:?}")).into()),
             }

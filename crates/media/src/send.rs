@@ -60,7 +60,11 @@ impl Sending<'_> {
             let shared = &shared;
             scope.spawn(move || listen(&incoming, shared, &events));
             let outcome = self.converse(&out, &happened, shared, found);
-            // The receiver ends when nobody sends, and its end ends the listener.
+            // The receiver ends when it is told or when nobody sends, and its end ends the listener.
+            let _ = match &outcome {
+                Ok(()) => out.send(Frame::Bye).is_ok(),
+                Err(_) => out.try_send(Frame::Bye).is_ok(),
+            };
             drop(out);
             outcome
         });

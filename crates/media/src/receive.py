@@ -1,0 +1,430 @@
+"""The half of media-sync that writes, for a host that has Python and nothing of ours: Synapse's own image.
+
+Speaks the frames of crates/media/src/frame.rs on standard input and output, by the same rules as receive.rs.
+Run as: python3 -c 'import sys; b = sys.stdin.buffer; exec(b.read(int(b.readline())))' DIR, with the length of this
+script in a line, this script, and then the frames on standard input.
+"""
+
+import errno
+import fcntl
+import hashlib
+import os
+import re
+import stat
+import struct
+import sys
+import zlib
+
+MAGIC = "ess-media/1"
+OURS = ".media-sync"
+CHUNK = 256 << 10
+LIMIT = 1 << 20
+BYE = 11
+KINDS = {
+    "local_content": (3,),
+    "local_thumbnails": (4,),
+    "remote_content": (4,),
+    "remote_thumbnail": (5,),
+    "url_cache": (2, 3),
+    "url_cache_thumbnails": (3, 4),
+}
+COMPONENT = re.compile(r"[A-Za-z0-9_.\[\]:-]+")
+DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+IN_ITS_WAY = {
+    errno.EEXIST,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.ENOTEMPTY,
+}
+
+# As crates/cli/src/exit.rs has them.
+DATA, IO, BUSY, PERMISSION = 65, 74, 75, 77
+
+
+class Stop(Exception):
+    def __init__(self, exit, why):
+        super().__init__(why)
+        self.exit = exit
+
+
+def is_component(part):
+    return bool(COMPONENT.fullmatch(part)) and part not in (".", "..")
+
+
+def is_place(kind, parts):
+    """Whether Synapse could look for a file there."""
+    if len(parts) not in KINDS.get(kind, ()) or not all(map(is_component, parts)):
+        return False
+    if kind.startswith("remote_"):
+        parts = parts[1:]
+    if kind.endswith(("thumbnails", "thumbnail")):
+        parts = parts[:-1]
+    if len(parts) == 2:
+        return bool(DATE.fullmatch(parts[0]))
+    return len(parts) == 3 and len(parts[0]) == len(parts[1]) == 2
+
+
+def is_directory(kind, parts):
+    return any(is_place(kind, parts + ["00"] * more) for more in range(1, 5))
+
+
+def check(path):
+    parts = path.split("/")
+    if not is_place(parts[0], parts[1:]):
+        raise Stop(DATA, "the sender gave a path that Synapse would never make: %r" % path)
+    return parts
+
+
+class Body:
+    def __init__(self, data):
+        self.data, self.at = data, 0
+
+    def take(self, size):
+        if self.at + size > len(self.data):
+            raise Stop(IO, "the stream is broken: a frame is too short")
+        self.at += size
+        return self.data[self.at - size : self.at]
+
+    def unpack(self, form):
+        return struct.unpack("<" + form, self.take(struct.calcsize("<" + form)))
+
+    def text(self):
+        (size,) = self.unpack("I")
+        return self.take(size).decode()
+
+
+def text(value):
+    value = value.encode("utf-8", "replace")[:60000]
+    return struct.pack("<I", len(value)) + value
+
+
+class Receiver:
+    def __init__(self, path, stdin, stdout):
+        self.path, self.stdin, self.stdout = path, stdin, stdout
+        self.root = self.staging = self.owner = None
+        self.is_ours = False
+        self.lanes = {}
+        self.units = None
+        self.credit = 0
+
+    def say(self, kind, body=b""):
+        body = bytes([kind]) + body
+        self.stdout.write(struct.pack("<II", len(body), zlib.crc32(body)) + body)
+
+    def read(self):
+        """The next frame's body; None at the end of the stream."""
+        start = self.stdin.read(8)
+        if not start:
+            return None
+        if len(start) < 8:
+            raise Stop(IO, "the stream is broken: it ends within a frame")
+        size, crc = struct.unpack("<II", start)
+        if not 0 < size <= LIMIT:
+            raise Stop(IO, "the stream is broken: something else is on it")
+        body = self.stdin.read(size)
+        if len(body) < size:
+            raise Stop(IO, "the stream is broken: it ends within a frame")
+        if zlib.crc32(body) != crc:
+            raise Stop(IO, "the stream is broken: a frame is damaged")
+        return body
+
+    # The copy on disk.
+
+    def make(self, at, name, owner):
+        try:
+            os.mkdir(name, 0o700, dir_fd=at)
+            made = True
+        except FileExistsError:
+            made = False
+        directory = os.open(name, DIRECTORY, dir_fd=at)
+        if made and owner:
+            os.fchown(directory, *owner)
+        return directory
+
+    def open(self):
+        try:
+            os.mkdir(self.path, 0o700)
+            made = True
+        except FileExistsError:
+            made = False
+        self.root = os.open(self.path, DIRECTORY)
+        if made and self.owner:
+            os.fchown(self.root, *self.owner)
+        mode = os.fstat(self.root).st_mode
+        if mode & 0o007:
+            # As Synapse has made it: in its pod nobody else is.
+            os.fchmod(self.root, mode & 0o2770)
+        self.staging = self.make(self.root, OURS, None)
+        lock = os.open("lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=self.staging)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(lock, 1000).decode("utf-8", "replace").strip() or "another run"
+            raise Stop(BUSY, "%s holds the lock %s/%s/lock" % (holder, self.path, OURS)) from None
+        self.is_ours = True
+        os.ftruncate(lock, 0)
+        os.write(lock, b"media-sync (process %d)\n" % os.getpid())
+        self.sweep()
+
+    def sweep(self):
+        if self.is_ours:
+            for name in os.listdir(self.staging):
+                if name[0].isdigit():
+                    os.unlink(name, dir_fd=self.staging)
+
+    def parent(self, parts, may_make):
+        """The directory of a path, one step after the other so that no link is followed."""
+        at = os.dup(self.root)
+        try:
+            for part in parts[:-1]:
+                try:
+                    below = os.open(part, DIRECTORY, dir_fd=at)
+                except FileNotFoundError:
+                    if not may_make:
+                        raise
+                    below = self.make(at, part, self.owner)
+                os.close(at)
+                at = below
+        except BaseException:
+            os.close(at)
+            raise
+        return at
+
+    def with_parent(self, parts, may_make, act):
+        at = self.parent(parts, may_make)
+        try:
+            return act(at)
+        finally:
+            os.close(at)
+
+    def open_file(self, parts):
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        return self.with_parent(parts, False, lambda at: os.open(parts[-1], flags, dir_fd=at))
+
+    def place(self, lane):
+        descriptor, parts, seconds, nanoseconds = self.lanes[lane][:4]
+        os.utime(descriptor, ns=(os.fstat(descriptor).st_atime_ns, seconds * 10**9 + nanoseconds))
+        if self.owner:
+            os.fchown(descriptor, *self.owner)
+        name = str(lane)
+        self.with_parent(parts, True, lambda at: os.rename(name, parts[-1], src_dir_fd=self.staging, dst_dir_fd=at))
+
+    def forget(self, lane):
+        if lane in self.lanes:
+            os.close(self.lanes.pop(lane)[0])
+        try:
+            os.unlink(str(lane), dir_fd=self.staging)
+        except FileNotFoundError:
+            pass
+
+    # What lies there already.
+
+    def walk(self, kinds):
+        """Units in the order of their paths: a path, and its files."""
+        for kind in sorted(kind for kind in kinds if kind in KINDS):
+            for name in self.directories([kind]):
+                if kind.startswith("remote_"):
+                    for part in self.directories([kind, name]):
+                        yield self.unit([kind, name, part])
+                else:
+                    yield self.unit([kind, name])
+
+    def entries(self, parts):
+        try:
+            directory = self.parent(parts + [""], False)
+        except OSError:
+            return
+        try:
+            with os.scandir(directory) as entries:
+                for entry in entries:
+                    place = parts[1:] + [entry.name]
+                    try:
+                        found = os.stat(entry.name, dir_fd=directory, follow_symlinks=False)
+                        if stat.S_ISDIR(found.st_mode) and is_directory(parts[0], place):
+                            self.tighten(directory, entry.name, found)
+                            yield entry.name, None
+                        elif stat.S_ISREG(found.st_mode) and is_place(parts[0], place):
+                            self.tighten(directory, entry.name, found)
+                            yield entry.name, found
+                    except OSError:
+                        pass
+        finally:
+            os.close(directory)
+
+    def tighten(self, directory, name, found):
+        """Keeps others out of what somebody else has put there."""
+        if found.st_mode & 0o007:
+            try:
+                descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=directory)
+                try:
+                    os.fchmod(descriptor, found.st_mode & 0o2770)
+                finally:
+                    os.close(descriptor)
+            except OSError:
+                pass
+
+    def directories(self, parts):
+        return sorted((name for name, found in self.entries(parts) if found is None), key=str.encode)
+
+    def unit(self, parts):
+        files, todo = [], [parts]
+        while todo:
+            at = todo.pop()
+            for name, found in self.entries(at):
+                if found is None:
+                    todo.append(at + [name])
+                else:
+                    files.append(("/".join(at[len(parts) :] + [name]), found))
+        return "/".join(parts), files
+
+    def list(self):
+        while self.units is not None and self.credit > 0:
+            unit = next(self.units, None)
+            if unit is None:
+                self.units = None
+                self.say(22)
+                return
+            self.credit -= 1
+            path, files = unit
+            some, size = [], 0
+            for name, found in files:
+                seconds, nanoseconds = divmod(found.st_mtime_ns, 10**9)
+                entry = text(name) + struct.pack("<QqI", found.st_size, seconds, nanoseconds)
+                some.append(entry)
+                size += len(entry)
+                if size > CHUNK:
+                    self.say(21, text(path) + struct.pack("<BI", 0, len(some)) + b"".join(some))
+                    some, size = [], 0
+            self.say(21, text(path) + struct.pack("<BI", 1, len(some)) + b"".join(some))
+
+    # What is asked.
+
+    def answer(self, lane, act):
+        """What stands in one file's way does not stand in the way of all."""
+        try:
+            size, digest = act()
+        except OSError as error:
+            if error.errno not in IN_ITS_WAY:
+                raise
+            self.say(24, bytes([lane]) + text(os.strerror(error.errno)))
+        else:
+            self.say(23, bytes([lane]) + struct.pack("<Q", size) + digest)
+
+    def end(self, lane):
+        self.place(lane)
+        descriptor, _, _, _, size, digest = self.lanes.pop(lane)
+        os.close(descriptor)
+        return size, digest.digest()
+
+    def hash(self, parts):
+        descriptor = self.open_file(parts)
+        try:
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            size, digest = 0, hashlib.sha256()
+            while data := os.read(descriptor, CHUNK):
+                size += len(data)
+                digest.update(data)
+            return size, digest.digest()
+        finally:
+            os.close(descriptor)
+
+    def carry_out(self, data):
+        kind, body = data[0], Body(data)
+        body.at = 1
+        if kind == 2:
+            (count,) = body.unpack("I")
+            self.units, self.credit = self.walk([body.text() for _ in range(count)]), 0
+        elif kind == 3:
+            self.credit += body.unpack("I")[0]
+        elif kind == 4:
+            (lane,) = body.unpack("B")
+            parts = check(body.text())
+            seconds, nanoseconds = body.unpack("qI")
+            self.forget(lane)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            descriptor = os.open(str(lane), flags, 0o600, dir_fd=self.staging)
+            self.lanes[lane] = [descriptor, parts, seconds, nanoseconds, 0, hashlib.sha256()]
+        elif kind == 5:
+            lane, content = data[1], memoryview(data)[2:]
+            if lane not in self.lanes:
+                raise Stop(DATA, "the sender went on with a file that it had not begun")
+            file = self.lanes[lane]
+            file[4] += len(content)
+            file[5].update(content)
+            while content:
+                content = content[os.write(file[0], content) :]
+        elif kind == 6:
+            (lane,) = body.unpack("B")
+            if lane not in self.lanes:
+                raise Stop(DATA, "the sender went on with a file that it had not begun")
+            self.answer(lane, lambda: self.end(lane))
+            self.forget(lane)
+        elif kind == 7:
+            self.forget(body.unpack("B")[0])
+        elif kind == 8:
+            (lane,) = body.unpack("B")
+            parts = check(body.text())
+            self.answer(lane, lambda: self.hash(parts))
+        elif kind == 9:
+            self.remove(check(body.text()))
+        elif kind == 10:
+            os.sync()
+            self.say(25)
+        else:
+            raise Stop(IO, "the stream is broken: a frame is of no kind that this version knows")
+        self.list()
+
+    def remove(self, parts):
+        try:
+            self.with_parent(parts, False, lambda at: os.unlink(parts[-1], dir_fd=at))
+            while len(parts) > 2:
+                parts = parts[:-1]
+                self.with_parent(parts, False, lambda at: os.rmdir(parts[-1], dir_fd=at))
+        except OSError as error:
+            if error.errno not in IN_ITS_WAY:
+                raise
+
+    def work(self):
+        data = self.read()
+        if data is None or data[0] != 1:
+            raise Stop(DATA, "no sender is at the other end")
+        body = Body(data)
+        body.at = 1
+        magic = body.text()
+        if magic != MAGIC:
+            raise Stop(DATA, "the sender speaks %s, this receiver %s" % (magic, MAGIC))
+        has_owner, user, group = body.unpack("BII")
+        self.owner = (user, group) if has_owner else None
+        self.open()
+        self.say(20, text(MAGIC))
+        self.stdout.flush()
+        while (data := self.read()) is not None and data[0] != BYE:
+            self.carry_out(data)
+            self.stdout.flush()
+
+    def run(self):
+        try:
+            self.work()
+            return 0
+        except Stop as stop:
+            exit, why = stop.exit, str(stop)
+        except PermissionError as error:
+            exit, why = PERMISSION, str(error)
+        except OSError as error:
+            exit, why = IO, str(error)
+        finally:
+            self.sweep()
+        self.say(26, bytes([exit]) + text(why))
+        self.stdout.flush()
+        print("media-sync: " + why, file=sys.stderr)
+        return exit
+
+
+if __name__ == "__main__":
+    os.umask(0o077)
+    # Their own buffers: what brought this script here may have read ahead.
+    sys.exit(Receiver(os.path.abspath(sys.argv[1]), sys.stdin.buffer, sys.stdout.buffer).run())

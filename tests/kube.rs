@@ -215,7 +215,7 @@ fn a_plugin_of_the_kubeconfig_logs_in_and_one_that_fails_is_named() {
 }
 
 #[test]
-fn in_a_pod_the_account_of_the_pod_is_used() {
+fn in_a_pod_its_account_is_used_and_the_database_is_reached_straight() {
     let stage = Stage::community();
     let config: Value = serde_json::from_str(&stage.world.read("kube/config")).unwrap();
     let server = config["clusters"][0]["cluster"]["server"].as_str().unwrap();
@@ -223,9 +223,21 @@ fn in_a_pod_the_account_of_the_pod_is_used() {
     stage
         .world
         .write("token", config["users"][0]["user"]["token"].as_str().unwrap());
+    let port_there = stage.target.port;
+    stage.kube.edit("configmaps", "ess", "ess-synapse", |map| {
+        let text = &mut map["data"]["04-homeserver-overrides.yaml"];
+        *text = text.as_str().unwrap().replace("5432", &port_there.to_string()).into();
+    });
+    stage.kube.edit("services", "ess", "ess-postgres", |service| {
+        service["spec"]["ports"][0]["port"] = port_there.into();
+    });
+    stage.kube.deny("create", "", "pods/portforward");
+    stage
+        .world
+        .write("hosts", "127.0.0.1 ess-postgres.ess.svc.cluster.local\n");
     // The files of a pod have fixed places: a mount of our own puts them there.
     let script = format!(
-        "unshare --user --map-root-user --mount sh -c 'mount -t tmpfs pod /run && \
+        "unshare --user --map-root-user --mount sh -c 'mount --bind hosts /etc/hosts && mount -t tmpfs pod /run && \
          pod=/run/secrets/kubernetes.io/serviceaccount && mkdir -p $pod && cp token $pod && \
          cp kube/cert.pem $pod/ca.crt && printf ess > $pod/namespace && \
          exec preflight -n {OFFLINE} --target kube:ess'"
@@ -235,6 +247,9 @@ fn in_a_pod_the_account_of_the_pod_is_used() {
     let ran = call.env("KUBERNETES_SERVICE_PORT", port).run().success();
 
     has(&ran, "info", "target-server");
+    let through = |request: &String| request.contains("portforward");
+    assert!(!stage.kube.requests().iter().any(through), "{ran}");
+    assert!(!ran.stderr.contains("cluster-rights"), "{ran}");
     assert_eq!(
         ran.json()["target"]["kube"],
         json!({"namespace": "ess", "release": "ess", "profile": "community"})

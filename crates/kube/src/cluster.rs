@@ -121,6 +121,11 @@ impl Cluster {
         self.context.as_deref()
     }
 
+    /// Whether we run in a pod of it, where its services have addresses.
+    pub fn is_around_us(&self) -> bool {
+        self.context.is_none()
+    }
+
     pub(crate) fn api<K: Thing>(&self, namespace: &str) -> Api<K> {
         Api::namespaced(self.client.clone(), namespace)
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use ess_cli::{Context, Stop, TargetArgs, contradiction, first_line, same_role};
 use ess_document::{Kube, PasswordAt, Profile, Target};
-use ess_kube::{Cluster, Database, Ess, Forward, Kind, Missing, Place, Right};
+use ess_kube::{Cluster, Database, Ess, Forward, Kind, Missing, Place, PodPort, Right};
 use ess_postgres::Conninfo;
 
 /// A target that can be connected to for as long as this lives.
@@ -54,7 +54,8 @@ pub fn kind(error: &anyhow::Error) -> Option<Kind> {
 /// What one must be allowed to do to find an ESS and reach its database; some of it only on some ways.
 pub fn rights(cluster: &Cluster) -> anyhow::Result<Vec<Right>> {
     let custom = if cluster.knows_operator()? { Right::CUSTOM } else { &[] };
-    Ok([Right::FIND, custom, Right::DATABASE, Right::FORWARD].concat())
+    let forward = if cluster.is_around_us() { &[] } else { Right::FORWARD };
+    Ok([Right::FIND, custom, Right::DATABASE, forward].concat())
 }
 
 /// The target database, or what is missing, with its flag.
@@ -145,8 +146,8 @@ pub fn reach(
     let known = context.document.target.clone().unwrap_or_default();
     same_role(args, &known)?;
     let database = on.cluster.database(&on.ess)?;
-    // A database outside of the cluster needs no way through it.
-    if let Some(missing) = missing.filter(|missing| database.pod.is_some() && missing.lacks(Right::FORWARD)) {
+    let pod = through(on, &database);
+    if let Some(missing) = missing.filter(|missing| pod.is_some() && missing.lacks(Right::FORWARD)) {
         return Err(missing.error().into());
     }
     let file = match (&args.target_password_file, &known.password) {
@@ -183,6 +184,12 @@ pub fn reach(
     })
 }
 
+/// The pod to which the way leads through the API server. A database outside of the cluster needs none, nor do we
+/// inside of it: there the API server would only be slower.
+fn through<'a>(on: &OnKube, database: &'a Database) -> Option<&'a PodPort> {
+    database.pod.as_ref().filter(|_| !on.cluster.is_around_us())
+}
+
 /// The parameters with which the database is reached from here, and what must live meanwhile.
 fn way(
     context: &Context,
@@ -190,7 +197,7 @@ fn way(
     database: &Database,
 ) -> anyhow::Result<(BTreeMap<String, String>, Option<Forward>)> {
     let mut params = database.params.clone();
-    let Some(pod) = &database.pod else {
+    let Some(pod) = through(on, database) else {
         return Ok((params, None));
     };
     let report = Arc::new(context.console.clone());

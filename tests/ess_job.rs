@@ -2,10 +2,13 @@
 
 use std::fs;
 
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim};
 use serde_json::{Value, json};
 
+use crate::kube_stand_in::is_of;
 use crate::scene::assert_failed;
-use crate::support::{Call, Ran, Stdin, World};
+use crate::support::{Call, Cluster, Kube, Ran, Stdin, World, kubectl};
 
 fn job<'a>(world: &World, more: &[&str]) -> Call<'a> {
     world
@@ -132,6 +135,76 @@ fn a_document_goes_along_and_a_volume_is_used_again() {
     .to_string();
     let ran = job(&world, &args).args(["verify"]).stdin(large.as_str()).run();
     assert_failed(&ran, 65, "more than a ConfigMap holds");
+}
+
+#[test]
+fn kubernetes_takes_the_manifests() {
+    let world = World::new();
+    let cluster = Cluster::ess(&world, "target");
+    let kube = Kube::community(&world, &cluster);
+    let document = json!({"format": "ess-migration/1", "source": {"server_name": "example.org"}}).to_string();
+    let all = [
+        &[
+            "--storage",
+            "20Gi",
+            "--storage-class",
+            "fast",
+            "--secret",
+            "a=b/c",
+            "--secret",
+            "d=e/f",
+            "--retries",
+            "1",
+        ][..],
+        &[
+            "--claim",
+            "dumps",
+            "--node",
+            "node-1",
+            "--service-account",
+            "mover",
+            "--name",
+            "two",
+            "--user",
+            "10991",
+        ],
+    ];
+    for args in all {
+        let ran = job(&world, args)
+            .args(["verify | cat"])
+            .stdin(document.as_str())
+            .run()
+            .success();
+        for (kind, manifest) in manifests(&ran) {
+            match kind.as_str() {
+                "Job" => is_of::<Job>(&manifest),
+                "ConfigMap" => is_of::<ConfigMap>(&manifest),
+                "PersistentVolumeClaim" => is_of::<PersistentVolumeClaim>(&manifest),
+                other => panic!("{other}"),
+            }
+        }
+        world.write("manifests.json", &ran.stdout);
+        let apply = |how: &str| {
+            let kubectl = kubectl().display();
+            let script = format!("{kubectl} --cache-dir kube/cache {how} --validate=false -f manifests.json -o name");
+            kube.seen_by(world.script(&script)).run().success().stdout
+        };
+
+        let rehearsed = apply("apply --dry-run=client");
+        assert!(
+            kube.object("jobs", "ess", "two").is_null() && rehearsed.contains("job.batch/"),
+            "{rehearsed}"
+        );
+        assert_eq!(apply("apply"), rehearsed);
+
+        for (kind, manifest) in manifests(&ran) {
+            let resource = format!("{}s", kind.to_lowercase());
+            let there = kube.object(&resource, "ess", manifest["metadata"]["name"].as_str().unwrap());
+            for part in ["spec", "data"] {
+                assert_eq!(there.get(part), manifest.get(part), "{resource}");
+            }
+        }
+    }
 }
 
 /// Runs what the container runs, with this world's place for /work and /document.

@@ -82,7 +82,7 @@ fn kubectl_sees_what_is_there() {
 
 /// An object as Kubernetes' own type takes it, which drops what it does not know.
 #[track_caller]
-fn is_of<T: Serialize + DeserializeOwned>(object: &Value) {
+pub(crate) fn is_of<T: Serialize + DeserializeOwned>(object: &Value) {
     let read: T = serde_json::from_value(object.clone()).unwrap_or_else(|error| panic!("{error}: {object}"));
     let mut again = serde_json::to_value(&read).unwrap();
     // The types write what may be left out.

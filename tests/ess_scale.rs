@@ -331,6 +331,28 @@ fn the_older_ess_is_stopped_by_way_of_its_operator() {
 }
 
 #[test]
+fn what_nothing_would_lead_back_to_is_left_running() {
+    let stage = Stage::new(Kube::onprem);
+    let name = "first-element-deployment";
+    stage.kube.settings().updater = false;
+    stage.kube.remove("elementdeployments", "element-onprem", name);
+
+    insta::assert_snapshot!(stage.scale("down"), @r#"
+    -- stderr --
+    ess-scale: there is no ElementDeployment first-element-deployment in namespace element-onprem, so nothing would lead back to a deleted Synapse
+    hint: stop it by hand, and keep the numbers: kubectl scale deploy/element-operator-controller-manager -n operator-onprem --replicas 0, then kubectl scale sts -n element-onprem -l app.kubernetes.io/component=matrix-server --replicas 0
+    -- exit status: 1 --
+    "#);
+
+    let operator = stage
+        .kube
+        .object("deployments", "operator-onprem", "element-operator-controller-manager");
+    assert_eq!(operator["spec"]["replicas"], 1);
+    assert_ne!(stage.kube.object("synapses", "element-onprem", name), Value::Null);
+    stage.scale("up").success();
+}
+
+#[test]
 fn up_is_refused_while_the_target_is_fenced() {
     let stage = Stage::new(Kube::community);
     stage.scale("down").success();

@@ -22,6 +22,7 @@ const RECORD_KEY: &str = "synapse.json";
 
 /// Stops the operator, keeps the custom resource aside, deletes it, and waits until no pod is left.
 pub(crate) fn down(args: &Args, context: &Context, on: &OnKube) -> anyhow::Result<Vec<ScaledWorkload>> {
+    can_be_found_again(args, on)?;
     let controller = controller(args, on)?;
     let noted = known(context, &controller);
     let now = on.cluster.scale_down(&controller)?;
@@ -44,6 +45,23 @@ pub(crate) fn down(args: &Args, context: &Context, on: &OnKube) -> anyhow::Resul
         waiting::left(on)
     })?;
     Ok(workloads)
+}
+
+/// Once Synapse's custom resource is gone, only the other one says which ESS this is.
+fn can_be_found_again(args: &Args, on: &OnKube) -> Result<(), Stop> {
+    let operator = on.ess.operator.as_ref();
+    if operator.is_some_and(|operator| operator.deployment.is_some()) {
+        return Ok(());
+    }
+    let (namespace, name) = (&on.ess.namespace, &on.ess.release);
+    Err(Stop::no(format!(
+        "there is no ElementDeployment {name} in namespace {namespace}, so nothing would lead back to a deleted Synapse"
+    ))
+    .hint(format!(
+        "stop it by hand, and keep the numbers: kubectl scale deploy/{CONTROLLER} -n {} --replicas 0, then \
+         kubectl scale sts -n {namespace} -l app.kubernetes.io/component=matrix-server --replicas 0",
+        args.operator_namespace
+    )))
 }
 
 /// Makes the custom resource again unless the updater did, then starts the operator, which makes the rest.

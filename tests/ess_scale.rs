@@ -292,6 +292,10 @@ fn the_older_ess_is_stopped_by_way_of_its_operator() {
             == 1
     });
     stage.kube.settings().updater = false;
+    // What a node that ran short of memory has left behind.
+    stage.kube.put(json!({"apiVersion": "v1", "kind": "Pod", "status": {"phase": "Failed", "reason": "Evicted"},
+        "metadata": {"name": "element-operator-controller-manager-evicted", "namespace": "operator-onprem",
+            "labels": {"app.kubernetes.io/instance": "element-operator-controller-manager"}}, "spec": {"containers": []}}));
 
     let down = stage.scale("down").success();
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use ess_cli::{Context, Stop};
 use ess_document::ScaledWorkload;
-use ess_kube::k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use ess_kube::k8s_openapi::api::core::v1::ConfigMap;
 use ess_kube::k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use ess_kube::{Custom, Kind, Workload, WorkloadKind};
 use ess_run::Report;
@@ -120,8 +120,7 @@ fn controller(args: &Args, on: &OnKube) -> anyhow::Result<Workload> {
 }
 
 fn running(on: &OnKube, controller: &Workload) -> anyhow::Result<Vec<String>> {
-    let name = |pod: &Pod| pod.metadata.name.clone().unwrap_or_default();
-    Ok(on.cluster.pods_of(controller)?.iter().map(name).collect())
+    Ok(waiting::running(on.cluster.pods_of(controller)?.iter()))
 }
 
 /// Keeps the definition in the cluster. What an earlier run has kept is replaced: the resource is what it is now.

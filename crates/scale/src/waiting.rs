@@ -20,17 +20,22 @@ const LABELS: &str =
 /// The pods that still run, or could.
 pub(crate) fn left(on: &OnKube) -> anyhow::Result<Vec<String>> {
     let pods = on.cluster.list::<Pod>(&on.ess.namespace, LABELS)?;
-    let left = pods.iter().filter(|pod| is_of(&on.ess, pod)).filter_map(|pod| {
+    Ok(running(pods.iter().filter(|pod| is_of(&on.ess, pod))))
+}
+
+/// Of these pods those that still run, or could.
+pub(crate) fn running<'a>(pods: impl Iterator<Item = &'a Pod>) -> Vec<String> {
+    let running = pods.filter_map(|pod| {
         let phase = pod
             .status
             .as_ref()
             .and_then(|status| status.phase.as_deref())
             .unwrap_or("Unknown");
-        // A Job that is done, or a pod that has ended for good.
+        // A Job that is done, or a pod that has ended for good, such as one that was evicted.
         let ended = matches!(phase, "Succeeded" | "Failed");
         (!ended).then(|| format!("{} ({phase})", pod.metadata.name.as_deref().unwrap_or_default()))
     });
-    Ok(left.collect())
+    running.collect()
 }
 
 fn is_of(ess: &Ess, pod: &Pod) -> bool {

@@ -204,7 +204,7 @@ fn pod(workload: &Value, name: &str) -> Value {
 
 /// Says whether the pod is ready.
 fn come_up(store: &mut Store, pod: Value, moving: &mut Moving, slowness: Duration) -> bool {
-    if pod["status"]["phase"] == "Running" || pod["status"]["phase"] == "Succeeded" {
+    if ["Running", "Succeeded", "Failed"].contains(&pod["status"]["phase"].as_str().unwrap_or_default()) {
         return true;
     }
     let key = format!("up {}/{}", namespace(&pod), name(&pod));

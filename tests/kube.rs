@@ -636,6 +636,89 @@ fn a_document_of_one_cluster_is_not_used_for_another() {
 }
 
 #[test]
+fn a_database_that_cannot_be_reached_for_sure_is_told() {
+    let stage = Stage::community();
+    let verify = || stage.tool("verify").args(["-n", "--target", "kube:ess"]).run();
+    let args = |args: &str| {
+        stage.kube.edit("configmaps", "ess", "ess-synapse", |map| {
+            map["data"]["04-homeserver-overrides.yaml"] = format!("database: {{args: {{{args}}}}}\n").into();
+        });
+    };
+
+    stage.kube.edit("statefulsets", "ess", "ess-postgres", |set| {
+        set["spec"]["replicas"] = 2.into();
+    });
+    stage.kube.settle();
+    insta::assert_snapshot!(verify(), @r#"
+    -- stderr --
+    verify: cannot find the pod behind Service ess/ess-postgres: there are several, and only one takes writes: ess-postgres-0 (Running), ess-postgres-1 (Running)
+    hint: give --target postgresql://... with the address of the primary
+    -- exit status: 1 --
+    "#);
+    args(
+        "host: ess-postgres, dbname: synapse, user: synapse_user, sslmode: verify-full, sslrootcert: /secrets/ca/ca.pem",
+    );
+    stage.kube.edit("statefulsets", "ess", "ess-postgres", |set| {
+        set["spec"]["replicas"] = 1.into();
+    });
+    until("one is left", || {
+        !stage.kube.names("pods", "ess").contains(&"ess-postgres-1".to_owned())
+    });
+    insta::assert_snapshot!(verify(), @r#"
+    -- stderr --
+    verify: cannot reach the database: Synapse knows it by the certificates in /secrets/ca/ca.pem, a file of its pod that is not here
+    hint: put them there, or give --target postgresql://... with sslrootcert and --target-password-file
+    -- exit status: 1 --
+    "#);
+    assert!(
+        stage.preflight().stderr.contains("(cluster-layout)"),
+        "a finding like any other"
+    );
+    args("user: synapse_user");
+    insta::assert_snapshot!(verify(), @r#"
+    -- stderr --
+    verify: cannot find the database of kube:ess/ess: its configuration names no host or no database
+    -- exit status: 1 --
+    "#);
+    args("host: ess-postgres, dbname: synapse, user: synapse_user");
+    stage.kube.edit("services", "ess", "ess-postgres", |service| {
+        service["spec"] = json!({"type": "ClusterIP"});
+    });
+    insta::assert_snapshot!(verify(), @r#"
+    -- stderr --
+    verify: cannot find the pod behind Service ess/ess-postgres: it selects no pods
+    hint: give --target postgresql://... with an address that can be reached from here
+    -- exit status: 1 --
+    "#);
+    stage.kube.remove("secrets", "ess", "ess-generated");
+    args("host: 127.0.0.1, dbname: synapse, user: synapse_user");
+    let ran = verify();
+    let why = "cannot read POSTGRES_SYNAPSE_PASSWORD of Secret ess/ess-generated: there is no such Secret";
+    assert!(ran.stderr.contains(why), "{ran}");
+}
+
+#[test]
+fn a_service_that_is_another_name_for_a_server_outside_leads_there() {
+    let stage = Stage::community();
+    stage.kube.edit("services", "ess", "ess-postgres", |service| {
+        service["spec"] = json!({"type": "ExternalName", "externalName": "localhost."});
+    });
+    stage.kube.edit("configmaps", "ess", "ess-synapse", |map| {
+        let text = &mut map["data"]["04-homeserver-overrides.yaml"];
+        *text = text
+            .as_str()
+            .unwrap()
+            .replace("5432", &stage.target.port.to_string())
+            .into();
+    });
+
+    let ran = stage.preflight();
+
+    has(&ran, "info", "target-server");
+    assert_eq!(ran.json()["target"]["connection"]["host"], "localhost");
+}
+
+#[test]
 fn an_external_database_is_reached_as_synapse_reaches_it() {
     let stage = Stage::community();
     stage.kube.edit("configmaps", "ess", "ess-synapse", |map| {

@@ -110,7 +110,13 @@ impl Cluster {
         params.insert("host".to_owned(), host.clone());
         let pod = match service_of(&host, &ess.namespace) {
             Some((namespace, name)) => match self.get::<Service>(&namespace, &name) {
-                Ok(Some(service)) => self.behind(&namespace, &name, service, &port)?,
+                Ok(Some(service)) => match outside(&service) {
+                    Some(host) => {
+                        params.insert("host".to_owned(), host);
+                        None
+                    }
+                    None => Some(self.behind(&namespace, &name, service, &port)?),
+                },
                 Ok(None) => None,
                 // `db.internal` is a name of DNS more often than a Service of another namespace.
                 Err(error)
@@ -154,14 +160,11 @@ impl Cluster {
         Ok(password)
     }
 
-    /// The pod to which a Service leads; none when it leads out of the cluster.
-    fn behind(&self, namespace: &str, name: &str, service: Service, port: &str) -> Result<Option<PodPort>, Error> {
+    /// The pod to which a Service leads.
+    fn behind(&self, namespace: &str, name: &str, service: Service, port: &str) -> Result<PodPort, Error> {
         let spec = service.spec.unwrap_or_default();
         let what = format!("cannot find the pod behind Service {namespace}/{name}");
         let selector = spec.selector.unwrap_or_default();
-        if spec.type_.as_deref() == Some("ExternalName") {
-            return Ok(None);
-        }
         if selector.is_empty() {
             return Err(Error::new(Kind::Unrecognised, what, "it selects no pods")
                 .hint("give --target postgresql://... with an address that can be reached from here"));
@@ -204,12 +207,19 @@ impl Cluster {
             .find(|served| Some(served.port) == wanted.map(i32::from));
         let found = served.map_or(wanted, |served| port_of(served, pod));
         let port = found.ok_or_else(|| Error::new(Kind::Unrecognised, &what, format!("it has no port {port}")))?;
-        Ok(Some(PodPort {
+        Ok(PodPort {
             namespace: namespace.to_owned(),
             pod: pod.metadata.name.clone().unwrap_or_default(),
             port,
-        }))
+        })
     }
+}
+
+/// The host outside of the cluster that a Service is another name for.
+fn outside(service: &Service) -> Option<String> {
+    let spec = service.spec.as_ref()?;
+    let name = spec.external_name.as_ref()?;
+    (spec.type_.as_deref() == Some("ExternalName")).then(|| name.trim_end_matches('.').to_owned())
 }
 
 /// The port of the pod that a Service's port leads to.

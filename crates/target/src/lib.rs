@@ -1,12 +1,13 @@
 //! Which database `--target` is, and the way to it: straight, or through a cluster's API server.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use ess_cli::{Context, Stop, TargetArgs, contradiction, first_line, same_role};
 use ess_document::{Kube, PasswordAt, Profile, Target};
-use ess_kube::{Cluster, Database, Ess, Forward, Kind, Missing, Place, PodPort, Right};
+use ess_kube::{Cluster, Database, Error, Ess, Forward, Kind, Missing, Place, PodPort, Right};
 use ess_postgres::Conninfo;
 
 /// A target that can be connected to for as long as this lives.
@@ -197,6 +198,13 @@ fn way(
     database: &Database,
 ) -> anyhow::Result<(BTreeMap<String, String>, Option<Forward>)> {
     let mut params = database.params.clone();
+    if let Some(file) = params.get("sslrootcert").filter(|file| !Path::new(file).exists()) {
+        let why = format!("Synapse knows it by the certificates in {file}, a file of its pod that is not here");
+        let hint = "put them there, or give --target postgresql://... with sslrootcert and --target-password-file";
+        return Err(Error::new(Kind::Unrecognised, "cannot reach the database", why)
+            .hint(hint)
+            .into());
+    }
     let Some(pod) = through(on, database) else {
         return Ok((params, None));
     };

@@ -130,6 +130,34 @@ fn a_document_goes_along_and_a_volume_is_used_again() {
     assert_eq!(pod["volumes"][0]["persistentVolumeClaim"]["claimName"], "dumps");
     assert_eq!(of_kind(&ran, "Job")["metadata"]["namespace"], "matrix");
 
+    let elsewhere = json!({"format": "ess-migration/1", "export": "/srv/export", "target": {
+        "connection": {"host": "db"}, "password": {"from": "file", "path": "/root/target.pw"},
+    }});
+    let elsewhere = elsewhere.to_string();
+    let told = |line: &str| {
+        let call = job(&world, &args).args([line]).stdin(elsewhere.as_str());
+        let ran = call.run().success();
+        ran.stderr
+            .lines()
+            .filter(|line| line.contains("where the Job cannot look"))
+            .count()
+    };
+    assert_eq!(told("verify"), 2);
+    assert_eq!(
+        told("verify --export /work/export --target-password-file /secrets/target.pw"),
+        0
+    );
+
+    // All that was read goes along, whatever is in it.
+    let small = json!({"format": "ess-migration/1", "annotations": {"x": "y"}}).to_string();
+    let ran = job(&world, &args)
+        .args(["verify"])
+        .stdin(small.as_str())
+        .run()
+        .success();
+    let carried = of_kind(&ran, "ConfigMap")["data"]["migration.json"].clone();
+    assert!(carried.as_str().unwrap().contains("annotations"), "{carried}");
+
     let large = json!({"format": "ess-migration/1", "source": {"server_name": "example.org"},
                        "annotations": {"x": "y".repeat(1 << 20)}})
     .to_string();
@@ -207,6 +235,13 @@ fn kubernetes_takes_the_manifests() {
     }
 }
 
+/// `$(NAME)` is replaced where the container has a variable of that name, and `$$` stands for `$`.
+fn as_the_kubelet_has_it(argument: &str) -> String {
+    let parts = argument.split("$$");
+    let parts = parts.map(|part| part.replace("$(HOME)", "/work"));
+    parts.collect::<Vec<_>>().join("$")
+}
+
 /// Runs what the container runs, with this world's place for /work and /document.
 fn as_the_container(world: &World, ran: &Ran, path: &str) -> Ran {
     let container = pod(ran)["containers"][0].clone();
@@ -214,7 +249,7 @@ fn as_the_container(world: &World, ran: &Ran, path: &str) -> Ran {
     let command: Vec<String> = command.iter().map(|word| word.as_str().unwrap().to_owned()).collect();
     let document = world.path("document").display().to_string();
     let quoted = command.iter().map(|argument| {
-        let argument = argument.replace("/document/", &format!("{document}/"));
+        let argument = as_the_kubelet_has_it(argument).replace("/document/", &format!("{document}/"));
         format!("'{}'", argument.replace('\'', r"'\''"))
     });
     let line = quoted.collect::<Vec<_>>().join(" ");
@@ -240,6 +275,8 @@ fn the_line_in_it_runs_as_it_was_given() {
         fs::metadata(world.path("work/read.json")).unwrap().len(),
         document.len() as u64
     );
+    let unchanged = ran("HOME() { echo function; }; echo $(HOME) x$$ | grep -c '^function x[0-9]'").success();
+    assert_eq!(unchanged.stdout, "1\n");
     let mode = ran("touch private; stat -c %a private").success();
     assert_eq!(mode.stdout, "600\n");
     assert_eq!(
@@ -274,7 +311,7 @@ fn what_erases_is_never_repeated_and_nonsense_is_refused() {
         "x=1 /usr/bin/restore",
     ] {
         let ran = run(&["--storage", "1Gi", "--retries", "1", line]);
-        assert_failed(&ran, 64, "a step of the pipeline erases or loads");
+        assert_failed(&ran, 64, "none of those that may be run again");
     }
     let ran = run(&["--storage", "1Gi", "--retries", "2", "preflight -n --check"]).success();
     assert_eq!(of_kind(&ran, "Job")["spec"]["backoffLimit"], 2);

@@ -197,9 +197,9 @@ fn what_lags_is_named_until_nothing_does() {
 
     assert_eq!(ran.status.code(), Some(1), "{ran}");
     for lag in [
-        "the zone of matrix.example.org says ".to_owned(),
+        "ns.example.org, which serves the zone, says of matrix.example.org ".to_owned(),
         format!("the resolver {} finds matrix.example.org at ", internet.resolver()),
-        "the zone of mrtc.example.org says no address".to_owned(),
+        "ns.example.org, which serves the zone, says of mrtc.example.org no address".to_owned(),
         r#"https://example.org/.well-known/matrix/server says something else: m.server is "old.example.org:8448""#
             .to_owned(),
         "https://example.org/.well-known/matrix/client says something else: ".to_owned(),
@@ -210,6 +210,15 @@ fn what_lags_is_named_until_nothing_does() {
     assert!(!ran.stderr.contains("matrix/support "), "{ran}");
     let lagging = section(&ran)["lagging"].as_array().unwrap().len();
     assert!(ran.stderr.contains(&format!("{lagging} things lag")), "{ran}");
+
+    for (flag, given) in [
+        ("--host", "other.example.org"),
+        ("--rtc-host", "other.example.org"),
+        ("--server-name", "example.com"),
+    ] {
+        let ran = check(&[flag, given]).stdin(made.stdout.as_str()).run();
+        assert_failed(&ran, 64, &format!("{flag} says {given}, the document's `"));
+    }
 
     let mut running = check(&["--wait", "60", "--every", "1"])
         .stdin(made.stdout.as_str())
@@ -246,20 +255,60 @@ fn a_homeserver_that_is_another_one_is_told() {
         "entries": [], "signing_keys": [{"id": "ed25519:a_1", "public_key": "mine"}], "kept": false,
     }})
     .to_string();
-    let check = || {
+    let check = |addresses: &[&str]| {
         let call = tool(&world, &internet).args(["--check", "--server-name", "example.org"]);
-        call.args(["--host", "matrix.example.org"])
+        call.args(["--host", "matrix.example.org", "--public", &internet.resolver()])
+            .args(addresses)
             .stdin(document.as_str())
             .run()
     };
 
     publish("another");
-    let ran = check();
+    let here = ["--address", "127.0.0.1"];
+    let ran = check(&here);
     assert_eq!(ran.status.code(), Some(1), "{ran}");
     assert!(ran.stderr.contains("it is not the homeserver that moved"), "{ran}");
-    assert!(ran.stderr.contains("name servers are not asked"), "{ran}");
     publish("mine");
-    check().success();
+    check(&here).success();
+    // The old server would answer as well where nobody looks at the name servers.
+    assert_failed(&check(&[]), 64, "nobody says where ESS is");
+}
+
+#[test]
+fn what_cannot_be_read_is_not_taken_for_nothing() {
+    let world = World::new();
+    let internet = Internet::new(&world, ZONE, &OLD);
+    let made = make(&world, &internet).run().success();
+    let before = world.read("new/client");
+    world.write(
+        "internet/.well-known/matrix/client",
+        "<html>Down for maintenance</html>",
+    );
+
+    let ran = make(&world, &internet).run();
+
+    assert_failed(
+        &ran,
+        69,
+        "/.well-known/matrix/client is not as it should be: it is no JSON",
+    );
+    assert_eq!(world.read("new/client"), before);
+
+    // ESS serves less than the old server did, and what was carried once is carried again.
+    world.write(
+        "internet/.well-known/matrix/client",
+        r#"{"m.homeserver": {"base_url": "https://matrix.example.org"}}"#,
+    );
+    fs::remove_file(world.path("internet/.well-known/matrix/support")).unwrap();
+    let args = ["--host", "matrix.example.org", "--address", "192.0.2.7", "--out", "new"];
+    let again = tool(&world, &internet)
+        .args(args)
+        .stdin(made.stdout.as_str())
+        .run()
+        .success();
+    assert!(again.stderr.contains("/support is not served"), "{again}");
+    assert_eq!(world.read("new/client"), before);
+    assert!(world.path("new/support").exists());
 }
 
 #[test]

@@ -36,6 +36,8 @@ pub struct Context {
     pub tool: &'static str,
     /// What was read, and what will be written.
     pub document: Document,
+    /// Whether anything was read.
+    pub was_read: bool,
     /// Where progress goes.
     pub console: Console,
     /// When this run began, RFC 3339.
@@ -48,8 +50,10 @@ impl Context {
         tool: &'static str,
         common: Common,
         console: Console,
-        mut document: Document,
+        read: Option<Document>,
     ) -> anyhow::Result<Self> {
+        let was_read = read.is_some();
+        let mut document = read.unwrap_or_default();
         input::refuse_a_no(&document, section_of(tool))?;
         document.ensure_id();
         if let Some(export) = common.export {
@@ -58,6 +62,7 @@ impl Context {
         Ok(Self {
             tool,
             document,
+            was_read,
             console,
             started_at: now(),
             locks: Vec::new(),

@@ -22,17 +22,16 @@ pub enum EmptyPipe {
 }
 
 /// Reads the document on standard input, if there is one.
-pub(crate) fn read(common: &Common, empty_pipe: EmptyPipe, console: &Console) -> anyhow::Result<Document> {
+pub(crate) fn read(common: &Common, empty_pipe: EmptyPipe, console: &Console) -> anyhow::Result<Option<Document>> {
     if common.no_input || !holds_a_document() {
-        return Ok(Document::default());
+        return Ok(None);
     }
     let bytes = read_all(console)?;
     match Document::parse(&bytes) {
-        Err(ReadError::Empty) if empty_pipe == EmptyPipe::StartsAnew => Ok(Document::default()),
-        parsed => {
-            Ok(parsed
-                .map_err(|error| anyhow::Error::from(error).context("cannot read the document on standard input"))?)
-        }
+        Err(ReadError::Empty) if empty_pipe == EmptyPipe::StartsAnew => Ok(None),
+        parsed => Ok(Some(parsed.map_err(|error| {
+            anyhow::Error::from(error).context("cannot read the document on standard input")
+        })?)),
     }
 }
 

@@ -3,14 +3,17 @@
 mod manifests;
 mod pipeline;
 
+use std::path::Path;
+
 use ess_cli::{Context, Exit, Stop};
+use ess_document::{Document, PasswordAt};
 use ess_run::Report as _;
 
 use manifests::{Job, SecretFile, Storage};
 
 /// Print a Kubernetes Job that runs a pipeline beside the database
 ///
-/// Writes the manifests for `kubectl apply -f -` on standard output: the Job, a volume for dumps
+/// Writes the manifests for `kubectl apply --server-side -f -` on standard output: the Job, a volume for dumps
 /// unless there is one, and the document when one was read. The pipeline runs as an unprivileged
 /// user in /work, which is that volume; secrets are files in /secrets.
 #[derive(Debug, clap::Args)]
@@ -55,7 +58,7 @@ pub struct Args {
     /// The service account, for targets such as kube:ess; without one the cluster is out of reach
     #[arg(long, value_name = "NAME", value_parser = name)]
     service_account: Option<String>,
-    /// How often Kubernetes may run it again; never where a step erases or loads
+    /// How often Kubernetes may run it again; only steps that neither erase nor load
     #[arg(long, value_name = "N", default_value_t = 0)]
     retries: u32,
 }
@@ -91,10 +94,12 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     let may_repeat = pipeline::may_repeat(&args.pipeline);
     if args.retries > 0 && !may_repeat {
         return Err(Stop::usage(format!(
-            "--retries {}: a step of the pipeline erases or loads, and is not run again by itself",
+            "--retries {}: a step of the pipeline is none of those that may be run again by themselves",
             args.retries
         ))
-        .hint("drop --retries; when the Job fails, read its log and apply it again under another --name")
+        .hint(
+            "drop --retries; when the Job fails, read its log and apply it again under another --name; see ess-job(1)",
+        )
         .into());
     }
     let storage = match (&args.claim, &args.storage) {
@@ -105,8 +110,6 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
         },
         (None, None) => return Err(Stop::usage("there is no volume: neither --storage nor --claim").into()),
     };
-    let known = &context.document;
-    let has_document = known.source.is_some() || known.target.is_some() || known.preflight.is_some();
     let job = Job {
         name: &args.name,
         namespace: &args.namespace,
@@ -120,9 +123,16 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
         user: args.user,
         service_account: args.service_account.as_deref(),
         retries: args.retries,
-        document: has_document.then_some(known),
+        document: context.was_read.then_some(&context.document),
     };
     let list = job.list()?;
+    if context.was_read {
+        for (what, flag) in elsewhere(&context.document, &args.pipeline) {
+            context.console.note(&format!(
+                "{what}, where the Job cannot look: give the first program {flag}"
+            ));
+        }
+    }
     if args.pipeline.contains("kube:") && args.service_account.is_none() {
         context
             .console
@@ -130,10 +140,50 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     }
     context.hand_out(&list)?;
     context.console.line(&format!(
-        "ess-job: `kubectl apply -f -` takes this; then `kubectl logs -n {} -f job/{}` follows it",
+        "ess-job: `kubectl apply --server-side -f -` takes this; then `kubectl logs -n {} -f job/{}` follows it",
         args.namespace, args.name
     ));
     Ok(Exit::Done)
+}
+
+/// What the document says is on this host, and no flag of the pipeline replaces, each with that flag.
+fn elsewhere(document: &Document, pipeline: &str) -> Vec<(String, &'static str)> {
+    let is_outside = |path: &Path| !["/work", "/secrets"].iter().any(|place| path.starts_with(place));
+    let export = document.export.as_ref().filter(|path| is_outside(path));
+    let place = |password: &PasswordAt| match password {
+        PasswordAt::File { path } => is_outside(path).then(|| path.display().to_string()),
+        PasswordAt::Config => Some("Synapse's configuration".to_owned()),
+        PasswordAt::Passfile => Some("libpq's password file".to_owned()),
+        PasswordAt::Environment { name } => Some(format!("the variable {name}")),
+        PasswordAt::Secret { .. } => None,
+    };
+    let source = document.source.as_ref().and_then(|source| source.password.as_ref());
+    // Only these ask the source.
+    let source = source.filter(|_| ["preflight", "pgdump-wrap"].iter().any(|tool| pipeline.contains(tool)));
+    let target = document.target.as_ref().and_then(|target| target.password.as_ref());
+    let named = [
+        (
+            export.map(|path| format!("the export is {}", path.display())),
+            "--export /work/...",
+        ),
+        (
+            source
+                .and_then(place)
+                .map(|place| format!("the source's password is in {place}")),
+            "--source-password-file /secrets/...",
+        ),
+        (
+            target
+                .and_then(place)
+                .map(|place| format!("the target's password is in {place}")),
+            "--target-password-file /secrets/...",
+        ),
+    ];
+    named
+        .into_iter()
+        .filter_map(|(what, flag)| Some((what?, flag)))
+        .filter(|(_, flag)| flag.split(' ').next().is_some_and(|flag| !pipeline.contains(flag)))
+        .collect()
 }
 
 #[cfg(test)]

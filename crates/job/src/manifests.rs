@@ -171,11 +171,13 @@ impl Job<'_> {
         if self.document.is_some() {
             mounts.push(json!({"name": "document", "mountPath": "/document", "readOnly": true}));
         }
+        // Kubernetes replaces $(NAME) and $$ in a command before the shell sees it.
+        let script = script.replace('$', "$$");
         let resources = json!({"cpu": self.cpu, "memory": self.memory});
         json!({
             "name": "pipeline",
             "image": self.image,
-            "command": ["/bin/sh", "-c", SHELL, "sh", script],
+            "command": ["/bin/sh", "-c", SHELL.replace('$', "$$"), "sh", script],
             "workingDir": "/work",
             "env": [{"name": "HOME", "value": "/work"}],
             "resources": {"requests": resources, "limits": {"memory": self.memory}},

@@ -41,8 +41,20 @@ pub struct Dns {
     runtime: Runtime,
     recursive: TokioResolver,
     port: u16,
-    zones: RefCell<BTreeMap<String, Arc<TokioResolver>>>,
+    zones: RefCell<BTreeMap<String, Arc<Zone>>>,
 }
+
+/// A zone and the servers that have the last word on it.
+struct Zone {
+    name: String,
+    /// The names of all its servers.
+    servers: Vec<String>,
+    /// Asks some of them, whichever answers.
+    resolver: TokioResolver,
+}
+
+/// So many servers of a zone are asked where one answer is enough.
+const ENOUGH: usize = 3;
 
 impl Dns {
     /// With the resolver that is named, or the system's.
@@ -65,15 +77,43 @@ impl Dns {
 
     /// Every record of these kinds, from the zone's own servers, along the way of aliases.
     pub fn records(&self, name: &str, kinds: &[RecordType]) -> Result<Vec<Answer>, NetError> {
+        self.follow(name, kinds, None)
+    }
+
+    /// What each of the zone's servers that answers says, by its name: a secondary may be behind.
+    ///
+    /// An error when none answers.
+    pub fn records_at_each(&self, name: &str, kinds: &[RecordType]) -> Result<Vec<(String, Vec<Answer>)>, NetError> {
+        let zone = self.authority(name)?;
+        let (mut all, mut failed) = (Vec::new(), None);
+        for server in &zone.servers {
+            let said = self.addresses(server).and_then(|addresses| {
+                let resolver = build(config(&addresses, self.port), false)?;
+                self.follow(name, kinds, Some(&resolver))
+            });
+            match said {
+                Ok(said) => all.push((server.clone(), said)),
+                Err(error) => failed = Some(error),
+            }
+        }
+        match failed {
+            Some(error) if all.is_empty() => Err(error),
+            _ => Ok(all),
+        }
+    }
+
+    /// `home` is asked in place of all servers of the name's own zone.
+    fn follow(&self, name: &str, kinds: &[RecordType], home: Option<&TokioResolver>) -> Result<Vec<Answer>, NetError> {
         let (mut all, mut name) = (Vec::new(), name.to_owned());
-        let mut home = None;
+        let own = self.authority(&name)?;
         for _ in 0..ALIASES {
-            let (zone, servers) = self.authority(&name)?;
-            let foreign = home.get_or_insert_with(|| zone.clone()) != &zone;
-            let alias = self.ask(&servers, &name, RecordType::CNAME)?;
+            let zone = self.authority(&name)?;
+            let foreign = zone.name != own.name;
+            let servers = home.filter(|_| !foreign).unwrap_or(&zone.resolver);
+            let alias = self.ask(servers, &name, RecordType::CNAME)?;
             let Some(target) = alias.first().and_then(|alias| alias.target.clone()) else {
                 for kind in kinds {
-                    let answers = self.ask(&servers, &name, *kind)?;
+                    let answers = self.ask(servers, &name, *kind)?;
                     all.extend(answers.into_iter().map(|answer| Answer { foreign, ..answer }));
                 }
                 break;
@@ -94,26 +134,35 @@ impl Dns {
     }
 
     /// The servers of the zone that a name is in: a cache's answer would count its time down.
-    fn authority(&self, name: &str) -> Result<(String, Arc<TokioResolver>), NetError> {
+    fn authority(&self, name: &str) -> Result<Arc<Zone>, NetError> {
         let mut zone = name.trim_end_matches('.');
         loop {
             if let Some(known) = self.zones.borrow().get(zone) {
-                return Ok((zone.to_owned(), Arc::clone(known)));
+                return Ok(Arc::clone(known));
             }
             let mut servers = self.look(&self.recursive, zone, RecordType::NS)?;
             // An alias answers with the servers of what it leads to.
             servers.retain(|server| server.kind == "NS" && server.name.eq_ignore_ascii_case(zone));
             if !servers.is_empty() {
-                let mut addresses = Vec::new();
-                for server in servers.iter().take(3) {
-                    addresses.extend(self.addresses(&server.value)?);
+                let servers: Vec<String> = servers.into_iter().map(|server| server.value).collect();
+                let (mut addresses, mut failed) = (Vec::new(), None);
+                for server in servers.iter().take(ENOUGH) {
+                    match self.addresses(server) {
+                        Ok(found) => addresses.extend(found),
+                        Err(error) => failed = Some(error),
+                    }
                 }
                 if addresses.is_empty() {
-                    return Err(NetError::from(format!("the name servers of {zone} have no address")));
+                    let none = || NetError::from(format!("the name servers of {zone} have no address"));
+                    return Err(failed.unwrap_or_else(none));
                 }
-                let resolver = Arc::new(build(config(&addresses, self.port), false)?);
-                self.zones.borrow_mut().insert(zone.to_owned(), Arc::clone(&resolver));
-                return Ok((zone.to_owned(), resolver));
+                let known = Arc::new(Zone {
+                    name: zone.to_owned(),
+                    servers,
+                    resolver: build(config(&addresses, self.port), false)?,
+                });
+                self.zones.borrow_mut().insert(zone.to_owned(), Arc::clone(&known));
+                return Ok(known);
             }
             match zone.split_once('.') {
                 Some((_, parent)) if parent.contains('.') => zone = parent,

@@ -16,7 +16,7 @@ pub(crate) struct Check<'a> {
     pub(crate) documents: &'a Documents,
     /// Hosts in ESS; the first is Synapse's.
     pub(crate) hosts: &'a [String],
-    /// Where those lead; empty when nobody said it.
+    /// Where those lead.
     pub(crate) addresses: &'a [IpAddr],
     /// What the server publishes, when a document says it.
     pub(crate) signing_keys: &'a [SigningKey],
@@ -31,11 +31,9 @@ impl Check<'_> {
     /// Everything that is not yet as it should be, a sentence each.
     pub(crate) fn lagging(&self) -> Vec<String> {
         let mut lagging = Vec::new();
-        if !self.addresses.is_empty() {
-            for host in self.hosts {
-                lagging.extend(self.zone(host));
-                lagging.extend(self.public.iter().filter_map(|resolver| self.cache(*resolver, host)));
-            }
+        for host in self.hosts {
+            lagging.extend(self.zone(host));
+            lagging.extend(self.public.iter().filter_map(|resolver| self.cache(*resolver, host)));
         }
         for (name, wanted) in self.documents {
             lagging.extend(self.document(name, wanted));
@@ -46,15 +44,17 @@ impl Check<'_> {
         lagging
     }
 
-    fn zone(&self, host: &str) -> Option<String> {
-        let look = || -> Result<Option<String>, NetError> {
-            let records = Dns::new(self.resolver)?.records(host, &[RecordType::A, RecordType::AAAA])?;
-            let found: Vec<IpAddr> = records.iter().filter_map(|record| record.value.parse().ok()).collect();
-            Ok(self
-                .differ(&found)
-                .map(|says| format!("the zone of {host} says {says}")))
+    fn zone(&self, host: &str) -> Vec<String> {
+        let look = || -> Result<Vec<String>, NetError> {
+            let each = Dns::new(self.resolver)?.records_at_each(host, &[RecordType::A, RecordType::AAAA])?;
+            let lags = each.into_iter().filter_map(|(server, records)| {
+                let found: Vec<IpAddr> = records.iter().filter_map(|record| record.value.parse().ok()).collect();
+                let says = self.differ(&found)?;
+                Some(format!("{server}, which serves the zone, says of {host} {says}"))
+            });
+            Ok(lags.collect())
         };
-        look().unwrap_or_else(|error| Some(format!("the zone of {host} cannot be asked: {error}")))
+        look().unwrap_or_else(|error| vec![format!("the zone of {host} cannot be asked: {error}")])
     }
 
     fn cache(&self, resolver: SocketAddr, host: &str) -> Option<String> {

@@ -11,6 +11,19 @@ const RTC: &str = "org.matrix.msc4143.rtc_foci";
 /// `client`, `server` and, where there was one, `support`.
 pub(crate) type Documents = BTreeMap<String, Value>;
 
+/// What is served, and what an earlier run carried besides.
+pub(crate) fn with_earlier(mut served: Documents, earlier: &Documents) -> Documents {
+    for (name, earlier) in earlier {
+        let document = served.entry(name.clone()).or_insert_with(|| json!({}));
+        if let (Some(document), Some(earlier)) = (document.as_object_mut(), earlier.as_object()) {
+            for (key, value) in earlier {
+                document.entry(key.clone()).or_insert_with(|| value.clone());
+            }
+        }
+    }
+    served
+}
+
 /// The documents as they have to be.
 pub(crate) fn merged(old: &Documents, host: &str, rtc_host: Option<&str>) -> Documents {
     let carried = |name: &str| old.get(name).and_then(Value::as_object).cloned().unwrap_or_default();

@@ -14,14 +14,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use ess_cli::{Context, Exit, SourceArgs, Stop, now};
+use ess_cli::{Context, Exit, SourceArgs, Stop, contradiction, now};
 use ess_document::{Document, Next, RecordChange, WellKnown};
 use ess_run::Report as _;
 use ess_web::{Agent, Detour, Dns, Document as Served, agent, get, host_and_port, read};
 use serde_json::Value;
 
 use check::Check;
-use documents::{Documents, hosts, merged, naming};
+use documents::{Documents, hosts, merged, naming, with_earlier};
 use files::Files;
 use records::{Wanted, shown};
 
@@ -126,6 +126,37 @@ fn known(args: &Args, context: &mut Context) -> anyhow::Result<WellKnown> {
         context.config(&source)?
     };
     let earlier = context.document.well_known.clone().unwrap_or_default();
+    if args.check {
+        // The documents to be seen are those of the run that made them.
+        let known = |name: &str| Some(name.to_owned()).filter(|name| !name.is_empty());
+        for (flag, given, field, known) in [
+            ("--host", &args.host, "well_known.host", known(&earlier.host)),
+            (
+                "--rtc-host",
+                &args.rtc_host,
+                "well_known.rtc_host",
+                earlier.rtc_host.clone(),
+            ),
+            (
+                "--server-name",
+                &args.server_name,
+                "well_known.server_name",
+                known(&earlier.server_name),
+            ),
+        ] {
+            if let (Some(given), Some(known)) = (given, known)
+                && *given != known
+            {
+                return Err(contradiction(flag, given, field, &known).into());
+            }
+        }
+    }
+    if let Some(given) = &args.server_name
+        && let Some(known) = context.document.source.as_ref().and_then(|s| s.server_name.as_ref())
+        && given != known
+    {
+        return Err(contradiction("--server-name", given, "source.server_name", known).into());
+    }
     let server_name = [
         args.server_name.clone(),
         config.map(|config| config.server_name().to_owned()),
@@ -201,7 +232,9 @@ fn make(
         Some(directory) => read_old(directory)?,
         None => fetch_old(server, agent, context)?,
     };
-    let documents = merged(&old, &section.host, section.rtc_host.as_deref());
+    // After the switch ESS may serve less than an earlier run carried.
+    let carried = with_earlier(old.clone(), &section.documents);
+    let documents = merged(&carried, &section.host, section.rtc_host.as_deref());
     let own: BTreeSet<String> = [section.host.clone()]
         .into_iter()
         .chain(section.rtc_host.clone())
@@ -272,22 +305,29 @@ fn changes(
         })
 }
 
+const SAVED: &str = "put the old documents into a directory, as client, server and support, and give --old DIR";
+
 /// What the server name serves now.
 fn fetch_old(server: &str, agent: &Agent, context: &Context) -> anyhow::Result<Documents> {
     let mut old = Documents::new();
     for name in ["client", "server", "support"] {
         ess_run::check()?;
         let url = format!("https://{server}/.well-known/matrix/{name}");
-        let response = get(agent, &url).map_err(|error| {
-            Stop::new(Exit::Unavailable, format!("{url} cannot be fetched: {error}"))
-                .hint("put the old documents into a directory, as client, server and support, and give --old DIR")
-        })?;
+        let response = get(agent, &url)
+            .map_err(|error| Stop::new(Exit::Unavailable, format!("{url} cannot be fetched: {error}")).hint(SAVED))?;
         match read(name, &response) {
-            Served::Absent => {}
+            Served::Absent => context
+                .console
+                .note(&format!("{url} is not served: there is nothing to carry on")),
             Served::Says(value) => drop(old.insert(name.to_owned(), value)),
-            Served::Broken(why) => context.console.note(&format!(
-                "{url} is not carried on, because it is not as it should be: {why}"
-            )),
+            // What it carries is not known, and would be lost.
+            Served::Broken(why) => {
+                return Err(
+                    Stop::new(Exit::Unavailable, format!("{url} is not as it should be: {why}"))
+                        .hint(SAVED)
+                        .into(),
+                );
+            }
         }
     }
     Ok(old)
@@ -332,9 +372,11 @@ fn look(
     };
     let addresses = addresses(section);
     if addresses.is_empty() {
-        context
-            .console
-            .note("name servers are not asked: give --address of ESS's ingress");
+        return Err(
+            Stop::usage("nobody says where ESS is, so name servers cannot be checked")
+                .hint("give --address, an address of ESS's ingress")
+                .into(),
+        );
     }
     let hosts: Vec<String> = [section.host.clone()]
         .into_iter()

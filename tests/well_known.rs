@@ -312,6 +312,28 @@ fn what_cannot_be_read_is_not_taken_for_nothing() {
 }
 
 #[test]
+fn a_document_that_browsers_may_not_read_lags() {
+    let world = World::new();
+    let mute = format!("!{}", DOCUMENTS[1].1);
+    let internet = Internet::new(&world, ZONE, &[DOCUMENTS[0], ("client", &mute)]);
+    world.write("internet/_matrix/client/versions", "{}");
+    let check = tool(&world, &internet).args(["-n", "--check", "--server-name", "example.org"]);
+
+    let ran = check
+        .args(["--host", "matrix.example.org", "--address", "127.0.0.1"])
+        .args(["--public", &internet.resolver()])
+        .run();
+
+    assert_eq!(ran.status.code(), Some(1), "{ran}");
+    assert_eq!(section(&ran)["lagging"].as_array().unwrap().len(), 1, "{ran}");
+    assert!(
+        ran.stderr
+            .contains("client is not as it should be: browsers may not read it"),
+        "{ran}"
+    );
+}
+
+#[test]
 fn old_documents_may_be_files() {
     let world = World::new();
     let internet = Internet::new(&world, ZONE, &[]);

@@ -373,7 +373,9 @@ fn send_far(
         ess_run::check()?;
         match (sent, far) {
             // What the other half itself says; a command that could not even begin says it otherwise.
-            (Err(error), Err(far)) if is_early(&error) => Err(far.into()),
+            (Err(error), Err(far)) if is_early(&error) && !matches!(far, ess_run::Error::Stream { .. }) => {
+                Err(far.into())
+            }
             (Err(error), _) => Err(error),
             (Ok(_), Err(far)) => Err(far.into()),
             (Ok(sent), Ok(())) => Ok(sent),

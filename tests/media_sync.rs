@@ -198,6 +198,24 @@ fn what_cannot_be_read_or_written_is_named_and_all_else_is_copied() {
 }
 
 #[test]
+fn what_cannot_be_read_is_not_removed_from_the_copy() {
+    let world = World::new();
+    fill(&world);
+    sync(&world).run().success();
+    world
+        .shell("chmod 000 store/local_content/Zz store/remote_content")
+        .success();
+
+    let ran = sync(&world).args(["--delete"]).run();
+
+    assert_eq!(ran.status.code(), Some(1), "{ran}");
+    assert_eq!(media(&ran).get("removed"), None, "{ran}");
+    for path in [PATHS[2], PATHS[4]] {
+        assert!(world.path("copy").join(path).exists(), "{path}");
+    }
+}
+
+#[test]
 fn a_real_synapse_serves_every_file_of_the_copy() {
     let world = World::new();
     let cluster = Cluster::new(&world, "source");

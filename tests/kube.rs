@@ -1,5 +1,7 @@
 //! A target in a cluster: found there, reached through its API server, and nothing of the way in the document.
 
+use std::os::unix::fs::PermissionsExt as _;
+
 use serde_json::{Value, json};
 
 use crate::support::{
@@ -294,6 +296,35 @@ fn a_kubeconfig_that_is_damaged_or_leads_nowhere_is_told_without_what_is_in_it()
     verify: cannot find the cluster: the client library failed
     -- exit status: 69 --
     "#);
+}
+
+#[test]
+fn the_way_is_open_to_nobody_else_and_what_a_killed_run_left_is_removed() {
+    let stage = Stage::community();
+    stage.world.shell("mkdir -m 755 run").success();
+    let verify = || {
+        let call = stage
+            .tool("verify")
+            .args(["-n", "--target", "kube:ess", "--from", "nowhere"]);
+        call.env("XDG_RUNTIME_DIR", stage.world.path("run"))
+    };
+    let ways = || -> Vec<std::path::PathBuf> {
+        let entries = std::fs::read_dir(stage.world.path("run")).unwrap();
+        entries.map(|entry| entry.unwrap().path()).collect()
+    };
+    let manifest = stage.world.path("nowhere");
+    stage.world.shell(&format!("mkfifo {}", manifest.display())).success();
+    let running = verify().start();
+    until("the way is open", || ways().len() == 1);
+
+    let mode = ways()[0].metadata().unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700);
+    running.kill();
+
+    assert_eq!(ways().len(), 1, "SIGKILL leaves it");
+    std::fs::remove_file(manifest).unwrap();
+    verify().run();
+    assert_eq!(ways().len(), 0);
 }
 
 #[test]

@@ -437,7 +437,7 @@ fn every_right_that_is_missing_is_named_at_once_with_the_role() {
     apiVersion: rbac.authorization.k8s.io/v1
     kind: Role
     metadata:
-      name: ess-migrate
+      name: ess-migrate-c9c2067c
       namespace: ess
     rules:
     - apiGroups:
@@ -462,12 +462,12 @@ fn every_right_that_is_missing_is_named_at_once_with_the_role() {
     apiVersion: rbac.authorization.k8s.io/v1
     kind: RoleBinding
     metadata:
-      name: ess-migrate
+      name: ess-migrate-c9c2067c
       namespace: ess
     roleRef:
       apiGroup: rbac.authorization.k8s.io
       kind: Role
-      name: ess-migrate
+      name: ess-migrate-c9c2067c
     subjects:
     - apiGroup: rbac.authorization.k8s.io
       kind: User

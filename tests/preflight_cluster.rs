@@ -167,10 +167,20 @@ fn what_cannot_be_reached_or_recognised_is_a_finding() {
 fn the_operator_of_the_older_ess_is_told() {
     let stage = Stage::new(Kube::onprem);
     stage.kube.deny("delete", "matrix.element.io", "synapses");
+    stage.kube.deny("patch", "apps", "deployments");
     let ran = target(&stage, "--target kube:element-onprem");
     fires(&ran, &["info cluster-operator", "warning cluster-rights"]);
     assert_eq!(found(&ran, &["blocker"]), [""; 0], "{ran}");
     assert!(ran.stderr.contains("ess-scale down, not with kubectl scale"), "{ran}");
-    assert!(ran.stderr.contains("delete synapses.matrix.element.io"), "{ran}");
+    assert!(
+        ran.stderr.contains(
+            "in namespace element-onprem: patch deployments.apps, delete synapses.matrix.element.io; \
+             in namespace operator-onprem: patch deployments.apps"
+        ),
+        "{ran}"
+    );
+    let all = found(&ran, &["warning"]);
+    let lists = all.iter().filter(|finding| finding.contains("cluster-rights"));
+    assert_eq!(lists.count(), 1, "one list, one Role: {ran}");
     assert_eq!(finding(&ran, "cluster-media")["data"]["user"], 10991);
 }

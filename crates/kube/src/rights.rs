@@ -1,14 +1,16 @@
 //! What we must be allowed to do, asked all at once, and the Role that would allow it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use ess_cli::hex;
 use futures_util::future::join_all;
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
 use kube::Api;
 use kube::api::PostParams;
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 
 use crate::Cluster;
 use crate::error::{Error, Kind};
@@ -173,10 +175,13 @@ impl Missing {
 
     /// The Roles that would grant them, and their bindings, as YAML for `kubectl apply -f -`.
     pub fn manifests(&self) -> String {
-        let mut by_namespace: BTreeMap<&str, BTreeMap<(&str, &str), Vec<&str>>> = BTreeMap::new();
+        let mut by_namespace: BTreeMap<&str, BTreeMap<(&str, &str), BTreeSet<&str>>> = BTreeMap::new();
         for right in &self.rights {
             let rules = by_namespace.entry(self.namespace_of(right)).or_default();
-            rules.entry((right.group, right.resource)).or_default().push(right.verb);
+            rules
+                .entry((right.group, right.resource))
+                .or_default()
+                .insert(right.verb);
         }
         let subject = self.subject();
         let mut text = String::new();
@@ -187,14 +192,17 @@ impl Missing {
                     |((group, resource), verbs)| json!({"apiGroups": [group], "resources": [resource], "verbs": verbs}),
                 )
                 .collect();
-            let meta = json!({"name": "ess-migrate", "namespace": namespace});
+            // Applied over one of the same name, it would revoke what that one grants.
+            let digest = hex(&Sha256::digest(json!([subject, rules]).to_string()));
+            let name = format!("ess-migrate-{}", &digest[..8]);
+            let meta = json!({"name": name, "namespace": namespace});
             let api = "rbac.authorization.k8s.io";
             let role = json!({"apiVersion": format!("{api}/v1"), "kind": "Role", "metadata": meta, "rules": rules});
             let binding = json!({
                 "apiVersion": format!("{api}/v1"),
                 "kind": "RoleBinding",
                 "metadata": meta,
-                "roleRef": {"apiGroup": api, "kind": "Role", "name": "ess-migrate"},
+                "roleRef": {"apiGroup": api, "kind": "Role", "name": name},
                 "subjects": [subject],
             });
             for object in [role, binding] {
@@ -224,6 +232,8 @@ impl Cluster {
         let what = "cannot ask for our rights";
         let api: Api<SelfSubjectAccessReview> = Api::all(self.client.clone());
         let params = PostParams::default();
+        let mut seen = BTreeSet::new();
+        let rights: Vec<&Right> = rights.iter().filter(|right| seen.insert(*right)).collect();
         let asked = rights.iter().map(|right| {
             let (api, params) = (&api, &params);
             let review = self.review(right);
@@ -232,9 +242,9 @@ impl Cluster {
         let answers = self.wait(what, async {
             join_all(asked).await.into_iter().collect::<Result<Vec<_>, _>>()
         })?;
-        let denied = |(right, review): (&Right, SelfSubjectAccessReview)| {
+        let denied = |(right, review): (&&Right, SelfSubjectAccessReview)| {
             let allowed = review.status.is_some_and(|status| status.allowed);
-            (!allowed).then(|| right.clone())
+            (!allowed).then(|| (*right).clone())
         };
         let missing: Vec<Right> = rights.iter().zip(answers).filter_map(denied).collect();
         if missing.is_empty() {
@@ -305,9 +315,32 @@ mod tests {
             .map(|object| serde::Deserialize::deserialize(object).expect("it is YAML"))
             .collect();
         assert_eq!(objects.len(), 4, "{text}");
-        assert_eq!(objects[0]["rules"][0]["verbs"][1], "create");
+        assert_eq!(objects[0]["rules"][0]["verbs"][0], "create");
         assert_eq!(objects[0]["rules"][1], serde_yaml::Value::Null);
         assert_eq!(objects[1]["subjects"][0]["kind"], "ServiceAccount");
         assert_eq!(objects[2]["metadata"]["namespace"], "operator-onprem");
+    }
+
+    #[test]
+    fn a_role_takes_nothing_from_the_one_that_was_applied_before() {
+        let name = |rights: &[Right], user: &str| {
+            let missing = Missing {
+                rights: rights.to_vec(),
+                user: Some(user.to_owned()),
+                namespace: "ess".to_owned(),
+            };
+            let text = missing.manifests();
+            let names: BTreeSet<&str> = text
+                .lines()
+                .filter_map(|line| line.trim().strip_prefix("name: ess-migrate"))
+                .collect();
+            assert_eq!(names.len(), 1, "{text}");
+            names.into_iter().next().map(str::to_owned)
+        };
+        let first = name(Right::FORWARD, "me");
+        assert_eq!(name(Right::FORWARD, "me"), first);
+        assert_eq!(name(&[Right::FORWARD, Right::FORWARD].concat(), "me"), first);
+        assert_ne!(name(Right::SCALE, "me"), first);
+        assert_ne!(name(Right::FORWARD, "system:serviceaccount:ess:job"), first);
     }
 }

@@ -1,7 +1,7 @@
 //! The target's cluster: may we do what is to be done there, is there room, and who would interfere?
 
 use ess_cli::{Context, TargetArgs};
-use ess_document::{Finding, Severity};
+use ess_document::Finding;
 use ess_kube::k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use ess_kube::{Ess, Kind, Missing, OPERATOR_NAMESPACE, PodPort, Profile, Right, Workload};
 use ess_target::{OnKube, Reached};
@@ -27,8 +27,11 @@ pub(crate) fn open(context: &mut Context, args: &TargetArgs, findings: &mut Vec<
     let Some(cluster) = noted(ess_target::connect(&named), Blocker::ClusterUnreachable, findings)? else {
         return Ok(To::default());
     };
-    let asked =
-        ess_target::rights(&cluster).and_then(|now| Ok(cluster.missing(&[&now, Right::SCALE, Right::MEDIA].concat())?));
+    let needed = ess_target::rights(&cluster).map(|now| [&now, Right::SCALE, Right::MEDIA].concat());
+    let Some(mut needed) = noted(needed, Blocker::ClusterUnreachable, findings)? else {
+        return Ok(To::default());
+    };
+    let asked = cluster.missing(&needed).map_err(Into::into);
     let Some(missing) = noted(asked, Blocker::ClusterUnreachable, findings)? else {
         return Ok(To::default());
     };
@@ -49,6 +52,17 @@ pub(crate) fn open(context: &mut Context, args: &TargetArgs, findings: &mut Vec<
     let Some(on) = on else {
         return Ok(To::default());
     };
+    // One list of all, with one Role.
+    let missing = if on.ess.profile == Profile::Operator {
+        needed.extend(Right::operator(OPERATOR_NAMESPACE));
+        let asked = on.cluster.missing(&needed).map_err(Into::into);
+        noted(asked, Blocker::ClusterUnreachable, findings)?.flatten()
+    } else {
+        missing.cloned()
+    };
+    let missing = missing.as_ref();
+    let say = |blocks| missing.map(|missing| rights(missing, blocks));
+    let is_refused = |error: &anyhow::Error| missing.is_some() && ess_target::kind(error) == Some(Kind::Forbidden);
     let (database, blocks) = match ess_target::reach(context, args, &on, missing) {
         Err(error) if is_refused(&error) => (None, true),
         reached => (noted(reached, Blocker::TargetUnreachable, findings)?, false),
@@ -352,7 +366,7 @@ fn operator(on: &OnKube) -> Found {
         return Ok(Vec::new());
     }
     let running = on.cluster.list::<Pod>(OPERATOR_NAMESPACE, "");
-    let mut found = vec![match running {
+    let running = match running {
         Ok(pods) if pods.is_empty() => info("cluster-operator", "the operator does not run now"),
         Ok(_) => info(
             "cluster-operator",
@@ -363,18 +377,14 @@ fn operator(on: &OnKube) -> Found {
             format!("whether the operator runs cannot be seen: {}", error.why()),
         ),
         Err(error) => return Err(error),
-    }];
-    if let Some(missing) = on.cluster.missing(&Right::operator(OPERATOR_NAMESPACE))? {
-        found.push(
-            warning("cluster-rights", format!("{} (ess-scale needs it)", missing.sentence())).hint(missing.remedy()),
-        );
-    }
-    debug_assert!(found.iter().all(|finding| finding.severity != Severity::Blocker));
-    Ok(found)
+    };
+    Ok(vec![running])
 }
 
 #[cfg(test)]
 mod tests {
+    use ess_document::Severity;
+
     use super::*;
 
     #[test]

@@ -145,14 +145,22 @@ fn kubectl_applies_the_role_that_is_printed() {
 
     stage.kubectl("apply --validate=false -f role.yaml").success();
 
-    let role = stage.kube.object("roles", "ess", "ess-migrate");
+    // Its name ends with what it grants.
+    let roles = stage.kube.all("roles");
+    let [role] = roles.as_slice() else {
+        panic!("not one role: {roles:?}")
+    };
     assert_eq!(
         role["rules"],
         json!([{"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]},
             {"apiGroups": ["apps"], "resources": ["statefulsets"], "verbs": ["list"]}])
     );
-    is_of::<Role>(&role);
-    is_of::<RoleBinding>(&stage.kube.object("rolebindings", "ess", "ess-migrate"));
+    is_of::<Role>(role);
+    let binding = stage
+        .kube
+        .object("rolebindings", "ess", role["metadata"]["name"].as_str().unwrap());
+    assert_eq!(binding["roleRef"]["name"], role["metadata"]["name"]);
+    is_of::<RoleBinding>(&binding);
 }
 
 #[test]

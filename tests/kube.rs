@@ -238,15 +238,18 @@ fn in_a_pod_its_account_is_used_and_the_database_is_reached_straight() {
         .world
         .write("hosts", "127.0.0.1 ess-postgres.ess.svc.cluster.local\n");
     // The files of a pod have fixed places: a mount of our own puts them there.
-    let script = format!(
-        "unshare --user --map-root-user --mount sh -c 'mount --bind hosts /etc/hosts && mount -t tmpfs pod /run && \
-         pod=/run/secrets/kubernetes.io/serviceaccount && mkdir -p $pod && cp token $pod && \
-         cp kube/cert.pem $pod/ca.crt && printf ess > $pod/namespace && \
-         exec preflight -n {OFFLINE} --target kube:ess'"
-    );
+    let in_a_pod = |command: &str| {
+        let script = format!(
+            "unshare --user --map-root-user --mount sh -c 'mount --bind hosts /etc/hosts && mount -t tmpfs pod /run && \
+             pod=/run/secrets/kubernetes.io/serviceaccount && mkdir -p $pod && cp token $pod && \
+             cp kube/cert.pem $pod/ca.crt && printf ess > $pod/namespace && exec {command}'"
+        );
+        let call = stage.world.script(&script).env("KUBERNETES_SERVICE_HOST", "127.0.0.1");
+        call.env("KUBERNETES_SERVICE_PORT", port)
+    };
 
-    let call = stage.world.script(&script).env("KUBERNETES_SERVICE_HOST", "127.0.0.1");
-    let ran = call.env("KUBERNETES_SERVICE_PORT", port).run().success();
+    let preflight = format!("preflight -n {OFFLINE} --target kube:ess");
+    let ran = in_a_pod(&preflight).run().success();
 
     has(&ran, "info", "target-server");
     let through = |request: &String| request.contains("portforward");
@@ -255,6 +258,12 @@ fn in_a_pod_its_account_is_used_and_the_database_is_reached_straight() {
     assert_eq!(
         ran.json()["target"]["kube"],
         json!({"namespace": "ess", "release": "ess", "profile": "community"})
+    );
+
+    let wrong = in_a_pod(&preflight).env("KUBECONFIG", "typo").run();
+    assert!(
+        wrong.stderr.contains("failed to read kubeconfig") && !wrong.stderr.contains("target-server"),
+        "another cluster was meant: {wrong}"
     );
 }
 

@@ -1,8 +1,10 @@
 //! The API server: which one, and calls that a signal can end.
 
+use std::env;
+use std::ffi::OsStr;
 use std::fmt::Debug;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
@@ -331,23 +333,43 @@ fn end_children() {
     }
 }
 
+const LOG_IN: &str = "set KUBECONFIG, or log in as for kubectl: what `kubectl get pods` reaches is reached here";
+
+/// The files to be read; nothing when none was named and the usual one is not there.
+///
+/// Of several that were named those that are not there are passed over, as kubectl does; but not all of them: in a pod
+/// we would take its own cluster for the one that was meant.
+fn kubeconfigs(named: Option<&OsStr>, home: Option<&Path>) -> Option<Vec<PathBuf>> {
+    let named = named.into_iter().flat_map(env::split_paths);
+    let named: Vec<PathBuf> = named.filter(|path| !path.as_os_str().is_empty()).collect();
+    let is_there = |path: &&PathBuf| !matches!(path.try_exists(), Ok(false));
+    if named.is_empty() {
+        let usual = home?.join(".kube/config");
+        return is_there(&&usual).then(|| vec![usual]);
+    }
+    let there: Vec<PathBuf> = named.iter().filter(is_there).cloned().collect();
+    Some(if there.is_empty() { named } else { there })
+}
+
 /// The kubeconfig's cluster and which context that was, or the one that we run in.
 async fn config(context: Option<&str>) -> Result<(Config, Option<String>), Error> {
     let what = FINDING;
-    let read = match Kubeconfig::read() {
-        Ok(read) => read,
-        Err(error) => {
-            let in_a_pod = Path::new("/var/run/secrets/kubernetes.io/serviceaccount/token").exists();
-            if context.is_none() && in_a_pod {
-                let config = Config::incluster_env();
-                return config
-                    .map(|config| (config, None))
-                    .map_err(|error| Error::new(Kind::Unavailable, what, error.to_string()));
-            }
-            return Err(Error::new(Kind::Unavailable, what, unreadable(&error))
-                .hint("set KUBECONFIG, or log in as for kubectl: what `kubectl get pods` reaches is reached here"));
+    let unavailable = |why: String| Error::new(Kind::Unavailable, what, why);
+    let files = kubeconfigs(env::var_os("KUBECONFIG").as_deref(), env::home_dir().as_deref());
+    let Some(files) = files else {
+        let in_a_pod = Path::new("/var/run/secrets/kubernetes.io/serviceaccount/token").exists();
+        if context.is_none() && in_a_pod {
+            return match Config::incluster_env() {
+                Ok(config) => Ok((config, None)),
+                Err(error) => Err(unavailable(error.to_string())),
+            };
         }
+        return Err(unavailable("there is no kubeconfig ~/.kube/config".to_owned()).hint(LOG_IN));
     };
+    let read = files.iter().try_fold(Kubeconfig::default(), |all, file| {
+        all.merge(Kubeconfig::read_from(file)?)
+    });
+    let read = read.map_err(|error| unavailable(unreadable(&error)).hint(LOG_IN))?;
     let context = context.map(str::to_owned).or_else(|| read.current_context.clone());
     let options = KubeConfigOptions {
         context: context.clone(),
@@ -361,4 +383,28 @@ async fn config(context: Option<&str>) -> Result<(Config, Option<String>), Error
         ))
     })?;
     Ok((config, context))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_named_and_is_not_there_is_not_taken_for_nothing() {
+        let home = tempfile::tempdir().expect("a directory");
+        let files = |named: &str| {
+            let found = kubeconfigs(Some(OsStr::new(named)), Some(home.path()))?;
+            let shown = found.iter().map(|path| path.display().to_string());
+            Some(shown.collect::<Vec<_>>().join(":"))
+        };
+        assert_eq!(files(""), None);
+        assert_eq!(files("/nowhere").as_deref(), Some("/nowhere"));
+        assert_eq!(files("/nowhere:/dev/null::/neither").as_deref(), Some("/dev/null"));
+
+        let usual = home.path().join(".kube/config");
+        fs::create_dir(home.path().join(".kube")).expect("it is made");
+        fs::write(&usual, "").expect("it is written");
+        assert_eq!(files("").as_deref(), usual.to_str());
+        assert_eq!(kubeconfigs(None, Some(home.path())), Some(vec![usual]));
+    }
 }

@@ -335,6 +335,29 @@ fn the_older_ess_is_stopped_by_way_of_its_operator() {
 }
 
 #[test]
+fn whoever_brings_the_operator_back_is_named() {
+    let stage = Stage::new(Kube::onprem);
+    let operator = "element-operator-controller-manager";
+    let edit = |edit: &dyn Fn(&mut Value)| stage.kube.edit("deployments", "operator-onprem", operator, edit);
+    edit(&|object| object["metadata"]["annotations"]["argocd.argoproj.io/tracking-id"] = "ess:a:b".into());
+
+    let down = stage.scale("down").success();
+    assert!(down.stderr.contains("argocd app set ess --sync-policy none"), "{down}");
+    assert_eq!(stage.scale("status").success().json()["scale"]["state"], "down");
+
+    // With nothing to be made of it, no pod of Synapse comes back.
+    stage.kube.settings().made_by_operator = Vec::new();
+    edit(&|object| object["spec"]["replicas"] = 1.into());
+    assert_eq!(stage.scale("status").success().json()["scale"]["state"], "partly");
+
+    stage.kube.settings().slowness = Duration::from_millis(5);
+    stage.kube.settings().healed = vec![(operator.to_owned(), 1)];
+    let again = stage.scale("down --timeout 2");
+    assert_ne!(again.status.code(), Some(0), "{again}");
+    assert_eq!(again.stdout, "");
+}
+
+#[test]
 fn what_nothing_would_lead_back_to_is_left_running() {
     let stage = Stage::new(Kube::onprem);
     let name = "first-element-deployment";

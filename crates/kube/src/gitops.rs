@@ -1,5 +1,8 @@
 //! Who else keeps a workload as some repository says.
 
+use std::collections::BTreeMap;
+
+use crate::operator::Custom;
 use crate::workload::Workload;
 
 /// A controller that would undo a change.
@@ -14,14 +17,32 @@ pub struct GitOps {
 impl Workload {
     /// The controller that owns this, by the marks that it leaves.
     pub fn gitops(&self) -> Option<GitOps> {
+        GitOps::of(&self.annotations, &self.labels, &self.namespace)
+    }
+}
+
+impl Custom {
+    /// The controller that owns this, by the marks that it leaves.
+    pub fn gitops(&self) -> Option<GitOps> {
+        let of = |what: &str| {
+            let marks = self.object["metadata"][what].as_object().into_iter().flatten();
+            let pairs = marks.filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())));
+            pairs.collect()
+        };
+        GitOps::of(&of("annotations"), &of("labels"), &self.namespace)
+    }
+}
+
+impl GitOps {
+    fn of(annotations: &BTreeMap<String, String>, labels: &BTreeMap<String, String>, namespace: &str) -> Option<Self> {
         let mark = |name: &str| {
-            let mark = self.annotations.get(name).or_else(|| self.labels.get(name));
+            let mark = annotations.get(name).or_else(|| labels.get(name));
             mark.map(String::as_str)
         };
         // APPLICATION:GROUP/KIND:NAMESPACE/NAME
         let tracked = mark("argocd.argoproj.io/tracking-id").and_then(|id| id.split(':').next());
         if let Some(application) = tracked.or_else(|| mark("argocd.argoproj.io/instance")) {
-            return Some(GitOps {
+            return Some(Self {
                 name: format!("Argo CD's application {application}"),
                 pause: format!("argocd app set {application} --sync-policy none"),
             });
@@ -29,8 +50,8 @@ impl Workload {
         for (controller, kind) in [("helm", "helmrelease"), ("kustomize", "kustomization")] {
             let prefix = format!("{controller}.toolkit.fluxcd.io");
             if let Some(name) = mark(&format!("{prefix}/name")) {
-                let namespace = mark(&format!("{prefix}/namespace")).unwrap_or(&self.namespace);
-                return Some(GitOps {
+                let namespace = mark(&format!("{prefix}/namespace")).unwrap_or(namespace);
+                return Some(Self {
                     name: format!("Flux's {kind} {namespace}/{name}"),
                     pause: format!("flux suspend {kind} {name} -n {namespace}"),
                 });

@@ -2,6 +2,7 @@
 
 use ess_cli::{Context, Stop};
 use ess_document::ScaledWorkload;
+use ess_kube::Workload;
 use ess_run::Report;
 use ess_target::OnKube;
 
@@ -34,17 +35,22 @@ pub(crate) fn down(
 }
 
 /// Somebody may have been faster than our look at the pods.
-fn stays_down(on: &OnKube, warnings: &[String]) -> anyhow::Result<()> {
+pub(crate) fn stays_down(on: &OnKube, warnings: &[String]) -> anyhow::Result<()> {
     let now = on.cluster.find(Some(&on.ess.release))?;
-    let Some(workload) = all(&now).find(|workload| workload.replicas > 0) else {
+    all(&now).try_for_each(|workload| is_down(workload, warnings))?;
+    Ok(())
+}
+
+/// A workload that has no replicas, or who may have given it some.
+pub(crate) fn is_down(workload: &Workload, warnings: &[String]) -> Result<(), Stop> {
+    if workload.replicas == 0 {
         return Ok(());
-    };
+    }
     let stop = Stop::no(format!("{workload} was scaled back to {} meanwhile", workload.replicas));
     Err(match warnings.first() {
         Some(warning) => stop.hint(warning.clone()),
         None => stop.hint("find out who does that (a GitOps controller, a helm upgrade), stop it, and run this again"),
-    }
-    .into())
+    })
 }
 
 /// Gives each its replicas back: what the cluster has on record, or else what the document has.

@@ -54,11 +54,11 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
         context.lock(&export.join(".lock"))?;
     }
     let on = found(args, context)?;
-    let warnings = who_would_undo(&on.ess);
+    let warnings = who_would_undo(args, &on);
     let workloads = match (args.action, on.ess.profile) {
         (Action::Status, _) => status(args, context, &on),
         (Action::Down, Profile::Community) => community::down(args, context, &on, &warnings)?,
-        (Action::Down, Profile::Operator) => operator::down(args, context, &on)?,
+        (Action::Down, Profile::Operator) => operator::down(args, context, &on, &warnings)?,
         (Action::Up, profile) => {
             starts(context)?;
             match profile {
@@ -70,7 +70,7 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     let state = match args.action {
         Action::Down => ScaleState::Down,
         Action::Up => ScaleState::Up,
-        Action::Status => state(&on)?,
+        Action::Status => state(args, &on)?,
     };
     tell(args, context, &on.ess, state, &warnings);
     record(args, context, &on.ess, state, workloads, warnings);
@@ -132,8 +132,11 @@ fn all(ess: &Ess) -> impl DoubleEndedIterator<Item = &Workload> {
 }
 
 /// Whoever keeps the workloads as some repository says, and how to make it wait.
-fn who_would_undo(ess: &Ess) -> Vec<String> {
-    let owners: BTreeSet<_> = all(ess).filter_map(Workload::gitops).collect();
+fn who_would_undo(args: &Args, on: &OnKube) -> Vec<String> {
+    let mut owners: BTreeSet<_> = all(&on.ess).filter_map(Workload::gitops).collect();
+    if on.ess.profile == Profile::Operator {
+        owners.extend(operator::gitops(args, on));
+    }
     owners
         .into_iter()
         .map(|owner| {
@@ -184,17 +187,22 @@ fn status(args: &Args, context: &Context, on: &OnKube) -> Vec<ScaledWorkload> {
     known.unwrap_or_else(|| all(&on.ess).map(|workload| scaled(workload, None)).collect())
 }
 
-fn state(on: &OnKube) -> anyhow::Result<ScaleState> {
+fn state(args: &Args, on: &OnKube) -> anyhow::Result<ScaleState> {
+    let operator = match on.ess.profile {
+        Profile::Community => None,
+        Profile::Operator => Some(operator::is_running(args, on)),
+    };
     if all(&on.ess).all(|workload| workload.replicas == 0) {
         let left = waiting::left(on)?;
-        return Ok(if left.is_empty() {
+        // An operator that runs, or that cannot be seen, may bring all of it back.
+        return Ok(if left.is_empty() && operator.is_none_or(|runs| runs == Some(false)) {
             ScaleState::Down
         } else {
             ScaleState::Partly
         });
     }
     let is_up = |workload: &Workload| workload.recorded.is_none() && workload.ready >= workload.replicas;
-    Ok(if all(&on.ess).all(is_up) {
+    Ok(if all(&on.ess).all(is_up) && operator.flatten() != Some(false) {
         ScaleState::Up
     } else {
         ScaleState::Partly

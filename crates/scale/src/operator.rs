@@ -7,12 +7,12 @@ use ess_cli::{Context, Stop};
 use ess_document::ScaledWorkload;
 use ess_kube::k8s_openapi::api::core::v1::ConfigMap;
 use ess_kube::k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use ess_kube::{Custom, Kind, Workload, WorkloadKind};
+use ess_kube::{Custom, GitOps, Kind, Workload, WorkloadKind};
 use ess_run::Report;
 use ess_target::OnKube;
 use serde_json::{Value, json};
 
-use crate::{Args, all, known, scaled, waiting};
+use crate::{Args, all, community, known, scaled, waiting};
 
 /// The operator's workload.
 const CONTROLLER: &str = "element-operator-controller-manager";
@@ -21,7 +21,12 @@ const RECORD: &str = "ess-migrate-scale";
 const RECORD_KEY: &str = "synapse.json";
 
 /// Stops the operator, keeps the custom resource aside, deletes it, and waits until no pod is left.
-pub(crate) fn down(args: &Args, context: &Context, on: &OnKube) -> anyhow::Result<Vec<ScaledWorkload>> {
+pub(crate) fn down(
+    args: &Args,
+    context: &Context,
+    on: &OnKube,
+    warnings: &[String],
+) -> anyhow::Result<Vec<ScaledWorkload>> {
     can_be_found_again(args, on)?;
     let controller = controller(args, on)?;
     let noted = known(context, &controller);
@@ -44,7 +49,26 @@ pub(crate) fn down(args: &Args, context: &Context, on: &OnKube) -> anyhow::Resul
     waiting::until_none(args, context, on, "waiting for Synapse's pods to go", || {
         waiting::left(on)
     })?;
+    // The updater may make the custom resource again; without the operator nothing comes of it.
+    community::is_down(&self::controller(args, on)?, warnings)?;
+    community::stays_down(on, warnings)?;
     Ok(workloads)
+}
+
+/// Whoever keeps the operator and what it goes by as some repository says.
+pub(crate) fn gitops(args: &Args, on: &OnKube) -> Vec<GitOps> {
+    let controller = controller(args, on).ok();
+    let operator = on.ess.operator.iter();
+    let custom = operator.flat_map(|operator| operator.synapse.iter().chain(&operator.deployment));
+    let of_custom = custom.filter_map(Custom::gitops);
+    of_custom
+        .chain(controller.as_ref().and_then(Workload::gitops))
+        .collect()
+}
+
+/// Whether the operator runs; nothing when we may not look.
+pub(crate) fn is_running(args: &Args, on: &OnKube) -> Option<bool> {
+    controller(args, on).ok().map(|controller| controller.replicas > 0)
 }
 
 /// Once Synapse's custom resource is gone, only the other one says which ESS this is.

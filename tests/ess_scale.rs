@@ -111,6 +111,8 @@ fn down_stops_all_of_synapse_and_up_brings_back_exactly_that() {
         document["scale"]["workloads"],
         "what somebody started meanwhile is not what it was"
     );
+    let both = "ess-synapse-fed-sender has 1 replicas now, and 2 on record from before it was stopped: 2 counts";
+    assert!(again.stderr.contains(both), "{again}");
 
     let up = stage.scale("up").success();
     assert_eq!(up.json()["scale"]["state"], "up");

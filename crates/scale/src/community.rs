@@ -2,7 +2,7 @@
 
 use ess_cli::{Context, Stop};
 use ess_document::ScaledWorkload;
-use ess_kube::Workload;
+use ess_kube::{REPLICAS, Workload};
 use ess_run::Report;
 use ess_target::OnKube;
 
@@ -18,6 +18,7 @@ pub(crate) fn down(
     let mut workloads = Vec::new();
     for workload in all(&on.ess) {
         let noted = known(context, workload);
+        tell_stale(context, workload);
         if workload.replicas > 0 {
             context.console.command(&format!(
                 "kubectl scale -n {} {workload} --replicas=0",
@@ -32,6 +33,20 @@ pub(crate) fn down(
     })?;
     stays_down(on, warnings)?;
     Ok(workloads)
+}
+
+/// Something runs that we had stopped: which number counts?
+fn tell_stale(context: &Context, workload: &Workload) {
+    let Some(recorded) = workload.recorded else { return };
+    if workload.replicas > 0 && recorded != workload.replicas {
+        let kind = workload.kind.to_string().to_lowercase();
+        let (namespace, name) = (&workload.namespace, &workload.name);
+        context.console.note(&format!(
+            "{workload} has {} replicas now, and {recorded} on record from before it was stopped: {recorded} counts; \
+             if that is out of date: kubectl annotate {kind} -n {namespace} {name} {REPLICAS}-, and again",
+            workload.replicas
+        ));
+    }
 }
 
 /// Somebody may have been faster than our look at the pods.
@@ -59,6 +74,7 @@ pub(crate) fn up(args: &Args, context: &Context, on: &OnKube) -> anyhow::Result<
     // MAS first: Synapse asks it.
     for workload in all(&on.ess).rev() {
         let noted = known(context, workload);
+        tell_stale(context, workload);
         let wanted = noted
             .and_then(|count| i32::try_from(count).ok())
             .unwrap_or(workload.replicas);

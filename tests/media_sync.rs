@@ -795,7 +795,7 @@ fn what_makes_no_sense_is_refused_before_anything_is_done() {
     );
     world.shell("mkdir -m 700 empty; mkdir -m 755 open").success();
     let delete = ["-n", "--source-dir", "empty", "--out", "copy", "--delete"];
-    assert_failed(&run(&delete), 1, "holds no media");
+    assert_failed(&run(&delete), 1, "holds no uploads");
     let open = run(&["-n", "--source-dir", "store", "--out", "open"]);
     assert_failed(&open, 77, "others can enter it");
     assert!(!world.path("copy").exists());
@@ -821,6 +821,32 @@ fn the_copy_goes_into_the_export_and_the_document_travels_on() {
 }
 
 #[test]
+fn a_disk_that_is_not_there_is_not_an_empty_store() {
+    let world = World::new();
+    fill(&world);
+    sync(&world).run().success();
+    let before = files(&world.path("copy"));
+    world
+        .shell("mv store/local_content disk; ln -s gone store/local_content")
+        .success();
+
+    let ran = sync(&world).run();
+
+    assert_eq!(ran.status.code(), Some(1), "{ran}");
+    assert!(
+        ran.stderr
+            .contains("left out: local_content: No such file or directory"),
+        "{ran}"
+    );
+    assert_failed(&sync(&world).args(["--delete"]).run(), 1, "holds no uploads");
+    world
+        .shell("rm store/local_content; mkdir store/local_content")
+        .success();
+    assert_failed(&sync(&world).args(["--delete"]).run(), 1, "holds no uploads");
+    assert_eq!(files(&world.path("copy")), before);
+}
+
+#[test]
 fn root_gives_the_copy_to_its_owner() {
     let world = World::new();
     fill(&world);
@@ -829,15 +855,26 @@ fn root_gives_the_copy_to_its_owner() {
         return;
     }
     // As root itself: the tests' programs run as somebody else.
-    let ran = std::process::Command::new(place().bin.join("media-sync"))
-        .args(["-q", "-n", "--owner", "10091:10092", "--source-dir"])
-        .arg(world.path("store"))
-        .arg("--out")
-        .arg(world.path("copy"))
-        .output()
-        .unwrap();
-    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
-    for path in ["copy", "copy/local_content", "copy/local_content/Ab/Cd/EfGhIjKl"] {
+    let copy = |owner: &[&str]| {
+        let ran = std::process::Command::new(place().bin.join("media-sync"))
+            .args(["-q", "-n", "--source-dir"])
+            .arg(world.path("store"))
+            .arg("--out")
+            .arg(world.path("copy"))
+            .args(owner)
+            .output()
+            .unwrap();
+        assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    };
+    // Also what an earlier run, or root's mkdir, left to root.
+    copy(&[]);
+    copy(&["--owner", "10091:10092"]);
+    for path in [
+        "copy",
+        "copy/local_content",
+        "copy/local_content/Ab",
+        "copy/local_content/Ab/Cd/EfGhIjKl",
+    ] {
         let metadata = fs::metadata(world.path(path)).unwrap();
         assert_eq!((metadata.uid(), metadata.gid()), (10_091, 10_092), "{path}");
     }

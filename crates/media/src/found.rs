@@ -54,6 +54,10 @@ impl<'a> Found<'a> {
     }
 
     pub(crate) fn left(&mut self, what: String) {
+        // Reading both sides comes by it once more.
+        if self.left.names.contains(&what) {
+            return;
+        }
         self.report.note(&format!("left out: {what}"));
         name(&mut self.left, what);
     }
@@ -63,7 +67,18 @@ impl<'a> Found<'a> {
         name(&mut self.missing, what);
     }
 
-    pub(crate) fn wrong(&mut self, what: String) {
+    /// `id` and why.
+    pub(crate) fn wrong(&mut self, id: &str, why: &str) {
+        // One file, however often it was read and however many things are wrong with it.
+        let what = format!("{id}: {why}");
+        if self
+            .wrong
+            .names
+            .iter()
+            .any(|named| named.starts_with(&what[..id.len() + 2]))
+        {
+            return;
+        }
         self.report.note(&format!("not what the database says: {what}"));
         name(&mut self.wrong, what);
     }

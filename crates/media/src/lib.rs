@@ -145,9 +145,9 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
             .console
             .note("thumbnails are left out, and Synapse makes them anew only with dynamic_thumbnails: true");
     }
-    if args.delete && !has_files(&source.store, &kinds) {
+    if args.delete && !has_uploads(&source.store) {
         return Err(Stop::no(format!(
-            "{} holds no media: --delete would remove the whole copy",
+            "{} holds no uploads: --delete would remove those of the copy",
             source.store.display()
         ))
         .hint("see whether it is the right directory, and its disk is mounted")
@@ -317,11 +317,9 @@ fn destination(args: &Args, context: &mut Context, store: &Path) -> anyhow::Resu
     Ok(Copy::Here(directory))
 }
 
-/// Whether there is anything below the kinds' directories.
-fn has_files(store: &Path, kinds: &[Kind]) -> bool {
-    let holds =
-        |kind: &Kind| std::fs::read_dir(store.join(kind.name())).is_ok_and(|mut entries| entries.next().is_some());
-    kinds.iter().any(holds)
+/// Whether there is anything that only this server has; other kinds may lie on other disks.
+fn has_uploads(store: &Path) -> bool {
+    std::fs::read_dir(store.join(Kind::Local.name())).is_ok_and(|mut entries| entries.next().is_some())
 }
 
 fn send_here(sending: &Sending<'_>, directory: &Path, found: &mut Found<'_>) -> anyhow::Result<Amount> {

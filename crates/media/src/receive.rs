@@ -203,14 +203,15 @@ impl Router<'_, '_> {
             let walk = Walk {
                 store: &tree.path,
                 kinds: &kinds,
-                modes: true,
+                keep: Some(&|path, metadata| {
+                    if let Err(error) = tree.keep(path, metadata) {
+                        let what = format!("cannot give {} to its owner", tree.path.join(path).display());
+                        let _ = failed.send(anyhow::Error::from(error).context(what));
+                    }
+                }),
             };
             // What is odd there is in nobody's way; a file that it hides is refused when it comes.
             let listed = walk.run(&mut |_| {}, &mut |_, unit| {
-                for path in &unit.loose {
-                    // A store that is served by another program is its own to keep.
-                    let _ = tree.tighten(path);
-                }
                 if credit.take() {
                     send_unit(unit, out).map_err(|_| Unlisted::Unheard)
                 } else {

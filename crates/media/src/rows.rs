@@ -79,7 +79,7 @@ impl<'a> Rows<'a> {
         for (id, sha256) in digests {
             let is = hex(&sha256);
             if let Some(noted) = known.get(&id).filter(|noted| !noted.eq_ignore_ascii_case(&is)) {
-                found.wrong(format!("{id}: its SHA-256 is {is}, the database has {noted}"));
+                found.wrong(&id, &format!("its SHA-256 is {is}, the database has {noted}"));
             }
         }
         Ok(())
@@ -126,10 +126,10 @@ impl Expected<'_> {
                     None if upload.is_preview => {}
                     None if self.providers => elsewhere += 1,
                     None => found.missing(format!("{} ({} bytes)", upload.media_id, upload.length)),
-                    Some(size) if u64::try_from(upload.length) != Ok(size) => found.wrong(format!(
-                        "{}: it has {size} bytes, the database has {}",
-                        upload.media_id, upload.length
-                    )),
+                    Some(size) if u64::try_from(upload.length) != Ok(size) => found.wrong(
+                        &upload.media_id,
+                        &format!("it has {size} bytes, the database has {}", upload.length),
+                    ),
                     Some(_) => {}
                 }
                 last = upload.media_id;

@@ -418,7 +418,7 @@ impl Merge<'_, '_, '_> {
         let walk = Walk {
             store: sending.store,
             kinds: sending.kinds,
-            modes: false,
+            keep: None,
         };
         // Told at the end of each unit: both closures need `self`.
         let odd = std::cell::RefCell::new(Vec::new());
@@ -549,9 +549,13 @@ impl Merge<'_, '_, '_> {
     }
 }
 
-/// Some file systems keep whole seconds only.
+/// Some file systems keep times to 100 ns, to a microsecond, or to a second only.
 fn is_same_time(ours: Time, theirs: Time) -> bool {
-    ours.seconds == theirs.seconds && (ours.nanoseconds == theirs.nanoseconds || theirs.nanoseconds == 0)
+    let kept = |step: u32| ours.nanoseconds - ours.nanoseconds % step;
+    ours.seconds == theirs.seconds
+        && [1, 100, 1_000, 1_000_000_000]
+            .into_iter()
+            .any(|step| kept(step) == theirs.nanoseconds)
 }
 
 /// Reads files and sends them, one after the other.

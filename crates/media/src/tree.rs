@@ -1,8 +1,9 @@
 //! The copy on disk: private, never through a link, whole under its final name.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -39,9 +40,8 @@ impl Tree {
         let root = rustix::fs::open(&path, DIRECTORY, Mode::empty())
             .map_err(io::Error::from)
             .with_context(failed)?;
-        if made.is_ok() {
-            give(&root, owner).with_context(failed)?;
-        } else {
+        give(&root, owner).with_context(failed)?;
+        if made.is_err() {
             let found = rustix::fs::fstat(&root).map_err(io::Error::from).with_context(failed)?;
             // A volume's group may be let in by Kubernetes itself.
             if found.st_mode & 0o007 != 0 {
@@ -128,14 +128,31 @@ impl Tree {
         Ok(())
     }
 
-    /// Keeps others out of what somebody else has put there.
-    pub(crate) fn tighten(&self, path: &str) -> io::Result<()> {
-        let file = self.read(path)?;
-        let mode = Mode::from_raw_mode(rustix::fs::fstat(&file)?.st_mode);
-        Ok(rustix::fs::fchmod(
-            file,
-            mode.intersection(Mode::RWXU | Mode::RWXG | Mode::SGID),
-        )?)
+    /// Keeps others out of what somebody else has put there, and gives it to its owner.
+    pub(crate) fn keep(&self, path: &str, metadata: &Metadata) -> io::Result<()> {
+        let is_loose = metadata.mode() & 0o007 != 0;
+        let is_anothers = self
+            .owner
+            .is_some_and(|owner| owner != (metadata.uid(), metadata.gid()));
+        if !is_loose && !is_anothers {
+            return Ok(());
+        }
+        let opened = if path.contains('/') {
+            self.read(path).map(OwnedFd::from)
+        } else {
+            rustix::fs::openat(&self.root, path, DIRECTORY, Mode::empty()).map_err(io::Error::from)
+        };
+        // A link, for one: a file that comes to that place is refused.
+        let Ok(file) = opened else { return Ok(()) };
+        if is_anothers {
+            give(&file, self.owner)?;
+        }
+        if is_loose {
+            let mode = Mode::from_raw_mode(metadata.mode());
+            // A store that is served by another program is its own to keep.
+            let _ = rustix::fs::fchmod(file, mode.intersection(Mode::RWXU | Mode::RWXG | Mode::SGID));
+        }
+        Ok(())
     }
 
     /// Everything so far outlives a power failure.
@@ -196,7 +213,7 @@ mod tests {
 
     use std::fs;
     use std::io::Write as _;
-    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
 
     use super::*;
 

@@ -19,8 +19,6 @@ pub(crate) struct Unit {
     /// Below the store: a kind's directory and one more, or two of a kind that is parted by server.
     pub(crate) path: String,
     pub(crate) files: Vec<Entry>,
-    /// Files and directories that others than the owner's group may touch, below the store.
-    pub(crate) loose: Vec<String>,
     /// Something of it could not be read.
     pub(crate) partly: bool,
 }
@@ -53,12 +51,15 @@ impl std::fmt::Display for Odd {
     }
 }
 
+/// Takes a path below the store.
+type Keep<'a> = &'a dyn Fn(&str, &Metadata);
+
 /// One look at a store.
 pub(crate) struct Walk<'a> {
     pub(crate) store: &'a Path,
     pub(crate) kinds: &'a [Kind],
-    /// Look at permissions too.
-    pub(crate) modes: bool,
+    /// Sees every file and directory that may be there.
+    pub(crate) keep: Option<Keep<'a>>,
 }
 
 impl Walk<'_> {
@@ -75,7 +76,11 @@ impl Walk<'_> {
             // A kind may lie on another disk, by way of a link.
             let place = self.store.join(&top);
             match fs::metadata(&place) {
-                Ok(found) if found.is_dir() => {}
+                Ok(found) if found.is_dir() => {
+                    if let Some(keep) = self.keep {
+                        keep(&top, &found);
+                    }
+                }
                 Ok(_) => {
                     odd(Odd {
                         path: top,
@@ -83,7 +88,10 @@ impl Walk<'_> {
                     });
                     continue;
                 }
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                // A link that leads nowhere: its disk is not there.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && fs::symlink_metadata(&place).is_err() => {
+                    continue;
+                }
                 Err(error) => {
                     odd(Odd {
                         path: top,
@@ -203,8 +211,10 @@ impl Level<'_> {
             let path = relative.join(entry.file_name());
             match self.judge(parts, &entry) {
                 Ok(found) => {
-                    if self.walk.modes {
-                        self.mode(&path, &entry);
+                    if let Some(keep) = self.walk.keep
+                        && let (Ok(metadata), Some(path)) = (entry.metadata(), path.to_str())
+                    {
+                        keep(path, &metadata);
                     }
                     take(self, found);
                 }
@@ -238,14 +248,6 @@ impl Level<'_> {
         }
         let metadata = entry.metadata().map_err(Why::Unreadable)?;
         Ok(Found::File(name, metadata))
-    }
-
-    fn mode(&mut self, path: &Path, entry: &DirEntry) {
-        if let (Ok(metadata), Some(path)) = (entry.metadata(), path.to_str())
-            && metadata.mode() & 0o007 != 0
-        {
-            self.unit.loose.push(path.to_owned());
-        }
     }
 
     fn unreadable(&mut self, path: &Path, error: io::Error) {
@@ -308,7 +310,7 @@ mod tests {
         let walk = Walk {
             store,
             kinds,
-            modes: false,
+            keep: None,
         };
         walk.beside(&mut |found| odd.push(found.to_string())).unwrap();
         walk.run::<io::Error>(&mut |found| odd.push(found.to_string()), &mut |_, unit| {

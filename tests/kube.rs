@@ -260,6 +260,16 @@ fn in_a_pod_its_account_is_used_and_the_database_is_reached_straight() {
         json!({"namespace": "ess", "release": "ess", "profile": "community"})
     );
 
+    let outside = stage.script("ess-scale status -n --target kube:ess").run().success();
+    assert_eq!(outside.json()["target"]["kube"]["context"], "stand-in");
+    stage.world.write("outside.json", &outside.stdout);
+    let inside = in_a_pod("ess-scale status < outside.json").run().success();
+    assert_eq!(
+        inside.json()["target"]["kube"]["context"],
+        "stand-in",
+        "it is kept for outside"
+    );
+
     let wrong = in_a_pod(&preflight).env("KUBECONFIG", "typo").run();
     assert!(
         wrong.stderr.contains("failed to read kubeconfig") && !wrong.stderr.contains("target-server"),

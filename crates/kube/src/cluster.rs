@@ -113,6 +113,11 @@ impl Cluster {
         })
     }
 
+    /// Whether no kubeconfig is here, and we run in a pod: its contexts mean nothing then.
+    pub fn is_of_our_pod() -> bool {
+        usual_kubeconfigs().is_none() && is_in_a_pod()
+    }
+
     /// The namespace that this is about.
     pub fn namespace(&self) -> &str {
         &self.namespace
@@ -335,6 +340,14 @@ fn end_children() {
 
 const LOG_IN: &str = "set KUBECONFIG, or log in as for kubectl: what `kubectl get pods` reaches is reached here";
 
+fn is_in_a_pod() -> bool {
+    Path::new("/var/run/secrets/kubernetes.io/serviceaccount/token").exists()
+}
+
+fn usual_kubeconfigs() -> Option<Vec<PathBuf>> {
+    kubeconfigs(env::var_os("KUBECONFIG").as_deref(), env::home_dir().as_deref())
+}
+
 /// The files to be read; nothing when none was named and the usual one is not there.
 ///
 /// Of several that were named those that are not there are passed over, as kubectl does; but not all of them: in a pod
@@ -355,10 +368,8 @@ fn kubeconfigs(named: Option<&OsStr>, home: Option<&Path>) -> Option<Vec<PathBuf
 async fn config(context: Option<&str>) -> Result<(Config, Option<String>), Error> {
     let what = FINDING;
     let unavailable = |why: String| Error::new(Kind::Unavailable, what, why);
-    let files = kubeconfigs(env::var_os("KUBECONFIG").as_deref(), env::home_dir().as_deref());
-    let Some(files) = files else {
-        let in_a_pod = Path::new("/var/run/secrets/kubernetes.io/serviceaccount/token").exists();
-        if context.is_none() && in_a_pod {
+    let Some(files) = usual_kubeconfigs() else {
+        if context.is_none() && is_in_a_pod() {
             return match Config::incluster_env() {
                 Ok(config) => Ok((config, None)),
                 Err(error) => Err(unavailable(error.to_string())),

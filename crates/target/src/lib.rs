@@ -110,7 +110,9 @@ pub fn named(context: &Context, args: &TargetArgs) -> anyhow::Result<Option<Name
     {
         return Err(contradiction("--kube-context", given, "target.kube.context", known).into());
     }
-    let context = args.kube_context.as_ref().or(known_context).cloned();
+    // What the document was written with elsewhere is not here, in a pod of the very cluster.
+    let noted = known_context.filter(|_| !Cluster::is_of_our_pod());
+    let context = args.kube_context.as_ref().or(noted).cloned();
     Ok(Some(Named { place, context }))
 }
 
@@ -126,8 +128,11 @@ pub fn find(context: &mut Context, cluster: Cluster, named: &Named) -> anyhow::R
         ess_kube::Profile::Community => Profile::Community,
         ess_kube::Profile::Operator => Profile::Operator,
     };
-    context.document.target.get_or_insert_default().kube = Some(Kube {
-        context: cluster.context().map(str::to_owned),
+    let target = context.document.target.get_or_insert_default();
+    // It is of use again where the document goes next.
+    let noted = target.kube.take().and_then(|kube| kube.context);
+    target.kube = Some(Kube {
+        context: cluster.context().map(str::to_owned).or(noted),
         namespace: ess.namespace.clone(),
         release: ess.release.clone(),
         profile,

@@ -189,6 +189,14 @@ fn a_plugin_of_the_kubeconfig_logs_in_and_one_that_fails_is_named() {
         "it is logged in"
     );
 
+    let credential = stage.world.read("kube/plugin");
+    let credential = credential
+        .lines()
+        .nth(1)
+        .unwrap()
+        .trim_start_matches("echo ")
+        .trim_matches('\'')
+        .to_owned();
     let plugin = |script: &str| stage.world.write("kube/plugin", format!("#!/bin/sh\n{script}\n"));
     plugin("echo c4n4ry; echo no ticket >&2; exit 3");
     insta::assert_snapshot!(verify(), @r#"
@@ -213,6 +221,21 @@ fn a_plugin_of_the_kubeconfig_logs_in_and_one_that_fails_is_named() {
     assert!(ended.stderr.contains("interrupted by SIGTERM"), "{ended}");
     let pid = stage.world.read("asked");
     let process = std::path::Path::new("/proc").join(pid.trim());
+    until("the plugin has ended", || !process.exists());
+
+    // The same when it is asked again for a token that runs out.
+    std::fs::remove_file(stage.world.path("asked")).unwrap();
+    let mut credential: Value = serde_json::from_str(&credential).unwrap();
+    credential["status"]["expirationTimestamp"] = "2020-01-01T00:00:00Z".into();
+    plugin(&format!(
+        "test -e once || {{ touch once; echo '{credential}'; exit; }}; echo $$ > asked; exec sleep 1000"
+    ));
+    let running = verifying().start();
+    until("it is asked again", || stage.world.path("asked").exists());
+    running.signal(rustix::process::Signal::TERM);
+    let ended = running.wait();
+    assert!(ended.stderr.contains("interrupted by SIGTERM"), "{ended}");
+    let process = std::path::Path::new("/proc").join(stage.world.read("asked").trim());
     until("the plugin has ended", || !process.exists());
 }
 

@@ -40,7 +40,7 @@ const TRIES: u32 = 5;
 
 /// A connection to an API server, in one namespace.
 pub struct Cluster {
-    pub(crate) runtime: Arc<Runtime>,
+    pub(crate) runtime: Arc<Worker>,
     pub(crate) client: Client,
     namespace: String,
     context: Option<String>,
@@ -65,10 +65,14 @@ impl Cluster {
         let (namespace, context) = (namespace.to_owned(), context.map(str::to_owned));
         let (send, made) = mpsc::channel();
         // A plugin that asks somebody, or nobody, may take for ever.
-        thread::spawn(move || {
+        let connect = move || {
             // Nobody waits for it once we are told to stop.
             let _ = send.send(Self::connect_here(namespace, context.as_deref()));
-        });
+        };
+        thread::Builder::new()
+            .name(THREADS.to_owned())
+            .spawn(connect)
+            .map_err(|error| Error::new(Kind::Unavailable, FINDING, error.to_string()))?;
         loop {
             match made.recv_timeout(Duration::from_millis(50)) {
                 Ok(outcome) => return outcome,
@@ -89,9 +93,11 @@ impl Cluster {
         // Two workers: a stream's bytes go on while another is encrypted.
         let runtime = Builder::new_multi_thread()
             .worker_threads(2)
+            .thread_name(THREADS)
             .enable_all()
             .build()
             .map_err(|error| Error::new(Kind::Unavailable, FINDING, error.to_string()))?;
+        let runtime = Worker(Some(runtime));
         // Whoever was first is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let (config, context) = runtime.block_on(config(context))?;
@@ -325,10 +331,35 @@ fn unreadable(error: &KubeconfigError) -> String {
 /// What is tried before anything else.
 const FINDING: &str = "cannot find the cluster";
 
+/// The threads in which the client library starts plugins.
+const THREADS: &str = "ess-kube";
+
+/// What the connection works on, which does not wait for a plugin that is silent.
+pub(crate) struct Worker(Option<Runtime>);
+
+impl std::ops::Deref for Worker {
+    type Target = Runtime;
+
+    fn deref(&self) -> &Runtime {
+        self.0.as_ref().expect("it is taken only by drop")
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        end_children();
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
 /// Ends the plugins of the kubeconfig, which the client library has started.
 fn end_children() {
     let tasks = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
-    for children in tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok()) {
+    let is_ours = |task: &PathBuf| fs::read_to_string(task.join("comm")).is_ok_and(|name| name.trim() == THREADS);
+    let tasks = tasks.map(|task| task.path()).filter(is_ours);
+    for children in tasks.filter_map(|task| fs::read_to_string(task.join("children")).ok()) {
         let ids = children
             .split_whitespace()
             .filter_map(|id| Pid::from_raw(id.parse().ok()?));

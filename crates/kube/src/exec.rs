@@ -12,13 +12,12 @@ use futures_util::{Sink, SinkExt, Stream, StreamExt};
 use kube::api::AttachParams;
 use kube::core::Request;
 use serde_json::Value;
-use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_tungstenite::tungstenite::{Bytes, Error as SocketError, Message};
 
 use crate::Cluster;
-use crate::cluster::stoppable;
+use crate::cluster::{Worker, stoppable};
 use crate::error::{Error, Kind};
 
 /// A stream on which nothing moves is cut by some load balancers after a minute.
@@ -42,7 +41,7 @@ pub struct Exec {
     pub stdin: Option<Input>,
     /// Its standard output.
     pub stdout: Output,
-    runtime: Arc<Runtime>,
+    runtime: Arc<Worker>,
     what: String,
     ended: oneshot::Receiver<Result<Ended, Error>>,
     tasks: Vec<JoinHandle<()>>,
@@ -60,14 +59,14 @@ pub struct Ended {
 
 /// A program's standard input.
 pub struct Input {
-    runtime: Arc<Runtime>,
+    runtime: Arc<Worker>,
     what: String,
     sender: mpsc::Sender<Vec<u8>>,
 }
 
 /// A program's standard output. It ends with an error when the stream was cut.
 pub struct Output {
-    runtime: Arc<Runtime>,
+    runtime: Arc<Worker>,
     what: String,
     receiver: mpsc::Receiver<Result<Bytes, String>>,
     rest: Bytes,

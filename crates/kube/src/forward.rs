@@ -18,11 +18,11 @@ use kube::core::Request;
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Bytes, Error as SocketError, Message};
 
+use crate::cluster::Worker;
 use crate::error::{Error, Kind};
 use crate::exec::{BLOCK, PING};
 use crate::{Cluster, PodPort};
@@ -35,7 +35,7 @@ pub struct Forward {
     place: Listens,
     task: JoinHandle<()>,
     // Outlives the cluster that it was made from.
-    _runtime: Arc<Runtime>,
+    _runtime: Arc<Worker>,
 }
 
 /// Where a [`Forward`] listens.

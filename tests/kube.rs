@@ -205,6 +205,21 @@ fn a_plugin_of_the_kubeconfig_logs_in_and_one_that_fails_is_named() {
     hint: the kubeconfig logs in with the plugin sh: see whether `kubectl get pods` works
     -- exit status: 69 --
     "#);
+    plugin("exit 3");
+    let silent = verify();
+    assert!(
+        silent.stderr.contains("the plugin failed (exit status: 3)\n"),
+        "{silent}"
+    );
+    // One that asks takes nothing of what is meant for others.
+    let config = stage.world.read("kube/config");
+    stage.world.write(
+        "kube/config",
+        config.replace(r#""interactiveMode":"Never""#, r#""interactiveMode":"IfAvailable""#),
+    );
+    plugin(&format!("cat > /dev/null; echo '{credential}'"));
+    let asks = stage.script("echo mine | { verify -n --target kube:ess --kube-context plugin; cat; }");
+    assert_eq!(asks.run().stdout, "mine\n");
     plugin("echo '{token: c4n4ry'");
     insta::assert_snapshot!(verify(), @r#"
     -- stderr --

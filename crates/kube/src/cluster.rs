@@ -4,6 +4,7 @@ use std::env;
 use std::ffi::OsStr;
 use std::fmt::Debug;
 use std::fs;
+use std::io::{self, IsTerminal as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -17,7 +18,7 @@ use k8s_openapi::NamespaceResourceScope;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, PropagationPolicy};
 use kube::client::ConfigExt as _;
 use kube::client::retry::RetryPolicy;
-use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
+use kube::config::{ExecInteractiveMode, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config, Resource};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
@@ -100,7 +101,11 @@ impl Cluster {
         let runtime = Worker(Some(runtime));
         // Whoever was first is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let (config, context) = runtime.block_on(config(context))?;
+        let (mut config, context) = runtime.block_on(config(context))?;
+        if let Some(exec) = config.auth_info.exec.as_mut().filter(|_| !io::stdin().is_terminal()) {
+            // It would take the document, or the caller's list, for an answer.
+            exec.interactive_mode = Some(ExecInteractiveMode::Never);
+        }
         let plugin = config.auth_info.exec.as_ref().and_then(|exec| exec.command.clone());
         let client = {
             let _guard = runtime.enter();

@@ -120,8 +120,10 @@ fn of_plugin(error: &AuthError) -> String {
     match error {
         AuthError::AuthExecRun { status, out, .. } => {
             let said = String::from_utf8_lossy(&out.stderr);
-            let last = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();
-            format!("the plugin failed ({status}): {last}")
+            match said.lines().rfind(|line| !line.trim().is_empty()) {
+                Some(last) => format!("the plugin failed ({status}): {last}"),
+                None => format!("the plugin failed ({status})"),
+            }
         }
         AuthError::AuthExecParse(_) => "what the plugin printed is no ExecCredential".to_owned(),
         AuthError::ParseTokenKey(_) => "what the plugin printed has no such token".to_owned(),

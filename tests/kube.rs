@@ -534,6 +534,38 @@ fn every_right_that_is_missing_is_named_at_once_with_the_role() {
 }
 
 #[test]
+fn rights_where_the_database_is_are_asked_for_too() {
+    let stage = Stage::community();
+    stage.kube.edit("configmaps", "ess", "ess-synapse", |map| {
+        let text = &mut map["data"]["04-homeserver-overrides.yaml"];
+        let there = text
+            .as_str()
+            .unwrap()
+            .replace("ess-postgres.ess.svc", "pg-rw.databases.svc");
+        *text = there.into();
+    });
+    for (verb, resource) in [("get", "services"), ("create", "pods/portforward")] {
+        stage.kube.deny_in("databases", verb, "", resource);
+    }
+    let all = "mover may not do what is needed in namespace databases: get services, create pods/portforward";
+
+    let verify = stage.tool("verify").args(["-n", "--target", "kube:ess"]).run();
+    assert_eq!(verify.status.code(), Some(77), "{verify}");
+    assert!(
+        verify.stderr.contains(all) && verify.stderr.contains("  namespace: databases"),
+        "{verify}"
+    );
+    stage.kube.deny("patch", "apps", "deployments");
+    let preflight = stage.preflight();
+    has(&preflight, "blocker", "cluster-rights");
+    has(&preflight, "warning", "cluster-rights");
+    assert!(
+        preflight.stderr.contains(all) && preflight.stderr.contains("  namespace: databases"),
+        "{preflight}"
+    );
+}
+
+#[test]
 fn the_older_ess_elsewhere_in_the_cluster_asks_for_no_rights_here() {
     let stage = Stage::community();
     let verify = |place: &str| stage.tool("verify").args(["-n", "--target", place]).run();

@@ -49,8 +49,8 @@ pub(crate) struct Kube {
 struct State {
     store: Mutex<Store>,
     faults: Mutex<Vec<Fault>>,
-    /// Rights that the account lacks: verb, group, resource.
-    denied: Mutex<Vec<(String, String, String)>>,
+    /// Rights that the account lacks: namespace or all, verb, group, resource.
+    denied: Mutex<Vec<[String; 4]>>,
     /// Where a port of a pod leads: namespace, beginning of the pod's name, port; a port of this machine.
     ports: Mutex<Vec<(String, String, u16, u16)>>,
     /// The directories behind claims, by name; each other directory of a pod is its own.
@@ -274,7 +274,12 @@ impl Kube {
 
     /// The account may no longer do that.
     pub(crate) fn deny(&self, verb: &str, group: &str, resource: &str) {
-        let denied = (verb.to_owned(), group.to_owned(), resource.to_owned());
+        self.deny_in("", verb, group, resource);
+    }
+
+    /// The account may no longer do that in a namespace.
+    pub(crate) fn deny_in(&self, namespace: &str, verb: &str, group: &str, resource: &str) {
+        let denied = [namespace, verb, group, resource].map(str::to_owned);
         self.state.denied.lock().unwrap().push(denied);
     }
 
@@ -335,11 +340,11 @@ impl State {
         Some(fault.effect.clone())
     }
 
-    fn allows(&self, verb: &str, group: &str, resource: &str) -> bool {
+    fn allows(&self, namespace: &str, verb: &str, group: &str, resource: &str) -> bool {
         let denied = self.denied.lock().unwrap();
         !denied
             .iter()
-            .any(|denied| (denied.0.as_str(), denied.1.as_str(), denied.2.as_str()) == (verb, group, resource))
+            .any(|[place, denied @ ..]| (place.is_empty() || *place == namespace) && *denied == [verb, group, resource])
     }
 }
 

@@ -116,6 +116,11 @@ impl Stop {
         self.hint = Some(hint.into());
         self
     }
+
+    /// The one thing to do about it, where it is known.
+    pub fn remedy(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
 }
 
 impl fmt::Display for Stop {

@@ -11,7 +11,7 @@ use zeroize::Zeroize;
 
 use crate::error::{Error, Kind};
 use crate::find::{Ess, Profile};
-use crate::{Cluster, community, operator};
+use crate::{Cluster, Right, community, operator};
 
 /// How Synapse reaches its database.
 #[derive(Debug, Clone)]
@@ -108,7 +108,14 @@ impl Cluster {
             .clone();
         let host = host.trim_end_matches('.').to_owned();
         params.insert("host".to_owned(), host.clone());
-        let pod = match service_of(&host, &ess.namespace) {
+        let service = service_of(&host, &ess.namespace);
+        if let Some((namespace, _)) = &service
+            && *namespace != ess.namespace
+            && host.contains(".svc")
+        {
+            self.require_elsewhere(namespace)?;
+        }
+        let pod = match service {
             Some((namespace, name)) => match self.get::<Service>(&namespace, &name) {
                 Ok(Some(service)) => match outside(&service) {
                     Some(host) => {
@@ -135,6 +142,14 @@ impl Cluster {
             password = other;
         }
         Ok(Database { params, password, pod })
+    }
+
+    /// Our rights were asked for in the namespace of ESS alone.
+    fn require_elsewhere(&self, namespace: &str) -> Result<(), Error> {
+        let forward = if self.is_around_us() { &[] } else { Right::FORWARD };
+        let rights = [Right::SERVED, forward].concat();
+        let there: Vec<Right> = rights.iter().map(|right| right.in_namespace(namespace)).collect();
+        self.require(&there)
     }
 
     /// The password that a Secret holds.

@@ -70,6 +70,11 @@ impl Error {
         self.stop.to_string()
     }
 
+    /// The one thing to do about it, where it is known.
+    pub fn remedy(&self) -> Option<&str> {
+        self.stop.remedy()
+    }
+
     pub(crate) fn interrupted(what: &str, interrupted: Interrupted) -> Self {
         Self::new(Kind::Interrupted, what, interrupted.to_string())
     }

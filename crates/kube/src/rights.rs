@@ -67,6 +67,8 @@ impl Right {
         right("get", "", "pods/portforward"),
         right("create", "", "pods/portforward"),
     ];
+    /// To find the pod behind a Service.
+    pub const SERVED: &[Self] = &[right("get", "", "services"), right("list", "", "pods")];
     /// To see the older ESS, where the cluster knows its kinds.
     pub const CUSTOM: &[Self] = &[
         right("list", GROUP, "elementdeployments"),

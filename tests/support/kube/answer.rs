@@ -256,7 +256,7 @@ fn review(state: &State, named: &Named, mut review: Value) -> Value {
                 "" => text("resource").to_owned(),
                 beneath => format!("{}/{beneath}", text("resource")),
             };
-            json!({"allowed": state.allows(text("verb"), text("group"), &resource)})
+            json!({"allowed": state.allows(text("namespace"), text("verb"), text("group"), &resource)})
         }
         "selfsubjectrulesreviews" => json!({"incomplete": false, "nonResourceRules": [],
             "resourceRules": [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}]}),
@@ -285,8 +285,10 @@ fn refused(state: &State, method: &Method, named: &Named, uri: &hyper::Uri, is_s
         Some(beneath) => format!("{}/{beneath}", named.resource),
         None => named.resource.clone(),
     };
-    let verb = verbs.iter().find(|verb| !state.allows(verb, group, &resource))?;
     let namespace = named.namespace.as_deref().unwrap_or_default();
+    let verb = verbs
+        .iter()
+        .find(|verb| !state.allows(namespace, verb, group, &resource))?;
     Some(status(
         403,
         "Forbidden",

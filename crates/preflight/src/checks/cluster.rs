@@ -62,9 +62,13 @@ pub(crate) fn open(context: &mut Context, args: &TargetArgs, findings: &mut Vec<
     };
     let missing = missing.as_ref();
     let say = |blocks| missing.map(|missing| rights(missing, blocks));
-    let is_refused = |error: &anyhow::Error| missing.is_some() && ess_target::kind(error) == Some(Kind::Forbidden);
+    // What is refused in another namespace is a finding of its own.
+    let is_listed = |error: &anyhow::Error| {
+        let why = error.downcast_ref().map(ess_kube::Error::why);
+        missing.is_some_and(|missing| why == Some(missing.sentence()))
+    };
     let (database, blocks) = match ess_target::reach(context, args, &on, missing) {
-        Err(error) if is_refused(&error) => (None, true),
+        Err(error) if is_listed(&error) => (None, true),
         reached => (noted(reached, Blocker::TargetUnreachable, findings)?, false),
     };
     findings.extend(say(blocks));
@@ -95,7 +99,8 @@ fn noted<T>(outcome: anyhow::Result<T>, id: Blocker, findings: &mut Vec<Finding>
         Blocker::ClusterLayout => "check --target, or name the database itself: --target postgresql://...",
         _ => "see whether its pods are ready: `kubectl get pods`",
     };
-    findings.push(blocker(id, format!("{error:#}")).hint(hint));
+    let known = cluster.remedy().filter(|_| id == Blocker::ClusterRights);
+    findings.push(blocker(id, format!("{error:#}")).hint(known.unwrap_or(hint)));
     Ok(None)
 }
 

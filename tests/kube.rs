@@ -534,6 +534,22 @@ fn every_right_that_is_missing_is_named_at_once_with_the_role() {
 }
 
 #[test]
+fn with_the_password_in_a_file_secrets_are_not_read() {
+    let stage = Stage::community();
+    stage.kube.deny("get", "", "secrets");
+    stage.world.write("target.pw", ESS_PASSWORD);
+
+    let without = stage.preflight();
+    has(&without, "blocker", "cluster-rights");
+    assert!(without.stderr.contains("get secrets"), "{without}");
+
+    let flags = "--target kube:ess --target-password-file target.pw";
+    let ran = stage.script(&format!("preflight -n {OFFLINE} {flags}")).run();
+    has(&ran, "info", "target-server");
+    assert!(!ran.stderr.contains("secrets"), "{ran}");
+}
+
+#[test]
 fn rights_where_the_database_is_are_asked_for_too() {
     let stage = Stage::community();
     stage.kube.edit("configmaps", "ess", "ess-synapse", |map| {

@@ -56,11 +56,9 @@ impl Right {
         right("list", "", "pods"),
     ];
     /// To reach the database.
-    pub const DATABASE: &[Self] = &[
-        right("get", "", "configmaps"),
-        right("get", "", "secrets"),
-        right("get", "", "services"),
-    ];
+    pub const DATABASE: &[Self] = &[right("get", "", "configmaps"), right("get", "", "services")];
+    /// To read its password, unless a file has it; a right to that one Secret is enough.
+    pub const PASSWORD: &[Self] = &[right("get", "", "secrets")];
     /// To reach a database that is a pod of the cluster.
     pub const FORWARD: &[Self] = &[
         // By WebSocket a stream is opened with GET; newer API servers want `create` for it too.
@@ -137,6 +135,13 @@ impl Missing {
     /// Whether one of these is among them.
     pub fn lacks(&self, rights: &[Right]) -> bool {
         self.rights.iter().any(|right| rights.contains(right))
+    }
+
+    /// What is missing besides.
+    #[must_use]
+    pub fn without(mut self, rights: &[Right]) -> Option<Self> {
+        self.rights.retain(|right| !rights.contains(right));
+        (!self.rights.is_empty()).then_some(self)
     }
 
     /// For people: what is missing.

@@ -56,7 +56,7 @@ pub fn kind(error: &anyhow::Error) -> Option<Kind> {
 pub fn rights(cluster: &Cluster) -> anyhow::Result<Vec<Right>> {
     let custom = if cluster.knows_operator()? { Right::CUSTOM } else { &[] };
     let forward = if cluster.is_around_us() { &[] } else { Right::FORWARD };
-    Ok([Right::FIND, custom, Right::DATABASE, forward].concat())
+    Ok([Right::FIND, custom, Right::DATABASE, Right::PASSWORD, forward].concat())
 }
 
 /// The target database, or what is missing, with its flag.
@@ -151,6 +151,11 @@ pub fn reach(
 ) -> anyhow::Result<Reached> {
     let known = context.document.target.clone().unwrap_or_default();
     same_role(args, &known)?;
+    // Whether the one Secret can be read is seen when it is.
+    let or_listed = |error: ess_kube::Error| match missing {
+        Some(missing) if error.kind() == Kind::Forbidden && missing.lacks(Right::PASSWORD) => missing.error(),
+        _ => error,
+    };
     let database = on.cluster.database(&on.ess)?;
     let pod = through(on, &database);
     if let Some(missing) = missing.filter(|missing| pod.is_some() && missing.lacks(Right::FORWARD)) {
@@ -170,7 +175,7 @@ pub fn reach(
             name: at.name.clone(),
             key: at.key.clone(),
         };
-        (on.cluster.password(at)?, secret)
+        (on.cluster.password(at).map_err(or_listed)?, secret)
     };
     let (params, forward) = way(context, on, &database)?;
     // The cluster has said all; our environment is not its own.

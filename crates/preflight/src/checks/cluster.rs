@@ -61,7 +61,6 @@ pub(crate) fn open(context: &mut Context, args: &TargetArgs, findings: &mut Vec<
         missing.cloned()
     };
     let missing = missing.as_ref();
-    let say = |blocks| missing.map(|missing| rights(missing, blocks));
     // What is refused in another namespace is a finding of its own.
     let is_listed = |error: &anyhow::Error| {
         let why = error.downcast_ref().map(ess_kube::Error::why);
@@ -71,7 +70,12 @@ pub(crate) fn open(context: &mut Context, args: &TargetArgs, findings: &mut Vec<
         Err(error) if is_listed(&error) => (None, true),
         reached => (noted(reached, Blocker::TargetUnreachable, findings)?, false),
     };
-    findings.extend(say(blocks));
+    // The password came from a file, or we may read the one Secret that has it.
+    let missing = match (missing, &database) {
+        (Some(missing), Some(_)) => missing.clone().without(Right::PASSWORD),
+        (missing, _) => missing.cloned(),
+    };
+    findings.extend(missing.map(|missing| rights(&missing, blocks)));
     Ok(To {
         ess: Some(on),
         database,

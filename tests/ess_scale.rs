@@ -337,6 +337,14 @@ fn the_older_ess_is_stopped_by_way_of_its_operator() {
 }
 
 #[test]
+fn a_proxy_of_the_environment_is_not_asked_where_it_need_not_be() {
+    let stage = Stage::new(Kube::community);
+    // Nothing is behind it.
+    let status = stage.call("status").env("HTTPS_PROXY", "http://127.0.0.1:1").run();
+    assert_eq!(status.success().json()["scale"]["state"], "up");
+}
+
+#[test]
 fn whoever_brings_the_operator_back_is_named() {
     let stage = Stage::new(Kube::onprem);
     let operator = "element-operator-controller-manager";

@@ -29,6 +29,7 @@ use tower::retry::RetryLayer;
 use tower::{BoxError, ServiceBuilder};
 
 use crate::error::{Error, Kind};
+use crate::proxy::is_exempt;
 
 /// How long one answer may take; streams have no limit.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -423,13 +424,34 @@ async fn config(context: Option<&str>) -> Result<(Config, Option<String>), Error
         ..KubeConfigOptions::default()
     };
     let known: Vec<String> = read.contexts.iter().map(|context| context.name.clone()).collect();
-    let config = Config::from_custom_kubeconfig(read, &options).await.map_err(|error| {
+    let names_proxy = names_proxy(&read, context.as_deref());
+    let mut config = Config::from_custom_kubeconfig(read, &options).await.map_err(|error| {
         Error::new(Kind::Usage, what, error.to_string()).hint(format!(
             "choose one of the kubeconfig's contexts with --kube-context: {}",
             known.join(", ")
         ))
     })?;
+    if !names_proxy {
+        let list = env::var("NO_PROXY")
+            .or_else(|_| env::var("no_proxy"))
+            .unwrap_or_default();
+        let (host, port) = (config.cluster_url.host(), config.cluster_url.port_u16());
+        config.proxy_url = config
+            .proxy_url
+            .filter(|_| !is_exempt(&list, host.unwrap_or_default(), port.unwrap_or(443)));
+    }
     Ok((config, context))
+}
+
+/// Whether the kubeconfig itself names a proxy for the cluster of a context: no list exempts from that one.
+fn names_proxy(read: &Kubeconfig, context: Option<&str>) -> bool {
+    let of_context = read.contexts.iter().find(|known| Some(known.name.as_str()) == context);
+    let name = of_context
+        .and_then(|known| known.context.as_ref())
+        .map(|context| &context.cluster);
+    let cluster = read.clusters.iter().find(|known| Some(&known.name) == name);
+    let proxy = cluster.and_then(|known| known.cluster.as_ref()?.proxy_url.as_deref());
+    proxy.is_some_and(|proxy| !proxy.is_empty())
 }
 
 #[cfg(test)]

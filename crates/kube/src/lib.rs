@@ -14,6 +14,7 @@ mod gitops;
 mod media;
 mod operator;
 mod place;
+mod proxy;
 mod rights;
 mod workload;
 

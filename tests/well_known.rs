@@ -294,6 +294,14 @@ fn what_cannot_be_read_is_not_taken_for_nothing() {
     );
     assert_eq!(world.read("new/client"), before);
 
+    // Another server's documents are not mixed with these.
+    let other = tool(&world, &internet).args(["--server-name", "example.com", "--out", "new"]);
+    assert_failed(
+        &other.stdin(made.stdout.as_str()).run(),
+        64,
+        "--server-name says example.com, the document's `well_known.server_name` says example.org",
+    );
+
     // ESS serves less than the old server did, and what was carried once is carried again.
     world.write(
         "internet/.well-known/matrix/client",

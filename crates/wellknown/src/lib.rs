@@ -126,9 +126,9 @@ fn known(args: &Args, context: &mut Context) -> anyhow::Result<WellKnown> {
         context.config(&source)?
     };
     let earlier = context.document.well_known.clone().unwrap_or_default();
+    let known = |name: &str| Some(name.to_owned()).filter(|name| !name.is_empty());
     if args.check {
         // The documents to be seen are those of the run that made them.
-        let known = |name: &str| Some(name.to_owned()).filter(|name| !name.is_empty());
         for (flag, given, field, known) in [
             ("--host", &args.host, "well_known.host", known(&earlier.host)),
             (
@@ -136,12 +136,6 @@ fn known(args: &Args, context: &mut Context) -> anyhow::Result<WellKnown> {
                 &args.rtc_host,
                 "well_known.rtc_host",
                 earlier.rtc_host.clone(),
-            ),
-            (
-                "--server-name",
-                &args.server_name,
-                "well_known.server_name",
-                known(&earlier.server_name),
             ),
         ] {
             if let (Some(given), Some(known)) = (given, known)
@@ -151,11 +145,20 @@ fn known(args: &Args, context: &mut Context) -> anyhow::Result<WellKnown> {
             }
         }
     }
-    if let Some(given) = &args.server_name
-        && let Some(known) = context.document.source.as_ref().and_then(|s| s.server_name.as_ref())
-        && given != known
-    {
-        return Err(contradiction("--server-name", given, "source.server_name", known).into());
+    let source = context
+        .document
+        .source
+        .as_ref()
+        .and_then(|source| source.server_name.clone());
+    for (field, known) in [
+        ("source.server_name", source),
+        ("well_known.server_name", known(&earlier.server_name)),
+    ] {
+        if let (Some(given), Some(known)) = (&args.server_name, known)
+            && *given != known
+        {
+            return Err(contradiction("--server-name", given, field, &known).into());
+        }
     }
     let server_name = [
         args.server_name.clone(),

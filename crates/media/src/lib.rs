@@ -32,7 +32,7 @@ use link::Link;
 use pace::{Pace, rate};
 use pod::Volume;
 use rows::Expected;
-use send::Sending;
+use send::{Sending, is_early};
 
 /// Copy the media store, and check every upload
 ///
@@ -379,11 +379,6 @@ fn send_far(
             (Ok(sent), Ok(())) => Ok(sent),
         }
     })
-}
-
-/// Whether all that is known is that the other half has ended.
-fn is_early(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| cause.to_string().contains("ended too early"))
 }
 
 /// The half that writes, at our standard input and output.

@@ -14,7 +14,7 @@ use serde_json::{from_value, json};
 
 use crate::found::Found;
 use crate::link::{self, Link};
-use crate::send::Sending;
+use crate::send::{Sending, is_early};
 
 /// The half that writes, for Synapse's image: it has Python and nothing of ours.
 const RECEIVER: &str = include_str!("receive.py");
@@ -254,8 +254,8 @@ impl Volume {
             Ok(sent) => Ok(sent),
             // Why it ended says more than that it did.
             Err(error) => match exec.wait() {
-                Err(ended) if crate::is_early(&error) => Err(ended.into()),
-                Ok(ended) if crate::is_early(&error) => Err(Stop::new(
+                Err(ended) if is_early(&error) => Err(ended.into()),
+                Ok(ended) if is_early(&error) => Err(Stop::new(
                     Exit::Unavailable,
                     format!(
                         "the receiver in pod {pod} ended with status {}: {}",

@@ -275,8 +275,16 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Nothing more is known.
+const EARLY: &str = "the receiver ended too early";
+
+/// Whether all that is known is that the other half has ended.
+pub(crate) fn is_early(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| cause.to_string() == EARLY)
+}
+
 fn gone() -> Stop {
-    Stop::new(Exit::Unavailable, "the receiver ended too early").hint("run the same line again; it goes on from here")
+    Stop::new(Exit::Unavailable, EARLY).hint("run the same line again; it goes on from here")
 }
 
 /// What the receiver says to all.

@@ -211,10 +211,11 @@ impl Level<'_> {
             let path = relative.join(entry.file_name());
             match self.judge(parts, &entry) {
                 Ok(found) => {
-                    if let Some(keep) = self.walk.keep
-                        && let (Ok(metadata), Some(path)) = (entry.metadata(), path.to_str())
-                    {
-                        keep(path, &metadata);
+                    if let (Some(keep), Some(path)) = (self.walk.keep, path.to_str()) {
+                        match &found {
+                            Found::File(_, metadata) => keep(path, metadata),
+                            Found::Directory(_) => entry.metadata().iter().for_each(|metadata| keep(path, metadata)),
+                        }
                     }
                     take(self, found);
                 }

@@ -65,20 +65,27 @@ impl fmt::Display for Workload {
 }
 
 impl Workload {
-    fn new(kind: WorkloadKind, meta: ObjectMeta, spec: Spec, ready: Option<i32>) -> Self {
+    fn new(
+        kind: WorkloadKind,
+        meta: ObjectMeta,
+        replicas: Option<i32>,
+        ready: Option<i32>,
+        labels: LabelSelector,
+        template: PodTemplateSpec,
+    ) -> Self {
         let annotations = meta.annotations.unwrap_or_default();
         Self {
             kind,
             namespace: meta.namespace.unwrap_or_default(),
             name: meta.name.unwrap_or_default(),
-            replicas: spec.replicas.unwrap_or(1),
+            replicas: replicas.unwrap_or(1),
             ready: ready.unwrap_or(0),
             recorded: annotations.get(REPLICAS).and_then(|text| text.parse().ok()),
             labels: meta.labels.unwrap_or_default(),
             annotations,
-            template: spec.template,
+            template,
             owners: meta.owner_references.unwrap_or_default(),
-            selector: selector(spec.selector),
+            selector: selector(labels),
         }
     }
 
@@ -97,23 +104,18 @@ impl Workload {
     }
 }
 
-/// What both kinds have.
-struct Spec {
-    replicas: Option<i32>,
-    selector: LabelSelector,
-    template: PodTemplateSpec,
-}
-
 impl From<StatefulSet> for Workload {
     fn from(object: StatefulSet) -> Self {
         let spec = object.spec.unwrap_or_default();
         let ready = object.status.and_then(|status| status.ready_replicas);
-        let spec = Spec {
-            replicas: spec.replicas,
-            selector: spec.selector,
-            template: spec.template,
-        };
-        Self::new(WorkloadKind::StatefulSet, object.metadata, spec, ready)
+        Self::new(
+            WorkloadKind::StatefulSet,
+            object.metadata,
+            spec.replicas,
+            ready,
+            spec.selector,
+            spec.template,
+        )
     }
 }
 
@@ -121,12 +123,14 @@ impl From<Deployment> for Workload {
     fn from(object: Deployment) -> Self {
         let spec = object.spec.unwrap_or_default();
         let ready = object.status.and_then(|status| status.ready_replicas);
-        let spec = Spec {
-            replicas: spec.replicas,
-            selector: spec.selector,
-            template: spec.template,
-        };
-        Self::new(WorkloadKind::Deployment, object.metadata, spec, ready)
+        Self::new(
+            WorkloadKind::Deployment,
+            object.metadata,
+            spec.replicas,
+            ready,
+            spec.selector,
+            spec.template,
+        )
     }
 }
 

@@ -17,6 +17,8 @@ fn job<'a>(world: &World, more: &[&str]) -> Call<'a> {
         .args(more)
 }
 
+const DOCUMENT: &str = r#"{"format":"ess-migration/1","source":{"server_name":"example.org"}}"#;
+
 /// The manifests, by kind.
 fn manifests(ran: &Ran) -> Vec<(String, Value)> {
     let list = ran.json();
@@ -96,7 +98,6 @@ fn the_job_is_as_ess_s_own_pods_are() {
 #[test]
 fn a_document_goes_along_and_a_volume_is_used_again() {
     let world = World::new();
-    let document = json!({"format": "ess-migration/1", "source": {"server_name": "example.org"}}).to_string();
     let args = [
         "--claim",
         "dumps",
@@ -110,11 +111,7 @@ fn a_document_goes_along_and_a_volume_is_used_again() {
         "two",
     ];
 
-    let ran = job(&world, &args)
-        .args(["verify"])
-        .stdin(document.as_str())
-        .run()
-        .success();
+    let ran = job(&world, &args).args(["verify"]).stdin(DOCUMENT).run().success();
 
     let kinds: Vec<String> = manifests(&ran).into_iter().map(|(kind, _)| kind).collect();
     assert_eq!(kinds, ["ConfigMap", "Job"]);
@@ -170,7 +167,6 @@ fn kubernetes_takes_the_manifests() {
     let world = World::new();
     let cluster = Cluster::ess(&world, "target");
     let kube = Kube::community(&world, &cluster);
-    let document = json!({"format": "ess-migration/1", "source": {"server_name": "example.org"}}).to_string();
     let all = [
         &[
             "--storage",
@@ -198,11 +194,7 @@ fn kubernetes_takes_the_manifests() {
         ],
     ];
     for args in all {
-        let ran = job(&world, args)
-            .args(["verify | cat"])
-            .stdin(document.as_str())
-            .run()
-            .success();
+        let ran = job(&world, args).args(["verify | cat"]).stdin(DOCUMENT).run().success();
         for (kind, manifest) in manifests(&ran) {
             match kind.as_str() {
                 "Job" => is_of::<Job>(&manifest),
@@ -259,21 +251,17 @@ fn as_the_container(world: &World, ran: &Ran, path: &str) -> Ran {
 #[test]
 fn the_line_in_it_runs_as_it_was_given() {
     let world = World::new();
-    let document = json!({"format": "ess-migration/1", "source": {"server_name": "example.org"}}).to_string();
-    world.write("document/migration.json", &document);
+    world.write("document/migration.json", DOCUMENT);
     let ran = |line: &str| {
-        let printed = job(&world, &["--storage", "1Gi"])
-            .args([line])
-            .stdin(document.as_str())
-            .run();
+        let printed = job(&world, &["--storage", "1Gi"]).args([line]).stdin(DOCUMENT).run();
         as_the_container(&world, &printed.success(), "/usr/bin:/bin")
     };
 
     let echoed = ran(r#"cat | tee read.json; echo "a  b" 'c"d' $((1 + 1)) # and this"#).success();
-    assert_eq!(echoed.stdout, format!("{document}a  b c\"d 2\n"));
+    assert_eq!(echoed.stdout, format!("{DOCUMENT}a  b c\"d 2\n"));
     assert_eq!(
         fs::metadata(world.path("work/read.json")).unwrap().len(),
-        document.len() as u64
+        DOCUMENT.len() as u64
     );
     let unchanged = ran("HOME() { echo function; }; echo $(HOME) x$$ | grep -c '^function x[0-9]'").success();
     assert_eq!(unchanged.stdout, "1\n");

@@ -656,11 +656,18 @@ pub(crate) fn hello(magic: &str) -> Vec<u8> {
 
 #[test]
 fn a_receiver_trusts_no_sender() {
-    let world = World::new();
-    let receive = |frames: &[Vec<u8>]| {
-        world.write("stream", frames.concat());
-        world.shell("media-sync -n --receive copy < stream > answer")
-    };
+    assert_trusts_no_sender(&World::new(), "media-sync -n --receive copy");
+}
+
+/// What a receiver says to frames that somebody has written.
+pub(crate) fn received(world: &World, command: &str, frames: &[Vec<u8>]) -> Ran {
+    world.write("stream", frames.concat());
+    world.shell(&format!("{command} < stream > answer"))
+}
+
+/// Nothing but what a sender of this version says in its order is taken.
+pub(crate) fn assert_trusts_no_sender(world: &World, command: &str) {
+    let receive = |frames: &[Vec<u8>]| received(world, command, frames);
     let start = || hello("ess-media/1");
     for path in [
         "../outside",
@@ -668,6 +675,7 @@ fn a_receiver_trusts_no_sender() {
         "/etc/x",
         "other/Ab/Cd/x",
         "local_content/Ab/Cd/a b",
+        "local_content/Ab/Cd/x\n",
     ] {
         for body in [[4, 0].as_slice(), &[8, 0], &[9]] {
             let time: &[u8] = if body[0] == 4 { &[0; 12] } else { &[] };
@@ -675,16 +683,16 @@ fn a_receiver_trusts_no_sender() {
             assert_failed(&ran, 65, "a path that Synapse would never make");
         }
     }
-    assert_failed(
-        &receive(&[start(), frame(&[&[5, 0, 1, 2, 3]])]),
-        65,
-        "that it had not begun",
-    );
-    assert_failed(
-        &receive(&[start(), frame(&[&[99]])]),
-        74,
-        "of no kind that this version knows",
-    );
+    let not_begun = frame(&[&[5, 0, 1, 2, 3]]);
+    assert_failed(&receive(&[start(), not_begun]), 65, "that it had not begun");
+    let unknown = frame(&[&[99]]);
+    assert_failed(&receive(&[start(), unknown]), 74, "of no kind that this version knows");
+    let mut damaged = frame(&[&[10]]);
+    damaged[8] ^= 1;
+    assert_failed(&receive(&[start(), damaged]), 74, "a frame is damaged");
+    let mut cut = frame(&[&[10]]);
+    cut.pop();
+    assert_failed(&receive(&[start(), cut]), 74, "it ends within a frame");
     assert_failed(&receive(&[hello("ess-media/2")]), 65, "speaks ess-media/2");
     assert_failed(&receive(&[frame(&[&[10]])]), 65, "no sender is at the other end");
     assert!(!world.path("outside").exists());

@@ -9,6 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant, SystemTime};
 use std::{env, fmt, fs, thread};
 
+use clap::ValueEnum as _;
 use ess_cli::hex;
 use rustix::process::Signal;
 use serde_json::Value;
@@ -37,7 +38,7 @@ const KEPT: &str = "'schema_version', 'schema_compat_version', 'applied_schema_d
     'receipts_linearized', 'background_updates', 'worker_read_write_locks', 'worker_read_write_locks_mode'";
 
 /// What goes wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 enum Fault {
     /// One of the tools is killed.
     Kill,
@@ -88,30 +89,6 @@ use Fault::{
     SourceCut, SourceKilled, SourceReset, SourceStops, Stall, StallAndTerminate, TargetCut, TargetKilled, TargetReset,
     TargetStops, Terminate, Twice,
 };
-
-const FAULTS: [Fault; 21] = [
-    Kill,
-    KillAll,
-    Terminate,
-    KillChild,
-    SourceStops,
-    TargetStops,
-    SourceKilled,
-    TargetKilled,
-    SnapshotLost,
-    SessionsEnded,
-    SourceReset,
-    TargetReset,
-    SourceCut,
-    TargetCut,
-    Stall,
-    StallAndTerminate,
-    DiskFull,
-    FilesLimited,
-    BitFlipped,
-    FileTruncated,
-    Twice,
-];
 
 /// How the target is after a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -244,7 +221,8 @@ impl Soak {
 
     /// A fault and a moment that follow from a seed.
     fn round(&self, seed: u64) -> (Fault, Target) {
-        let fault = FAULTS[usize::try_from(seed % FAULTS.len() as u64).unwrap()];
+        let all = Fault::value_variants();
+        let fault = all[usize::try_from(seed % all.len() as u64).unwrap()];
         let mut dice = Dice(seed);
         let moment = dice.part_of(self.whole);
         self.with(fault, &mut dice, || thread::sleep(moment))
@@ -523,7 +501,7 @@ impl Soak {
         }
         println!("| fault | as it was | fenced | proven |\n| --- | --- | --- | --- |");
         let count = |fault, target| counts.get(&(fault, target)).copied().unwrap_or(0);
-        for fault in FAULTS {
+        for &fault in Fault::value_variants() {
             let [was, fenced, proven] = [Target::AsItWas, Target::Fenced, Target::Proven].map(|t| count(fault, t));
             println!("| {fault:?} | {was} | {fenced} | {proven} |");
         }
@@ -578,7 +556,7 @@ fn end_sessions(cluster: &Cluster) {
 #[test]
 fn each_fault_leaves_a_proven_or_a_fenced_target_and_the_same_line_goes_on() {
     assert_eq!(SERVER_NAME, "example.org");
-    Soak::new().rounds(0..FAULTS.len() as u64);
+    Soak::new().rounds(0..Fault::value_variants().len() as u64);
 }
 
 #[test]

@@ -580,6 +580,7 @@ fn what_is_no_dump_is_refused() {
     for (from, status) in [("missing", 74), ("dir", 65), ("empty.sql", 65), ("page.html", 65)] {
         let ran = restore_from(&scene, from).args(["--accept-unproven"]).run();
         assert_failed(&ran, status, from);
+        assert!(ran.stderr.contains("\nhint: "), "{ran}");
     }
     assert!(scene.is_fenced());
 }

@@ -1,9 +1,10 @@
 //! What lies at a path that somebody calls a dump.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use ess_cli::Stop;
+use ess_cli::{Exit, Stop};
 
 use crate::manifest::{MANIFEST, Manifest};
 use crate::plain::{Format, detect};
@@ -28,7 +29,15 @@ pub enum Found {
 
 /// Looks at a path: a dump of ours, the export around it, its data alone, or somebody else's dump.
 pub fn find(path: &Path) -> anyhow::Result<Found> {
-    let looked = std::fs::metadata(path).with_context(|| format!("cannot read the dump at {}", path.display()))?;
+    let failed = || format!("cannot read the dump at {}", path.display());
+    let looked = match std::fs::metadata(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            return Err(Stop::new(Exit::Io, format!("{}: {error}", failed()))
+                .hint("check the path: a directory that pgdump-wrap made, an archive of pg_dump, or an .sql file")
+                .into());
+        }
+        looked => looked.with_context(failed)?,
+    };
     let homes = [
         Some(path.to_owned()),
         Some(path.join("dump")),
@@ -56,11 +65,9 @@ pub fn find(path: &Path) -> anyhow::Result<Found> {
     if looked.is_dir() && !path.join("toc.dat").is_file() {
         return Err(unknown().into());
     }
-    Ok(
-        match detect(path).with_context(|| format!("cannot read the dump at {}", path.display()))? {
-            Format::Custom | Format::Directory | Format::Tar => Found::Archive(path.to_owned()),
-            Format::Plain | Format::PlainGzip => Found::Plain(path.to_owned()),
-            Format::Unknown => return Err(unknown().into()),
-        },
-    )
+    Ok(match detect(path).with_context(failed)? {
+        Format::Custom | Format::Directory | Format::Tar => Found::Archive(path.to_owned()),
+        Format::Plain | Format::PlainGzip => Found::Plain(path.to_owned()),
+        Format::Unknown => return Err(unknown().into()),
+    })
 }

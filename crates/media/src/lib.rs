@@ -226,12 +226,8 @@ impl Source {
             }
         };
         if !store.is_dir() {
-            let missing = io::Error::from(io::ErrorKind::NotFound);
             let hint = "say where Synapse's paths are: --working-directory DIR, --path-map /data=/srv/synapse of a container, or --source-dir DIR";
-            let stop = Stop::new(
-                Exit::Io,
-                format!("there is no media store at {}: {missing}", store.display()),
-            );
+            let stop = Stop::new(Exit::Io, format!("there is no media store at {}", store.display()));
             return Err(stop.hint(hint).into());
         }
         // libpq's variables say nothing about a directory.

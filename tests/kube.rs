@@ -1,44 +1,35 @@
 //! A target in a cluster: found there, reached through its API server, and nothing of the way in the document.
 
-use std::os::unix::fs::PermissionsExt as _;
+use std::fs;
+use std::ops::Deref;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 
 use serde_json::{Value, json};
 
-use crate::support::{
-    Call, Cluster, Database, ESS_PASSWORD, Effect, Identity, Kube, OFFLINE, Ran, SERVER_NAME, Seeded, Synapse, World,
-};
+use crate::media_sync::{assert_serves, files};
+use crate::pipeline::Move;
+use crate::readme;
+use crate::support::{Call, Cluster, ESS_PASSWORD, Effect, Kube, OFFLINE, Ran, SERVER_NAME, World};
 
 /// A stopped homeserver, and an ESS in a cluster.
 pub(crate) struct Stage {
-    pub(crate) world: World,
-    source: Cluster,
-    target: Cluster,
-    from: Database,
-    pub(crate) old: Synapse,
+    it: Move,
     pub(crate) kube: Kube,
-    seeded: Seeded,
+}
+
+impl Deref for Stage {
+    type Target = Move;
+
+    fn deref(&self) -> &Move {
+        &self.it
+    }
 }
 
 impl Stage {
     pub(crate) fn new(kube: impl FnOnce(&World, &Cluster) -> Kube) -> Self {
-        let world = World::new();
-        let source = Cluster::new(&world, "source");
-        let target = Cluster::ess(&world, "target");
-        let from = Database::awkward(&source);
-        let seeded = source.load_synapse(&from.name, &from.role);
-        target.load_fresh();
-        let old = Synapse::debian(&world, "old", &from, &Identity::old());
-        old.load_media();
-        let kube = kube(&world, &target);
-        Self {
-            world,
-            source,
-            target,
-            from,
-            old,
-            kube,
-            seeded,
-        }
+        let it = Move::new();
+        let kube = kube(&it.world, &it.target);
+        Self { it, kube }
     }
 
     pub(crate) fn community() -> Self {
@@ -59,19 +50,10 @@ impl Stage {
         self.script(&format!("preflight -n {OFFLINE} --target kube:ess")).run()
     }
 
-    /// The line of the README, with the cluster's own tools in it.
-    fn line(&self, place: &str) -> Ran {
-        self.script(&format!(
-            "preflight {} {OFFLINE} --target {place} \\
-               | extract-secrets --out export \\
-               | pgdump-wrap \\
-               | ess-scale down \\
-               | ess-wipe --execute --confirm {SERVER_NAME}/synapse \\
-               | restore \\
-               | ess-scale up > migration.json",
-            self.old.config_args().join(" ")
-        ))
-        .run()
+    /// The line of the README.
+    fn line(&self) -> Ran {
+        self.script(&readme::line("--target kube:ess", &self.old.config_args()))
+            .run()
     }
 
     fn rows(&self) -> (String, String) {
@@ -118,8 +100,9 @@ fn has(ran: &Ran, severity: &str, id: &str) {
 #[test]
 fn a_homeserver_moves_into_a_namespace() {
     let stage = Stage::community();
+    let media = files(&stage.old.media_store());
 
-    let ran = stage.line("kube:ess").success();
+    let ran = stage.line().success();
 
     let (source, target) = stage.rows();
     assert_eq!(source, target, "{ran}");
@@ -139,6 +122,9 @@ fn a_homeserver_moves_into_a_namespace() {
         json!({"from": "secret", "namespace": "ess", "name": "ess-generated", "key": "POSTGRES_SYNAPSE_PASSWORD"})
     );
     assert!(!text.contains(ESS_PASSWORD) && !text.contains("ess-kube-"), "{text}");
+    assert_eq!(document["media"]["copy"], "kube:ess/ess:/media/media_store");
+    assert_eq!(document["media"]["complete"], true);
+    assert!(document["media"]["rows_compared"].as_u64() > Some(0));
     assert_eq!(document["scale"]["state"], "up");
     for (name, replicas) in [("ess-synapse-main", 1), ("ess-synapse-fed-sender", 2)] {
         assert_eq!(
@@ -149,11 +135,17 @@ fn a_homeserver_moves_into_a_namespace() {
     let verified = stage.script("verify < migration.json").run().success();
     assert_eq!(verified.json()["verify"]["equal"], true);
 
-    let to = stage.target.database("synapse", "synapse_user", ESS_PASSWORD);
-    let identity = Identity::extracted(&stage.world.path("export/secrets"));
-    let synapse = Synapse::new(&stage.world, "new", &to, &identity);
+    // The old files are gone for good: what is served is the volume's.
+    fs::remove_dir_all(stage.old.media_store()).unwrap();
+    let volume = stage.kube.volume("ess-synapse-media").join("media_store");
+    assert!(files(&volume) == media, "the volume has other files");
+    let synapse = stage.new_synapse();
+    symlink(volume, synapse.media_store()).unwrap();
     synapse.start();
     stage.seeded.check(&synapse);
+    stage.seeded.check_media_files(&synapse);
+    assert_serves(&synapse, &stage.seeded, &media);
+    stage.seeded.goes_on(&synapse);
     synapse.stop();
 }
 
@@ -161,7 +153,7 @@ fn a_homeserver_moves_into_a_namespace() {
 fn the_line_that_goes_back_finds_the_cluster_again() {
     let stage = Stage::community();
     let before = stage.rows().1;
-    stage.line("kube:ess").success();
+    stage.line().success();
     stage.script("ess-scale down < migration.json").run().success();
     assert_ne!(stage.rows().1, before);
 
@@ -418,7 +410,11 @@ fn secrets_are_made_for_the_place_that_the_target_is() {
 fn a_homeserver_moves_into_the_older_ess() {
     let stage = Stage::new(Kube::onprem);
 
-    let ran = stage.line("kube:element-onprem").success();
+    // The operator takes Synapse away, and nobody says which image it had.
+    let line = readme::line("--target kube:ess", &stage.old.config_args())
+        .replace("kube:ess", "kube:element-onprem")
+        .replace("media-sync", "media-sync --helper-image registry.example.org/python:3");
+    let ran = stage.script(&line).run().success();
 
     let (source, target) = stage.rows();
     assert_eq!(source, target, "{ran}");
@@ -609,7 +605,7 @@ fn a_stream_that_is_cut_is_an_error_and_the_same_line_goes_on() {
     stage.kube.fault("GET", "/portforward", 100, Effect::CutAfter(60_000));
     let before = stage.rows().1;
 
-    let ran = stage.line("kube:ess");
+    let ran = stage.line();
 
     assert!(!ran.status.success(), "{ran}");
     assert!(ran.stderr.contains("was cut"), "{ran}");
@@ -619,7 +615,7 @@ fn a_stream_that_is_cut_is_an_error_and_the_same_line_goes_on() {
         "nothing was erased without a whole backup: {ran}"
     );
     stage.kube.forget_faults();
-    stage.line("kube:ess").success();
+    stage.line().success();
     let (source, target) = stage.rows();
     assert_eq!(source, target);
 }
@@ -627,7 +623,7 @@ fn a_stream_that_is_cut_is_an_error_and_the_same_line_goes_on() {
 #[test]
 fn a_stream_that_is_cut_anywhere_is_never_taken_for_the_end_of_the_data() {
     let stage = Stage::community();
-    stage.line("kube:ess").success();
+    stage.line().success();
     let verify = || stage.script("verify < migration.json").run();
     let mut cuts = 0;
 

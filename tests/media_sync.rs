@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use crate::scene::{Scene, Tmpfs, assert_failed, names_in, wait_until};
-use crate::support::{Call, Cluster, Identity, Ran, Stdin, Synapse, World, place};
+use crate::support::{Call, Cluster, Identity, Ran, SERVER_NAME, Seeded, Stdin, Synapse, World, place};
 
 /// Paths as Synapse makes them, one of each kind at least.
 pub(crate) const PATHS: [&str; 9] = [
@@ -226,21 +226,15 @@ fn a_real_synapse_serves_every_file_of_the_copy() {
     old.load_media();
     old.start();
     let token = &seeded.admin().token;
-    let sizes = [0, 1, 262_143, 262_144, 262_145, 3_000_000];
-    let uploads: Vec<(String, Vec<u8>)> = sizes
-        .iter()
-        .map(|size| {
-            let bytes: Vec<u8> = (0..*size).map(|at| u8::try_from(at % 253).unwrap()).collect();
-            let (path, kind) = (
-                "/_matrix/media/v3/upload?filename=%F0%9F%A6%8A.bin",
-                "application/x-test",
-            );
-            let (status, answer) = old.request_bytes("POST", path, Some(token), Some((kind, bytes.clone())));
-            assert_eq!(status, 200);
-            let answer: Value = serde_json::from_slice(&answer).unwrap();
-            (answer["content_uri"].as_str().unwrap().to_owned(), bytes)
-        })
-        .collect();
+    let upload = |size: usize| {
+        let bytes: Vec<u8> = (0..size).map(|at| u8::try_from(at % 253).unwrap()).collect();
+        let path = "/_matrix/media/v3/upload?filename=%F0%9F%A6%8A.bin";
+        let (status, _) = old.request_bytes("POST", path, Some(token), Some(("application/x-test", bytes)));
+        assert_eq!(status, 200);
+    };
+    [0, 1, 262_143, 262_144, 262_145, 3_000_000]
+        .into_iter()
+        .for_each(upload);
     let copy = |more: &[&str]| {
         let config = old.config_args();
         let call = world.tool("media-sync").args(["-n"]).args(&config);
@@ -251,15 +245,7 @@ fn a_real_synapse_serves_every_file_of_the_copy() {
     let ran = copy(&[]).success();
     assert_eq!(media(&ran)["source_was_running"], true);
     assert!(ran.stderr.contains("once more when Synapse is stopped"), "{ran}");
-    let late = b"after the first copy".to_vec();
-    let (status, answer) = old.request_bytes(
-        "POST",
-        "/_matrix/media/v3/upload",
-        Some(token),
-        Some(("text/plain", late.clone())),
-    );
-    assert_eq!(status, 200);
-    let answer: Value = serde_json::from_slice(&answer).unwrap();
+    upload(20);
     old.stop();
     let ran = copy(&["--verify"]).success();
 
@@ -285,15 +271,31 @@ fn a_real_synapse_serves_every_file_of_the_copy() {
     let new = Synapse::new(&world, "new", &database, &Identity::old());
     new.start();
     seeded.check_media_files(&new);
-    for (uri, bytes) in uploads
-        .iter()
-        .chain([&(answer["content_uri"].as_str().unwrap().to_owned(), late)])
-    {
-        let path = format!(
-            "/_matrix/client/v1/media/download/{}",
-            uri.strip_prefix("mxc://").unwrap()
+    assert_serves(&new, &seeded, &old_files);
+}
+
+/// Fails unless Synapse serves each of these files of a media store, uploads and thumbnails, with these bytes.
+#[track_caller]
+pub(crate) fn assert_serves(synapse: &Synapse, seeded: &Seeded, files: &BTreeMap<String, Vec<u8>>) {
+    for kind in ["local_content/", "local_thumbnails/"] {
+        assert!(files.keys().any(|path| path.starts_with(kind)), "nothing of {kind}");
+    }
+    for (path, bytes) in files {
+        let parts: Vec<&str> = path.split('/').collect();
+        let (what, how) = match parts[4..] {
+            [] => ("download", String::new()),
+            [name] => {
+                let name: Vec<&str> = name.split('-').collect();
+                let (width, height, method) = (name[0], name[1], name[name.len() - 1]);
+                ("thumbnail", format!("?width={width}&height={height}&method={method}"))
+            }
+            _ => panic!("{path}"),
+        };
+        let address = format!(
+            "/_matrix/client/v1/media/{what}/{SERVER_NAME}/{}{how}",
+            parts[1..4].concat()
         );
-        let (status, served) = new.request_bytes("GET", &path, Some(token), None);
+        let (status, served) = synapse.request_bytes("GET", &address, Some(&seeded.admin().token), None);
         assert!(
             status == 200 && served == *bytes,
             "{path}: {status}, {} bytes",

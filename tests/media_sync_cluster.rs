@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::media_sync::{PATHS, assert_trusts_no_sender, files, fill, frame, hello, media, received, text};
 use crate::scene::{assert_failed, wait_until};
-use crate::support::{Call, Cluster, Effect, Identity, Kube, Running, Synapse, World};
+use crate::support::{Call, Cluster, Effect, Kube, Running, World};
 
 struct Stage {
     world: World,
@@ -336,36 +336,6 @@ fn the_document_says_where_the_media_go() {
         media(&call(&["--out", "copy"]))["copy"],
         stage.world.path("copy").display().to_string()
     );
-}
-
-#[test]
-fn a_real_synapse_serves_every_file_of_the_volume() {
-    let world = World::new();
-    let source = Cluster::new(&world, "source");
-    let database = source.database("synapse", "synapse", "a password");
-    source.create_role("synapse", "a password");
-    let seeded = source.load_synapse("synapse", "synapse");
-    let old = Synapse::new(&world, "old", &database, &Identity::old());
-    old.load_media();
-    let target = Cluster::ess(&world, "target");
-    let kube = Kube::community(&world, &target);
-
-    let call = kube
-        .seen_by(world.tool("media-sync"))
-        .args(["-n", "--target", "kube:ess", "--verify"]);
-    let ran = call.args(old.config_args()).run().success();
-
-    assert_eq!(media(&ran)["complete"], true);
-    assert!(media(&ran)["rows_compared"].as_u64() > Some(0));
-    // The old files are gone for good: what is served is the volume's.
-    fs::remove_dir_all(old.media_store()).unwrap();
-    let volume = kube.volume("ess-synapse-media").join("media_store");
-    world
-        .shell(&format!("mkdir -m 700 new; ln -s {} new/media_store", volume.display()))
-        .success();
-    let new = Synapse::new(&world, "new", &database, &Identity::old());
-    new.start();
-    seeded.check_media_files(&new);
 }
 
 /// The half that is sent to a pod, by itself.

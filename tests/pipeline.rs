@@ -1,20 +1,21 @@
 //! All five programs in a row: what comes out is the homeserver that went in.
 
+use crate::readme;
 use crate::support::{Cluster, Database, ESS_PASSWORD, Identity, OFFLINE, Ran, SERVER_NAME, Seeded, Synapse, World};
 
 /// A stopped homeserver as Debian has it, and an ESS that nobody has used yet.
-struct Move {
-    world: World,
-    source: Cluster,
-    target: Cluster,
-    from: Database,
+pub(crate) struct Move {
+    pub(crate) world: World,
+    pub(crate) source: Cluster,
+    pub(crate) target: Cluster,
+    pub(crate) from: Database,
     to: Database,
-    old: Synapse,
-    seeded: Seeded,
+    pub(crate) old: Synapse,
+    pub(crate) seeded: Seeded,
 }
 
 impl Move {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let world = World::new();
         let source = Cluster::new(&world, "source");
         let target = Cluster::ess(&world, "target");
@@ -38,21 +39,14 @@ impl Move {
 
     /// The line of the README and of ess-migrate(7).
     fn line(&self) -> Ran {
-        let script = format!(
-            "set -o pipefail
-             preflight {} {OFFLINE} --target \"$TARGET\" --target-password-file target.pw \\
-               | extract-secrets --out export \\
-               | pgdump-wrap \\
-               | ess-wipe --execute --confirm {SERVER_NAME}/synapse \\
-               | restore > migration.json",
-            self.old.config_args().join(" ")
-        );
+        let line = readme::line("--target \"$TARGET\"", &self.old.config_args());
+        let script = format!("set -o pipefail; {line}");
         let url = self.target.url("synapse", "synapse_user");
         self.world.script(&script).env("TARGET", url).run()
     }
 
     /// A Synapse of ESS on the target, with the secrets that were extracted.
-    fn new_synapse(&self) -> Synapse {
+    pub(crate) fn new_synapse(&self) -> Synapse {
         let identity = Identity::extracted(&self.world.path("export/secrets"));
         Synapse::new(&self.world, "new", &self.to, &identity)
     }

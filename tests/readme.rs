@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::man::{self, check_commands, commands};
-use crate::support::{TOOLS, World};
+use crate::support::{OFFLINE, TOOLS, World};
 
 /// What is typed in the console blocks.
 fn typed(readme: &str) -> String {
@@ -11,6 +11,18 @@ fn typed(readme: &str) -> String {
     blocks
         .map(|block| man::typed(block.split("```").next().unwrap()))
         .collect()
+}
+
+/// The line that moves a homeserver to such a target, for the homeserver with these arguments; nothing but the database
+/// and the cluster is asked.
+pub(crate) fn line(target: &str, config: &[String]) -> String {
+    let typed = typed(&fs::read_to_string("README.md").unwrap());
+    let all = typed.split_inclusive("migration.json\n");
+    let mut lines = all.filter(|line| line.starts_with("preflight -c /etc") && line.contains(target));
+    let line = lines.next().unwrap_or_else(|| panic!("no line for {target}"));
+    let place = "-c /etc/matrix-synapse/homeserver.yaml -c /etc/matrix-synapse/conf.d";
+    assert!(line.contains(place), "{line}");
+    line.replace(place, &format!("{} {OFFLINE}", config.join(" ")))
 }
 
 #[test]
@@ -49,13 +61,15 @@ fn every_recipe_and_page_of_the_readme_is_there() {
 
 #[test]
 fn the_pipeline_is_the_same_in_the_readme_and_in_the_runbook() {
-    let pipeline = |text: &str| {
+    let pipelines = |text: &str| -> Vec<String> {
         let text = text.replace("\\e\n", "\\\n");
-        let start = text.find("preflight -c /etc").unwrap();
-        let end = start + text[start..].find("migration.json").unwrap();
-        text[start..end].split_whitespace().collect::<Vec<_>>().join(" ")
+        let ends = text.split_inclusive("> migration.json");
+        let starts = ends.filter_map(|text| Some(&text[text.rfind("preflight -c /etc")?..]));
+        let words = starts.map(|text| text.split_whitespace().collect::<Vec<_>>().join(" "));
+        words.filter(|line| line.contains("| pgdump-wrap")).take(2).collect()
     };
-    let readme = fs::read_to_string("README.md").unwrap();
-    let page = fs::read_to_string("man/ess-migrate.7").unwrap();
-    assert_eq!(pipeline(&readme), pipeline(&page));
+    let readme = pipelines(&fs::read_to_string("README.md").unwrap());
+    let page = pipelines(&fs::read_to_string("man/ess-migrate.7").unwrap());
+    assert!(readme.len() == 2 && readme[1].contains("kube:ess"), "{readme:?}");
+    assert_eq!(readme, page);
 }

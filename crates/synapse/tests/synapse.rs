@@ -16,9 +16,9 @@ const ORACLE: &str = r#"
 import contextlib, hashlib, io, json, os, sys
 from signedjson.key import encode_verify_key_base64, get_verify_key
 from synapse.config.homeserver import HomeServerConfig
-import synapse.config.oidc, synapse.config.redis
+import synapse.config.jwt, synapse.config.oidc, synapse.config.redis
 # What only a running server needs may be missing here.
-for module in [synapse.config.oidc, synapse.config.redis]: module.check_requirements = lambda *_: None
+for module in [synapse.config.jwt, synapse.config.oidc, synapse.config.redis]: module.check_requirements = lambda *_: None
 Mapping = type("Provider", (), {"get_remote_user_id": 0, "map_user_attributes": 0})
 synapse.config.oidc.load_module = lambda *_: (Mapping, None)
 answers = []
@@ -41,6 +41,11 @@ for directory in sys.argv[1:]:
         "password_config.pepper": c.auth.password_pepper,
         "recaptcha_private_key": c.captcha.recaptcha_private_key,
         "worker_replication_secret": c.worker.worker_replication_secret,
+        "recaptcha_public_key": c.captcha.recaptcha_public_key,
+        "email.smtp_user": c.email.email_smtp_user,
+        "email.smtp_pass": c.email.email_smtp_pass,
+        "jwt_config.secret": c.jwt.jwt_secret if c.jwt.jwt_enabled else None,
+        "matrix_authentication_service.secret": c.mas.secret() if c.mas.enabled else None,
         "redis.password": c.redis.redis_password if c.redis.redis_enabled else None,
     }
     for i, provider in enumerate(c.oidc.oidc_providers):
@@ -136,6 +141,26 @@ const CASES: &[Case] = &[
         &[],
     ),
     ("password_config: {pepper: \" p \"}\n", &[]),
+    (
+        "recaptcha_public_key_path: k\nemail: {smtp_user: u, smtp_pass: ' w ', notif_from: x}\n",
+        &[("k", " k\n")],
+    ),
+    ("recaptcha_public_key: a\nrecaptcha_public_key_path: k\n", &[("k", "b")]),
+    ("jwt_config: {enabled: yes, secret: ' j ', algorithm: HS256}\n", &[]),
+    ("jwt_config: {enabled: no, secret: j, algorithm: HS256}\n", &[]),
+    (
+        "password_config: {enabled: no}\nmatrix_authentication_service: {enabled: yes, secret: ' s '}\n",
+        &[],
+    ),
+    (
+        "password_config: {enabled: no}\nmatrix_authentication_service: {enabled: yes, secret_path: s}\n",
+        &[("s", " s\n")],
+    ),
+    (
+        "password_config: {enabled: no}\nmatrix_authentication_service: {enabled: yes, secret: a, secret_path: s}\n",
+        &[("s", "b")],
+    ),
+    ("matrix_authentication_service: {enabled: no, secret: s}\n", &[]),
     (
         "signing_key: |\n  ed25519 x nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A\n",
         &[],

@@ -64,7 +64,8 @@ media_storage_providers:
 - module: s3_storage_provider.S3StorageProviderBackend
   store_local: true
   config: {{bucket: b, access_key_id: {s3_id}, secret_access_key: {s3}, session_token: {s3_token}}}
-modules: [{{module: m.M, config: {{anything: {module}}}}}]
+modules: [{{module: m.M, config: {{anything: {module}, dkim_key_path: {dkim}}}}}]
+notify: {{webhook: 'https://hooks.example.org/T024BE7LD/{MARK}Xm0bD2aNrX5tXc1kZ7'}}
 sentry: {{dsn: 'https://{MARK}-sentry@sentry.example.org/1'}}
 saml2_config: {{sp_config: {{key_file: {saml}, key_file_passphrase: {passphrase}}}}}
 manhole_settings: {{password: {manhole}}}
@@ -88,6 +89,7 @@ acme: {{some_token: {acme}, url: 'https://user:{MARK}-url@acme.example.org/'}}
         s3 = quoted("s3"),
         s3_token = quoted("s3-token"),
         module = quoted("module"),
+        dkim = file("dkim.pem", format!("-----BEGIN PRIVATE KEY-----\n{MARK}\n")),
         saml = file("saml.pem", secret("saml")),
         passphrase = quoted("passphrase"),
         manhole = quoted("manhole"),
@@ -109,7 +111,8 @@ acme: {{some_token: {acme}, url: 'https://user:{MARK}-url@acme.example.org/'}}
             "http: {{public_base: 'https://account.example.org/'}}\nmatrix: {{homeserver: {SERVER_NAME}, secret: {}}}\n\
              database: {{uri: 'postgresql://mas:{MARK}-mas-db@db/mas'}}\n\
              secrets: {{encryption: {}, keys: [{{kid: a, key: {}}}]}}\n\
-             upstream_oauth2: {{providers: [{{id: 01H, client_id: x, client_secret: {}}}]}}\n",
+             upstream_oauth2: {{providers: [{{id: 01H, client_id: x, client_secret: {}}}]}}\n\
+             telemetry: {{sentry: {{dsn: 'https://{MARK}-mas@sentry.example.org/1'}}}}\n",
             quoted("mas"),
             quoted("mas-encryption"),
             quoted("mas-key"),
@@ -118,7 +121,10 @@ acme: {{some_token: {acme}, url: 'https://user:{MARK}-url@acme.example.org/'}}
     );
     world.write(
         "old/hookshot.yaml",
-        "bridge: {domain: example.org}\npassFile: passkey.pem\n",
+        format!(
+            "bridge: {{domain: example.org}}\npassFile: passkey.pem\ngithub: {{webhook: {{secret: {}}}}}\n",
+            quoted("webhook")
+        ),
     );
     world.write("old/passkey.pem", secret("hookshot"));
     old
@@ -255,6 +261,9 @@ fn no_secret_is_anywhere_but_in_its_file() {
     for place in [
         "secrets/form_secret",
         "secrets/mas.secrets.encryption",
+        "secrets/mas.telemetry.sentry.dsn",
+        "secrets/modules.0.config.dkim_key_path",
+        "secrets/hookshot.github.webhook.secret",
         "config/mas.yml",
         "ess/secrets.yaml",
     ] {

@@ -360,6 +360,93 @@ fn a_planted_link_is_not_followed() {
 }
 
 #[test]
+fn no_name_in_an_export_is_followed_elsewhere() {
+    // Directories, then files; each name leads out of the export.
+    for name in [
+        "secrets",
+        "config",
+        "ess",
+        "documents",
+        ".lock",
+        "secrets/index.json",
+        "secrets/signing_key",
+        "config/001-homeserver.yaml",
+        "ess/secrets.yaml",
+        "ess/values.yaml",
+        "secrets.tar.age",
+        "secrets.tar.age.json",
+    ] {
+        let world = World::new();
+        debian(&world, &format!("{POSTGRES}form_secret: CANARY\n"));
+        let key = age_key(&world, "alice");
+        let all = ["dir", "kubernetes", "helm", "age"]
+            .map(|form| ["--emit", form])
+            .concat();
+        let all = [&all[..], &["-r", &key]].concat();
+        emit(&world, &all).success();
+        let planted = world.path("export").join(name);
+        if planted.is_dir() {
+            fs::remove_dir_all(&planted).unwrap();
+        } else {
+            fs::remove_file(&planted).unwrap();
+        }
+        world.write("elsewhere/victim", "untouched");
+        fs::set_permissions(world.path("elsewhere"), Permissions::from_mode(0o700)).unwrap();
+        let is_directory = !name.contains(['.', '/']);
+        symlink(
+            world.path(if is_directory { "elsewhere" } else { "elsewhere/victim" }),
+            &planted,
+        )
+        .unwrap();
+
+        let ran = emit(&world, &all);
+
+        assert!(!ran.status.success() && ran.stdout.is_empty(), "{name}\n{ran}");
+        assert_eq!(world.read("elsewhere/victim"), "untouched", "{name}");
+        assert_eq!(fs::read_dir(world.path("elsewhere")).unwrap().count(), 1, "{name}");
+    }
+}
+
+#[test]
+fn a_partial_file_that_was_planted_is_not_followed() {
+    let world = World::new();
+    debian(&world, &format!("{POSTGRES}form_secret: CANARY\n"));
+    let victim = world.write("victim", "untouched");
+    world.shell("mkdir -m 700 export export/secrets").success();
+    symlink(&victim, world.path("export/secrets/.form_secret.partial")).unwrap();
+
+    extract(&world).success();
+
+    assert_eq!(world.read("victim"), "untouched");
+    assert_eq!(world.read("export/secrets/form_secret"), "CANARY");
+}
+
+#[test]
+fn all_secrets_that_cannot_be_read_are_named_in_one_run() {
+    let world = World::new();
+    debian(
+        &world,
+        &format!(
+            "{POSTGRES}form_secret_path: none\nturn_shared_secret_path: neither\nmacaroon_secret_key: 1234\n\
+             app_service_config_files: [nor.yaml]\n"
+        ),
+    );
+
+    let ran = extract(&world);
+
+    assert_eq!(ran.status.code(), Some(78), "{ran}");
+    for said in [
+        "none, which `form_secret_path` names",
+        "neither, which `turn_shared_secret_path` names",
+        "`macaroon_secret_key` in",
+        "nor.yaml, which `app_service_config_files.0` names",
+    ] {
+        assert!(ran.stderr.contains(said), "{said}\n{ran}");
+    }
+    assert!(!world.path("export").exists());
+}
+
+#[test]
 fn the_document_carries_the_configuration_and_the_export() {
     let world = World::new();
     debian(&world, POSTGRES);
@@ -549,7 +636,10 @@ fn what_becomes_of_each_is_in_the_index() {
     assert_eq!(macaroon["becomes"], "needed by ESS as synapse.macaroon");
     assert_eq!(macaroon["installer_field"], r"Secrets \ Synapse \ Macaroon");
     for (option, field) in [
-        ("signing_key", "signingKey of the Secret synapse, in secrets.yml"),
+        (
+            "signing_key",
+            "signingKey of the Secret synapse, in secrets.yml (inferred)",
+        ),
         ("database.args.password", "none needed"),
     ] {
         assert_eq!(entry(option)["installer_field"], field, "{option}");

@@ -682,16 +682,19 @@ fn synapse_starts_on_what_ess_is_given_and_is_the_same_server() {
         format!(
             "public_baseurl: https://matrix.example.org/\nmax_upload_size: 20M\napp_service_config_files: [{}]\n\
              old_signing_keys: {{'ed25519:old': {{key: Noi6WqcDj0QmPxCNQqgezwTlBKrfqehY1u2FyWP9uYw, expired_ts: 1576767829750}}}}\n\
-             federation_custom_ca_list: [{ca}]\ntemplates: {{custom_template_directory: {templates}}}\n",
+             federation_custom_ca_list: [{ca}]\ntemplates: {{custom_template_directory: {templates}}}\n\
+             oembed: {{additional_providers: [{embeds}]}}\n",
             bridge.display(),
+            embeds = world.path("old/embeds.json").display(),
             ca = world.path("old/ca.pem").display(),
             templates = world.path("old/templates").display(),
         ),
     );
-    // Synapse reads both when it starts.
+    // Synapse reads them when it starts.
     let request = "openssl req -x509 -newkey ed25519 -nodes -subj /CN=ca -keyout /dev/null -out old/ca.pem";
     world.shell(request).success();
     world.write("old/templates/sso_error.html", "an error of our own");
+    world.write("old/embeds.json", "[]");
     let emit = ["-n", "--out", "export", "--emit", "helm", "--emit", "kubernetes"].map(str::to_owned);
     let ran = world.run(
         "extract-secrets",
@@ -715,7 +718,8 @@ fn synapse_starts_on_what_ess_is_given_and_is_the_same_server() {
 
     for (old, new) in [
         ("ca.pem", "0/ca.pem"),
-        ("templates/sso_error.html", "1/templates/sso_error.html"),
+        ("embeds.json", "1/embeds.json"),
+        ("templates/sso_error.html", "2/templates/sso_error.html"),
     ] {
         let mounted = world.read(&format!("rendered/ess-migrated-files/{new}"));
         assert_eq!(mounted, world.read(&format!("old/{old}")));

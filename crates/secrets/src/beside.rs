@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ess_cli::{Exit, Stop};
-use ess_synapse::secrets::{Origin, Secret};
+use ess_synapse::secrets::{Origin, Secret, can_name_a_file, read_private_key};
 use ess_synapse::yaml::{self, Value};
 use secrecy::{ExposeSecret as _, SecretSlice};
 use zeroize::Zeroizing;
@@ -16,7 +16,14 @@ use crate::suspect;
 use crate::yaml::Node;
 
 /// Sections of MAS that the chart writes itself.
-const OWNED_BY_ESS: &[&str] = &["database", "http", "matrix", "secrets", "telemetry"];
+const OWNED_BY_ESS: &[&str] = &["database", "http", "matrix", "secrets"];
+/// Options of MAS that name files or directories of its own image or of the old host.
+const OF_THE_OLD_PLACE: &[&str] = &[
+    "policy.wasm_module",
+    "templates.assets_manifest",
+    "templates.path",
+    "templates.translations_path",
+];
 
 /// What was read.
 #[derive(Default)]
@@ -80,7 +87,56 @@ impl Beside {
             "opens the tokens that Hookshot has stored",
             "hookshot.passkey",
         );
+        self.rest_of_hookshot(file)
+    }
+
+    /// The secrets of its services, and the files of their keys.
+    fn rest_of_hookshot(&mut self, file: &File) -> anyhow::Result<()> {
+        const DESTINATION: &str = "hookshot.additional, or an extra volume of Hookshot";
+        let mut found = Vec::new();
+        suspect::walk(&Node::of(&file.value), "", &mut |path, text| {
+            found.push((path.to_owned(), Zeroizing::new(text.to_owned())));
+        });
+        for (option, text) in found {
+            if option == "passFile" {
+                continue;
+            }
+            let path = file.resolve(&text);
+            let key = read_private_key(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            if let Some(key) = key.filter(|_| self.may_name_a_file(file, &option)) {
+                self.add(
+                    file,
+                    &option,
+                    &option,
+                    Some(path),
+                    &key,
+                    "a private key of Hookshot",
+                    DESTINATION,
+                );
+            } else if suspect::is_secret(&option, &text) && self.may_name_a_file(file, &option) {
+                let found = self.either(file, &option, "a secret of Hookshot", DESTINATION)?;
+                self.note_unless(found, file, &option);
+            }
+        }
         Ok(())
+    }
+
+    /// Says so if not.
+    fn may_name_a_file(&mut self, file: &File, option: &str) -> bool {
+        let may = can_name_a_file(option);
+        self.note_unless(may, file, option);
+        may
+    }
+
+    /// A dot in a name is enough for it not to be found by its dotted path.
+    fn note_unless(&mut self, extracted: bool, file: &File, option: &str) {
+        if !extracted {
+            self.notes.push(format!(
+                "an option of {} looks like a secret and is in no file of its own, because its name is not plain: {}",
+                file.path.display(),
+                option.escape_debug()
+            ));
+        }
     }
 
     fn read_mas(&mut self, file: &File) -> anyhow::Result<()> {
@@ -129,6 +185,20 @@ impl Beside {
                 .map(|(name, value)| (name.text.to_string(), Node::of(value)))
                 .collect(),
         );
+        // The chart has metrics of its own.
+        config.remove("telemetry.metrics");
+        for option in OF_THE_OLD_PLACE {
+            if let Some(path) = file.text(option) {
+                config.remove(option);
+                self.notes.push(format!(
+                    "`mas.{option}` is left out of the values, because ESS's pod would lack what it names: {}",
+                    file.resolve(path).display()
+                ));
+            }
+        }
+        if let Node::Map(map) = &mut config {
+            map.retain(|(_, node)| !matches!(node, Node::Map(map) if map.is_empty()));
+        }
         self.other_secrets(file, &mut config)?;
         let mas = Mas {
             host: file.text("http.public_base").map(host),
@@ -191,26 +261,40 @@ impl Beside {
         keys
     }
 
-    /// Secrets of other sections, by their names or values; those in files are put in their place.
+    /// Secrets that have not been asked for by name, by their names or values; those in files are put in their place.
     fn other_secrets(&mut self, file: &File, config: &mut Node) -> anyhow::Result<()> {
         let mut found = Vec::new();
-        suspect::walk(config, "", &mut |path, text| {
+        suspect::walk(&Node::of(&file.value), "", &mut |path, text| {
             let inline = path.strip_suffix("_file").filter(|name| suspect::is_secret(name, "x"));
-            if inline.is_some() || suspect::is_secret(path, text) {
-                found.push(inline.unwrap_or(path).to_owned());
+            let known = inline.unwrap_or(path);
+            let asked = known.starts_with("secrets.") || self.find(&format!("mas.{known}")).is_some();
+            if !asked && (inline.is_some() || suspect::is_secret(path, text)) {
+                found.push(known.to_owned());
             }
         });
         for option in found {
-            if !self.either(
-                file,
-                &option,
-                "a secret of Matrix Authentication Service",
-                "matrixAuthenticationService.additional",
-            )? {
+            if !self.may_name_a_file(file, &option) {
                 continue;
             }
+            let section = option.split('.').next().unwrap_or_default();
+            let carried = !OWNED_BY_ESS.contains(&section);
+            let destination = if carried {
+                "matrixAuthenticationService.additional"
+            } else {
+                "not needed"
+            };
+            match self.either(file, &option, "a secret of Matrix Authentication Service", destination) {
+                Err(error) if !carried => {
+                    self.notes.push(format!(
+                        "`mas.{option}` is not extracted, and ESS does not need it: {error:#}"
+                    ));
+                    continue;
+                }
+                found => self.note_unless(found?, file, &option),
+            }
             let named = format!("{option}_file");
-            if file.get(&named).is_some()
+            if carried
+                && file.get(&named).is_some()
                 && let Some(secret) = self.find(&format!("mas.{option}"))
             {
                 let text = String::from_utf8_lossy(secret.value.expose_secret()).into_owned();

@@ -88,6 +88,88 @@ fn mas_gives_up_secrets_inline_and_by_file() {
 }
 
 #[test]
+fn no_section_of_mas_is_passed_over() {
+    let home = home();
+    home.write("tls.pem", RSA);
+    let path = home.write(
+        "mas.yaml",
+        "http: {public_base: 'https://a.example/', listeners: [{name: web, tls: {key_file: tls.pem, password: CANARY tls}}, \
+         {tls: {key_file: none.pem}}]}\n\
+         database: {host: h, ssl_key: CANARY ssl}\nmatrix: {homeserver: a.example}\n\
+         telemetry: {metrics: {exporter: otlp}, sentry: {dsn: 'https://CANARY@s/1'}}\n\
+         templates: {path: /usr/share/mas/templates}\npolicy: {wasm_module: p.wasm, data: {a: 1}}\n\
+         odd: {'../x_secret': CANARY odd, 'a.b_secret': CANARY odd}\n",
+    );
+
+    let beside = Beside::read(Some(&path), None, &[]).unwrap();
+
+    for (option, text, destination) in [
+        ("mas.http.listeners.0.tls.key", RSA, "not needed"),
+        ("mas.http.listeners.0.tls.password", "CANARY tls", "not needed"),
+        ("mas.database.ssl_key", "CANARY ssl", "not needed"),
+        (
+            "mas.telemetry.sentry.dsn",
+            "https://CANARY@s/1",
+            "matrixAuthenticationService.additional",
+        ),
+    ] {
+        assert_eq!(value(&beside, option).as_deref(), Some(text), "{option}");
+        assert_eq!(beside.find(option).unwrap().destination, destination, "{option}");
+    }
+    let config = beside.mas.as_ref().unwrap().config.as_ref().unwrap();
+    assert_eq!(
+        *write(config).unwrap(),
+        "telemetry:\n  sentry:\n    dsn: \"https://CANARY@s/1\"\npolicy:\n  data:\n    a: 1\n\
+         odd:\n  \"../x_secret\": \"CANARY odd\"\n  a.b_secret: \"CANARY odd\"\n"
+    );
+    let notes = beside.notes.join("\n");
+    for said in [
+        "`mas.templates.path` is left out of the values, because ESS's pod would lack what it names: /usr/share/mas/templates",
+        "`mas.policy.wasm_module` is left out",
+        "because its name is not plain: odd.../x_secret",
+        "because its name is not plain: odd.a.b_secret",
+        "`mas.http.listeners.1.tls.key` is not extracted, and ESS does not need it: cannot read",
+    ] {
+        assert!(notes.contains(said), "{notes}");
+    }
+    assert!(!notes.contains("CANARY"), "{notes}");
+}
+
+#[test]
+fn hookshot_has_more_than_a_passkey() {
+    let home = home();
+    home.write("github-key.pem", RSA);
+    home.write("passkey.pem", "CANARY passkey");
+    let path = home.write(
+        "config.yml",
+        "bridge: {domain: a.example, url: 'http://localhost:8008'}\n\
+         github: {auth: {id: 1, privateKeyFile: github-key.pem}, webhook: {secret: CANARY hook}}\n\
+         cache: {redisUri: 'redis://:CANARY@r:6379'}\npermissions: [{actor: a.example}]\n",
+    );
+
+    let beside = Beside::read(None, Some(&path), &[]).unwrap();
+
+    let options: Vec<&str> = beside.secrets.iter().map(|secret| &*secret.option).collect();
+    assert_eq!(
+        options,
+        [
+            "hookshot.passFile",
+            "hookshot.github.auth.privateKeyFile",
+            "hookshot.github.webhook.secret",
+            "hookshot.cache.redisUri"
+        ]
+    );
+    assert_eq!(
+        value(&beside, "hookshot.github.auth.privateKeyFile").as_deref(),
+        Some(RSA)
+    );
+    assert_eq!(
+        value(&beside, "hookshot.github.webhook.secret").as_deref(),
+        Some("CANARY hook")
+    );
+}
+
+#[test]
 fn hookshot_has_a_passkey_beside_its_configuration() {
     let home = home();
     let path = home.write("hookshot/config.yml", "bridge: {}\n");

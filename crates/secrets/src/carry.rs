@@ -46,8 +46,18 @@ const FREE_FORM: &[&str] = &[
 const FILES: &[&str] = &[
     "federation_certificate_ca_list",
     "federation_custom_ca_list",
+    "oembed.additional_providers",
     "saml2_config.sp_config.metadata.local",
 ];
+
+/// Not files, whatever their endings say: Synapse looks for templates of these names where its templates are.
+const TEMPLATES: &[&str] = &[
+    "account_validity.account_renewed_html_path",
+    "account_validity.invalid_token_html_path",
+];
+
+/// What is below is the affair of a module, and a path there may be one of a website.
+const MODULES: &[&str] = &["modules", "password_providers"];
 
 /// Files and directories that are no use on ESS as they are, and why.
 const OF_THE_OLD_PLACE: &[(&str, &str)] = &[
@@ -78,7 +88,7 @@ pub(crate) struct Sorted {
     pub carried: Vec<String>,
     /// Carried in a Secret, whole or in part.
     pub carried_in_a_secret: Vec<String>,
-    /// Not known to us and like a secret by name or value; carried in a Secret.
+    /// Not known to us and like a secret by name or value; in a Secret, if they are carried.
     pub look_like_secrets: Vec<String>,
 }
 
@@ -98,17 +108,21 @@ impl Carried {
         let mut carried = Self::default();
         let mut rest = Vec::new();
         for (name, value) in config.options() {
+            let node = Node::of(value);
             if OWNED.iter().any(|(owned, _)| *owned == name) {
                 carried.sorted.owned_by_ess.push(name.to_owned());
+                carried.sorted.look_through(name, &node, secrets);
             } else if UNNEEDED.contains(&name) || name.starts_with("worker_") {
                 carried.sorted.not_needed.push(name.to_owned());
+                carried.sorted.look_through(name, &node, secrets);
             } else {
-                rest.push((name.to_owned(), Node::of(value)));
+                rest.push((name.to_owned(), node));
             }
         }
         let mut rest = Node::Map(rest);
         for option in UNNEEDED.iter().filter(|option| option.contains('.')) {
-            if config.get(option).is_some() {
+            if let Some(value) = config.get(option) {
+                carried.sorted.look_through(option, &Node::of(value), secrets);
                 rest.remove(option);
                 carried.sorted.not_needed.push((*option).to_owned());
             }
@@ -145,6 +159,23 @@ impl Carried {
             carried.secret = (!secret.is_empty()).then_some(Node::Map(secret));
         }
         carried
+    }
+}
+
+impl Sorted {
+    /// Names what is left out, looks like a secret, and is in no file of its own.
+    fn look_through(&mut self, option: &str, node: &Node, secrets: &Secrets) {
+        suspect::walk(node, option, &mut |path, text| {
+            // Whichever of the databases it is of.
+            let of_database = path.starts_with("database") && path.ends_with(".args.password");
+            let known = secrets
+                .secrets
+                .iter()
+                .any(|secret| secret.option == path || secret.origin.option == path);
+            if !known && !of_database && suspect::is_plainly_secret(path, text) {
+                self.look_like_secrets.push(path.to_owned());
+            }
+        });
     }
 }
 
@@ -200,10 +231,7 @@ impl Mounting<'_> {
         match node {
             Node::Map(map) => map.retain_mut(|(name, node)| {
                 let path = join(path, name);
-                if path == "modules" || path == "password_providers" {
-                    return true;
-                }
-                if names_a_file(&path, node) {
+                if self.is_file(&path, node) {
                     return self.mount_one(&path, node);
                 }
                 let was_empty = matches!(node, Node::Map(map) if map.is_empty());
@@ -217,6 +245,25 @@ impl Mounting<'_> {
             }
             _ => {}
         }
+    }
+
+    fn is_file(&mut self, path: &str, node: &Node) -> bool {
+        let section = path.split('.').next().unwrap_or_default();
+        if !MODULES.contains(&section) {
+            return names_a_file(path, node);
+        }
+        let Node::Text(text) = node else { return false };
+        if !text.starts_with('/') {
+            return false;
+        }
+        let named = self.files.resolve(text);
+        if named.is_dir() && names_a_file(path, node) {
+            self.notes.push(format!(
+                "`{path}` names the directory {}, which ESS's pod lacks: look by eye at what the module wants there",
+                named.display()
+            ));
+        }
+        named.is_file()
     }
 
     /// Says whether the option stays.
@@ -277,7 +324,7 @@ impl Mounting<'_> {
 
 fn names_a_file(path: &str, node: &Node) -> bool {
     const ENDS: [&str; 6] = ["_path", "_file", "_dir", "_directory", "_files", "_paths"];
-    let is_file = FILES.contains(&path) || ENDS.iter().any(|end| path.ends_with(end));
+    let is_file = FILES.contains(&path) || ENDS.iter().any(|end| path.ends_with(end)) && !TEMPLATES.contains(&path);
     let names_one = |node: &Node| matches!(node, Node::Text(text) if !text.is_empty() && !text.contains("://"));
     is_file
         && match node {

@@ -109,6 +109,7 @@ fn files_are_carried_and_named_where_they_will_be() {
     write("a/ca.pem", "A");
     write("b/ca.pem", "B");
     write("acme.pem", "-----BEGIN EC PRIVATE KEY-----");
+    write("keys/a.pem", "-----BEGIN PRIVATE KEY-----");
     write("terms/en/1.0.html", "terms");
     write("terms/success.html", "thanks");
     write("odd/{{ x }}.html", "a template of Helm");
@@ -118,7 +119,7 @@ fn files_are_carried_and_named_where_they_will_be() {
     fs::write(dir.path().join("homeserver.yaml"), "server_name: example.org\ndatabase: {name: psycopg2}\n\
         federation_custom_ca_list: [a/ca.pem, b/ca.pem]\nuser_consent: {version: '1.0', template_dir: terms}\n\
         templates: {custom_template_directory: odd}\nsso: {template_dir: empty}\nemail: {template_dir: none, notif_from: x}\n\
-        backup_media_store_path: a\ncustom: {big_dir: big}\nzacme: {account_key_file: acme.pem}\n\
+        backup_media_store_path: a\ncustom: {big_dir: big}\nzacme: {account_key_file: acme.pem}\nzother: {key_dir: keys}\n\
         media_storage_providers: [{module: file_system, config: {directory: /mnt}}]\n").unwrap();
     fs::write(dir.path().join("example.org.signing.key"), KEY).unwrap();
     let config = Config::load(&Options {
@@ -142,20 +143,23 @@ fn files_are_carried_and_named_where_they_will_be() {
             ("file-2", "2/terms/en/1.0.html", "terms"),
             ("file-3", "2/terms/success.html", "thanks"),
             ("file-4", "3/acme.pem", "-----BEGIN EC PRIVATE KEY-----"),
+            ("file-5", "4/keys/a.pem", "-----BEGIN PRIVATE KEY-----"),
         ]
     );
     assert_eq!(
         write_node(carried.clear.as_ref()),
         "email:\n  notif_from: x\nfederation_custom_ca_list:\n- \"/ess-migrated-files/0/ca.pem\"\n\
          - \"/ess-migrated-files/1/ca.pem\"\nuser_consent:\n  version: \"1.0\"\n  \
-         template_dir: \"/ess-migrated-files/2/terms\"\nzacme:\n  account_key_file: \"/ess-migrated-files/3/acme.pem\"\n"
+         template_dir: \"/ess-migrated-files/2/terms\"\nzacme:\n  account_key_file: \"/ess-migrated-files/3/acme.pem\"\n\
+         zother:\n  key_dir: \"/ess-migrated-files/4/keys\"\n"
     );
     assert_eq!(
         carried.sorted.carried_as_files,
         [
             "federation_custom_ca_list",
             "user_consent.template_dir",
-            "zacme.account_key_file"
+            "zacme.account_key_file",
+            "zother.key_dir"
         ]
     );
     let notes = carried.notes.join("\n").replace(dir.path().to_str().unwrap(), "HERE");
@@ -171,7 +175,66 @@ fn files_are_carried_and_named_where_they_will_be() {
         assert!(notes.contains(said), "{said}\n{notes}");
     }
     assert_eq!(carried.notes.len(), carried.sorted.needs_a_file.len());
-    assert_eq!(carried.sorted.look_like_secrets, ["zacme.account_key_file"]);
+    // A key that an option names has a file of its own.
+    assert_eq!(carried.sorted.look_like_secrets, ["zother.key_dir"]);
+}
+
+#[test]
+fn a_module_gets_the_files_that_are_there_and_keeps_its_other_paths() {
+    let (_, secret, sorted) = carried(
+        "modules: [{module: m, config: {dkim_key_path: HERE/form, state_dir: HERE, page_path: /_synapse/client/x, name: form}}]\n\
+         password_providers: [{module: p, config: {ca: HERE/oidc}}]\n",
+    );
+
+    assert!(
+        secret.contains("dkim_key_path: \"/ess-migrated-files/0/form\"\n"),
+        "{secret}"
+    );
+    assert!(secret.contains("ca: \"/ess-migrated-files/1/oidc\"\n"), "{secret}");
+    assert!(
+        secret.contains("page_path: \"/_synapse/client/x\"\n") && secret.contains("name: form\n"),
+        "{secret}"
+    );
+    assert!(secret.contains("state_dir: "), "{secret}");
+    assert_eq!(
+        sorted.carried_as_files,
+        ["modules.0.config.dkim_key_path", "password_providers.0.config.ca"]
+    );
+    assert!(sorted.needs_a_file.is_empty());
+}
+
+#[test]
+fn providers_of_embeds_are_files_and_names_of_templates_are_not() {
+    let (clear, _, sorted) = carried(
+        "oembed: {additional_providers: [HERE/form]}\n\
+         account_validity: {account_renewed_html_path: renewed.html, invalid_token_html_path: invalid.html}\n",
+    );
+
+    assert_eq!(
+        clear,
+        "account_validity:\n  account_renewed_html_path: renewed.html\n  invalid_token_html_path: invalid.html\n\
+         oembed:\n  additional_providers:\n  - \"/ess-migrated-files/0/form\"\n"
+    );
+    assert_eq!(sorted.carried_as_files, ["oembed.additional_providers"]);
+}
+
+#[test]
+fn secrets_in_what_is_left_out_are_named() {
+    let (clear, _, sorted) = carried(
+        "redis: {enabled: no, password: CANARY, host: r}\nworker_replication_secret: CANARY\n\
+         experimental_features: {msc3861: {enabled: no, client_secret: CANARY, jwk: {kty: RSA, secret: CANARY}}}\n\
+         notify: {webhook: 'https://hooks.example.org/T0/CANARYXm0bD2aNrX5tXc1kZ7cHq'}\n",
+    );
+
+    assert!(!clear.contains("CANARY"), "{clear}");
+    assert_eq!(
+        sorted.look_like_secrets,
+        [
+            "redis.password",
+            "experimental_features.msc3861.jwk.secret",
+            "notify.webhook"
+        ]
+    );
 }
 
 fn write_node(node: Option<&crate::yaml::Node>) -> String {

@@ -262,7 +262,9 @@ impl Maker {
         let secret = beside.find("hookshot.passFile")?;
         let reference = self.reference(HOOKSHOT, "passkey.pem", secret.value.expose_secret());
         self.notes.push(
-            "Hookshot's passkey is in the values, the rest of its configuration is not: see `hookshot`".to_owned(),
+            "Hookshot's passkey is in the values, the rest of its configuration and its other secrets are not: see \
+             `hookshot.additional`"
+                .to_owned(),
         );
         Some(("hookshot", Node::map([("passkey", reference)])))
     }

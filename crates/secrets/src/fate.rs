@@ -32,7 +32,8 @@ pub(crate) struct Fate {
     pub(crate) becomes: Becomes,
     /// What users would notice.
     pub(crate) if_lost: &'static str,
-    /// The field of Element's older installer, as its own guide and files call it.
+    /// The field of Element's older installer. Its guide names that of the macaroon, its manual the page for other
+    /// options; `(inferred)` is what the operator's definition has for a default.
     pub(crate) installer: &'static str,
 }
 
@@ -51,7 +52,7 @@ pub(crate) fn of(option: &str) -> Fate {
         "signing_key" => needed(
             "synapse.signingKey",
             "other servers reject what this one signs: federation breaks, and old events cannot be checked",
-            "signingKey of the Secret synapse, in secrets.yml",
+            "signingKey of the Secret synapse, in secrets.yml (inferred)",
         ),
         "macaroon_secret_key" => needed(
             "synapse.macaroon",
@@ -61,7 +62,7 @@ pub(crate) fn of(option: &str) -> Fate {
         "registration_shared_secret" => needed(
             "synapse.registrationSharedSecret",
             "scripts and bots that register users with it are refused",
-            "registrationSharedSecret of the Secret synapse, in secrets.yml",
+            "registrationSharedSecret of the Secret synapse, in secrets.yml (inferred)",
         ),
         "password_config.pepper" => kept("no password is right any more: every user has to reset it"),
         "form_secret" => kept("consent forms and links in mails already sent are refused"),
@@ -111,6 +112,7 @@ pub(crate) fn of(option: &str) -> Fate {
             NONE_KNOWN,
         ),
         "database.args.password"
+        | "database.args.sslpassword"
         | "worker_replication_secret"
         | "redis.password"
         | "redis.private_key_file"
@@ -119,7 +121,18 @@ pub(crate) fn of(option: &str) -> Fate {
         "experimental_features.msc3861.client_secret"
         | "manhole_settings.password"
         | "manhole_settings.ssh_priv_key_path"
+        | "tls_certificate_path"
         | "tls_private_key_path" => left(Unneeded),
+        // Keys of connections to what ESS brings itself.
+        option
+            if ["database.", "databases.", "mas.database.", "redis."]
+                .iter()
+                .any(|section| option.starts_with(section)) =>
+        {
+            left(Replaced)
+        }
+        option if option.starts_with("mas.http.") => left(Unneeded),
+        option if option.starts_with("hookshot.") => (Kept, "the part of Hookshot that uses it", NONE_KNOWN),
         option if option.starts_with("mas.") => (
             Kept,
             "the part of Matrix Authentication Service that uses it",

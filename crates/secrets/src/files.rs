@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Read as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ess_synapse::Config;
 use walkdir::WalkDir;
@@ -43,6 +43,11 @@ impl<'a> Files<'a> {
         }
     }
 
+    /// Where it lies on this host.
+    pub(crate) fn resolve(&self, named: &str) -> PathBuf {
+        self.config.resolve_path(named)
+    }
+
     /// Carries what an option names, and returns what the option has to say on ESS.
     pub(crate) fn carry(&mut self, node: &Node) -> Result<Node, String> {
         match node {
@@ -57,7 +62,7 @@ impl<'a> Files<'a> {
     }
 
     fn carry_path(&mut self, named: &str) -> Result<String, String> {
-        let path = self.config.resolve_path(named);
+        let path = self.resolve(named);
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let top = format!("{}/{name}", self.options);
         let before = self.carried.len();

@@ -53,7 +53,8 @@ pub(crate) struct Entry {
     pub becomes: String,
     /// What users would notice.
     pub if_lost: String,
-    /// The field of Element's older installer, `none known` or `none needed`.
+    /// The field of Element's older installer, with `(inferred)` where Element names it nowhere to users; `none known` or
+    /// `none needed`.
     pub installer_field: String,
     /// Why there is no file, and what is lost by that.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -371,7 +371,8 @@ fn say_what_to_do(context: &Context, args: &Args, export: &Path) {
     if let Some(path) = place(Form::Helm) {
         let message = format!(
             "the values: helm upgrade --install -n {namespace} {release} \
-             oci://ghcr.io/element-hq/ess-helm/matrix-stack -f {} (they need the Secrets of --emit kubernetes)",
+             oci://ghcr.io/element-hq/ess-helm/matrix-stack -f YOUR-VALUES -f {} (they need the Secrets of --emit \
+             kubernetes; the hosts of the other components are in yours)",
             path.display()
         );
         context.console.note(&message);

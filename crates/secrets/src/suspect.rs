@@ -53,6 +53,9 @@ const HARMLESS_ENDS: &[&str] = &[
 /// Sections of Synapse whose names would announce one, and which publish what is in them.
 const PUBLIC: &[&str] = &["old_signing_keys", "perspectives", "trusted_key_servers"];
 
+/// Names of what is random, and known to everybody who logs in.
+const PUBLIC_NAMES: &[&str] = &["audience", "audiences", "client_id", "idp_id", "issuer"];
+
 /// Sections of Synapse whose own names say nothing of what is below.
 const PLAIN_SECTIONS: &[&str] = &["password_config", "password_providers"];
 
@@ -81,7 +84,17 @@ pub(crate) fn is_secret(path: &str, text: &str) -> bool {
     if text.is_empty() || PUBLIC.contains(&section) {
         return false;
     }
-    has_password(text) || text.contains("-----BEGIN") || is_named_so(path) || is_random(text)
+    is_plainly_secret(path, text) || !is_public_name(path) && (is_random(text) || has_token(text))
+}
+
+/// Is it one by its name, or by a form that nothing else has?
+pub(crate) fn is_plainly_secret(path: &str, text: &str) -> bool {
+    !text.is_empty() && (has_password(text) || text.contains("-----BEGIN") || is_named_so(path))
+}
+
+fn is_public_name(path: &str) -> bool {
+    let name = path.rsplit('.').find(|name| name.parse::<usize>().is_err());
+    name.is_some_and(|name| PUBLIC_NAMES.contains(&name))
 }
 
 /// The name itself, or a section's: `tokens.alice`.
@@ -112,6 +125,26 @@ fn has_password(text: &str) -> bool {
     };
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
     authority.rsplit_once('@').is_some_and(|(user, _)| user.contains(':'))
+}
+
+/// `https://hooks.example.org/services/T0/Xm0bD2aNrX5tXc1kZ7cHq6Vg`, `https://host/?access_token=abc`: who knows the
+/// address may use it.
+fn has_token(text: &str) -> bool {
+    let Some((_, rest)) = text.split_once("://") else {
+        return false;
+    };
+    let is_token = |text: &str| {
+        let plain = |character: char| character.is_ascii_alphanumeric() || "-_".contains(character);
+        text.chars().all(plain) && is_random(text)
+    };
+    let (authority, rest) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    let user = authority.rsplit_once('@').map_or("", |(user, _)| user);
+    let mut parts = rest.split(['/', '?', '&', ';', '#']);
+    is_token(user)
+        || parts.any(|part| match part.split_once('=') {
+            Some((name, value)) => is_token(value) || !value.is_empty() && is_named_so(name),
+            None => is_token(part),
+        })
 }
 
 /// Long, of letters and digits mixed, without words: what `openssl rand` or `pwgen` writes.
@@ -162,6 +195,15 @@ mod tests {
                 "custom.hash",
                 "9b871512327c09ce91dd649b3f96a63b7408ef267c8cc5710114e629730cb61f",
             ),
+            (
+                "custom.webhook",
+                "https://hooks.example.org/services/T024BE7LD/B024BE7LD/Xm0bD2aNrX5tXc1kZ7cHq6Vg",
+            ),
+            ("custom.push", "https://push.example.org/?v=1&access_token=abc"),
+            (
+                "custom.report",
+                "https://9b871512327c09ce91dd649b3f96a63b@sentry.example.org/1",
+            ),
             ("smtp_pw", "x"),
             ("some_secret_thing", "1234"),
             ("auth_pass", "1"),
@@ -192,6 +234,16 @@ mod tests {
             ("url_preview_ip_range_blacklist.3", "192.168.0.0/16"),
             ("custom.path", "/var/lib/matrix-synapse/2024-01-01/templates"),
             ("compass", "north"),
+            ("oidc_providers.0.client_id", "3f2504e0-4f89-11d3-9a0c-0305e82c3301"),
+            (
+                "oidc_providers.0.issuer",
+                "https://login.example.com/3f2504e0-4f89-11d3-9a0c-0305e82c3301/v2.0",
+            ),
+            ("jwt_config.audiences.0", "3f2504e0-4f89-11d3-9a0c-0305e82c3301"),
+            (
+                "custom.page",
+                "https://matrix.example.org/docs/2024-01-01/how-to-begin.html?lang=en#part-2",
+            ),
             ("form_secret", ""),
         ] {
             assert!(!is_secret(path, text), "{path}: {text}");

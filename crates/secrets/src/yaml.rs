@@ -140,8 +140,8 @@ fn any_text(node: &Node, is: &impl Fn(&str) -> bool) -> bool {
     }
 }
 
-/// serde_yaml chooses its quotes itself, by version 1.2. So it gets only what no reader mistakes, and a mark in place
-/// of everything else; secrets, too, pass it by.
+/// serde_yaml chooses its quotes itself, by version 1.2. So it gets a mark in place of every text and number; secrets,
+/// too, pass it by.
 struct Layout<'a> {
     mark: &'a str,
     held: RefCell<Vec<Zeroizing<String>>>,
@@ -154,12 +154,13 @@ impl Layout<'_> {
         format!("{}{}_", self.mark, held.len() - 1)
     }
 
+    /// All of it: serde_yaml does not wipe its buffers.
     fn text(&self, text: &str) -> String {
-        if is_plain(text) {
-            text.to_owned()
+        self.hold(if is_plain(text) {
+            Zeroizing::new(text.to_owned())
         } else {
-            self.hold(quoted(text))
-        }
+            quoted(text)
+        })
     }
 }
 

@@ -7,6 +7,7 @@ use secrecy::{ExposeSecret as _, SecretSlice};
 use zeroize::Zeroizing;
 
 use crate::config::{Config, ConfigError, Database, python_str};
+use crate::ess::OWNED;
 use crate::signing_key::{self, SigningKey, SigningKeyError};
 use crate::text;
 use crate::yaml::Value;
@@ -96,6 +97,7 @@ const ADDITIONAL: &str = "synapse.additional";
 const MAS_OR_ADDITIONAL: &str = "synapse.additional, or an upstream provider of Matrix Authentication Service";
 const OF_MAS: &str = "matrixAuthenticationService.synapseSharedSecret";
 const NOT_NEEDED: &str = "not needed";
+const A_VOLUME: &str = "an extra volume of Synapse";
 
 const SPECS: &[Spec] = &[
     inline(
@@ -175,6 +177,11 @@ const SPECS: &[Spec] = &[
         "opens the SAML key",
         ADDITIONAL,
     ),
+    inline(
+        "database.args.sslpassword",
+        "opens the key for the old database",
+        NOT_NEEDED,
+    ),
     inline("manhole_settings.password", "password of the manhole", NOT_NEEDED),
     inline("sentry.dsn", "reports errors to Sentry", ADDITIONAL),
 ];
@@ -190,12 +197,7 @@ const FILES: &[(&str, Option<&str>, &str, &str)] = &[
         "signs what this server says of other servers' keys",
         ADDITIONAL,
     ),
-    (
-        "saml2_config.sp_config.key_file",
-        None,
-        "signs SAML requests",
-        "an extra volume of Synapse",
-    ),
+    ("saml2_config.sp_config.key_file", None, "signs SAML requests", A_VOLUME),
     (
         "redis.private_key_file",
         Some("redis.use_tls"),
@@ -265,6 +267,7 @@ impl Secrets {
         reader.oidc();
         reader.lists();
         reader.database();
+        reader.private_keys();
         reader.note_what_is_free_form();
         let Reader {
             secrets, notes, errors, ..
@@ -538,7 +541,7 @@ impl Reader<'_> {
         for index in 0..count("saml2_config.sp_config.encryption_keypairs") {
             let option = format!("saml2_config.sp_config.encryption_keypairs.{index}.key_file");
             let found = self.whole_file(&option);
-            self.add(&option, found, "opens what SAML sends", "an extra volume of Synapse");
+            self.add(&option, found, "opens what SAML sends", A_VOLUME);
         }
         for index in 0..count("media_storage_providers") {
             for key in STORAGE_SECRETS {
@@ -573,6 +576,67 @@ impl Reader<'_> {
         self.add(option, Ok(Some(found)), "password of the old database", NOT_NEEDED);
     }
 
+    /// Keys in files that options name of which we know nothing: `database.args.sslkey`, a module's DKIM key.
+    fn private_keys(&mut self) {
+        for (name, value) in self.config.options() {
+            self.private_keys_below(name, value);
+        }
+    }
+
+    fn private_keys_below(&mut self, option: &str, value: &Value) {
+        match value {
+            Value::List(list) => {
+                for (index, value) in list.iter().enumerate() {
+                    self.private_keys_below(&format!("{option}.{index}"), value);
+                }
+            }
+            Value::Map(map) => {
+                for (name, value) in map.iter() {
+                    self.private_keys_below(&format!("{option}.{}", &*name.text), value);
+                }
+            }
+            Value::Scalar(_) => {
+                let known = |secret: &Secret| secret.option == option || secret.origin.option == option;
+                let Some(path) = value.as_str().filter(|_| !self.secrets.iter().any(known)) else {
+                    return;
+                };
+                self.private_key(option, &self.config.resolve_path(path));
+            }
+        }
+    }
+
+    fn private_key(&mut self, option: &str, path: &Path) {
+        let place = path.display();
+        let key = match read_private_key(path) {
+            Ok(Some(key)) => key,
+            Ok(None) => return,
+            Err(error) => {
+                self.notes.push(format!(
+                    "whether `{option}` names a private key cannot be told: cannot read {place}: {error}"
+                ));
+                return;
+            }
+        };
+        if !can_name_a_file(option) {
+            self.notes.push(format!(
+                "{place} is a private key, and is not extracted: the name of the option is not plain: {}",
+                option.escape_debug()
+            ));
+            return;
+        }
+        let section = option.split('.').next().unwrap_or_default();
+        let left_behind = section.starts_with("tls_") || OWNED.iter().any(|(owned, _)| *owned == section);
+        let destination = if left_behind { NOT_NEEDED } else { A_VOLUME };
+        self.notes.push(format!(
+            "`{option}` names a private key, which is extracted; of the option we know no more"
+        ));
+        let found = Found {
+            value: key,
+            origin: self.origin(option, Some(path)),
+        };
+        self.add(option, Ok(Some(found)), "a private key", destination);
+    }
+
     fn note_what_is_free_form(&mut self) {
         for option in ["modules", "password_providers", "saml2_config.config_path"] {
             if self.config.set(option).is_some() {
@@ -585,6 +649,25 @@ impl Reader<'_> {
                 .push("`old_signing_keys` is public and goes to synapse.additional as it is".into());
         }
     }
+}
+
+/// The content of a file, if it is a private key in PEM; none where there is no file of such a size.
+pub fn read_private_key(path: &Path) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
+    const LIMIT: u64 = 64 << 10;
+    // Most of what is asked for names no file at all.
+    let is_one = std::fs::metadata(path).is_ok_and(|found| found.is_file() && found.len() <= LIMIT);
+    if !is_one {
+        return Ok(None);
+    }
+    let content = Zeroizing::new(std::fs::read(path)?);
+    let is_key = content.windows(11).any(|text| text == b"PRIVATE KEY");
+    Ok(is_key.then_some(content))
+}
+
+/// Options name files in an export; and a configuration may have any names.
+pub fn can_name_a_file(option: &str) -> bool {
+    let plain = |character: char| character.is_ascii_alphanumeric() || "_-.:".contains(character);
+    option.len() <= 200 && option.starts_with(|first: char| first.is_ascii_alphanumeric()) && option.chars().all(plain)
 }
 
 fn cannot_read(option: &str, path: &Path, source: io::Error) -> ConfigError {

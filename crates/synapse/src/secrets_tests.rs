@@ -264,6 +264,55 @@ fn the_other_options_are_found() {
 }
 
 #[test]
+fn private_keys_of_options_that_we_do_not_know_are_found() {
+    const PEM: &str = "-----BEGIN PRIVATE KEY-----\ncanary\n";
+    let (dir, secrets) = read(
+        "database: {name: psycopg2, args: {sslkey: db.pem, sslpassword: canary, sslrootcert: ca.pem}}\n\
+         modules: [{module: m, config: {dkim: {key: dkim.pem}}}]\nacme: {'a/../b': acme.pem, none: none.pem}\n\
+         tls_private_key_path: tls.pem\nsaml2_config: {sp_config: {key_file: saml.pem}}\n\
+         app_service_config_files: [a.yaml]\n",
+        &[
+            ("db.pem", PEM),
+            ("ca.pem", "-----BEGIN CERTIFICATE-----\n"),
+            ("dkim.pem", PEM),
+            ("acme.pem", PEM),
+            ("tls.pem", PEM),
+            ("saml.pem", PEM),
+            ("a.yaml", "id: x\n"),
+        ],
+    );
+    let secrets = secrets.unwrap();
+
+    for option in [
+        "database.args.sslkey",
+        "modules.0.config.dkim.key",
+        "tls_private_key_path",
+        "saml2_config.sp_config.key_file",
+    ] {
+        assert_eq!(value(&secrets, option).as_deref(), Some(PEM), "{option}");
+    }
+    assert_eq!(value(&secrets, "database.args.sslpassword").unwrap(), "canary");
+    // These, the signing key and the registration; nothing is found twice.
+    assert_eq!(secrets.secrets.len(), 7);
+    let dkim = find(&secrets, "modules.0.config.dkim.key").unwrap();
+    assert_eq!(dkim.destination, "an extra volume of Synapse");
+    assert_eq!(dkim.origin.file, Some(dir.path().join("dkim.pem")));
+    assert_eq!(
+        find(&secrets, "database.args.sslkey").unwrap().destination,
+        "not needed"
+    );
+    let notes = secrets.notes.join("\n");
+    assert!(
+        notes.contains("`modules.0.config.dkim.key` names a private key, which is extracted"),
+        "{notes}"
+    );
+    assert!(
+        notes.contains("the name of the option is not plain: acme.a/../b") && !notes.contains("canary"),
+        "{notes}"
+    );
+}
+
+#[test]
 fn debug_shows_no_value() {
     let secrets = read("form_secret: canary\n", &[]).1.unwrap();
 

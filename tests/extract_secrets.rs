@@ -580,6 +580,38 @@ fn the_keys_are_compared_with_those_of_the_running_server() {
 }
 
 #[test]
+fn a_real_synapse_publishes_the_keys_that_are_extracted() {
+    let scene = Scene::new();
+    let old = Synapse::debian(&scene.world, "old", &scene.source, &Identity::old());
+    old.start();
+    let extract = |out: &str| {
+        let args = ["-n", "--out", out].map(str::to_owned).into_iter();
+        let args = args.chain(old.config_args());
+        scene.world.run("extract-secrets", args, Stdin::Null).success()
+    };
+
+    let ran = extract("export");
+    let published = old.get("/_matrix/key/v2/server", None);
+    let ours = &ran.json()["secrets"]["signing_keys"];
+    assert_eq!(ours.as_array().unwrap().len(), 1);
+    let id = ours[0]["id"].as_str().unwrap();
+    assert_eq!(published["verify_keys"][id]["key"], ours[0]["public_key"]);
+    assert!(
+        !ran.stderr.contains("Synapse at") && !ran.stderr.contains("does not answer"),
+        "{ran}"
+    );
+
+    let other = "ed25519 a_else nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A\n";
+    scene.world.write("old/homeserver.signing.key", other);
+    let ran = extract("other");
+    assert!(
+        ran.stderr.contains("does not publish the signing key ed25519:a_else"),
+        "{ran}"
+    );
+    old.stop();
+}
+
+#[test]
 fn the_keys_are_looked_for_in_the_database_when_synapse_is_stopped() {
     let scene = Scene::new();
     let old = Synapse::debian(&scene.world, "old", &scene.source, &Identity::old());

@@ -59,7 +59,15 @@ impl Sending<'_> {
         let outcome = thread::scope(|scope| {
             let shared = &shared;
             scope.spawn(move || listen(&incoming, shared, &events));
-            let outcome = self.converse(&out, &happened, shared, found);
+            let mut talk = Talk {
+                sending: self,
+                out: &out,
+                happened: &happened,
+                shared,
+                found,
+                rows: Rows::new(self.session),
+            };
+            let outcome = talk.run();
             // The receiver ends when it is told or when nobody sends, and its end ends the listener.
             let _ = match &outcome {
                 Ok(()) => out.send(Frame::Bye).is_ok(),
@@ -77,90 +85,80 @@ impl Sending<'_> {
         outcome?;
         Ok(lock(&shared.results).sent)
     }
+}
 
-    fn converse(
-        &self,
-        out: &SyncSender<Frame>,
-        happened: &Receiver<Event>,
-        shared: &Shared,
-        found: &mut Found<'_>,
-    ) -> anyhow::Result<()> {
-        out.send(Frame::Hello {
+/// What one says to the receiver, hears from it, and learns.
+struct Talk<'a, 'f> {
+    sending: &'a Sending<'a>,
+    out: &'a SyncSender<Frame>,
+    happened: &'a Receiver<Event>,
+    shared: &'a Shared,
+    found: &'a mut Found<'f>,
+    rows: Rows<'a>,
+}
+
+impl Talk<'_, '_> {
+    fn run(&mut self) -> anyhow::Result<()> {
+        let Sending { owner, report, .. } = *self.sending;
+        self.say(Frame::Hello {
             magic: MAGIC.to_owned(),
-            owner: self.owner,
-        })
-        .map_err(|_| gone())?;
-        match next(happened)? {
+            owner,
+        })?;
+        match self.next()? {
             Event::Ready => {}
             _ => return Err(Stop::new(Exit::Unavailable, "the receiver does not say that it is one").into()),
         }
-        let mut rows = Rows::new(self.session);
-        self.report.stage("copying media", None);
-        self.pass(Pass::Copy, out, happened, shared, found, &mut rows)?;
-        self.repair(out, happened, shared, found)?;
-        if self.verify {
-            self.report.stage("reading both sides", None);
-            self.pass(Pass::Verify, out, happened, shared, found, &mut rows)?;
-            self.repair(out, happened, shared, found)?;
+        report.stage("copying media", None);
+        self.pass(Pass::Copy)?;
+        self.repair()?;
+        if self.sending.verify {
+            report.stage("reading both sides", None);
+            self.pass(Pass::Verify)?;
+            self.repair()?;
         }
-        take_results(shared, found, &mut rows)?;
-        rows.finish(found)?;
-        self.report.done();
+        self.take_results()?;
+        self.rows.finish(self.found)?;
+        report.done();
         Ok(())
     }
 
     /// Once through all that lies here and there.
-    fn pass(
-        &self,
-        pass: Pass,
-        out: &SyncSender<Frame>,
-        happened: &Receiver<Event>,
-        shared: &Shared,
-        found: &mut Found<'_>,
-        rows: &mut Rows<'_>,
-    ) -> anyhow::Result<()> {
-        out.send(Frame::List {
-            kinds: self.kinds.iter().map(|kind| kind.name().to_owned()).collect(),
-        })
-        .map_err(|_| gone())?;
-        out.send(Frame::More { units: AHEAD }).map_err(|_| gone())?;
-        self.with_lanes(out, shared, |jobs| {
+    fn pass(&mut self, pass: Pass) -> anyhow::Result<()> {
+        self.say(Frame::List {
+            kinds: self.sending.kinds.iter().map(|kind| kind.name().to_owned()).collect(),
+        })?;
+        self.say(Frame::More { units: AHEAD })?;
+        self.with_lanes(|talk, jobs| {
             let mut merge = Merge {
-                sending: self,
+                talk,
                 pass,
-                out,
-                happened,
-                shared,
                 jobs,
-                found,
-                rows,
                 theirs: None,
                 is_over: false,
                 unreadable: Vec::new(),
             };
             merge.run()
         })?;
-        sync(out, happened)
+        self.sync()
     }
 
     /// Lets lanes work off what `give` hands out.
     fn with_lanes(
-        &self,
-        out: &SyncSender<Frame>,
-        shared: &Shared,
-        give: impl FnOnce(&SyncSender<Job>) -> anyhow::Result<()>,
+        &mut self,
+        give: impl FnOnce(&mut Self, &SyncSender<Job>) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
+        let (sending, shared) = (self.sending, self.shared);
         let (jobs, todo) = sync_channel(WAITING);
         // Theirs alone: when all have ended, nobody waits for one to take more.
         let todo = Arc::new(Mutex::new(todo));
         thread::scope(|scope| {
-            let lanes: Vec<_> = (0..self.lanes)
+            let lanes: Vec<_> = (0..sending.lanes)
                 .map(|number| {
-                    let (out, todo) = (out.clone(), Arc::clone(&todo));
+                    let (out, todo) = (self.out.clone(), Arc::clone(&todo));
                     scope.spawn(move || {
                         let lane = Lane {
                             number,
-                            sending: self,
+                            sending,
                             out,
                             shared,
                         };
@@ -169,7 +167,7 @@ impl Sending<'_> {
                 })
                 .collect();
             drop(todo);
-            let given = give(&jobs);
+            let given = give(self, &jobs);
             drop(jobs);
             let mut outcome = Ok(());
             for lane in lanes {
@@ -182,28 +180,22 @@ impl Sending<'_> {
     }
 
     /// Sends once more what did not arrive as it is here.
-    fn repair(
-        &self,
-        out: &SyncSender<Frame>,
-        happened: &Receiver<Event>,
-        shared: &Shared,
-        found: &mut Found<'_>,
-    ) -> anyhow::Result<()> {
-        let again = std::mem::take(&mut lock(&shared.results).damaged);
+    fn repair(&mut self) -> anyhow::Result<()> {
+        let again = std::mem::take(&mut lock(&self.shared.results).damaged);
         if again.is_empty() {
             return Ok(());
         }
         for job in &again {
-            found.damaged(job.path.clone());
+            self.found.damaged(job.path.clone());
         }
-        self.with_lanes(out, shared, |jobs| {
+        self.with_lanes(|_, jobs| {
             again.into_iter().try_for_each(|job| {
                 let job = Job { hash: false, ..job };
                 jobs.send(job).map_err(|_| gone().into())
             })
         })?;
-        sync(out, happened)?;
-        match lock(&shared.results).damaged.first() {
+        self.sync()?;
+        match lock(&self.shared.results).damaged.first() {
             Some(job) => Err(Stop::new(
                 Exit::Unavailable,
                 format!("{} arrives damaged again and again", job.path),
@@ -212,21 +204,43 @@ impl Sending<'_> {
             None => Ok(()),
         }
     }
-}
 
-/// What came back so far.
-fn take_results(shared: &Shared, found: &mut Found<'_>, rows: &mut Rows<'_>) -> anyhow::Result<()> {
-    let (digests, left) = {
-        let mut results = lock(&shared.results);
-        (std::mem::take(&mut results.digests), std::mem::take(&mut results.left))
-    };
-    for what in left {
-        found.left(what);
+    /// What came back so far.
+    fn take_results(&mut self) -> anyhow::Result<()> {
+        let (digests, left) = {
+            let mut results = lock(&self.shared.results);
+            (std::mem::take(&mut results.digests), std::mem::take(&mut results.left))
+        };
+        for what in left {
+            self.found.left(what);
+        }
+        for (path, sha256) in digests {
+            self.rows.read(&path, sha256, self.found)?;
+        }
+        Ok(())
     }
-    for (path, sha256) in digests {
-        rows.read(&path, sha256, found)?;
+
+    /// Waits until all that was sent is on disk.
+    fn sync(&self) -> anyhow::Result<()> {
+        self.say(Frame::Sync)?;
+        while !matches!(self.next()?, Event::Synced) {}
+        Ok(())
     }
-    Ok(())
+
+    fn say(&self, frame: Frame) -> anyhow::Result<()> {
+        self.out.send(frame).map_err(|_| gone().into())
+    }
+
+    fn next(&self) -> anyhow::Result<Event> {
+        loop {
+            ess_run::check()?;
+            match self.happened.recv_timeout(Duration::from_millis(100)) {
+                Ok(event) => return Ok(event),
+                Err(RecvTimeoutError::Disconnected) => return Err(gone().into()),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -382,37 +396,11 @@ fn exit_of(number: u8) -> Exit {
     .unwrap_or(Exit::Unavailable)
 }
 
-fn next(happened: &Receiver<Event>) -> anyhow::Result<Event> {
-    loop {
-        ess_run::check()?;
-        match happened.recv_timeout(Duration::from_millis(100)) {
-            Ok(event) => return Ok(event),
-            Err(RecvTimeoutError::Disconnected) => return Err(gone().into()),
-            Err(RecvTimeoutError::Timeout) => {}
-        }
-    }
-}
-
-/// Waits until all that was sent is on disk.
-fn sync(out: &SyncSender<Frame>, happened: &Receiver<Event>) -> anyhow::Result<()> {
-    out.send(Frame::Sync).map_err(|_| gone())?;
-    loop {
-        if let Event::Synced = next(happened)? {
-            return Ok(());
-        }
-    }
-}
-
 /// Two walks in the same order, side by side.
-struct Merge<'a, 'f, 'r> {
-    sending: &'a Sending<'a>,
+struct Merge<'m, 'a, 'f> {
+    talk: &'m mut Talk<'a, 'f>,
     pass: Pass,
-    out: &'a SyncSender<Frame>,
-    happened: &'a Receiver<Event>,
-    shared: &'a Shared,
-    jobs: &'a SyncSender<Job>,
-    found: &'a mut Found<'f>,
-    rows: &'a mut Rows<'r>,
+    jobs: &'m SyncSender<Job>,
     /// Their next unit.
     theirs: Option<Unit>,
     is_over: bool,
@@ -422,7 +410,7 @@ struct Merge<'a, 'f, 'r> {
 
 impl Merge<'_, '_, '_> {
     fn run(&mut self) -> anyhow::Result<()> {
-        let sending = self.sending;
+        let sending = self.talk.sending;
         let walk = Walk {
             store: sending.store,
             kinds: sending.kinds,
@@ -453,7 +441,7 @@ impl Merge<'_, '_, '_> {
                 self.unreadable.push(odd.path.clone());
             }
             if self.pass == Pass::Copy {
-                self.found.left(odd.to_string());
+                self.talk.found.left(odd.to_string());
             }
         }
     }
@@ -484,10 +472,11 @@ impl Merge<'_, '_, '_> {
                 .remove(&file.path)
                 .is_some_and(|(size, time)| size == file.size && is_same_time(file.time, time));
             if self.pass == Pass::Copy {
-                self.found.there(kind, file.size);
-                self.rows.there(&path, self.found)?;
+                let Talk { found, rows, .. } = &mut *self.talk;
+                found.there(kind, file.size);
+                rows.there(&path, found)?;
                 if is_same {
-                    add(&mut self.found.unchanged, file.size);
+                    add(&mut found.unchanged, file.size);
                 }
             }
             let hash = is_same && self.pass == Pass::Verify;
@@ -495,8 +484,8 @@ impl Merge<'_, '_, '_> {
                 self.jobs.send(Job { path, hash }).map_err(|_| gone())?;
             }
         }
-        if lock(&self.shared.results).digests.len() >= 1_000 {
-            take_results(self.shared, self.found, self.rows)?;
+        if lock(&self.talk.shared.results).digests.len() >= 1_000 {
+            self.talk.take_results()?;
         }
         if !ours.partly {
             let mut names: Vec<&String> = there.keys().collect();
@@ -523,11 +512,11 @@ impl Merge<'_, '_, '_> {
         if self.pass == Pass::Verify {
             return Ok(());
         }
-        self.found.surplus(path.to_owned());
-        if self.sending.delete {
-            self.found.removed += 1;
+        self.talk.found.surplus(path.to_owned());
+        if self.talk.sending.delete {
+            self.talk.found.removed += 1;
             let path = path.to_owned();
-            self.out.send(Frame::Remove { path }).map_err(|_| gone())?;
+            self.talk.say(Frame::Remove { path })?;
         }
         Ok(())
     }
@@ -538,12 +527,12 @@ impl Merge<'_, '_, '_> {
         }
         let mut unit = Unit::default();
         while !self.is_over {
-            match next(self.happened)? {
+            match self.talk.next()? {
                 Event::Unit { path, files, last } => {
                     unit.path = path;
                     unit.files.extend(files);
                     if last {
-                        self.out.send(Frame::More { units: 1 }).map_err(|_| gone())?;
+                        self.talk.say(Frame::More { units: 1 })?;
                         return Ok(Some(unit));
                     }
                 }

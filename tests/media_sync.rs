@@ -635,6 +635,49 @@ while data := bytearray(os.read(0, 65536)):
     assert_equal(&world);
 }
 
+#[test]
+fn what_is_sent_while_both_sides_are_read_is_read_there_too() {
+    let world = World::new();
+    fill(&world);
+    // A disk that keeps other bytes than it was given when `rots`; a file that looks changed when all is listed again.
+    let on_a_disk = |rots: &str| {
+        let rot = format!(
+            "        self.place(lane)
+        if {rots}:
+            file = self.lanes[lane]
+            os.pwrite(file[0], b'!', 5)
+            os.utime(file[0], ns=(0, file[2] * 10**9 + file[3]))\n"
+        );
+        let list = format!(
+            "        if kind == 2:
+            self.lists += 1
+            if self.lists == 2:
+                os.utime(self.path + '/{}', (0, 0))\n",
+            PATHS[2]
+        );
+        let script = include_str!("../crates/media/src/receive.py")
+            .replace("        self.place(lane)\n", &rot)
+            .replace("        if kind == 2:\n", &list)
+            .replace("class Receiver:\n", "class Receiver:\n    lists = 0\n");
+        world.write("receive.py", script);
+        world.shell("rm -rf copy");
+        let call = world
+            .tool("media-sync")
+            .args(["-n", "--verify", "--source-dir", "store"]);
+        call.args(["--", "python3", "receive.py", "copy"]).run()
+    };
+
+    let well = on_a_disk("False").success();
+    assert_eq!(media(&well)["sent"]["files"], PATHS.len() + 1);
+    let rotten = format!("{} arrives damaged again and again", PATHS[2]);
+    let place = "self.lanes[lane][1][-1] == 'Xx'";
+    assert_failed(&on_a_disk(&format!("{place} and self.lists == 2")), 69, &rotten);
+    let rotten = format!("{} arrives damaged again and again", PATHS[0]);
+    assert_failed(&on_a_disk("self.lanes[lane][1][-1] == 'EfGhIjKl'"), 69, &rotten);
+    let once = on_a_disk("self.lanes[lane][1][-1] == 'EfGhIjKl' and self.lists == 1").success();
+    assert_eq!(media(&once)["damaged"], json!({"count": 1, "names": [PATHS[0]]}));
+}
+
 /// A frame as it goes over the stream.
 pub(crate) fn frame(body: &[&[u8]]) -> Vec<u8> {
     let body = body.concat();

@@ -110,11 +110,12 @@ impl Talk<'_, '_> {
         }
         report.stage("copying media", None);
         self.pass(Pass::Copy)?;
-        self.repair()?;
+        self.repair(Pass::Copy)?;
         if self.sending.verify {
             report.stage("reading both sides", None);
             self.pass(Pass::Verify)?;
-            self.repair()?;
+            self.repair(Pass::Verify)?;
+            self.read_back()?;
         }
         self.take_results()?;
         self.rows.finish(self.found)?;
@@ -180,27 +181,36 @@ impl Talk<'_, '_> {
     }
 
     /// Sends once more what did not arrive as it is here.
-    fn repair(&mut self) -> anyhow::Result<()> {
+    fn repair(&mut self, pass: Pass) -> anyhow::Result<()> {
         let again = std::mem::take(&mut lock(&self.shared.results).damaged);
-        if again.is_empty() {
+        for path in &again {
+            self.found.damaged(path.clone());
+        }
+        let task = Task::Send(pass);
+        self.work_off(again.into_iter().map(|path| Job { path, task }).collect())
+    }
+
+    /// Reads there what was sent after all else had been read.
+    fn read_back(&mut self) -> anyhow::Result<()> {
+        let unread = std::mem::take(&mut lock(&self.shared.results).unread);
+        self.work_off(unread)
+    }
+
+    /// Does jobs after which nothing more may be damaged.
+    fn work_off(&mut self, work: Vec<Job>) -> anyhow::Result<()> {
+        if work.is_empty() {
             return Ok(());
         }
-        for job in &again {
-            self.found.damaged(job.path.clone());
-        }
         self.with_lanes(|_, jobs| {
-            again.into_iter().try_for_each(|job| {
-                let job = Job { hash: false, ..job };
-                jobs.send(job).map_err(|_| gone().into())
-            })
+            let mut work = work.into_iter();
+            work.try_for_each(|job| jobs.send(job).map_err(|_| gone().into()))
         })?;
         self.sync()?;
         match lock(&self.shared.results).damaged.first() {
-            Some(job) => Err(Stop::new(
-                Exit::Unavailable,
-                format!("{} arrives damaged again and again", job.path),
-            )
-            .into()),
+            Some(path) => {
+                let message = format!("{path} arrives damaged again and again");
+                Err(Stop::new(Exit::Unavailable, message).into())
+            }
             None => Ok(()),
         }
     }
@@ -252,11 +262,20 @@ enum Pass {
 }
 
 /// A file that a lane takes.
-#[derive(Debug, Clone)]
 struct Job {
     path: String,
-    /// Read it on both sides, do not send it.
-    hash: bool,
+    task: Task,
+}
+
+/// What it is to do with it.
+#[derive(Clone, Copy)]
+enum Task {
+    /// Send it, in that pass.
+    Send(Pass),
+    /// Read it on both sides.
+    Read,
+    /// Read there what was sent: so many bytes with that digest.
+    ReadBack(u64, Digest),
 }
 
 /// What a lane waits to hear of.
@@ -282,7 +301,9 @@ struct Results {
     /// Of uploads that were read.
     digests: Vec<(String, Digest)>,
     left: Vec<String>,
-    damaged: Vec<Job>,
+    damaged: Vec<String>,
+    /// What was sent when all else was read.
+    unread: Vec<Job>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -354,28 +375,33 @@ fn answered(shared: &Shared, lane: u8) -> Option<Pending> {
 
 fn stored(shared: &Shared, pending: Pending, size: u64, sha256: Digest) {
     let mut results = lock(&shared.results);
-    let is_same = size == pending.size && pending.sha256.is_none_or(|ours| ours == sha256);
-    if !is_same {
-        results.damaged.push(pending.job);
+    let path = pending.job.path;
+    if size != pending.size || pending.sha256.is_some_and(|ours| ours != sha256) {
+        results.damaged.push(path);
         return;
     }
-    if !pending.job.hash {
+    if let Task::Send(pass) = pending.job.task {
         add(&mut results.sent, size);
+        if pass == Pass::Verify {
+            let task = Task::ReadBack(size, sha256);
+            results.unread.push(Job {
+                path: path.clone(),
+                task,
+            });
+        }
     }
-    if kind_of(&pending.job.path) == Kind::Local {
-        results.digests.push((pending.job.path, sha256));
+    if kind_of(&path) == Kind::Local {
+        results.digests.push((path, sha256));
     }
 }
 
 fn refused(shared: &Shared, pending: Pending, why: &str) {
     let mut results = lock(&shared.results);
-    if pending.job.hash {
+    let path = pending.job.path;
+    match pending.job.task {
+        Task::Send(_) => results.left.push(format!("{path}: it cannot be written: {why}")),
         // It was there a moment ago.
-        results.damaged.push(pending.job);
-    } else {
-        results
-            .left
-            .push(format!("{}: it cannot be written: {why}", pending.job.path));
+        Task::Read | Task::ReadBack(..) => results.damaged.push(path),
     }
 }
 
@@ -479,10 +505,12 @@ impl Merge<'_, '_, '_> {
                     add(&mut found.unchanged, file.size);
                 }
             }
-            let hash = is_same && self.pass == Pass::Verify;
-            if !is_same || hash {
-                self.jobs.send(Job { path, hash }).map_err(|_| gone())?;
-            }
+            let task = match self.pass {
+                pass if !is_same => Task::Send(pass),
+                Pass::Verify => Task::Read,
+                Pass::Copy => continue,
+            };
+            self.jobs.send(Job { path, task }).map_err(|_| gone())?;
         }
         if lock(&self.talk.shared.results).digests.len() >= 1_000 {
             self.talk.take_results()?;
@@ -569,10 +597,13 @@ impl Lane<'_> {
             let job = lock(todo).recv();
             let Ok(job) = job else { return Ok(()) };
             ess_run::check()?;
-            let path = self.sending.store.join(&job.path);
-            match open(&path) {
-                Ok(Some((file, time))) if job.hash => self.hash(job, file, time)?,
-                Ok(Some((file, time))) => self.send(job, file, time)?,
+            if let Task::ReadBack(size, sha256) = job.task {
+                self.ask(job, size, sha256)?;
+                continue;
+            }
+            match open(&self.sending.store.join(&job.path)) {
+                Ok(Some((file, time))) if matches!(job.task, Task::Send(_)) => self.send(job, file, time)?,
+                Ok(Some((file, _))) => self.read(job, file)?,
                 Ok(None) => self.leave(format!("{}: neither a file nor a directory", job.path)),
                 // Removed since its name was read.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -609,8 +640,7 @@ impl Lane<'_> {
         self.give(Frame::End { lane })
     }
 
-    fn hash(&self, job: Job, mut file: File, _: Time) -> anyhow::Result<()> {
-        let (lane, path) = (self.number, job.path.clone());
+    fn read(&self, job: Job, mut file: File) -> anyhow::Result<()> {
         let (mut size, mut sha256, mut chunk) = (0, Sha256::new(), vec![0; CHUNK]);
         loop {
             ess_run::check()?;
@@ -627,7 +657,13 @@ impl Lane<'_> {
                 }
             }
         }
-        self.expect(job, size, Some(sha256.finalize().into()));
+        self.ask(job, size, sha256.finalize().into())
+    }
+
+    /// Whether it is the same there.
+    fn ask(&self, job: Job, size: u64, sha256: Digest) -> anyhow::Result<()> {
+        let (lane, path) = (self.number, job.path.clone());
+        self.expect(job, size, Some(sha256));
         self.give(Frame::Hash { lane, path })
     }
 

@@ -678,6 +678,50 @@ fn what_is_sent_while_both_sides_are_read_is_read_there_too() {
     assert_eq!(media(&once)["damaged"], json!({"count": 1, "names": [PATHS[0]]}));
 }
 
+#[test]
+fn a_receiver_that_falls_silent_is_given_up_and_a_busy_one_is_not() {
+    let world = World::new();
+    fill(&world);
+    let far = |more: &[&str], script: &str| {
+        let call = world
+            .tool("media-sync")
+            .args(["-n", "--source-dir", "store", "--timeout", "2"]);
+        call.args(more).args(["--", "bash", "-c", script]).run()
+    };
+    let python = include_str!("../crates/media/src/receive.py");
+    let with = |from: &str, to: &str| {
+        assert!(python.contains(from));
+        world.write("receive.py", python.replace(from, to));
+        world.shell("rm -rf copy");
+    };
+
+    let ran = far(&[], "exec sleep 1000");
+    assert_failed(&ran, 69, "the receiver has fallen silent: nothing came for 2 s");
+    assert!(ran.stderr.contains("hint: see whether the other side is well"), "{ran}");
+    // In the midst of it, while more is sent than a pipe takes, and beneath a shell.
+    with(
+        "        self.place(lane)\n",
+        "        os.kill(os.getpid(), signal.SIGSTOP)\n",
+    );
+    let ran = far(&[], "python3 receive.py copy; echo");
+    assert_failed(&ran, 69, "the receiver has fallen silent");
+    for program in ["python3", "sleep", "bash"] {
+        assert_eq!(world.running(program), [""; 0], "it outlives us");
+    }
+
+    // One that reads for long, and one that is sent nothing for long.
+    let fadvise = "            os.posix_fadvise(";
+    let sleep = "            parts[-1] == 'Xx' and __import__('time').sleep(5)\n";
+    with(fadvise, &[sleep, fadvise].concat());
+    far(&["--verify"], "python3 receive.py copy").success();
+    assert_equal(&world);
+    for receiver in ["python3 receive.py copy", "media-sync -n --receive copy"] {
+        world.shell("rm -rf copy");
+        let slow = ["--bwlimit", "100K", "--without", "remote", "--without", "previews"];
+        far(&slow, receiver).success();
+    }
+}
+
 /// A frame as it goes over the stream.
 pub(crate) fn frame(body: &[&[u8]]) -> Vec<u8> {
     let body = body.concat();
@@ -696,7 +740,7 @@ pub(crate) fn text(text: &str) -> Vec<u8> {
 }
 
 pub(crate) fn hello(magic: &str) -> Vec<u8> {
-    frame(&[&[1], &text(magic), &[0; 9]])
+    frame(&[&[1], &text(magic), &[0; 9], &[60, 0, 0, 0]])
 }
 
 #[test]
@@ -740,6 +784,11 @@ pub(crate) fn assert_trusts_no_sender(world: &World, command: &str) {
     assert_failed(&receive(&[start(), cut]), 74, "it ends within a frame");
     assert_failed(&receive(&[hello("ess-media/2")]), 65, "speaks ess-media/2");
     assert_failed(&receive(&[frame(&[&[10]])]), 65, "no sender is at the other end");
+    // One that says nothing, and does not end.
+    let idle = frame(&[&[1], &text("ess-media/1"), &[0; 9], &[1, 0, 0, 0]]);
+    world.write("stream", idle);
+    let silent = format!("mkfifo pipe; exec 3<>pipe; cat stream >&3; {command} <&3 >answer");
+    assert_failed(&world.shell(&silent), 69, "the sender has said nothing for 1 s");
     assert!(!world.path("outside").exists());
 }
 

@@ -247,6 +247,21 @@ fn a_stream_that_is_cut_is_an_error_and_the_next_run_goes_on() {
 }
 
 #[test]
+fn a_pod_that_falls_silent_is_given_up() {
+    let stage = Stage::new();
+    stage.world.write("store/local_content/Ab/Cd/Big", vec![1; 3_000_000]);
+    let running = stage.sync().args(["--bwlimit", "200K", "--timeout", "3"]).start();
+    wait_until("it began", || stage.is_at_work());
+    assert!(stage.world.signal("python3", Signal::STOP));
+
+    assert_failed(&running.wait(), 69, "the receiver has fallen silent");
+
+    assert!(stage.world.signal("python3", Signal::CONT));
+    wait_until("the receiver is gone", || stage.sync().run().status.success());
+    stage.assert_copied();
+}
+
+#[test]
 fn rights_that_are_missing_are_told_at_once() {
     let stage = Stage::new();
     stage.kube.deny("create", "", "pods/exec");

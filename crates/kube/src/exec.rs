@@ -13,7 +13,8 @@ use kube::api::AttachParams;
 use kube::core::Request;
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinHandle};
+use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::{Bytes, Error as SocketError, Message};
 
 use crate::Cluster;
@@ -70,6 +71,8 @@ pub struct Output {
     what: String,
     receiver: mpsc::Receiver<Result<Bytes, String>>,
     rest: Bytes,
+    limit: Duration,
+    tasks: Vec<AbortHandle>,
 }
 
 impl Cluster {
@@ -111,6 +114,8 @@ impl Cluster {
                 what: what.clone(),
                 receiver,
                 rest: Bytes::new(),
+                limit: Duration::MAX,
+                tasks: tasks.iter().map(JoinHandle::abort_handle).collect(),
             },
             runtime: Arc::clone(&self.runtime),
             what,
@@ -136,6 +141,13 @@ impl Exec {
         } = &mut self;
         let lost = || Err(Error::new(Kind::Dropped, what.as_str(), "the stream to it was lost"));
         runtime.block_on(stoppable(what, async { ended.await.unwrap_or_else(|_| lost()) }))
+    }
+}
+
+impl Output {
+    /// Where nothing comes for so long, the stream is given up at both ends, with an error of the kind `TimedOut`.
+    pub fn limited(&mut self, limit: Duration) {
+        self.limit = limit;
     }
 }
 
@@ -171,8 +183,13 @@ impl Read for Output {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.rest.is_empty() {
             let (what, receiver) = (&self.what, &mut self.receiver);
-            let next = stoppable(what, async { Ok(receiver.recv().await) });
-            match self.runtime.block_on(next).map_err(|error| broken(&error))? {
+            let next = stoppable(what, async { Ok(timeout(self.limit, receiver.recv()).await) });
+            let Ok(next) = self.runtime.block_on(next).map_err(|error| broken(&error))? else {
+                self.tasks.iter().for_each(AbortHandle::abort);
+                let why = format!("{}: nothing came for {} s", self.what, self.limit.as_secs());
+                return Err(io::Error::new(io::ErrorKind::TimedOut, why));
+            };
+            match next {
                 None => return Ok(0),
                 Some(Err(why)) => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, why)),
                 Some(Ok(data)) => self.rest = data,

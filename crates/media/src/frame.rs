@@ -8,6 +8,9 @@ use std::io::{self, Read, Write};
 /// What a sender says first. A receiver that speaks another language says so and ends.
 pub(crate) const MAGIC: &str = "ess-media/1";
 
+/// How long either half may say nothing, in seconds, unless a sender says otherwise.
+pub(crate) const IDLE: u32 = 300;
+
 /// As much of a file as one frame carries.
 pub(crate) const CHUNK: usize = 256 << 10;
 
@@ -40,8 +43,8 @@ pub(crate) type Owner = Option<(u32, u32)>;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Frame {
     // From the sender.
-    /// The first.
-    Hello { magic: String, owner: Owner },
+    /// The first. Who says nothing for `idle` seconds is given up, so that each half says `Alive` more often than that.
+    Hello { magic: String, owner: Owner, idle: u32 },
     /// List these kinds, by the names of their directories; asked a second time, list again.
     List { kinds: Vec<String> },
     /// So many more units may be sent.
@@ -62,6 +65,10 @@ pub(crate) enum Frame {
     Sync,
     /// The last: an older API server cannot tell a program that its input has ended.
     Bye,
+
+    // From both.
+    /// There is nothing else to say.
+    Alive,
 
     // From the receiver.
     /// The first: it is ready.
@@ -139,10 +146,10 @@ impl Frame {
 
     fn encode(&self, body: &mut Body) {
         match self {
-            Self::Hello { magic, owner } => {
+            Self::Hello { magic, owner, idle } => {
                 body.kind(1).text(magic).byte(owner.is_some().into());
                 let (user, group) = owner.unwrap_or_default();
-                body.u32(user).u32(group);
+                body.u32(user).u32(group).u32(*idle);
             }
             Self::List { kinds } => {
                 body.kind(2).count(kinds.len());
@@ -176,6 +183,9 @@ impl Frame {
             }
             Self::Bye => {
                 body.kind(11);
+            }
+            Self::Alive => {
+                body.kind(12);
             }
             Self::Ready { magic } => {
                 body.kind(20).text(magic);
@@ -218,6 +228,7 @@ impl Frame {
                 Self::Hello {
                     magic,
                     owner: has_owner.then_some(owner),
+                    idle: rest.u32()?,
                 }
             }
             2 => Self::List {
@@ -238,6 +249,7 @@ impl Frame {
             9 => Self::Remove { path: rest.text()? },
             10 => Self::Sync,
             11 => Self::Bye,
+            12 => Self::Alive,
             20 => Self::Ready { magic: rest.text()? },
             21 => {
                 let (path, last) = (rest.text()?, rest.byte()? != 0);
@@ -385,10 +397,12 @@ mod tests {
             Frame::Hello {
                 magic: MAGIC.to_owned(),
                 owner: Some((10_091, 10_092)),
+                idle: 300,
             },
             Frame::Hello {
                 magic: String::new(),
                 owner: None,
+                idle: 0,
             },
             Frame::List {
                 kinds: vec![text(), text()],
@@ -410,6 +424,7 @@ mod tests {
             Frame::Remove { path: text() },
             Frame::Sync,
             Frame::Bye,
+            Frame::Alive,
             Frame::Ready { magic: text() },
             Frame::Unit {
                 path: text(),

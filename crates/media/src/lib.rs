@@ -16,6 +16,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::ValueEnum;
@@ -27,7 +28,7 @@ use ess_synapse::media::{Kind, is_media_repo};
 use ess_synapse::yaml::Value;
 
 use found::Found;
-use frame::Frame;
+use frame::{Frame, IDLE};
 use link::Link;
 use pace::{Pace, rate};
 use pod::Volume;
@@ -75,6 +76,9 @@ pub struct Args {
     /// Bytes a second at most, such as 10M
     #[arg(long, value_name = "RATE", value_parser = rate)]
     bwlimit: Option<u64>,
+    /// How long the other half may say nothing
+    #[arg(long, value_name = "SECONDS", default_value_t = IDLE, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    timeout: u32,
     /// How many files are copied at a time; the number of processors by default
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=64))]
     jobs: Option<u8>,
@@ -164,6 +168,7 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
         store: &source.store,
         kinds: &kinds,
         owner: args.owner,
+        idle: args.timeout,
         lanes: args
             .jobs
             .unwrap_or_else(|| u8::try_from(processors().min(16)).unwrap_or(1)),
@@ -345,6 +350,7 @@ fn send_far(
         .filter_map(|name| Some((name.to_owned(), std::env::var_os(name)?)))
         .collect();
     let program = Program::new(&command[0]).args(&command[1..]).envs(&environment);
+    let program = program.patience(Duration::from_secs(sending.idle.into()));
     let (ours, theirs) = link::pair();
     let Link { out, incoming } = theirs;
     thread::scope(|scope| {

@@ -1,7 +1,8 @@
 //! How frames get across: by channels within a process, by two byte streams to another.
 
 use std::io::{self, BufReader, BufWriter, Read, Write};
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError, sync_channel};
+use std::time::Duration;
 
 use ess_cli::Exit;
 
@@ -41,6 +42,17 @@ pub(crate) fn write_all(frames: &Receiver<Frame>, to: &mut dyn Write) -> io::Res
     }
 }
 
+/// Lets the other half know that this one is there, whatever else takes long, until the other end of `over` is dropped.
+pub(crate) fn keep_alive(out: &SyncSender<Frame>, idle: Duration, over: &Receiver<()>) {
+    // One may be late.
+    while over.recv_timeout(idle / 4) == Err(RecvTimeoutError::Timeout) {
+        // Where no more fits there is enough to hear.
+        if let Err(TrySendError::Disconnected(_)) = out.try_send(Frame::Alive) {
+            return;
+        }
+    }
+}
+
 /// Reads frames until the stream ends, or nobody takes them any more. A broken stream is a frame too.
 pub(crate) fn read_all(from: &mut dyn Read, to: &SyncSender<Frame>) {
     let mut from = BufReader::with_capacity(CHUNK, from);
@@ -49,8 +61,11 @@ pub(crate) fn read_all(from: &mut dyn Read, to: &SyncSender<Frame>) {
             Ok(Some(frame)) => frame,
             Ok(None) => return,
             Err(error) => {
-                let exit = Exit::Io as u8;
-                let why = error.to_string();
+                let (exit, why) = match error.kind() {
+                    io::ErrorKind::TimedOut => (Exit::Unavailable, format!("the receiver has fallen silent: {error}")),
+                    _ => (Exit::Io, error.to_string()),
+                };
+                let exit = exit as u8;
                 let _ = to.send(Frame::Failed { exit, why });
                 return;
             }

@@ -236,6 +236,7 @@ impl Volume {
     ) -> anyhow::Result<Amount> {
         let command = ["python3", "-c", BOOT, &self.store()];
         let mut exec: Exec = self.cluster.exec(pod, container, &command, true)?;
+        exec.stdout.limited(Duration::from_secs(sending.idle.into()));
         let stdin = exec.stdin.take();
         let (ours, theirs) = link::pair();
         let Link { out, incoming } = theirs;

@@ -10,16 +10,19 @@ import fcntl
 import hashlib
 import os
 import re
+import signal
 import stat
 import struct
 import sys
+import threading
 import zlib
 
 MAGIC = "ess-media/1"
 OURS = ".media-sync"
 CHUNK = 256 << 10
 LIMIT = 1 << 20
-BYE = 11
+IDLE = 300
+BYE, ALIVE = 11, 12
 KINDS = {
     "local_content": (3,),
     "local_thumbnails": (4,),
@@ -42,7 +45,7 @@ IN_ITS_WAY = {
 }
 
 # As crates/cli/src/exit.rs has them.
-DATA, IO, BUSY, PERMISSION = 65, 74, 75, 77
+DATA, UNAVAILABLE, IO, BUSY, PERMISSION = 65, 69, 74, 75, 77
 
 
 class Stop(Exception):
@@ -110,13 +113,38 @@ class Receiver:
         self.lanes = {}
         self.units = None
         self.credit = 0
+        self.idle = IDLE
+        self.over = threading.Event()
+        self.alive = threading.Thread(target=self.keep_alive, daemon=True)
+        signal.signal(signal.SIGALRM, self.give_up)
+
+    def give_up(self, *_):
+        raise Stop(UNAVAILABLE, "the sender has said nothing for %d s" % self.idle)
+
+    def keep_alive(self):
+        """Lets the sender know that this half is there, whatever else takes long."""
+        try:
+            while not self.over.wait(self.idle / 4):
+                self.say(ALIVE)
+                self.stdout.flush()
+        except OSError:
+            # The next answer meets it too.
+            pass
 
     def say(self, kind, body=b""):
         body = bytes([kind]) + body
+        # At once: two threads write.
         self.stdout.write(struct.pack("<II", len(body), zlib.crc32(body)) + body)
 
     def read(self):
         """The next frame's body; None at the end of the stream."""
+        signal.alarm(self.idle)
+        try:
+            return self.read_frame()
+        finally:
+            signal.alarm(0)
+
+    def read_frame(self):
         start = self.stdin.read(8)
         if not start:
             return None
@@ -374,6 +402,8 @@ class Receiver:
         elif kind == 10:
             os.sync()
             self.say(25)
+        elif kind == ALIVE:
+            pass
         else:
             raise Stop(IO, "the stream is broken: a frame is of no kind that this version knows")
         self.list()
@@ -397,8 +427,10 @@ class Receiver:
         magic = body.text()
         if magic != MAGIC:
             raise Stop(DATA, "the sender speaks %s, this receiver %s" % (magic, MAGIC))
-        has_owner, user, group = body.unpack("BII")
+        has_owner, user, group, idle = body.unpack("BIII")
+        self.idle = min(max(idle, 1), 86400)
         self.owner = (user, group) if has_owner else None
+        self.alive.start()
         self.open()
         self.say(20, text(MAGIC))
         self.stdout.flush()
@@ -417,6 +449,9 @@ class Receiver:
         except OSError as error:
             exit, why = IO, str(error)
         finally:
+            self.over.set()
+            if self.alive.is_alive():
+                self.alive.join()
             self.sweep()
         self.say(26, bytes([exit]) + text(why))
         self.stdout.flush()

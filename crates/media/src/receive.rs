@@ -15,8 +15,8 @@ use ess_synapse::media::{Kind, is_place};
 use rustix::fs::Advice;
 use sha2::{Digest as _, Sha256};
 
-use crate::frame::{CHUNK, Entry, Frame, MAGIC, Time};
-use crate::link::Link;
+use crate::frame::{CHUNK, Entry, Frame, IDLE, MAGIC, Time};
+use crate::link::{self, Link};
 use crate::tree::Tree;
 use crate::walk::{Unit, Walk, kind_of};
 
@@ -38,8 +38,8 @@ pub(crate) fn receive(store: &Path, link: Link) -> anyhow::Result<()> {
 
 fn work(store: &Path, incoming: &Receiver<Frame>, out: &SyncSender<Frame>) -> anyhow::Result<()> {
     let (failed, failures) = channel();
-    let owner = match next(incoming, &failures)? {
-        Some(Frame::Hello { magic, owner }) if magic == MAGIC => owner,
+    let (owner, idle) = match next(incoming, &failures, IDLE)? {
+        Some(Frame::Hello { magic, owner, idle }) if magic == MAGIC => (owner, idle.clamp(1, 86_400)),
         Some(Frame::Hello { magic, .. }) => {
             return Err(Stop::data(format!("the sender speaks {magic}, this receiver {MAGIC}"))
                 .hint("use the same release at both ends")
@@ -55,6 +55,8 @@ fn work(store: &Path, incoming: &Receiver<Frame>, out: &SyncSender<Frame>) -> an
     })?;
     let credit = Credit::default();
     let ended = thread::scope(|scope| {
+        let (working, over) = channel();
+        scope.spawn(move || link::keep_alive(out, Duration::from_secs(idle.into()), &over));
         let ended = Router {
             scope,
             tree: &tree,
@@ -62,8 +64,10 @@ fn work(store: &Path, incoming: &Receiver<Frame>, out: &SyncSender<Frame>) -> an
             credit: &credit,
             lanes: HashMap::new(),
             failed,
+            idle,
         }
         .run(incoming, &failures);
+        drop(working);
         credit.give(None);
         ended
     });
@@ -79,8 +83,9 @@ fn sender_is_gone() -> anyhow::Error {
 
 /// The next frame; none when the sender has ended. What went wrong elsewhere is told while nothing comes: the sender
 /// may wait for the very answer that failed.
-fn next(incoming: &Receiver<Frame>, failures: &Receiver<anyhow::Error>) -> anyhow::Result<Option<Frame>> {
-    loop {
+fn next(incoming: &Receiver<Frame>, failures: &Receiver<anyhow::Error>, idle: u32) -> anyhow::Result<Option<Frame>> {
+    // Counted, not measured: while we ourselves are stopped nobody is silent.
+    for _ in 0..u64::from(idle) * 10 {
         ess_run::check()?;
         match incoming.recv_timeout(Duration::from_millis(100)) {
             Ok(frame) => return Ok(Some(frame)),
@@ -92,6 +97,7 @@ fn next(incoming: &Receiver<Frame>, failures: &Receiver<anyhow::Error>) -> anyho
             }
         }
     }
+    Err(Stop::new(Exit::Unavailable, format!("the sender has said nothing for {idle} s")).into())
 }
 
 /// Hands each frame to its lane.
@@ -102,6 +108,8 @@ struct Router<'scope, 'env> {
     credit: &'env Credit,
     lanes: HashMap<u8, SyncSender<Order>>,
     failed: Sender<anyhow::Error>,
+    /// How long the sender may say nothing, in seconds.
+    idle: u32,
 }
 
 /// What a lane is to do.
@@ -115,7 +123,7 @@ enum Order {
 
 impl Router<'_, '_> {
     fn run(mut self, incoming: &Receiver<Frame>, failures: &Receiver<anyhow::Error>) -> anyhow::Result<()> {
-        while let Some(frame) = next(incoming, failures)? {
+        while let Some(frame) = next(incoming, failures, self.idle)? {
             match frame {
                 Frame::List { kinds } => self.list(&kinds),
                 Frame::More { units } => self.credit.give(Some(units)),
@@ -145,6 +153,7 @@ impl Router<'_, '_> {
                         .with_context(|| format!("cannot write to the disk of {}", self.tree.path.display()))?;
                     self.out.send(Frame::Synced).map_err(|_| sender_is_gone())?;
                 }
+                Frame::Alive => {}
                 Frame::Bye => return Ok(()),
                 Frame::Failed { why, .. } => return Err(io::Error::other(why).into()),
                 other => return Err(Stop::data(format!("the sender said what a receiver says: {other:?}")).into()),

@@ -20,7 +20,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::found::{Found, add};
 use crate::frame::{CHUNK, Entry, Frame, MAGIC, Owner, Sha256 as Digest, Time};
-use crate::link::Link;
+use crate::link::{self, Link};
 use crate::pace::Pace;
 use crate::rows::Rows;
 use crate::walk::{Odd, Unit, Walk, Why, kind_of, order, time_of};
@@ -36,6 +36,8 @@ pub(crate) struct Sending<'a> {
     pub(crate) store: &'a Path,
     pub(crate) kinds: &'a [Kind],
     pub(crate) owner: Owner,
+    /// How long the receiver may say nothing, in seconds.
+    pub(crate) idle: u32,
     pub(crate) lanes: u8,
     pub(crate) pace: &'a Pace,
     pub(crate) delete: bool,
@@ -59,6 +61,9 @@ impl Sending<'_> {
         let outcome = thread::scope(|scope| {
             let shared = &shared;
             scope.spawn(move || listen(&incoming, shared, &events));
+            let (working, over) = channel();
+            let (alive, idle) = (out.clone(), Duration::from_secs(self.idle.into()));
+            scope.spawn(move || link::keep_alive(&alive, idle, &over));
             let mut talk = Talk {
                 sending: self,
                 out: &out,
@@ -73,7 +78,7 @@ impl Sending<'_> {
                 Ok(()) => out.send(Frame::Bye).is_ok(),
                 Err(_) => out.try_send(Frame::Bye).is_ok(),
             };
-            drop(out);
+            drop((out, working));
             outcome
         });
         if let Some(stop) = shared.failed.lock().unwrap_or_else(PoisonError::into_inner).take()
@@ -99,10 +104,13 @@ struct Talk<'a, 'f> {
 
 impl Talk<'_, '_> {
     fn run(&mut self) -> anyhow::Result<()> {
-        let Sending { owner, report, .. } = *self.sending;
+        let Sending {
+            owner, idle, report, ..
+        } = *self.sending;
         self.say(Frame::Hello {
             magic: MAGIC.to_owned(),
             owner,
+            idle,
         })?;
         match self.next()? {
             Event::Ready => {}
@@ -313,13 +321,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Nothing more is known.
 const EARLY: &str = "the receiver ended too early";
 
+const GO_ON: &str = "see whether the other side is well, and run the same line again; it goes on from here";
+
 /// Whether all that is known is that the other half has ended.
 pub(crate) fn is_early(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| cause.to_string() == EARLY)
 }
 
 fn gone() -> Stop {
-    Stop::new(Exit::Unavailable, EARLY).hint("run the same line again; it goes on from here")
+    Stop::new(Exit::Unavailable, EARLY).hint(GO_ON)
 }
 
 /// What the receiver says to all.
@@ -354,8 +364,13 @@ fn listen(incoming: &Receiver<Frame>, shared: &Shared, events: &Sender<Event>) {
                 }
                 continue;
             }
+            Frame::Alive => continue,
             Frame::Failed { exit, why } => {
-                *lock(&shared.failed) = Some(Stop::new(exit_of(exit), why));
+                let (exit, stop) = (exit_of(exit), Stop::new(exit_of(exit), why));
+                *lock(&shared.failed) = Some(match exit {
+                    Exit::Unavailable => stop.hint(GO_ON),
+                    _ => stop,
+                });
                 return;
             }
             other => {

@@ -80,6 +80,11 @@ impl Drop for Watched {
     }
 }
 
+/// Ends a child's process group, a stopped one too.
+pub(crate) fn kill(pid: u32) {
+    end(i32::try_from(pid).unwrap_or(0), Signal::KILL);
+}
+
 fn end_all(signal: Signal) {
     for pid in CHILDREN.lock().unwrap_or_else(PoisonError::into_inner).iter() {
         end(*pid, signal);

@@ -3,10 +3,13 @@
 use std::ffi::{OsStr, OsString};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::time::Duration;
 use std::{fmt, thread};
 
-use crate::interrupt::Watched;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::interrupt::{self, Watched};
 use crate::{Interrupted, Report, interrupted};
 
 /// What a child may see of our environment. Anything else could redirect it to another server.
@@ -82,6 +85,7 @@ impl std::error::Error for Error {
 pub struct Program {
     command: Command,
     name: String,
+    patience: Option<Duration>,
 }
 
 impl Program {
@@ -102,7 +106,15 @@ impl Program {
         Self {
             name: name.to_string_lossy().into_owned(),
             command,
+            patience: None,
         }
+    }
+
+    /// Ends it where it writes nothing on stdout for so long; who reads gets an error of the kind `TimedOut`.
+    #[must_use]
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.patience = Some(patience);
+        self
     }
 
     /// Adds an argument; never a secret.
@@ -173,7 +185,7 @@ impl Program {
             source,
         })?;
         let watched = Watched::new(child.id());
-        let (fed, taken, messages) = pump(&mut child, source, sink, lines);
+        let (fed, taken, messages) = pump(&mut child, self.patience, source, sink, lines);
         let ended = child.wait();
         drop(watched);
         if let Some(interrupted) = interrupted() {
@@ -204,12 +216,14 @@ impl Program {
 /// Both ends at once: a child that fills the pipe nobody empties waits for ever.
 fn pump(
     child: &mut Child,
+    patience: Option<Duration>,
     source: Option<Source<'_>>,
     sink: Option<Sink<'_>>,
     lines: Lines<'_>,
 ) -> (io::Result<()>, io::Result<()>, String) {
     let stdin = child.stdin.take();
-    let mut stdout = child.stdout.take();
+    let pid = child.id();
+    let mut stdout = child.stdout.take().map(|stdout| Patient { stdout, patience, pid });
     let stderr = child.stderr.take();
     thread::scope(|scope| {
         let feeder = scope.spawn(move || match (source, stdin) {
@@ -229,6 +243,28 @@ fn pump(
             reader.join().unwrap_or_default(),
         )
     })
+}
+
+/// A child's stdout, for as long as it says something.
+struct Patient {
+    stdout: ChildStdout,
+    patience: Option<Duration>,
+    pid: u32,
+}
+
+impl Read for Patient {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if let Some(patience) = self.patience {
+            let limit = Timespec::try_from(patience).map_err(io::Error::other)?;
+            if poll(&mut [PollFd::new(&self.stdout, PollFlags::IN)], Some(&limit))? == 0 {
+                // Who waits for it to read, or for its stderr, is set free too.
+                interrupt::kill(self.pid);
+                let why = format!("nothing came for {} s", patience.as_secs());
+                return Err(io::Error::new(io::ErrorKind::TimedOut, why));
+            }
+        }
+        self.stdout.read(buffer)
+    }
 }
 
 /// The last [`MESSAGES`] bytes of a stream, without the lines that `lines` took.

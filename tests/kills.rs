@@ -8,9 +8,10 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use crate::scene::{
-    Scene, link_programs, names_in, pgbin, source_cluster, target_cluster, wait_for_session, wait_until, write_program,
+    Scene, assert_failed, link_programs, names_in, pgbin, source_cluster, target_cluster, wait_for_session, wait_until,
+    write_program,
 };
-use crate::support::{Call, Cluster, ESS_PASSWORD, Identity, Stdin, Synapse};
+use crate::support::{Call, Cluster, ESS_PASSWORD, Identity, Proxy, Stdin, Synapse};
 
 /// Waits until nothing of a killed run works any more, here or on a server.
 fn wait_until_all_ended(scene: &Scene) {
@@ -426,6 +427,59 @@ fn a_pipeline_that_was_killed_when_the_fence_was_lifted_finds_its_work_done() {
         document["restore"]["next"]["go_back"],
         document["wipe"]["next"]["go_back"]
     );
+    assert_eq!(scene.target_dump(), restored);
+}
+
+#[test]
+fn a_commit_whose_answer_is_lost_is_found_done_by_the_same_line() {
+    let scene = Scene::new();
+    let proxy = Proxy::new(target_cluster().port);
+    let line = r#"set -o pipefail; pgdump-wrap -n --source "$SOURCE" --export export --server-name example.org \
+        | ess-wipe --target "$TARGET" --target-password-file target.pw --execute --confirm "$CONFIRM" \
+        | restore"#;
+    let (direct, through) = (target_cluster().port.to_string(), proxy.port.to_string());
+    let line = || {
+        let call = scene.world.script(line).env("PGPASSFILE", scene.world.path("pgpass"));
+        let call = call.env("SOURCE", scene.source_url());
+        let call = call.env("TARGET", scene.target_url().replace(&direct, &through));
+        call.env("CONFIRM", scene.confirmation())
+    };
+
+    // The wipe's is the first transaction that makes the fence's tables.
+    proxy.lose_answer_to_commit_of("CREATE TABLE IF NOT EXISTS public.schema_version");
+    let wiped = line().run();
+
+    assert!(proxy.has_lost_answer());
+    // The line's status is that of restore, which got no document.
+    assert_failed(
+        &wiped,
+        65,
+        "the answer is lost that would say whether the target is erased",
+    );
+    assert_eq!(wiped.stdout, "");
+    assert!(scene.is_fenced());
+    let backup = scene.world.read("export/ess-before-wipe/manifest.json");
+
+    proxy.lose_answer_to_commit_of("COMMENT ON TABLE public.schema_version IS NULL");
+    let lifted = line().run();
+
+    assert!(proxy.has_lost_answer());
+    assert_failed(
+        &lifted,
+        69,
+        "the answer is lost that would say whether the fence is lifted",
+    );
+    assert_eq!(lifted.stdout, "");
+    assert!(!scene.is_fenced());
+    let restored = scene.target_dump();
+
+    let document = line().run().success().json();
+
+    for section in ["dump", "wipe", "restore"] {
+        assert_eq!(document[section]["kept"], true, "{section}");
+    }
+    assert_eq!(document["wipe"]["backup"], "ess-before-wipe");
+    assert_eq!(scene.world.read("export/ess-before-wipe/manifest.json"), backup);
     assert_eq!(scene.target_dump(), restored);
 }
 

@@ -2,8 +2,8 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -32,7 +32,23 @@ struct Shared {
     traffic: AtomicU8,
     /// How often all connections were dropped.
     resets: AtomicU64,
+    /// Whose COMMIT is to stay without an answer: the client that has said this.
+    unanswered: Mutex<Option<&'static str>>,
     over: AtomicBool,
+}
+
+/// What the two directions of a connection know of each other.
+#[derive(Default)]
+struct Connection {
+    is_reset: AtomicBool,
+    /// The server's next answer is lost.
+    is_unanswered: AtomicBool,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Direction {
+    ToServer,
+    ToClient,
 }
 
 const TICK: Duration = Duration::from_millis(5);
@@ -45,6 +61,7 @@ impl Proxy {
         let shared = Arc::new(Shared {
             traffic: AtomicU8::new(Traffic::Flows as u8),
             resets: AtomicU64::new(0),
+            unanswered: Mutex::new(None),
             over: AtomicBool::new(false),
         });
         let ours = Arc::clone(&shared);
@@ -68,6 +85,16 @@ impl Proxy {
             self.shared.resets.fetch_add(1, Ordering::SeqCst);
         }
     }
+
+    /// Once: when a client that has said `text` commits, the server does it and the answer is lost.
+    pub(crate) fn lose_answer_to_commit_of(&self, text: &'static str) {
+        *self.shared.unanswered.lock().unwrap() = Some(text);
+    }
+
+    /// Whether an answer was lost since it was asked for.
+    pub(crate) fn has_lost_answer(&self) -> bool {
+        self.shared.unanswered.lock().unwrap().is_none()
+    }
 }
 
 impl Drop for Proxy {
@@ -87,10 +114,13 @@ impl Shared {
             stream.set_read_timeout(Some(TICK))?;
         }
         let resets = self.resets.load(Ordering::SeqCst);
-        let is_reset = Arc::new(AtomicBool::new(false));
-        for (from, to) in [(client.try_clone()?, server.try_clone()?), (server, client)] {
-            let (ours, is_reset) = (Arc::clone(self), Arc::clone(&is_reset));
-            thread::spawn(move || match ours.copy(&from, &to, resets, &is_reset) {
+        let connection = Arc::new(Connection::default());
+        for (from, to, direction) in [
+            (client.try_clone()?, server.try_clone()?, Direction::ToServer),
+            (server, client, Direction::ToClient),
+        ] {
+            let (ours, connection) = (Arc::clone(self), Arc::clone(&connection));
+            thread::spawn(move || match ours.copy(&from, &to, direction, resets, &connection) {
                 Ok(()) => to.shutdown(Shutdown::Write),
                 Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
                     // With nothing sent first: the end of the second thread closes both.
@@ -98,7 +128,7 @@ impl Shared {
                         let _ = set_socket_linger(stream, Some(Duration::ZERO));
                     }
                     // A program that died with an answer unread resets its end, and the server's has to go too.
-                    is_reset.store(true, Ordering::SeqCst);
+                    connection.is_reset.store(true, Ordering::SeqCst);
                     Ok(())
                 }
                 Err(_) => from.shutdown(Shutdown::Both).and(to.shutdown(Shutdown::Both)),
@@ -115,12 +145,20 @@ impl Shared {
     }
 
     /// Until the one end has nothing more to say; an error when that is not how it ends.
-    fn copy(&self, mut from: &TcpStream, mut to: &TcpStream, resets: u64, is_reset: &AtomicBool) -> io::Result<()> {
+    fn copy(
+        &self,
+        mut from: &TcpStream,
+        mut to: &TcpStream,
+        direction: Direction,
+        resets: u64,
+        connection: &Connection,
+    ) -> io::Result<()> {
+        let mut said = false;
         let mut chunk = vec![0; 64 << 10];
         loop {
             let traffic = self.traffic();
             if self.over.load(Ordering::SeqCst)
-                || is_reset.load(Ordering::SeqCst)
+                || connection.is_reset.load(Ordering::SeqCst)
                 || traffic == Traffic::IsReset
                 || self.resets.load(Ordering::SeqCst) != resets
             {
@@ -147,7 +185,26 @@ impl Shared {
                 Traffic::Stalls | Traffic::IsReset => continue,
             }
             from.read_exact(&mut chunk[..n])?;
+            match direction {
+                Direction::ToServer => {
+                    let mut unanswered = self.unanswered.lock().unwrap();
+                    said |= unanswered.is_some_and(|text| contains(&chunk[..n], text));
+                    if said && contains(&chunk[..n], "COMMIT") {
+                        *unanswered = None;
+                        said = false;
+                        connection.is_unanswered.store(true, Ordering::SeqCst);
+                    }
+                }
+                Direction::ToClient if connection.is_unanswered.load(Ordering::SeqCst) => {
+                    return Err(io::ErrorKind::ConnectionReset.into());
+                }
+                Direction::ToClient => {}
+            }
             to.write_all(&chunk[..n])?;
         }
     }
+}
+
+fn contains(bytes: &[u8], text: &str) -> bool {
+    bytes.windows(text.len()).any(|window| window == text.as_bytes())
 }

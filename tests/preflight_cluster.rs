@@ -91,6 +91,7 @@ fn everything_that_is_wrong_in_the_cluster_is_found_at_once() {
         set["spec"]["template"]["spec"]["containers"][0]["image"] = "oci.element.io/synapse:v1.158.0".into();
     });
     stage.kube.deny("patch", "apps", "deployments");
+    stage.kube.deny("create", "", "pods");
 
     let ran = both(&stage);
 
@@ -109,7 +110,7 @@ fn everything_that_is_wrong_in_the_cluster_is_found_at_once() {
     assert!(ran.stderr.contains("argocd app set matrix --sync-policy none"), "{ran}");
     assert_eq!(
         finding(&ran, "cluster-rights")["data"]["rights"],
-        json!(["patch deployments.apps"])
+        json!(["patch deployments.apps", "create pods"])
     );
 
     stage
@@ -138,6 +139,35 @@ fn rights_that_the_way_needs_block_and_all_of_them_are_named() {
             .contains("get secrets, create pods/portforward, patch statefulsets.apps"),
         "{ran}"
     );
+}
+
+#[test]
+fn rights_on_a_database_of_another_namespace_are_asked_for_by_its_short_name_too() {
+    let stage = Stage::community();
+    stage.kube.edit("configmaps", "ess", "ess-synapse", |map| {
+        let text = &mut map["data"]["04-homeserver-overrides.yaml"];
+        let there = text.as_str().unwrap();
+        *text = there
+            .replace("ess-postgres.ess.svc.cluster.local.", "pg-rw.databases")
+            .into();
+    });
+    for (verb, resource) in [("get", "services"), ("create", "pods/portforward")] {
+        stage.kube.deny_in("databases", verb, "", resource);
+    }
+
+    let ran = target(&stage, "--target kube:ess");
+
+    assert_eq!(found(&ran, &["blocker"]), ["blocker cluster-rights"], "{ran}");
+    let all = "in namespace databases: get services, create pods/portforward";
+    assert!(ran.stderr.contains(all), "{ran}");
+
+    // Where it is a name of DNS, nobody needs a Service.
+    stage.world.write("hosts", "127.0.0.1 pg-rw.databases\n");
+    let preflight = format!("preflight -n {OFFLINE} --target kube:ess");
+    let script =
+        format!("unshare --user --map-root-user --mount sh -c 'mount --bind hosts /etc/hosts && exec {preflight}'");
+    let ran = stage.script(&script).run();
+    assert_eq!(found(&ran, &["blocker"]), ["blocker target-unreachable"], "{ran}");
 }
 
 #[test]
@@ -183,4 +213,52 @@ fn the_operator_of_the_older_ess_is_told() {
     let lists = all.iter().filter(|finding| finding.contains("cluster-rights"));
     assert_eq!(lists.count(), 1, "one list, one Role: {ran}");
     assert_eq!(finding(&ran, "cluster-media")["data"]["user"], 10991);
+}
+
+#[test]
+fn what_ess_scale_would_refuse_or_warn_of_is_told_before() {
+    let stage = Stage::new(Kube::onprem);
+    let (namespace, name) = ("element-onprem", "first-element-deployment");
+    stage.kube.settings().updater = false;
+    let flux = json!({"kustomize.toolkit.fluxcd.io/name": "matrix", "kustomize.toolkit.fluxcd.io/namespace": "flux"});
+    stage.kube.edit("synapses", namespace, name, |synapse| {
+        synapse["metadata"]["labels"] = flux.clone();
+    });
+    let operator = "element-operator-controller-manager";
+    stage.kube.edit("deployments", "operator-onprem", operator, |operator| {
+        operator["metadata"]["annotations"]["argocd.argoproj.io/tracking-id"] =
+            "operator:apps/Deployment:operator-onprem/element-operator-controller-manager".into();
+    });
+    let look = || target(&stage, "--target kube:element-onprem");
+
+    let ran = look();
+    fires(&ran, &["info cluster-operator", "warning cluster-gitops"]);
+    assert_eq!(
+        finding(&ran, "cluster-gitops")["data"]["owners"],
+        json!(["Argo CD's application operator", "Flux's kustomization flux/matrix"])
+    );
+    assert!(
+        ran.stderr
+            .contains("argocd app set operator --sync-policy none; flux suspend kustomization matrix -n flux"),
+        "{ran}"
+    );
+
+    stage.kube.remove("elementdeployments", namespace, name);
+    let ran = look();
+    fires(&ran, &["warning cluster-operator"]);
+    assert!(
+        ran.stderr
+            .contains("there is no ElementDeployment first-element-deployment in namespace element-onprem"),
+        "{ran}"
+    );
+    let refused = stage.script("ess-scale down -n --target kube:element-onprem").run();
+    assert_eq!(code(&refused), 1, "{refused}");
+
+    stage.kube.remove("deployments", "operator-onprem", operator);
+    let ran = look();
+    assert!(
+        ran.stderr
+            .contains("there is no Deployment element-operator-controller-manager in namespace operator-onprem"),
+        "{ran}"
+    );
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Pod, Secret, Service, ServicePort};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -111,7 +112,8 @@ impl Cluster {
         let service = service_of(&host, &ess.namespace);
         if let Some((namespace, _)) = &service
             && *namespace != ess.namespace
-            && host.contains(".svc")
+            // `db.internal` is a name of DNS more often than a Service of another namespace.
+            && (host.contains(".svc") || !self.resolves(&host)?)
         {
             self.require_elsewhere(namespace)?;
         }
@@ -125,7 +127,7 @@ impl Cluster {
                     None => Some(self.behind(&namespace, &name, service, &port)?),
                 },
                 Ok(None) => None,
-                // `db.internal` is a name of DNS more often than a Service of another namespace.
+                // It is a name of DNS.
                 Err(error)
                     if error.kind() == Kind::Forbidden && namespace != ess.namespace && !host.contains(".svc") =>
                 {
@@ -142,6 +144,14 @@ impl Cluster {
             password = other;
         }
         Ok(Database { params, password, pod })
+    }
+
+    /// Whether a host has an address here.
+    fn resolves(&self, host: &str) -> Result<bool, Error> {
+        self.stoppable("cannot look up the database", async {
+            let found = tokio::time::timeout(Duration::from_secs(5), tokio::net::lookup_host((host, 0))).await;
+            Ok(found.is_ok_and(|found| found.is_ok()))
+        })
     }
 
     /// Our rights were asked for in the namespace of ESS alone.

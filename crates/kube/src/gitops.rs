@@ -1,7 +1,8 @@
 //! Who else keeps a workload as some repository says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use crate::find::Ess;
 use crate::operator::Custom;
 use crate::workload::Workload;
 
@@ -12,6 +13,17 @@ pub struct GitOps {
     pub name: String,
     /// What to type to make it wait.
     pub pause: String,
+}
+
+impl Ess {
+    /// The controllers that own anything that Synapse runs by; `operator` is the workload that makes it, if one does.
+    pub fn gitops(&self, operator: Option<&Workload>) -> BTreeSet<GitOps> {
+        let workloads = self.synapse.iter().chain(&self.mas).chain(operator);
+        let custom = self.operator.iter();
+        let custom = custom.flat_map(|operator| operator.synapse.iter().chain(&operator.deployment));
+        let of_custom = custom.filter_map(Custom::gitops);
+        workloads.filter_map(Workload::gitops).chain(of_custom).collect()
+    }
 }
 
 impl Workload {

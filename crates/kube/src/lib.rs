@@ -27,7 +27,7 @@ pub use forward::Forward;
 pub use gitops::GitOps;
 pub use k8s_openapi;
 pub use media::{Media, bytes};
-pub use operator::{Custom, OPERATOR_NAMESPACE, Operator};
+pub use operator::{Custom, OPERATOR, OPERATOR_NAMESPACE, Operator};
 pub use place::Place;
 pub use rights::{Missing, Right};
 pub use workload::{REPLICAS, Workload, WorkloadKind};

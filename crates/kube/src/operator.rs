@@ -18,6 +18,8 @@ use crate::{Cluster, SecretKey};
 pub(crate) const GROUP: &str = "matrix.element.io";
 /// Where Element's installer puts the operator.
 pub const OPERATOR_NAMESPACE: &str = "operator-onprem";
+/// The operator's workload, a Deployment.
+pub const OPERATOR: &str = "element-operator-controller-manager";
 /// The custom resource from which the operator makes Synapse.
 const SYNAPSES: &str = "synapses";
 /// The custom resource from which the updater makes that one.

@@ -13,6 +13,7 @@ use ess_proof::read_fence;
 use ess_run::Report as _;
 use ess_synapse::Config;
 use ess_synapse::config::Database;
+use ess_target::{OnKube, Reached};
 
 use crate::Args;
 use crate::checks::cluster::{self, To};
@@ -47,41 +48,44 @@ pub(crate) fn look(args: &Args, selection: Selection<'_>, context: &mut Context)
             aside.start(move || public::check(names));
         }
     }
-    let (from, to) = servers(args, configuration.as_deref(), context, &mut findings)?;
-    let endpoint = args.target_endpoint.clone().map(|url| Endpoint {
+    let asked = args.target_endpoint.clone().map(|url| Endpoint {
         url,
         resolver: args.resolver,
         detours: args.resolve.clone(),
     });
-    let asked = endpoint.clone();
-    let endpoint_says = asked.map(|endpoint| thread::spawn(move || endpoint::ask(&endpoint)));
-    let address = to.database.as_ref().map(|to| &to.conninfo);
-    let (source, target) = connect_to(from.as_ref(), address, context, &mut findings)?;
-    let said = endpoint_says.map(awaited).transpose()?;
-    if let (Some(endpoint), Some(said)) = (&endpoint, &said) {
-        let name = server_name(source.as_ref(), context, &mut findings);
-        findings.extend(endpoint::check(&endpoint.url, said, name.as_deref()));
-    }
-    let theirs = said
-        .as_ref()
-        .and_then(endpoint::Said::schema)
-        .or(args.target_synapse_version)
-        .or_else(|| to.ess.as_ref().and_then(cluster::synapse_version));
+    let endpoint = asked.map(|endpoint| {
+        let url = endpoint.url.clone();
+        (url, thread::spawn(move || endpoint::ask(&endpoint)))
+    });
+    let opened = open(args, configuration.as_deref(), context, &mut findings)?;
+    let (source, target) = connected(opened.source, opened.target, context, &mut findings)?;
+    let rows = source.as_ref().and_then(|source| rows_of(source, &mut findings));
     let state = source
         .as_ref()
-        .and_then(|source| state(source, target.as_ref(), theirs, &mut findings));
+        .filter(|_| rows.as_ref().is_some_and(|rows| rows.version.is_some()))
+        .map(|source| State {
+            uploads: found(homeserver::has_media(&source.session), "uploads", &mut findings),
+        });
 
     let (config, known) = (configuration.as_deref(), &context.document);
     let export = known.export.as_deref();
     let place = MediaPlace {
         config,
-        source: from.as_ref().filter(|_| state.is_some()),
+        source: opened.from.as_ref().filter(|_| state.is_some()),
         application_name: &context.application_name(),
         uploads: state.as_ref().and_then(|state| state.uploads),
         budget: args.budget.0,
         console: &context.console,
     };
-    thread::scope(|scope| {
+    let on = opened.ess.as_ref();
+    let in_cluster = thread::scope(|scope| {
+        let in_cluster = on.map(|on| {
+            let known = cluster::Source {
+                database: source.as_ref().map(|source| source.facts.bytes),
+                has_mas: config.map(has_mas),
+            };
+            scope.spawn(move || cluster::check(on, known))
+        });
         let groups = [
             scope.spawn(|| of_source(source.as_ref(), state.as_ref(), config, known)),
             scope.spawn(|| target.as_ref().map_or_else(Vec::new, target::check)),
@@ -89,14 +93,12 @@ pub(crate) fn look(args: &Args, selection: Selection<'_>, context: &mut Context)
             scope.spawn(|| of_this_machine(args, config, (source.as_ref(), target.as_ref()), export)),
         ];
         findings.extend(groups.into_iter().flat_map(joined));
-    });
-    if let Some(on) = &to.ess {
-        let known = cluster::Source {
-            database: source.as_ref().map(|source| source.facts.bytes),
-            media: cluster::media_size(&findings),
-            has_mas: config.map(has_mas),
-        };
-        findings.extend(cluster::check(on, known)?);
+        in_cluster.map(joined).transpose()
+    })?;
+    if let Some((found, media)) = in_cluster {
+        findings.extend(found);
+        let size = cluster::media_size(&findings);
+        findings.extend(media.zip(size).and_then(|(media, size)| media.room(size)));
     }
     // Alone, so that nothing of ours disturbs what is measured.
     if let Some(source) = &source {
@@ -104,6 +106,25 @@ pub(crate) fn look(args: &Args, selection: Selection<'_>, context: &mut Context)
             target::recognise(target, source, &mut findings);
         }
         findings.extend(pace::check(source, target.as_ref()));
+    }
+    let mut says = None;
+    if let Some((url, asked)) = endpoint {
+        let ours = known.source.as_ref().and_then(|source| source.server_name.as_deref());
+        let said = awaited(asked)?;
+        findings.extend(endpoint::check(&url, &said, ours));
+        says = said.schema();
+    }
+    if let Some(rows) = &rows {
+        let theirs = target.as_ref().map(target_schema);
+        let theirs = theirs.and_then(|theirs| found(theirs, "the target's schema", &mut findings)?);
+        // Without rows, or behind a fence, what its Synapse says is all that is known.
+        let says = says
+            .or(args.target_synapse_version)
+            .or_else(|| on.and_then(cluster::synapse_version));
+        let theirs = theirs
+            .filter(|rows| rows.version.is_some())
+            .or_else(|| says.map(SynapseVersion::rows));
+        findings.extend(homeserver::schema(rows, theirs.as_ref()));
     }
     findings.extend(aside.wait()?);
     Ok(findings)
@@ -140,13 +161,26 @@ fn awaited<T>(thread: JoinHandle<T>) -> anyhow::Result<T> {
     Ok(thread.join().unwrap_or_else(|panic| resume_unwind(panic)))
 }
 
-/// Where source and target are, by flags, document and configuration.
-fn servers(
+/// A connection on its way.
+type Connecting = JoinHandle<Result<(Session, Facts), Error>>;
+
+/// The ways to both servers.
+struct Opened {
+    from: Option<Conninfo>,
+    source: Option<Connecting>,
+    ess: Option<OnKube>,
+    target: Option<Connecting>,
+    /// The way to the target lasts as long as this.
+    _reached: Option<Reached>,
+}
+
+/// Where source and target are, by flags, document and configuration; both are connected to at once.
+fn open(
     args: &Args,
     configuration: Option<&Config>,
     context: &mut Context,
     findings: &mut Vec<Finding>,
-) -> anyhow::Result<(Option<Conninfo>, To)> {
+) -> anyhow::Result<Opened> {
     // libpq's variables are the target's when there is one.
     let has_target = args.target.target.is_some()
         || context
@@ -154,11 +188,6 @@ fn servers(
             .target
             .as_ref()
             .is_some_and(|target| !target.connection.is_empty() || target.kube.is_some());
-    let to = if has_target {
-        cluster::open(context, &args.target, findings)?
-    } else {
-        To::default()
-    };
     let variables = if has_target {
         PgVariables::BelongToTheOther
     } else {
@@ -181,7 +210,24 @@ fn servers(
         .hint("give -c /etc/matrix-synapse/homeserver.yaml, or --source postgresql://USER@HOST/DBNAME")
         .into());
     }
-    Ok((from, to))
+    let name = context.application_name();
+    let connecting = |conninfo: &Conninfo| -> Connecting {
+        let (conninfo, name) = (conninfo.clone(), name.clone());
+        thread::spawn(move || connect(&conninfo, &name))
+    };
+    let source = from.as_ref().map(connecting);
+    let to = if has_target {
+        cluster::open(context, &args.target, findings)?
+    } else {
+        To::default()
+    };
+    Ok(Opened {
+        from,
+        source,
+        ess: to.ess,
+        target: to.database.as_ref().map(|to| connecting(&to.conninfo)),
+        _reached: to.database,
+    })
 }
 
 /// Whether Synapse leaves its logins to Matrix Authentication Service.
@@ -222,23 +268,15 @@ fn unmovable(config: &Config) -> Option<Finding> {
     }
 }
 
-/// Connects to both at once; the document learns who they are.
-fn connect_to(
-    from: Option<&Conninfo>,
-    to: Option<&Conninfo>,
+/// Both servers, as far as they can be reached; the document learns who they are.
+fn connected(
+    source: Option<Connecting>,
+    target: Option<Connecting>,
     context: &mut Context,
     findings: &mut Vec<Finding>,
 ) -> anyhow::Result<(Option<Source>, Option<Target>)> {
-    let name = context.application_name();
-    let (from, to) = thread::scope(|scope| {
-        let opening = |conninfo: Option<&Conninfo>| {
-            let conninfo = conninfo.cloned();
-            let name = &name;
-            conninfo.map(|conninfo| scope.spawn(move || connect(&conninfo, name)))
-        };
-        let (from, to) = (opening(from), opening(to));
-        (from.map(joined), to.map(joined))
-    });
+    let from = source.map(awaited).transpose()?;
+    let to = target.map(awaited).transpose()?;
     let hint = "check database.args of the configuration, or --source and --source-password-file";
     let source = reached(from, Blocker::SourceUnreachable, hint, findings);
     if let Some((_, facts)) = &source {
@@ -312,13 +350,8 @@ struct State {
     uploads: Option<bool>,
 }
 
-/// What is in the source, and how its schema stands to the target's.
-fn state(
-    source: &Source,
-    target: Option<&Target>,
-    endpoint: Option<SynapseVersion>,
-    findings: &mut Vec<Finding>,
-) -> Option<State> {
+/// What the source says of its schema; nothing when it is no source to look into.
+fn rows_of(source: &Source, findings: &mut Vec<Finding>) -> Option<SchemaRows> {
     let fence = read_fence(&source.session);
     if found(fence, "the fence of an earlier migration", findings)?.is_some() {
         findings.push(
@@ -330,17 +363,7 @@ fn state(
         );
         return None;
     }
-    let rows = found(schema_rows(&source.session), "the source's schema", findings)?;
-    let theirs = target.and_then(|target| found(target_schema(target), "the target's schema", findings)?);
-    // Behind a fence, what the endpoint or a flag says is all that is known.
-    let theirs = theirs
-        .filter(|rows| rows.version.is_some())
-        .or_else(|| endpoint.map(SynapseVersion::rows));
-    findings.extend(homeserver::schema(&rows, theirs.as_ref()));
-    rows.version?;
-    Some(State {
-        uploads: found(homeserver::has_media(&source.session), "uploads", findings),
-    })
+    found(schema_rows(&source.session), "the source's schema", findings)
 }
 
 /// The source as a database, and the homeserver in it.

@@ -4,8 +4,6 @@ mod community;
 mod operator;
 mod waiting;
 
-use std::collections::BTreeSet;
-
 use clap::ValueEnum;
 use ess_cli::{Context, Exit, Stop, TargetArgs, now};
 use ess_document::{FenceState, Next, Scale, ScaleState, ScaledWorkload};
@@ -133,10 +131,11 @@ fn all(ess: &Ess) -> impl DoubleEndedIterator<Item = &Workload> {
 
 /// Whoever keeps the workloads as some repository says, and how to make it wait.
 fn who_would_undo(args: &Args, on: &OnKube) -> Vec<String> {
-    let mut owners: BTreeSet<_> = all(&on.ess).filter_map(Workload::gitops).collect();
-    if on.ess.profile == Profile::Operator {
-        owners.extend(operator::gitops(args, on));
-    }
+    let operator = match on.ess.profile {
+        Profile::Community => None,
+        Profile::Operator => operator::controller(args, on).ok(),
+    };
+    let owners = on.ess.gitops(operator.as_ref());
     owners
         .into_iter()
         .map(|owner| {

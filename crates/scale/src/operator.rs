@@ -7,15 +7,13 @@ use ess_cli::{Context, Stop};
 use ess_document::ScaledWorkload;
 use ess_kube::k8s_openapi::api::core::v1::ConfigMap;
 use ess_kube::k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use ess_kube::{Custom, GitOps, Kind, Workload, WorkloadKind};
+use ess_kube::{Custom, Kind, OPERATOR, Workload, WorkloadKind};
 use ess_run::Report;
 use ess_target::OnKube;
 use serde_json::{Value, json};
 
 use crate::{Args, all, community, known, scaled, waiting};
 
-/// The operator's workload.
-const CONTROLLER: &str = "element-operator-controller-manager";
 /// Where the deleted custom resource is kept.
 const RECORD: &str = "ess-migrate-scale";
 const RECORD_KEY: &str = "synapse.json";
@@ -55,17 +53,6 @@ pub(crate) fn down(
     Ok(workloads)
 }
 
-/// Whoever keeps the operator and what it goes by as some repository says.
-pub(crate) fn gitops(args: &Args, on: &OnKube) -> Vec<GitOps> {
-    let controller = controller(args, on).ok();
-    let operator = on.ess.operator.iter();
-    let custom = operator.flat_map(|operator| operator.synapse.iter().chain(&operator.deployment));
-    let of_custom = custom.filter_map(Custom::gitops);
-    of_custom
-        .chain(controller.as_ref().and_then(Workload::gitops))
-        .collect()
-}
-
 /// Whether the operator runs; nothing when we may not look.
 pub(crate) fn is_running(args: &Args, on: &OnKube) -> Option<bool> {
     controller(args, on).ok().map(|controller| controller.replicas > 0)
@@ -82,7 +69,7 @@ fn can_be_found_again(args: &Args, on: &OnKube) -> Result<(), Stop> {
         "there is no ElementDeployment {name} in namespace {namespace}, so nothing would lead back to a deleted Synapse"
     ))
     .hint(format!(
-        "stop it by hand, and keep the numbers: kubectl scale deploy/{CONTROLLER} -n {} --replicas 0, then \
+        "stop it by hand, and keep the numbers: kubectl scale deploy/{OPERATOR} -n {} --replicas 0, then \
          kubectl scale sts -n {namespace} -l app.kubernetes.io/component=matrix-server --replicas 0",
         args.operator_namespace
     )))
@@ -133,11 +120,11 @@ pub(crate) fn status(args: &Args, context: &Context, on: &OnKube) {
     }
 }
 
-fn controller(args: &Args, on: &OnKube) -> anyhow::Result<Workload> {
+pub(crate) fn controller(args: &Args, on: &OnKube) -> anyhow::Result<Workload> {
     let namespace = &args.operator_namespace;
-    let found = on.cluster.workload(WorkloadKind::Deployment, namespace, CONTROLLER)?;
+    let found = on.cluster.workload(WorkloadKind::Deployment, namespace, OPERATOR)?;
     found.ok_or_else(|| {
-        Stop::no(format!("there is no Deployment {CONTROLLER} in namespace {namespace}"))
+        Stop::no(format!("there is no Deployment {OPERATOR} in namespace {namespace}"))
             .hint("name the operator's namespace with --operator-namespace")
             .into()
     })

@@ -1,131 +1,22 @@
 //! The target's cluster: may we do what is to be done there, is there room, and who would interfere?
 
-use ess_cli::{Context, TargetArgs};
+mod way;
+
+pub(crate) use way::{To, open};
+
 use ess_document::Finding;
-use ess_kube::k8s_openapi::api::core::v1::{ConfigMap, Pod};
-use ess_kube::{Ess, Kind, Missing, OPERATOR_NAMESPACE, PodPort, Profile, Right, Workload};
-use ess_target::{OnKube, Reached};
+use ess_kube::k8s_openapi::api::core::v1::ConfigMap;
+use ess_kube::{Error, Ess, Kind, OPERATOR, OPERATOR_NAMESPACE, PodPort, Profile, Workload, WorkloadKind};
+use ess_target::OnKube;
 
 use super::versions::SynapseVersion;
 use crate::finding::{Blocker, Detail, blocker, count, info, number, size, some_of, warning};
-
-/// The target, as far as the way to it is open.
-#[derive(Default)]
-pub(crate) struct To {
-    /// The ESS, when the target is named as `kube:...` and was found.
-    pub(crate) ess: Option<OnKube>,
-    /// The way to the database.
-    pub(crate) database: Option<Reached>,
-}
-
-/// Finds the target and opens the way to its database; what fails in a cluster is a finding.
-pub(crate) fn open(context: &mut Context, args: &TargetArgs, findings: &mut Vec<Finding>) -> anyhow::Result<To> {
-    let Some(named) = ess_target::named(context, args)? else {
-        let database = ess_target::target(context, args)?;
-        return Ok(To { ess: None, database });
-    };
-    let Some(cluster) = noted(ess_target::connect(&named), Blocker::ClusterUnreachable, findings)? else {
-        return Ok(To::default());
-    };
-    let needed = ess_target::rights(&cluster).map(|now| [&now, Right::SCALE, Right::MEDIA].concat());
-    let Some(mut needed) = noted(needed, Blocker::ClusterUnreachable, findings)? else {
-        return Ok(To::default());
-    };
-    let asked = cluster.missing(&needed).map_err(Into::into);
-    let Some(missing) = noted(asked, Blocker::ClusterUnreachable, findings)? else {
-        return Ok(To::default());
-    };
-    let missing = missing.as_ref();
-    let say = |blocks| missing.map(|missing| rights(missing, blocks));
-    if missing.is_some_and(|missing| missing.lacks(Right::FIND) || missing.lacks(Right::DATABASE)) {
-        findings.extend(say(true));
-        return Ok(To::default());
-    }
-    let is_refused = |error: &anyhow::Error| missing.is_some() && ess_target::kind(error) == Some(Kind::Forbidden);
-    let on = match ess_target::find(context, cluster, &named) {
-        Err(error) if is_refused(&error) => {
-            findings.extend(say(true));
-            return Ok(To::default());
-        }
-        found => noted(found, Blocker::ClusterUnreachable, findings)?,
-    };
-    let Some(on) = on else {
-        return Ok(To::default());
-    };
-    // One list of all, with one Role.
-    let missing = if on.ess.profile == Profile::Operator {
-        needed.extend(Right::operator(OPERATOR_NAMESPACE));
-        let asked = on.cluster.missing(&needed).map_err(Into::into);
-        noted(asked, Blocker::ClusterUnreachable, findings)?.flatten()
-    } else {
-        missing.cloned()
-    };
-    let missing = missing.as_ref();
-    // What is refused in another namespace is a finding of its own.
-    let is_listed = |error: &anyhow::Error| {
-        let why = error.downcast_ref().map(ess_kube::Error::why);
-        missing.is_some_and(|missing| why == Some(missing.sentence()))
-    };
-    let (database, blocks) = match ess_target::reach(context, args, &on, missing) {
-        Err(error) if is_listed(&error) => (None, true),
-        reached => (noted(reached, Blocker::TargetUnreachable, findings)?, false),
-    };
-    // The password came from a file, or we may read the one Secret that has it.
-    let missing = match (missing, &database) {
-        (Some(missing), Some(_)) => missing.clone().without(Right::PASSWORD),
-        (missing, _) => missing.cloned(),
-    };
-    findings.extend(missing.map(|missing| rights(&missing, blocks)));
-    Ok(To {
-        ess: Some(on),
-        database,
-    })
-}
-
-/// An error of the cluster as a finding; an interruption and a wrong command line stay errors.
-fn noted<T>(outcome: anyhow::Result<T>, id: Blocker, findings: &mut Vec<Finding>) -> anyhow::Result<Option<T>> {
-    let error = match outcome {
-        Ok(done) => return Ok(Some(done)),
-        Err(error) => error,
-    };
-    let Some(cluster) = error.downcast_ref::<ess_kube::Error>() else {
-        return Err(error);
-    };
-    let id = match cluster.kind() {
-        Kind::Usage | Kind::Interrupted => return Err(error),
-        Kind::Forbidden => Blocker::ClusterRights,
-        Kind::Unrecognised => Blocker::ClusterLayout,
-        _ => id,
-    };
-    let hint = match id {
-        Blocker::ClusterUnreachable => "see whether `kubectl get pods` works, or choose another --kube-context",
-        Blocker::ClusterRights => "ask who runs the cluster for that right, or log in to it again",
-        Blocker::ClusterLayout => "check --target, or name the database itself: --target postgresql://...",
-        _ => "see whether its pods are ready: `kubectl get pods`",
-    };
-    let known = cluster.remedy().filter(|_| id == Blocker::ClusterRights);
-    findings.push(blocker(id, format!("{error:#}")).hint(known.unwrap_or(hint)));
-    Ok(None)
-}
-
-fn rights(missing: &Missing, blocks: bool) -> Finding {
-    let message = missing.sentence();
-    let finding = if blocks {
-        blocker(Blocker::ClusterRights, message)
-    } else {
-        warning("cluster-rights", format!("{message} (later steps may need it)"))
-    };
-    let rights: Vec<String> = missing.rights.iter().map(ToString::to_string).collect();
-    finding.hint(missing.remedy()).with("rights", rights)
-}
 
 /// What is known of the source, to be held against the cluster.
 #[derive(Clone, Copy)]
 pub(crate) struct Source {
     /// The size of its database.
     pub(crate) database: Option<i64>,
-    /// The size of its media.
-    pub(crate) media: Option<u64>,
     /// Whether its logins are MAS's already; nothing without its configuration.
     pub(crate) has_mas: Option<bool>,
 }
@@ -137,16 +28,23 @@ pub(crate) fn media_size(findings: &[Finding]) -> Option<u64> {
     kinds.values().map(|kind| kind["bytes"].as_u64()).sum()
 }
 
-/// Everything that can be looked at.
-pub(crate) fn check(on: &OnKube, source: Source) -> anyhow::Result<Vec<Finding>> {
+/// Everything that can be looked at, and the volume that media go to.
+pub(crate) fn check(on: &OnKube, source: Source) -> anyhow::Result<(Vec<Finding>, Option<MediaVolume>)> {
     let mut found = vec![images(&on.ess)];
     found.extend(versions(&on.ess));
-    found.extend(who_interferes(&on.ess));
+    let operator = operator(on);
+    let makes_it = operator.as_ref().ok().and_then(Option::as_ref);
+    found.extend(who_interferes(&on.ess, makes_it));
+    let mut volume = None;
+    let media = media(on).map(|(media, finding)| {
+        volume = media;
+        vec![finding]
+    });
     for outcome in [
         database_space(on, source.database),
-        media_space(on, source.media),
+        media,
         mas(on, source.has_mas),
-        operator(on),
+        scales_back(&on.ess, operator),
     ] {
         match outcome {
             Ok(findings) => found.extend(findings),
@@ -158,10 +56,10 @@ pub(crate) fn check(on: &OnKube, source: Source) -> anyhow::Result<Vec<Finding>>
             }
         }
     }
-    Ok(found)
+    Ok((found, volume))
 }
 
-type Found = Result<Vec<Finding>, ess_kube::Error>;
+type Found = Result<Vec<Finding>, Error>;
 
 /// The version that Synapse's image has, when its tag says one.
 pub(crate) fn synapse_version(on: &OnKube) -> Option<SynapseVersion> {
@@ -219,17 +117,19 @@ fn versions(ess: &Ess) -> Option<Finding> {
     })
 }
 
-fn who_interferes(ess: &Ess) -> Option<Finding> {
-    let owners = ess.synapse.iter().chain(&ess.mas).filter_map(Workload::gitops);
-    let owners: std::collections::BTreeSet<_> = owners.collect();
-    let first = owners.first()?;
+fn who_interferes(ess: &Ess, operator: Option<&Workload>) -> Option<Finding> {
+    let owners = ess.gitops(operator);
+    if owners.is_empty() {
+        return None;
+    }
     let names: Vec<String> = owners.iter().map(|owner| owner.name.clone()).collect();
+    let pause: Vec<&str> = owners.iter().map(|owner| owner.pause.as_str()).collect();
     Some(
         warning(
             "cluster-gitops",
             format!("{} may scale Synapse back up during the migration", some_of(&names)),
         )
-        .hint(format!("before ess-scale down, make it wait: {}", first.pause))
+        .hint(format!("before ess-scale down, make it wait: {}", pause.join("; ")))
         .with("owners", names),
     )
 }
@@ -284,43 +184,49 @@ fn number_of(bytes: u64) -> serde_json::Value {
     number(i64::try_from(bytes).unwrap_or(i64::MAX))
 }
 
-fn media_space(on: &OnKube, needed: Option<u64>) -> Found {
+/// The volume that media go to.
+pub(crate) struct MediaVolume {
+    claim: String,
+    capacity: u64,
+}
+
+impl MediaVolume {
+    /// A finding when there is no room for so many bytes.
+    pub(crate) fn room(&self, needed: u64) -> Option<Finding> {
+        let Self { claim, capacity } = self;
+        room(needed, *capacity, 1)?;
+        let message = format!(
+            "the media are {}, and volume {claim} has {}",
+            size(needed),
+            size(*capacity)
+        );
+        Some(
+            blocker(Blocker::ClusterMediaSpace, message)
+                .hint("resize the claim, or install ESS with a larger synapse.media.storage.size")
+                .with("needed", number_of(needed))
+                .with("capacity", number_of(*capacity)),
+        )
+    }
+}
+
+fn media(on: &OnKube) -> Result<(Option<MediaVolume>, Finding), Error> {
     let media = on.cluster.media(&on.ess)?;
     let mounted = match (&media.pod, &media.workload) {
         (Some(pod), _) => format!("pod {pod} mounts it"),
         (None, Some(workload)) => format!("{workload} mounts it when it runs"),
         (None, None) => "nothing mounts it now".to_owned(),
     };
-    let capacity = media.capacity.as_deref().and_then(ess_kube::bytes);
-    let mut found = vec![
-        info(
-            "cluster-media",
-            format!(
-                "media go to volume {} ({}); {mounted}",
-                media.claim,
-                media.capacity.as_deref().unwrap_or("of unknown size")
-            ),
-        )
+    let message = format!(
+        "media go to volume {} ({}); {mounted}",
+        media.claim,
+        media.capacity.as_deref().unwrap_or("of unknown size")
+    );
+    let finding = info("cluster-media", message)
         .with("claim", media.claim.as_str())
-        .with("user", number(media.user)),
-    ];
-    if let (Some(needed), Some(capacity)) = (needed, capacity)
-        && room(needed, capacity, 1).is_some()
-    {
-        let message = format!(
-            "the media are {}, and volume {} has {}",
-            size(needed),
-            media.claim,
-            size(capacity)
-        );
-        found.push(
-            blocker(Blocker::ClusterMediaSpace, message)
-                .hint("resize the claim, or install ESS with a larger synapse.media.storage.size")
-                .with("needed", number_of(needed))
-                .with("capacity", number_of(capacity)),
-        );
-    }
-    Ok(found)
+        .with("user", number(media.user));
+    let capacity = media.capacity.as_deref().and_then(ess_kube::bytes);
+    let claim = media.claim;
+    Ok((capacity.map(|capacity| MediaVolume { claim, capacity }), finding))
 }
 
 /// What the chart's deployment markers are labelled with, and their key.
@@ -369,25 +275,52 @@ fn judge_mas(installed: bool, marker: Option<&str>, source_has_mas: Option<bool>
     finding.with("marker", marker)
 }
 
-/// The operator scales everything back, which ess-scale knows.
-fn operator(on: &OnKube) -> Found {
+/// What makes Synapse in the older ESS.
+fn operator(on: &OnKube) -> Result<Option<Workload>, Error> {
     if on.ess.profile != Profile::Operator {
+        return Ok(None);
+    }
+    on.cluster
+        .workload(WorkloadKind::Deployment, OPERATOR_NAMESPACE, OPERATOR)
+}
+
+/// The operator scales everything back, which ess-scale knows; what it would refuse is told days before.
+fn scales_back(ess: &Ess, operator: Result<Option<Workload>, Error>) -> Found {
+    if ess.profile != Profile::Operator {
         return Ok(Vec::new());
     }
-    let running = on.cluster.list::<Pod>(OPERATOR_NAMESPACE, "");
-    let running = match running {
-        Ok(pods) if pods.is_empty() => info("cluster-operator", "the operator does not run now"),
-        Ok(_) => info(
+    let mut found = vec![match operator {
+        Ok(Some(operator)) if operator.replicas == 0 => info("cluster-operator", "the operator does not run now"),
+        Ok(Some(_)) => info(
             "cluster-operator",
             "the operator scales Synapse back up: stop it with ess-scale down, not with kubectl scale",
+        ),
+        Ok(None) => warning(
+            "cluster-operator",
+            format!("there is no Deployment {OPERATOR} in namespace {OPERATOR_NAMESPACE}, which ess-scale down stops"),
+        )
+        .hint(
+            "look for the operator with kubectl get deploy -A, and name its namespace: ess-scale --operator-namespace",
         ),
         Err(error) if error.kind() == Kind::Forbidden => info(
             "cluster-operator",
             format!("whether the operator runs cannot be seen: {}", error.why()),
         ),
         Err(error) => return Err(error),
-    };
-    Ok(vec![running])
+    }];
+    let leads_back = ess.operator.as_ref().and_then(|operator| operator.deployment.as_ref());
+    if leads_back.is_none() {
+        let message = format!(
+            "there is no ElementDeployment {} in namespace {}: ess-scale down will refuse, since nothing would lead \
+             back to a deleted Synapse",
+            ess.release, ess.namespace
+        );
+        found.push(
+            warning("cluster-operator", message)
+                .hint("apply deployment.yml of the installer again, or stop Synapse by hand on the day"),
+        );
+    }
+    Ok(found)
 }
 
 #[cfg(test)]

@@ -1,0 +1,118 @@
+//! The way to a target in a cluster, and the rights that it needs.
+
+use ess_cli::{Context, TargetArgs};
+use ess_document::Finding;
+use ess_kube::{Kind, Missing, OPERATOR_NAMESPACE, Profile, Right};
+use ess_target::{OnKube, Reached};
+
+use crate::finding::{Blocker, Detail, blocker, warning};
+
+/// The target, as far as the way to it is open.
+#[derive(Default)]
+pub(crate) struct To {
+    /// The ESS, when the target is named as `kube:...` and was found.
+    pub(crate) ess: Option<OnKube>,
+    /// The way to the database.
+    pub(crate) database: Option<Reached>,
+}
+
+/// Finds the target and opens the way to its database; what fails in a cluster is a finding.
+pub(crate) fn open(context: &mut Context, args: &TargetArgs, findings: &mut Vec<Finding>) -> anyhow::Result<To> {
+    let Some(named) = ess_target::named(context, args)? else {
+        let database = ess_target::target(context, args)?;
+        return Ok(To { ess: None, database });
+    };
+    let Some(cluster) = noted(ess_target::connect(&named), Blocker::ClusterUnreachable, findings)? else {
+        return Ok(To::default());
+    };
+    let needed = ess_target::rights(&cluster).map(|now| [&now, Right::SCALE, Right::MEDIA, Right::HELPER].concat());
+    let Some(mut needed) = noted(needed, Blocker::ClusterUnreachable, findings)? else {
+        return Ok(To::default());
+    };
+    let asked = cluster.missing(&needed).map_err(Into::into);
+    let Some(missing) = noted(asked, Blocker::ClusterUnreachable, findings)? else {
+        return Ok(To::default());
+    };
+    let missing = missing.as_ref();
+    let say = |blocks| missing.map(|missing| rights(missing, blocks));
+    if missing.is_some_and(|missing| missing.lacks(Right::FIND) || missing.lacks(Right::DATABASE)) {
+        findings.extend(say(true));
+        return Ok(To::default());
+    }
+    let is_refused = |error: &anyhow::Error| missing.is_some() && ess_target::kind(error) == Some(Kind::Forbidden);
+    let on = match ess_target::find(context, cluster, &named) {
+        Err(error) if is_refused(&error) => {
+            findings.extend(say(true));
+            return Ok(To::default());
+        }
+        found => noted(found, Blocker::ClusterUnreachable, findings)?,
+    };
+    let Some(on) = on else {
+        return Ok(To::default());
+    };
+    // One list of all, with one Role.
+    let missing = if on.ess.profile == Profile::Operator {
+        needed.extend(Right::operator(OPERATOR_NAMESPACE));
+        let asked = on.cluster.missing(&needed).map_err(Into::into);
+        noted(asked, Blocker::ClusterUnreachable, findings)?.flatten()
+    } else {
+        missing.cloned()
+    };
+    let missing = missing.as_ref();
+    // What is refused in another namespace is a finding of its own.
+    let is_listed = |error: &anyhow::Error| {
+        let why = error.downcast_ref().map(ess_kube::Error::why);
+        missing.is_some_and(|missing| why == Some(missing.sentence()))
+    };
+    let (database, blocks) = match ess_target::reach(context, args, &on, missing) {
+        Err(error) if is_listed(&error) => (None, true),
+        reached => (noted(reached, Blocker::TargetUnreachable, findings)?, false),
+    };
+    // The password came from a file, or we may read the one Secret that has it.
+    let missing = match (missing, &database) {
+        (Some(missing), Some(_)) => missing.clone().without(Right::PASSWORD),
+        (missing, _) => missing.cloned(),
+    };
+    findings.extend(missing.map(|missing| rights(&missing, blocks)));
+    Ok(To {
+        ess: Some(on),
+        database,
+    })
+}
+
+/// An error of the cluster as a finding; an interruption and a wrong command line stay errors.
+fn noted<T>(outcome: anyhow::Result<T>, id: Blocker, findings: &mut Vec<Finding>) -> anyhow::Result<Option<T>> {
+    let error = match outcome {
+        Ok(done) => return Ok(Some(done)),
+        Err(error) => error,
+    };
+    let Some(cluster) = error.downcast_ref::<ess_kube::Error>() else {
+        return Err(error);
+    };
+    let id = match cluster.kind() {
+        Kind::Usage | Kind::Interrupted => return Err(error),
+        Kind::Forbidden => Blocker::ClusterRights,
+        Kind::Unrecognised => Blocker::ClusterLayout,
+        _ => id,
+    };
+    let hint = match id {
+        Blocker::ClusterUnreachable => "see whether `kubectl get pods` works, or choose another --kube-context",
+        Blocker::ClusterRights => "ask who runs the cluster for that right, or log in to it again",
+        Blocker::ClusterLayout => "check --target, or name the database itself: --target postgresql://...",
+        _ => "see whether its pods are ready: `kubectl get pods`",
+    };
+    let known = cluster.remedy().filter(|_| id == Blocker::ClusterRights);
+    findings.push(blocker(id, format!("{error:#}")).hint(known.unwrap_or(hint)));
+    Ok(None)
+}
+
+fn rights(missing: &Missing, blocks: bool) -> Finding {
+    let message = missing.sentence();
+    let finding = if blocks {
+        blocker(Blocker::ClusterRights, message)
+    } else {
+        warning("cluster-rights", format!("{message} (later steps may need it)"))
+    };
+    let rights: Vec<String> = missing.rights.iter().map(ToString::to_string).collect();
+    finding.hint(missing.remedy()).with("rights", rights)
+}

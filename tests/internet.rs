@@ -85,10 +85,36 @@ impl Internet {
 
     /// Lets a call of preflight find this one and no other.
     pub(crate) fn seen_by<'a>(&self, call: Call<'a>) -> Call<'a> {
+        self.seen_through(&self.resolver(), call)
+    }
+
+    /// The same by way of another resolver.
+    pub(crate) fn seen_through<'a>(&self, resolver: &str, call: Call<'a>) -> Call<'a> {
         let detour = |host: &str| format!("{host}:443:127.0.0.1:{}", self.https);
-        call.args(["--resolver", &self.resolver(), "--resolve", &detour("example.org")])
+        call.args(["--resolver", resolver, "--resolve", &detour("example.org")])
             .args(["--resolve", &detour("matrix.example.org")])
             .env("SSL_CERT_FILE", &self.certificate)
+    }
+
+    /// A resolver that remembers records of the zone as they were, until the first of both is dropped.
+    pub(crate) fn memory(&self, world: &World, records: &str) -> (Running, String) {
+        let directory = world.path("memory").display().to_string();
+        let address = "127.0.0.2";
+        world.write("memory/zone", zone(1, records));
+        world.write(
+            "memory/knot.conf",
+            format!(
+                "server:\n  rundir: {directory}\n  listen: {address}@{}\ndatabase:\n  storage: {directory}\n\
+                 log:\n  - target: stderr\n    any: info\n\
+                 zone:\n  - domain: example.org\n    file: {directory}/zone\n    journal-content: none\n",
+                self.dns
+            ),
+        );
+        let mut server = world
+            .script("cd memory && PATH=$PATH:/usr/sbin exec knotd -c knot.conf 1>&2")
+            .start();
+        server.wait_for("server started");
+        (server, format!("{address}:{}", self.dns))
     }
 
     /// Its name server.
@@ -104,13 +130,17 @@ impl Internet {
 }
 
 fn write_zone(world: &World, serial: u32, records: &str) {
-    let head = format!(
-        "$ORIGIN example.org.\n$TTL 300\n@ SOA ns root {serial} 3600 600 604800 300\n@ NS ns\nns A 127.0.0.1\n"
-    );
-    world.write("internet/zone", head + records);
+    world.write("internet/zone", zone(serial, records));
 }
 
-/// Documents as nginx would serve them; what begins with `!` says how it is to be served instead.
+fn zone(serial: u32, records: &str) -> String {
+    format!(
+        "$ORIGIN example.org.\n$TTL 300\n@ SOA ns root {serial} 3600 600 604800 300\n@ NS ns\nns A 127.0.0.1\n{records}"
+    )
+}
+
+/// Documents as nginx would serve them; what begins with `!` is kept from browsers or answers with an error, what
+/// begins with `?` is called plain text.
 const HTTPS: &str = r#"
 import http.server, os, ssl, sys
 
@@ -124,11 +154,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         except OSError:
             return self.send_error(404)
         self.send_response(503 if body == "!503" else 200)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", "text/plain" if body.startswith("?") else "application/json")
         if not body.startswith("!"):
             self.send_header("Access-Control-Allow-Origin", "*")
         self.end_headers()
-        self.wfile.write(body.removeprefix("!").encode())
+        self.wfile.write(body.lstrip("!?").encode())
 
 server = http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler)
 context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

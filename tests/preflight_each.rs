@@ -2,13 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::ErrorKind;
-use std::net::{TcpListener, TcpStream};
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::os::unix::process::ExitStatusExt as _;
+use std::time::Duration;
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::internet::{self, DOCUMENTS, Internet};
-use crate::preflight::{Stage, code, fires, found, serious};
+use crate::preflight::{Sleeper, Stage, code, fires, found, serious};
 use crate::scene::{Scene, Visitor, names_in, target_cluster, wait_until};
 use crate::support::{Cluster, Identity, Ran, SERVER_NAME, Synapse, World, programs_of};
 
@@ -109,22 +112,58 @@ fn what_is_demanded_is_read_from_what_tests_assert() {
     assert_eq!(demanded.join(", "), "blocker sqlite, info dns, warning dns-ttl");
 }
 
+/// A port at which somebody listens.
+fn silent() -> (TcpListener, u16) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    (listener, port)
+}
+
+/// The connection that somebody opens there.
+#[track_caller]
+fn accepted(listener: &TcpListener) -> TcpStream {
+    let mut stream = None;
+    wait_until("it asked", || match listener.accept() {
+        Ok((asked, _)) => {
+            asked.set_nonblocking(false).unwrap();
+            stream = Some(asked);
+            true
+        }
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::WouldBlock);
+            false
+        }
+    });
+    stream.unwrap()
+}
+
+/// Answers what was asked there.
+fn answer(mut asked: TcpStream, says: &Value) {
+    let _ = asked.read(&mut [0; 4096]).unwrap();
+    let body = says.to_string();
+    let head = format!(
+        "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        body.len()
+    );
+    asked.write_all((head + &body).as_bytes()).unwrap();
+}
+
+/// Lets the source be somewhere else, and be waited for without end.
+fn wait_for_source_at(stage: &Stage, port: u16) {
+    let world = &stage.scene.world;
+    let config = world.read("old/conf.d/database.yaml");
+    let is = format!("port: {}", stage.scene.source.port);
+    let never = format!("port: {port}\n    connect_timeout: 100000");
+    assert!(config.contains(&is));
+    world.write("old/conf.d/database.yaml", config.replace(&is, &never));
+}
+
 #[test]
 fn checks_do_not_wait_for_each_other() {
     let stage = Stage::new();
-    let silent = || {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.set_nonblocking(true).unwrap();
-        let port = listener.local_addr().unwrap().port();
-        (listener, port)
-    };
     let ((source, source_port), (target, target_port), (web, web_port)) = (silent(), silent(), silent());
-    let world = &stage.scene.world;
-    let config = world.read("old/conf.d/database.yaml");
-    let port = format!("port: {}", stage.scene.source.port);
-    let never = format!("port: {source_port}\n    connect_timeout: 100000");
-    assert!(config.contains(&port));
-    world.write("old/conf.d/database.yaml", config.replace(&port, &never));
+    wait_for_source_at(&stage, source_port);
     let detour = format!("{SERVER_NAME}:443:127.0.0.1:{web_port}");
     let target_url = format!("postgresql://synapse_user@127.0.0.1:{target_port}/synapse?connect_timeout=100000");
     // None of them ever answers, and the source and the target are waited for as long as it takes.
@@ -141,19 +180,7 @@ fn checks_do_not_wait_for_each_other() {
         ])
         .start();
 
-    let mut held: Vec<TcpStream> = Vec::new();
-    for listener in [&source, &target, &web] {
-        wait_until("it asked", || match listener.accept() {
-            Ok((stream, _)) => {
-                held.push(stream);
-                true
-            }
-            Err(error) => {
-                assert_eq!(error.kind(), ErrorKind::WouldBlock);
-                false
-            }
-        });
-    }
+    let held = [&source, &target, &web].map(accepted);
     drop((held, source, target, web));
 
     let ran = running.wait();
@@ -168,6 +195,28 @@ fn checks_do_not_wait_for_each_other() {
         "{ran}"
     );
     fires(&ran, &["info media", "info secrets", "info client-programs"]);
+}
+
+#[test]
+fn a_network_that_is_silent_does_not_keep_it_from_ending() {
+    let stage = Stage::new();
+    let (source, port) = silent();
+    wait_for_source_at(&stage, port);
+    let names = UdpSocket::bind("127.0.0.1:0").unwrap();
+    names.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    let resolver = names.local_addr().unwrap().to_string();
+    let call = stage.scene.tool("preflight").args(["-n", "--export", "export"]);
+    let running = call
+        .args(stage.synapse.config_args())
+        .args(["--resolver", &resolver])
+        .start();
+    let _held = accepted(&source);
+    names.recv(&mut [0; 512]).unwrap();
+
+    running.signal(Signal::INT);
+    let ran = running.wait();
+
+    assert_eq!((ran.status.signal(), ran.stdout.as_str()), (Some(2), ""), "{ran}");
 }
 
 #[test]
@@ -288,7 +337,7 @@ fn a_server_that_is_newer_than_programs_and_target_is_told() {
 }
 
 #[test]
-fn transactions_that_wait_for_their_end_are_told() {
+fn transactions_that_wait_and_others_that_follow_the_source_are_told() {
     let world = World::new();
     let cluster = Cluster::new(&world, "source");
     cluster.psql("postgres", "ALTER SYSTEM SET max_prepared_transactions = 5");
@@ -299,21 +348,74 @@ fn transactions_that_wait_for_their_end_are_told() {
     world.write("its.pw", "its own\n");
     let url = cluster.url("synapse", "synapse");
     let look = || {
-        world
-            .tool("preflight")
-            .args(["-n", "--source", &url, "--source-password-file", "its.pw"])
-            .run()
+        let call = world.tool("preflight").args(["-n", "--source", &url]);
+        call.args(["--source-password-file", "its.pw"]).run().success()
     };
-    assert_eq!(serious(&look().success()), [""; 0]);
+    let ran = look();
+    assert_eq!(serious(&ran), [""; 0], "{ran}");
+    assert!(!ran.stderr.contains("(replication-slots)"), "{ran}");
 
     cluster.psql(
         "synapse",
         "BEGIN; CREATE TABLE late (); PREPARE TRANSACTION 'half-done'",
     );
+    cluster.psql("synapse", "SELECT pg_create_physical_replication_slot('replica')");
 
-    let ran = look().success();
+    let ran = look();
     assert_eq!(serious(&ran), ["warning prepared-transactions"], "{ran}");
-    assert!(ran.stderr.contains("half-done"), "{ran}");
+    fires(&ran, &["info replication-slots"]);
+    assert_eq!(data(&ran, "prepared-transactions")["names"], json!(["half-done"]));
+    assert_eq!(data(&ran, "replication-slots")["names"], json!(["replica"]));
+}
+
+#[test]
+fn a_disk_without_room_or_without_inodes_is_told() {
+    let stage = Stage::new();
+    let world = &stage.scene.world;
+    world.shell("mkdir disk").success();
+    let config = stage.synapse.config_args();
+    let look = |options: &str, fill: &str| {
+        let script = format!(
+            "unshare --user --map-root-user --mount bash -c \
+             'mount -t tmpfs -o {options} disk disk && {fill} && exec preflight \"$@\"' bash \"$@\""
+        );
+        let call = internet::healthy().seen_by(world.script(&script).args(["preflight", "-n"]));
+        call.args(&config).args(["--export", "disk/export"]).run()
+    };
+    // The file system is one in memory, of which it is told too.
+    let full = look("size=16m", "dd if=/dev/zero of=disk/full bs=1M count=16 status=none");
+    let wanted = ["blocker export-space", "warning export-in-memory"];
+    assert_eq!(serious(&full), wanted, "{full}");
+    assert!(full.stderr.contains("0 bytes are free for the export"), "{full}");
+    let few = look("size=1g,nr_inodes=100", "touch disk/one");
+    assert_eq!(serious(&few), wanted, "{few}");
+    assert!(few.stderr.contains("more files fit beside the export"), "{few}");
+    let room = look("size=1g,nr_inodes=10000", "true");
+    assert_eq!(serious(&room), wanted[1..], "{room}");
+}
+
+#[test]
+fn what_waits_for_the_targets_synapse_keeps_no_check_waiting() {
+    let stage = Stage::new();
+    let (synapse, port) = silent();
+    let _locking = Sleeper::new(&stage.scene, "BEGIN; LOCK TABLE background_updates;");
+    let url = format!("http://127.0.0.1:{port}");
+    let running = stage.source_only().args(["--target-endpoint", &url]).start();
+    let asked = accepted(&synapse);
+
+    // The source is looked at while that question is open.
+    let waits = "SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = current_database() \
+                 AND application_name LIKE 'ess-migrate/preflight%' AND wait_event_type = 'Lock'";
+    wait_until("a check waits", || stage.scene.on_source(waits) == "t");
+    stage
+        .scene
+        .on_source("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()");
+    answer(asked, &json!({"server_name": SERVER_NAME}));
+    answer(accepted(&synapse), &json!({"server_version": "1.157.1"}));
+
+    let ran = running.wait().success();
+    assert_eq!(serious(&ran), [""; 0], "{ran}");
+    fires(&ran, &["info target-synapse"]);
 }
 
 #[test]

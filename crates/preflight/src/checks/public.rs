@@ -31,7 +31,7 @@ pub(crate) fn finds(id: &str) -> bool {
 pub(crate) fn check(names: Names) -> Vec<Finding> {
     let server_name = names.config.server_name();
     let (host, port) = host_and_port(server_name);
-    if host == "localhost" || host.parse::<IpAddr>().is_ok() {
+    if host == "localhost" || is_address(host) {
         return vec![info("dns", format!("the server name {server_name} is not in the DNS"))];
     }
     let agent = agent(names.detours, names.resolver);
@@ -52,6 +52,13 @@ pub(crate) fn check(names: Names) -> Vec<Finding> {
     found
 }
 
+fn is_address(host: &str) -> bool {
+    host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok()
+}
+
+/// Services whose SRV records lead to a homeserver, the newer one first.
+const SERVICES: [&str; 2] = ["_matrix-fed._tcp", "_matrix._tcp"];
+
 /// What the zones say.
 struct Looked {
     records: Vec<Answer>,
@@ -70,8 +77,12 @@ fn records(dns: &Dns, host: &str, delegation: &Delegation, base: Option<&str>) -
         .flatten()
         .map(str::to_owned)
         .collect();
-    for service in ["_matrix-fed._tcp", "_matrix._tcp"] {
-        let answers = dns.records(&format!("{service}.{host}"), &[RecordType::SRV])?;
+    // A delegated name without a port has such records of its own.
+    let delegated = delegation.server.as_deref().map(host_and_port);
+    let delegated = delegated.filter(|(name, port)| port.is_none() && *name != host && !is_address(name));
+    let served = [Some(host), delegated.map(|(name, _)| name)].into_iter().flatten();
+    for (service, of) in served.flat_map(|of| SERVICES.map(|service| (service, of))) {
+        let answers = dns.records(&format!("{service}.{of}"), &[RecordType::SRV])?;
         hosts.extend(
             answers
                 .iter()
@@ -80,7 +91,7 @@ fn records(dns: &Dns, host: &str, delegation: &Delegation, base: Option<&str>) -
         );
         looked.records.extend(answers);
     }
-    hosts.retain(|name| name != host && name.parse::<IpAddr>().is_err());
+    hosts.retain(|name| name != host && !is_address(name));
     // The server's own name needs no address when the others say where to go.
     let own = dns.records(host, &[RecordType::A, RecordType::AAAA])?;
     if own.is_empty() && hosts.is_empty() {
@@ -154,30 +165,33 @@ fn judge(looked: &Looked, max_ttl: u32) -> Vec<Finding> {
 
 /// By the rules of the server-server specification, first match wins.
 fn delegated(host: &str, port: Option<u16>, delegation: &Delegation, records: &[Answer]) -> Finding {
-    let srv = |service: &str| {
-        let wanted = format!("{service}.{host}");
-        let found = records
-            .iter()
-            .find(|record| record.kind == "SRV" && record.name.eq_ignore_ascii_case(&wanted));
-        found.map(|record| record.value.clone())
+    let srv = |of: &str| {
+        SERVICES.iter().find_map(|service| {
+            let wanted = format!("{service}.{of}");
+            let is = |record: &&Answer| record.kind == "SRV" && record.name.eq_ignore_ascii_case(&wanted);
+            let found = records.iter().find(is)?;
+            Some((found.value.clone(), format!("the SRV record of {wanted}")))
+        })
     };
     let (to, by) = if let Some(port) = port {
-        (format!("{host}:{port}"), "the port in the server name")
+        (format!("{host}:{port}"), "the port in the server name".to_owned())
     } else if let Some(server) = &delegation.server {
-        (server.clone(), ".well-known")
-    } else if let Some(to) = srv("_matrix-fed._tcp") {
-        (to, "the SRV record of _matrix-fed._tcp")
-    } else if let Some(to) = srv("_matrix._tcp") {
-        (to, "the SRV record of _matrix._tcp")
+        match host_and_port(server) {
+            (_, Some(_)) => (server.clone(), ".well-known".to_owned()),
+            (delegated, None) => match srv(delegated) {
+                Some((to, by)) => (to, format!(".well-known and {by}")),
+                None => (format!("{server}:8448"), ".well-known and the default port".to_owned()),
+            },
+        }
     } else {
-        (format!("{host}:8448"), "the default port")
+        srv(host).unwrap_or_else(|| (format!("{host}:8448"), "the default port".to_owned()))
     };
     let found = info(
         "delegation",
         format!("other servers reach the homeserver at {to}, by {by}"),
     )
     .with("server", to.as_str())
-    .with("by", by);
+    .with("by", by.as_str());
     if to.ends_with(":443") {
         found
     } else {
@@ -261,6 +275,16 @@ mod tests {
         assert_eq!(to(None, None, &srv), "fed.example.org:443");
         assert_eq!(to(None, None, &srv[..1]), "old.example.org:8448");
         assert_eq!(to(None, None, &[]), "example.org:8448");
+        let further = [record(
+            "_matrix-fed._tcp.m.example.org",
+            "SRV",
+            60,
+            "fed.example.org:443",
+        )];
+        assert_eq!(to(None, Some("m.example.org"), &further), "fed.example.org:443");
+        assert_eq!(to(None, Some("m.example.org:8448"), &further), "m.example.org:8448");
+        assert_eq!(to(None, Some("m.example.org"), &srv), "m.example.org:8448");
+        assert_eq!(to(None, Some("[::1]"), &srv), "[::1]:8448");
     }
 
     #[test]

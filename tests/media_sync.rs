@@ -591,9 +591,11 @@ fn a_command_carries_the_stream_to_the_other_half() {
         call.args([script]).run()
     };
 
-    let ran = far("exec media-sync -n --receive copy").success();
+    let ran = far("exec media-sync -n --receive copy # c4n4ry").success();
     assert_equal(&world);
     assert_eq!(media(&ran)["sent"]["files"], PATHS.len());
+    assert_eq!(media(&ran)["copy"], "bash");
+    assert!(!ran.to_string().contains("c4n4ry"), "{ran}");
     let ran = far("exec media-sync -n --receive copy").success();
     assert_eq!(media(&ran)["unchanged"]["files"], PATHS.len());
 

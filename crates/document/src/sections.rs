@@ -215,7 +215,7 @@ pub struct Media {
     pub finished_at: String,
     /// The media store, absolute.
     pub store: PathBuf,
-    /// Where the copy is: a directory, relative to the export when inside it, or the command that writes it.
+    /// Where the copy is: a directory, relative to the export when inside it, or the name of the program that writes it.
     pub copy: String,
     /// What was left out on purpose, as `--without` names it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -430,10 +430,12 @@ fn section(
         store: store.to_owned(),
         copy: match copy {
             Copy::Here(directory) => Document::relative(export, directory).display().to_string(),
-            Copy::Far(command) => {
-                let words: Vec<_> = command.iter().map(|word| word.to_string_lossy()).collect();
-                words.join(" ")
-            }
+            // Among its arguments may be what nobody else is to read.
+            Copy::Far(command) => Path::new(&command[0])
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into(),
             Copy::Pod(volume) => volume.shown(),
         },
         without: args.without.iter().map(|without| without.name()).collect(),

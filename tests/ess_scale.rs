@@ -345,6 +345,37 @@ fn a_proxy_of_the_environment_is_not_asked_where_it_need_not_be() {
 }
 
 #[test]
+fn an_operator_elsewhere_is_found_again_by_the_document() {
+    let stage = Stage::new(Kube::onprem);
+    let (name, place) = ("element-operator-controller-manager", "operators");
+    let mut operator = stage.kube.object("deployments", "operator-onprem", name);
+    stage.kube.remove("deployments", "operator-onprem", name);
+    operator["metadata"]["namespace"] = place.into();
+    operator["metadata"]["uid"] = Value::Null;
+    stage.kube.put(operator);
+    stage.kube.settle();
+    let refused = stage.scale("down");
+    assert_eq!(refused.status.code(), Some(1), "{refused}");
+    let replicas = || stage.kube.object("deployments", place, name)["spec"]["replicas"].clone();
+
+    let down = stage.scale("down --operator-namespace operators").success();
+    assert_eq!(replicas(), 0);
+    stage.world.write("down.json", &down.stdout);
+    let run = |line: &str| stage.kube.seen_by(stage.world.script(line)).run();
+
+    let other = run("ess-scale up --operator-namespace elsewhere < down.json");
+    assert_eq!(other.status.code(), Some(64), "{other}");
+    assert!(
+        other
+            .stderr
+            .contains("says elsewhere, the document's `scale` says operators"),
+        "{other}"
+    );
+    run("ess-scale up < down.json").success();
+    assert_eq!(replicas(), 1);
+}
+
+#[test]
 fn whoever_brings_the_operator_back_is_named() {
     let stage = Stage::new(Kube::onprem);
     let operator = "element-operator-controller-manager";

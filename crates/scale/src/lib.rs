@@ -16,7 +16,7 @@ use ess_target::OnKube;
 /// `down` stops Synapse and Matrix Authentication Service, and waits until their pods are gone. How many
 /// replicas each workload had is kept in the cluster and in the document; `up` gives each exactly those back,
 /// and waits until they are ready. `status` changes nothing.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub struct Args {
     /// What to do
     #[arg(value_name = "ACTION")]
@@ -27,9 +27,9 @@ pub struct Args {
     /// The kubeconfig's context; its current one by default
     #[arg(long, value_name = "NAME")]
     kube_context: Option<String>,
-    /// Where the older ESS has its operator
-    #[arg(long, value_name = "NAMESPACE", default_value = OPERATOR_NAMESPACE)]
-    operator_namespace: String,
+    /// Where the older ESS has its operator; by default where the document says, or operator-onprem
+    #[arg(long, value_name = "NAMESPACE")]
+    operator_namespace: Option<String>,
     /// How long to wait for pods to go or to be ready
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     timeout: u64,
@@ -46,11 +46,34 @@ enum Action {
     Status,
 }
 
+impl Args {
+    /// With what an earlier run has noted.
+    fn with(&self, context: &Context) -> Result<Self, Stop> {
+        let noted = context.document.scale.as_ref().and_then(operator::noted);
+        if let (Some(given), Some(noted)) = (&self.operator_namespace, &noted)
+            && given != noted
+        {
+            return Err(Stop::usage(format!(
+                "--operator-namespace says {given}, the document's `scale` says {noted}"
+            )));
+        }
+        Ok(Self {
+            operator_namespace: self.operator_namespace.clone().or(noted),
+            ..self.clone()
+        })
+    }
+
+    fn operator_namespace(&self) -> &str {
+        self.operator_namespace.as_deref().unwrap_or(OPERATOR_NAMESPACE)
+    }
+}
+
 /// Does the job of ess-scale.
 pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     if let Some(export) = context.document.export.clone().filter(|export| export.is_dir()) {
         context.lock(&export.join(".lock"))?;
     }
+    let args = &args.with(context)?;
     let on = found(args, context)?;
     let warnings = who_would_undo(args, &on);
     let workloads = match (args.action, on.ess.profile) {
@@ -89,7 +112,7 @@ fn found(args: &Args, context: &mut Context) -> anyhow::Result<OnKube> {
     })?;
     let cluster = ess_target::connect(&named)?;
     let knows_operator = cluster.knows_operator()?;
-    let of_operator = Right::operator(&args.operator_namespace);
+    let of_operator = Right::operator(args.operator_namespace());
     let mut rights = Right::FIND.to_vec();
     if knows_operator {
         rights.extend_from_slice(Right::CUSTOM);
@@ -255,7 +278,7 @@ fn go_back(args: &Args, context: &Context, ess: &Ess) -> String {
         ("--kube-context", kube.and_then(|kube| kube.context.as_deref())),
         (
             "--operator-namespace",
-            Some(args.operator_namespace.as_str()).filter(|namespace| *namespace != OPERATOR_NAMESPACE),
+            Some(args.operator_namespace()).filter(|namespace| *namespace != OPERATOR_NAMESPACE),
         ),
     ];
     for (flag, value) in flags {

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use ess_cli::{Context, Stop};
-use ess_document::ScaledWorkload;
+use ess_document::{Scale, ScaledWorkload};
 use ess_kube::k8s_openapi::api::core::v1::ConfigMap;
 use ess_kube::k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use ess_kube::{Custom, Kind, OPERATOR, Workload, WorkloadKind};
@@ -17,6 +17,14 @@ use crate::{Args, all, community, known, scaled, waiting};
 /// Where the deleted custom resource is kept.
 const RECORD: &str = "ess-migrate-scale";
 const RECORD_KEY: &str = "synapse.json";
+
+/// Where an earlier run found the operator.
+pub(crate) fn noted(scale: &Scale) -> Option<String> {
+    let is_controller = |workload: &&ScaledWorkload| {
+        workload.kind == WorkloadKind::Deployment.to_string() && workload.name == OPERATOR
+    };
+    Some(scale.workloads.iter().find(is_controller)?.namespace.clone())
+}
 
 /// Stops the operator, keeps the custom resource aside, deletes it, and waits until no pod is left.
 pub(crate) fn down(
@@ -71,7 +79,7 @@ fn can_be_found_again(args: &Args, on: &OnKube) -> Result<(), Stop> {
     .hint(format!(
         "stop it by hand, and keep the numbers: kubectl scale deploy/{OPERATOR} -n {} --replicas 0, then \
          kubectl scale sts -n {namespace} -l app.kubernetes.io/component=matrix-server --replicas 0",
-        args.operator_namespace
+        args.operator_namespace()
     )))
 }
 
@@ -121,7 +129,7 @@ pub(crate) fn status(args: &Args, context: &Context, on: &OnKube) {
 }
 
 pub(crate) fn controller(args: &Args, on: &OnKube) -> anyhow::Result<Workload> {
-    let namespace = &args.operator_namespace;
+    let namespace = args.operator_namespace();
     let found = on.cluster.workload(WorkloadKind::Deployment, namespace, OPERATOR)?;
     found.ok_or_else(|| {
         Stop::no(format!("there is no Deployment {OPERATOR} in namespace {namespace}"))

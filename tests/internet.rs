@@ -96,7 +96,8 @@ impl Internet {
             .env("SSL_CERT_FILE", &self.certificate)
     }
 
-    /// A resolver that remembers records of the zone as they were, until the first of both is dropped.
+    /// A resolver that remembers records of the zone as they were, or a server of it that is behind, at 127.0.0.2, until
+    /// the first of both is dropped.
     pub(crate) fn memory(&self, world: &World, records: &str) -> (Running, String) {
         let directory = world.path("memory").display().to_string();
         let address = "127.0.0.2";

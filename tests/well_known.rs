@@ -275,6 +275,47 @@ fn a_homeserver_that_is_another_one_is_told() {
 }
 
 #[test]
+fn a_server_of_the_zone_that_is_behind_is_named() {
+    let world = World::new();
+    let two = "@ A 127.0.0.1\n@ NS ns2\nns2 A 127.0.0.2\n";
+    let internet = Internet::new(&world, &format!("{two}matrix A 127.0.0.1\n"), &DOCUMENTS);
+    world.write("internet/_matrix/client/versions", "{}");
+    let check = || {
+        let call = tool(&world, &internet).args(["-n", "--check", "--server-name", "example.org"]);
+        call.args(["--host", "matrix.example.org", "--public", &internet.resolver()])
+            .args(["--address", "127.0.0.1"])
+            .run()
+    };
+    let says = |ran: &Ran, server: &str| {
+        let line = format!("{server}.example.org, which serves the zone, says of matrix.example.org ");
+        ran.stderr
+            .split(&line)
+            .nth(1)
+            .map(|rest| rest.lines().next().unwrap().to_owned())
+    };
+
+    let (behind, _) = internet.memory(&world, &format!("{two}matrix A 127.0.0.9\n"));
+    let ran = check();
+    assert_eq!(ran.status.code(), Some(1), "{ran}");
+    assert_eq!(
+        (says(&ran, "ns2"), says(&ran, "ns")),
+        (Some("127.0.0.9".into()), None),
+        "{ran}"
+    );
+    behind.kill();
+    let (without, _) = internet.memory(&world, two);
+    let ran = check();
+    assert_eq!(
+        (says(&ran, "ns2"), says(&ran, "ns")),
+        (Some("no address".into()), None),
+        "{ran}"
+    );
+    without.kill();
+    let _level = internet.memory(&world, &format!("{two}matrix A 127.0.0.1\n"));
+    check().success();
+}
+
+#[test]
 fn what_cannot_be_read_is_not_taken_for_nothing() {
     let world = World::new();
     let internet = Internet::new(&world, ZONE, &OLD);

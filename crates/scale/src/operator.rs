@@ -20,9 +20,8 @@ const RECORD_KEY: &str = "synapse.json";
 
 /// Where an earlier run found the operator.
 pub(crate) fn noted(scale: &Scale) -> Option<String> {
-    let is_controller = |workload: &&ScaledWorkload| {
-        workload.kind == WorkloadKind::Deployment.to_string() && workload.name == OPERATOR
-    };
+    let is_controller =
+        |workload: &&ScaledWorkload| workload.kind == WorkloadKind::Deployment.to_string() && workload.name == OPERATOR;
     Some(scale.workloads.iter().find(is_controller)?.namespace.clone())
 }
 

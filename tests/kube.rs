@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::media_sync::{assert_serves, files};
 use crate::pipeline::Move;
 use crate::readme;
-use crate::support::{Call, Cluster, ESS_PASSWORD, Effect, Kube, OFFLINE, Ran, SERVER_NAME, World};
+use crate::support::{Call, Cluster, ESS_PASSWORD, Effect, Kube, OFFLINE, Proxy, Ran, SERVER_NAME, World};
 
 /// A stopped homeserver, and an ESS in a cluster.
 pub(crate) struct Stage {
@@ -308,6 +308,38 @@ fn in_a_pod_its_account_is_used_and_the_database_is_reached_straight() {
 }
 
 #[test]
+fn a_proxy_leads_to_an_api_server_that_is_out_of_reach() {
+    let stage = Stage::community();
+    let mut config: Value = serde_json::from_str(&stage.world.read("kube/config")).unwrap();
+    let cluster = &mut config["clusters"][0]["cluster"];
+    let (_, port) = cluster["server"].as_str().unwrap().rsplit_once(':').unwrap();
+    let proxy = Proxy::http(port.parse().unwrap());
+    let address = format!("http://127.0.0.1:{}", proxy.port);
+    cluster["server"] = "https://api.cluster.test:6443".into();
+    cluster["tls-server-name"] = "127.0.0.1".into();
+    stage.world.write("kube/config", config.to_string());
+    let preflight = || stage.script(&format!("preflight -n {OFFLINE} --target kube:ess"));
+    let told = "cannot ask the API server what it knows";
+
+    let without = preflight().run();
+    assert!(without.stderr.contains(told), "{without}");
+    let by_environment = preflight().env("HTTPS_PROXY", &address);
+    has(&by_environment.run(), "info", "target-server");
+    let exempt = preflight()
+        .env("HTTPS_PROXY", &address)
+        .env("NO_PROXY", ".cluster.test");
+    assert!(exempt.run().stderr.contains(told));
+
+    config["clusters"][0]["cluster"]["proxy-url"] = address.into();
+    stage.world.write("kube/config", config.to_string());
+    let ran = preflight().env("NO_PROXY", ".cluster.test").run();
+    has(&ran, "info", "target-server");
+    stage.line().success();
+    let (source, target) = stage.rows();
+    assert_eq!(source, target);
+}
+
+#[test]
 fn a_kubeconfig_that_is_damaged_or_leads_nowhere_is_told_without_what_is_in_it() {
     let world = World::new();
     let verify = |config: &str| {
@@ -342,7 +374,8 @@ fn a_kubeconfig_that_is_damaged_or_leads_nowhere_is_told_without_what_is_in_it()
     "#);
     insta::assert_snapshot!(verify(&config("c4n4ry\n")), @r#"
     -- stderr --
-    verify: cannot find the cluster: the client library failed
+    verify: cannot find the cluster: the token of the kubeconfig's user has a line break or another control character in it
+    hint: write the token on one line, without its end
     -- exit status: 69 --
     "#);
 }

@@ -56,6 +56,16 @@ const TICK: Duration = Duration::from_millis(5);
 impl Proxy {
     /// In front of a port of this host.
     pub(crate) fn new(to: u16) -> Self {
+        Self::after(|_| Ok(()), to)
+    }
+
+    /// An HTTP proxy behind which every host is that port of this one.
+    pub(crate) fn http(to: u16) -> Self {
+        Self::after(tunnel, to)
+    }
+
+    /// What `greet` says to a client comes before all else.
+    fn after(greet: fn(&mut TcpStream) -> io::Result<()>, to: u16) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", super::free_port())).unwrap();
         let port = listener.local_addr().unwrap().port();
         let shared = Arc::new(Shared {
@@ -66,9 +76,12 @@ impl Proxy {
         });
         let ours = Arc::clone(&shared);
         thread::spawn(move || {
-            for client in listener.incoming().map_while(Result::ok) {
+            for mut client in listener.incoming().map_while(Result::ok) {
                 if ours.over.load(Ordering::SeqCst) {
                     return;
+                }
+                if greet(&mut client).is_err() {
+                    continue;
                 }
                 // A server that is down refuses; so do we.
                 if let Ok(server) = TcpStream::connect(("127.0.0.1", to)) {
@@ -95,6 +108,22 @@ impl Proxy {
     pub(crate) fn has_lost_answer(&self) -> bool {
         self.shared.unanswered.lock().unwrap().is_none()
     }
+}
+
+/// Answers a request for a tunnel.
+fn tunnel(client: &mut TcpStream) -> io::Result<()> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        client.read_exact(&mut byte)?;
+        head.extend(byte);
+    }
+    let answer: &[u8] = if head.starts_with(b"CONNECT ") {
+        b"HTTP/1.1 200 OK\r\n\r\n"
+    } else {
+        b"HTTP/1.1 405 Method Not Allowed\r\nContent-Length: 0\r\n\r\n"
+    };
+    client.write_all(answer)
 }
 
 impl Drop for Proxy {

@@ -21,6 +21,7 @@ use kube::client::retry::RetryPolicy;
 use kube::config::{ExecInteractiveMode, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config, Resource};
 use rustix::process::{Pid, Signal, kill_process};
+use secrecy::ExposeSecret;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -103,6 +104,14 @@ impl Cluster {
         // Whoever was first is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let (mut config, context) = runtime.block_on(config(context))?;
+        // The library would panic.
+        let token = config.auth_info.token.as_ref().map(ExposeSecret::expose_secret);
+        if token.is_some_and(|token| token.contains(char::is_control)) {
+            let why = "the token of the kubeconfig's user has a line break or another control character in it";
+            return Err(
+                Error::new(Kind::Unavailable, FINDING, why).hint("write the token on one line, without its end")
+            );
+        }
         if let Some(exec) = config.auth_info.exec.as_mut().filter(|_| !io::stdin().is_terminal()) {
             // It would take the document, or the caller's list, for an answer.
             exec.interactive_mode = Some(ExecInteractiveMode::Never);

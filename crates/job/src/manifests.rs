@@ -121,6 +121,7 @@ impl Job<'_> {
             pod["serviceAccountName"] = account.into();
         }
         match self.node {
+            // Not `nodeName`, which the scheduler never sees: a claim that waits for its first consumer waits for ever.
             Some(node) => pod["nodeSelector"] = json!({"kubernetes.io/hostname": node}),
             None => {
                 pod["affinity"] = json!({"podAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [{

@@ -526,6 +526,18 @@ fn each_way_to_log_in_has_its_place() {
     let ran =
         look("matrix_authentication_service: {enabled: true, endpoint: 'http://localhost:1', secret_path: old/mas}\n");
     assert_eq!(serious(&ran), ["warning carry-mas"], "{ran}");
+
+    stage.scene.on_source(
+        "INSERT INTO user_external_ids (auth_provider, external_id, user_id)
+         SELECT provider, 'a', (SELECT min(name) FROM users) FROM unnest(ARRAY['oidc-ours', 'oidc', 'saml']) AS provider",
+    );
+    let ran = look("oidc_providers: [{idp_id: ours, client_secret: hush}, {idp_id: oidc, client_secret: hush}]\n");
+    assert_eq!(data(&ran, "carry-syn2mas"), json!({"providers": ["saml"]}));
+    let none = look("saml2_config: null\n");
+    assert_eq!(
+        data(&none, "carry-syn2mas")["providers"],
+        json!(["oidc", "oidc-ours", "saml"])
+    );
 }
 
 #[test]
@@ -538,6 +550,8 @@ fn a_target_with_a_newer_schema_and_with_sessions_is_told() {
 
     assert_eq!(serious(&ran), [""; 0], "{ran}");
     fires(&ran, &["info schema-upgrade", "info target-sessions"]);
+    let said = "the schema from 94, of Synapse 1.151 or newer, to 95, of a Synapse newer than these tools know";
+    assert!(ran.stderr.contains(said), "{ran}");
 }
 
 #[test]

@@ -9,6 +9,7 @@ pub(crate) mod export;
 pub(crate) mod health;
 pub(crate) mod homeserver;
 pub(crate) mod host;
+pub(crate) mod logins;
 pub(crate) mod media;
 pub(crate) mod pace;
 pub(crate) mod profile;

@@ -23,7 +23,7 @@ use crate::checks::source::{self, Source};
 use crate::checks::target::{self, Target};
 use crate::checks::versions::SynapseVersion;
 use crate::checks::{
-    carry, config, connect, export, health, host, media, not_checked, pace, profile, programs, public,
+    carry, config, connect, export, health, host, logins, media, not_checked, pace, profile, programs, public,
 };
 use crate::finding::{Blocker, Detail as _, blocker};
 use crate::select::Selection;
@@ -385,6 +385,9 @@ fn of_source(
         let profile = profile::check(&source.session, config);
         let profile = found(profile, "users", &mut findings);
         findings.extend(profile.unwrap_or_default());
+        let logins = config.map(|config| logins::check(&source.session, config));
+        let logins = logins.and_then(|logins| found(logins, "how users log in", &mut findings));
+        findings.extend(logins.unwrap_or_default());
     }
     findings
 }

@@ -78,10 +78,14 @@ pub(crate) fn schema(source: &SchemaRows, target: Option<&SchemaRows>) -> Vec<Fi
             .hint("update the target's Synapse first"),
         ));
     } else if version < theirs {
-        found.push(data(info(
-            "schema-upgrade",
-            format!("the target's Synapse will upgrade the schema from {version} to {theirs} when it starts"),
-        )));
+        let message = format!(
+            "the target's Synapse will upgrade the schema from {version}, {}, to {theirs}, {}, when it starts",
+            of_schema(version),
+            of_schema(theirs)
+        );
+        found.push(data(info("schema-upgrade", message)).hint(
+            "a long upgrade needs more time than ESS's probe gives: raise synapse.startupProbe.failureThreshold",
+        ));
     }
     found
 }

@@ -89,11 +89,17 @@ fn content(source: &Source) -> Found {
         .map(|table| serde_json::json!({"table": format!("{}.{}", table.schema, table.name), "bytes": number(table.bytes)}))
         .collect();
     let bytes = size(u64::try_from(source.facts.bytes).unwrap_or(0));
+    let dump = dump_size(&source.facts);
     let mut found = vec![
         info(
             "source-size",
-            format!("the source holds {bytes} in {}", count(tables.len(), "table")),
+            format!(
+                "the source holds {bytes} in {}, and a dump of it takes about {}",
+                count(tables.len(), "table"),
+                size(dump)
+            ),
         )
+        .with("dump_bytes", dump)
         .with("bytes", number(source.facts.bytes))
         .with("tables", tables.len())
         .with("largest", largest),

@@ -1,6 +1,6 @@
 //! Sources and targets of other major versions of PostgreSQL: an old server's data arrives on a newer one, proven.
 
-use crate::scene::{Scene, Tmpfs};
+use crate::scene::{Scene, Tmpfs, link_programs, write_program};
 use crate::support::{Cluster, Database, ESS_PASSWORD, Identity, Ran, Seeded, Synapse, World, place, programs_of};
 
 /// A source with what Synapse made and with what people add, a target, and the programs that fit both.
@@ -138,25 +138,52 @@ fn a_source_of_13_arrives_on_18_and_synapse_goes_on() {
     all_the_way.goes_on();
 }
 
+/// The arguments of a `pg_dump` that ran, by what `pgdump-wrap -v` says.
+fn dump_without_a_wish(scene: &Scene, pg_bin: &str, out: &str) -> String {
+    let dumper = scene
+        .tool("pgdump-wrap")
+        .args(["-n", "-v", "--source", &scene.source_url()]);
+    dumper.args(["--pg-bin", pg_bin, "--out", out]).run().success().stderr
+}
+
 #[test]
-fn programs_that_lack_a_method_compress_by_another_where_room_is_short() {
+fn programs_that_lack_a_method_compress_by_another_or_not_at_all() {
     let scene = Scene::new();
-    let Some(_mounted) = Tmpfs::mount(&scene.world, "small", "8m") else {
-        // Only root can mount, and there is no other way to a disk that is nearly full.
-        return;
-    };
     // A version that knows zstd and lz4, in a build that has neither.
     let programs = programs_of(16).display().to_string();
 
-    let ran = scene
-        .tool("pgdump-wrap")
-        .args(["-n", "-v", "--source", &scene.source_url(), "--out", "small/dump"])
-        .args(["--pg-bin", &programs])
-        .run()
-        .success();
+    let said = dump_without_a_wish(&scene, &programs, "dump");
 
-    assert!(ran.stderr.contains(" --compress zstd:1\n"), "zstd was not tried: {ran}");
-    assert!(ran.stderr.contains(" --compress 1 --no-sync "), "{ran}");
+    for method in ["zstd:1", "lz4"] {
+        assert!(said.contains(&format!(" --compress {method}\n")), "{method}: {said}");
+    }
+    assert!(said.contains(" --compress 0 --no-sync "), "{said}");
+
+    // Only root can mount, and there is no other way to a disk that is nearly full.
+    if let Some(_mounted) = Tmpfs::mount(&scene.world, "small", "8m") {
+        let said = dump_without_a_wish(&scene, &programs, "small/dump");
+        assert!(said.contains(" --compress 1 --no-sync "), "{said}");
+    }
+}
+
+#[test]
+fn programs_that_have_a_method_compress_by_it() {
+    let scene = Scene::new();
+    // A stub of what cannot be had for every system: a build with lz4. It answers as such a build does.
+    let script = format!(
+        "case \" $* \" in
+         *' custom --jobs 2 --compress lz4 '*)
+             echo 'pg_dump: error: parallel backup only supported by the directory format' >&2; exit 1;;
+         esac
+         exec {}/pg_dump \"${{@/#lz4/gzip}}\"\n",
+        programs_of(16).display()
+    );
+    write_program(&scene.world, "bin/pg_dump", &script);
+    link_programs(&scene.world, "bin");
+
+    let said = dump_without_a_wish(&scene, "bin", "dump");
+
+    assert!(said.contains(" --compress lz4 --no-sync "), "{said}");
 }
 
 #[test]

@@ -8,30 +8,32 @@ use ess_run::{Error, Installation, Report};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Compression(pub Option<String>);
 
-/// What takes least time for its worth; each can be left out of a build of `pg_dump`.
+/// What takes no more time than none does, on a disk or over a link (`just bench-link`); each can be left out of a
+/// build of `pg_dump`.
 const METHODS: [&str; 2] = ["zstd:1", "lz4"];
 
 impl Compression {
-    /// As pg_dump takes it. Without a wish none, which is fastest, where the disk has room for that.
+    /// As pg_dump takes it. `has_room` says whether the disk holds the dump uncompressed.
     pub(crate) fn argument(
         &self,
         pg_dump: &Installation,
         has_room: bool,
         report: &dyn Report,
     ) -> Result<String, Error> {
+        // Before 16 there was only gzip, and only its level was said.
+        let knows_methods = pg_dump.major >= 16;
         Ok(match self.0.as_deref() {
             Some("none") => "0".to_owned(),
-            // Before 16 there was only gzip, and only its level was said.
-            Some(wish) if pg_dump.major < 16 => wish.trim_start_matches("gzip:").to_owned(),
+            Some(wish) if !knows_methods => wish.trim_start_matches("gzip:").to_owned(),
             Some(wish) => wish.to_owned(),
-            None if has_room => "0".to_owned(),
             None => {
-                for method in METHODS {
-                    if pg_dump.major >= 16 && offers(pg_dump, method, report)? {
-                        return Ok(method.to_owned());
+                for method in METHODS.iter().filter(|_| knows_methods) {
+                    if offers(pg_dump, method, report)? {
+                        return Ok((*method).to_owned());
                     }
                 }
-                "1".to_owned()
+                // gzip is slower than none, whatever the level.
+                if has_room { "0" } else { "1" }.to_owned()
             }
         })
     }

@@ -68,12 +68,13 @@ impl Session {
             // Its error reaches the caller as the failure of the query in hand.
             let _ = connection.await;
         });
-        let session = Self {
+        let mut session = Self {
+            // To set it up is a part of connecting.
+            limit: tls.limit(),
             runtime,
             client,
             tls,
             server,
-            limit: None,
             silent: AtomicBool::new(false),
         };
         session.batch("set up the session", PINNED)?;
@@ -87,6 +88,7 @@ impl Session {
             // system can do that; then the next run waits.
             let _ = session.batch("set up the session", "SET client_connection_check_interval = '1s'");
         }
+        session.limit = None;
         Ok(session)
     }
 

@@ -168,6 +168,11 @@ impl Tls {
         })
     }
 
+    /// `connect_timeout`, of each attempt.
+    pub(crate) fn limit(&self) -> Option<Duration> {
+        self.template.get_connect_timeout().copied()
+    }
+
     /// Connects to the first server that will do, in libpq's order of hosts and of modes.
     pub async fn connect(&self) -> Result<(Client, Connection), ConnectError> {
         let mut failures = Vec::new();
@@ -196,7 +201,7 @@ impl Tls {
             endpoint.add_to(&mut config);
             config.ssl_mode(*mode);
             // The driver's own limit ends with the TCP handshake, libpq's when the session stands.
-            let limit = config.get_connect_timeout().copied().unwrap_or(Duration::MAX);
+            let limit = self.limit().unwrap_or(Duration::MAX);
             let error = match tokio::time::timeout(limit, config.connect(self.clone())).await {
                 Ok(Ok(connected)) => return Some(connected),
                 Ok(Err(error)) => Some(error),

@@ -4,14 +4,16 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
+use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
+use std::thread;
 use std::time::Duration;
 
-use ess_postgres::{Access, Conninfo, Session};
+use ess_postgres::{Access, Conninfo, Error, Session};
 use tempfile::TempDir;
 use tokio_postgres::SimpleQueryMessage;
 
@@ -557,4 +559,29 @@ fn a_server_that_never_answers_is_given_up() {
     );
     let conninfo = Conninfo::parse(&text).unwrap().resolve(&|_| None, false).unwrap();
     assert_eq!(ours(&conninfo).unwrap_err(), "no answer within 2s");
+}
+
+#[test]
+fn a_server_that_falls_silent_when_it_has_let_us_in_is_given_up() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        let (mut client, _) = listener.accept().unwrap();
+        let mut length = [0; 4];
+        client.read_exact(&mut length).unwrap();
+        let mut startup = vec![0; u32::from_be_bytes(length) as usize - 4];
+        client.read_exact(&mut startup).unwrap();
+        // AuthenticationOk, ReadyForQuery; then nothing, until the client goes.
+        client.write_all(b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I").unwrap();
+        let _ = client.read_to_end(&mut startup);
+    });
+    let text = format!("host=127.0.0.1 port={port} user=u sslmode=disable connect_timeout=2");
+    let conninfo = Conninfo::parse(&text).unwrap().resolve(&|_| None, false).unwrap();
+
+    let error = Session::connect(&conninfo, "test", Access::ReadOnly).err().unwrap();
+
+    assert!(
+        matches!(&error, Error::NoAnswer { what, limit, .. } if what == "set up the session" && limit.as_secs() == 2),
+        "{error}"
+    );
 }

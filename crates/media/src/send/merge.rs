@@ -1,0 +1,177 @@
+//! What lies here and what lies there, unit by unit.
+
+use std::cell::RefCell;
+use std::cmp::Ordering;
+use std::collections::HashMap;
+use std::sync::mpsc::SyncSender;
+
+use anyhow::Context as _;
+use ess_cli::Stop;
+use ess_synapse::media::Kind;
+
+use super::answers::{Event, lock};
+use super::{Job, Pass, Talk, Task, gone};
+use crate::found::add;
+use crate::frame::{Frame, Time};
+use crate::walk::{Odd, Unit, Walk, Why, order};
+
+/// Two walks in the same order, side by side.
+pub(super) struct Merge<'m, 'a, 'f> {
+    pub(super) talk: &'m mut Talk<'a, 'f>,
+    pub(super) pass: Pass,
+    pub(super) jobs: &'m SyncSender<Job>,
+    /// Their next unit.
+    pub(super) theirs: Option<Unit>,
+    pub(super) is_over: bool,
+    /// Where something could not be read: nothing is surplus there.
+    pub(super) unreadable: Vec<String>,
+}
+
+impl Merge<'_, '_, '_> {
+    pub(super) fn run(&mut self) -> anyhow::Result<()> {
+        let sending = self.talk.sending;
+        let walk = Walk {
+            store: sending.store,
+            kinds: sending.kinds,
+            keep: None,
+        };
+        // Told at the end of each unit: both closures need `self`.
+        let odd = RefCell::new(Vec::new());
+        let mut note = |found: Odd| odd.borrow_mut().push(found);
+        if self.pass == Pass::Copy {
+            walk.beside(&mut note)
+                .with_context(|| format!("cannot read the media store {}", sending.store.display()))?;
+        }
+        self.tell(odd.take());
+        walk.run(&mut note, &mut |kind, unit| {
+            self.tell(odd.take());
+            self.unit(kind, unit)
+        })?;
+        self.tell(odd.take());
+        while let Some(unit) = self.their_next()? {
+            self.surplus(&unit)?;
+        }
+        Ok(())
+    }
+
+    fn tell(&mut self, odd: Vec<Odd>) {
+        for odd in odd {
+            if matches!(odd.why, Why::Unreadable(_)) {
+                self.unreadable.push(odd.path.clone());
+            }
+            if self.pass == Pass::Copy {
+                self.talk.found.left(odd.to_string());
+            }
+        }
+    }
+
+    fn unit(&mut self, kind: Kind, ours: Unit) -> anyhow::Result<()> {
+        ess_run::check()?;
+        let mut there = HashMap::new();
+        while let Some(theirs) = self.their_next()? {
+            match order(&theirs.path, &ours.path) {
+                Ordering::Less => self.surplus(&theirs)?,
+                Ordering::Equal => {
+                    there = theirs
+                        .files
+                        .into_iter()
+                        .map(|file| (file.path, (file.size, file.time)))
+                        .collect();
+                    break;
+                }
+                Ordering::Greater => {
+                    self.theirs = Some(theirs);
+                    break;
+                }
+            }
+        }
+        for file in ours.files {
+            let path = format!("{}/{}", ours.path, file.path);
+            let is_same = there
+                .remove(&file.path)
+                .is_some_and(|(size, time)| size == file.size && is_same_time(file.time, time));
+            if self.pass == Pass::Copy {
+                let Talk { found, rows, .. } = &mut *self.talk;
+                found.there(kind, file.size);
+                rows.there(&path, found)?;
+                if is_same {
+                    add(&mut found.unchanged, file.size);
+                }
+            }
+            let task = match self.pass {
+                pass if !is_same => Task::Send(pass),
+                Pass::Verify => Task::Read,
+                Pass::Copy => continue,
+            };
+            self.jobs.send(Job { path, task }).map_err(|_| gone())?;
+        }
+        if lock(&self.talk.shared.results).digests.len() >= 1_000 {
+            self.talk.take_results()?;
+        }
+        if !ours.partly {
+            let mut names: Vec<&String> = there.keys().collect();
+            names.sort_unstable();
+            for name in names {
+                self.surplus_file(&format!("{}/{name}", ours.path))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn surplus(&mut self, theirs: &Unit) -> anyhow::Result<()> {
+        let is_hidden = |place: &String| theirs.path == *place || theirs.path.starts_with(&format!("{place}/"));
+        if self.unreadable.iter().any(is_hidden) {
+            return Ok(());
+        }
+        for file in &theirs.files {
+            self.surplus_file(&format!("{}/{}", theirs.path, file.path))?;
+        }
+        Ok(())
+    }
+
+    fn surplus_file(&mut self, path: &str) -> anyhow::Result<()> {
+        if self.pass == Pass::Verify {
+            return Ok(());
+        }
+        self.talk.found.surplus(path.to_owned());
+        if self.talk.sending.delete {
+            self.talk.found.removed += 1;
+            let path = path.to_owned();
+            self.talk.say(Frame::Remove { path })?;
+        }
+        Ok(())
+    }
+
+    fn their_next(&mut self) -> anyhow::Result<Option<Unit>> {
+        if let Some(unit) = self.theirs.take() {
+            return Ok(Some(unit));
+        }
+        let mut unit = Unit::default();
+        while !self.is_over {
+            match self.talk.next()? {
+                Event::Unit { path, files, last } => {
+                    unit.path = path;
+                    unit.files.extend(files);
+                    if last {
+                        self.talk.say(Frame::More { units: 1 })?;
+                        return Ok(Some(unit));
+                    }
+                }
+                Event::Listed => self.is_over = true,
+                Event::Ready | Event::Synced => {
+                    return Err(Stop::data("the receiver answers what nobody has asked").into());
+                }
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Some file systems keep times to 100 ns, to a microsecond, or to a second only.
+fn is_same_time(ours: Time, theirs: Time) -> bool {
+    let kept = |step: u32| ours.nanoseconds - ours.nanoseconds % step;
+    ours.seconds == theirs.seconds
+        && [1, 100, 1_000, 1_000_000_000]
+            .into_iter()
+            .any(|step| kept(step) == theirs.nanoseconds)
+}

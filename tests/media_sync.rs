@@ -684,10 +684,10 @@ fn what_is_sent_while_both_sides_are_read_is_read_there_too() {
 fn a_receiver_that_falls_silent_is_given_up_and_a_busy_one_is_not() {
     let world = World::new();
     fill(&world);
-    let far = |more: &[&str], script: &str| {
+    let far = |limit: &str, more: &[&str], script: &str| {
         let call = world
             .tool("media-sync")
-            .args(["-n", "--source-dir", "store", "--timeout", "2"]);
+            .args(["-n", "--source-dir", "store", "--timeout", limit]);
         call.args(more).args(["--", "bash", "-c", script]).run()
     };
     let python = include_str!("../crates/media/src/receive.py");
@@ -697,7 +697,7 @@ fn a_receiver_that_falls_silent_is_given_up_and_a_busy_one_is_not() {
         world.shell("rm -rf copy");
     };
 
-    let ran = far(&[], "exec sleep 1000");
+    let ran = far("2", &[], "exec sleep 1000");
     assert_failed(&ran, 69, "the receiver has fallen silent: nothing came for 2 s");
     assert!(ran.stderr.contains("hint: see whether the other side is well"), "{ran}");
     // In the midst of it, while more is sent than a pipe takes, and beneath a shell.
@@ -705,7 +705,7 @@ fn a_receiver_that_falls_silent_is_given_up_and_a_busy_one_is_not() {
         "        self.place(lane)\n",
         "        os.kill(os.getpid(), signal.SIGSTOP)\n",
     );
-    let ran = far(&[], "python3 receive.py copy; echo");
+    let ran = far("2", &[], "python3 receive.py copy; echo");
     assert_failed(&ran, 69, "the receiver has fallen silent");
     for program in ["python3", "sleep", "bash"] {
         assert_eq!(world.running(program), [""; 0], "it outlives us");
@@ -713,14 +713,14 @@ fn a_receiver_that_falls_silent_is_given_up_and_a_busy_one_is_not() {
 
     // One that reads for long, and one that is sent nothing for long.
     let fadvise = "            os.posix_fadvise(";
-    let sleep = "            parts[-1] == 'Xx' and __import__('time').sleep(5)\n";
+    let sleep = "            parts[-1] == 'Xx' and __import__('time').sleep(10)\n";
     with(fadvise, &[sleep, fadvise].concat());
-    far(&["--verify"], "python3 receive.py copy").success();
+    far("4", &["--verify"], "python3 receive.py copy").success();
     assert_equal(&world);
     for receiver in ["python3 receive.py copy", "media-sync -n --receive copy"] {
         world.shell("rm -rf copy");
-        let slow = ["--bwlimit", "100K", "--without", "remote", "--without", "previews"];
-        far(&slow, receiver).success();
+        let slow = ["--bwlimit", "50K", "--without", "remote", "--without", "previews"];
+        far("4", &slow, receiver).success();
     }
 }
 

@@ -250,7 +250,7 @@ fn a_stream_that_is_cut_is_an_error_and_the_next_run_goes_on() {
 fn a_pod_that_falls_silent_is_given_up() {
     let stage = Stage::new();
     stage.world.write("store/local_content/Ab/Cd/Big", vec![1; 3_000_000]);
-    let running = stage.sync().args(["--bwlimit", "200K", "--timeout", "3"]).start();
+    let running = stage.sync().args(["--bwlimit", "200K", "--timeout", "6"]).start();
     wait_until("it began", || stage.is_at_work());
     assert!(stage.world.signal("python3", Signal::STOP));
 

@@ -220,7 +220,8 @@ fn a_plugin_of_the_kubeconfig_logs_in_and_one_that_fails_is_named() {
     -- exit status: 69 --
     "#);
 
-    plugin("echo $$ > asked; exec sleep 1000");
+    // Whole when it is there: a kill may come before a process has written its own number.
+    plugin("echo $$ > asked.new; mv asked.new asked; exec sleep 1000");
     let running = verifying().start();
     until("it is asked", || stage.world.path("asked").exists());
     running.signal(rustix::process::Signal::TERM);
@@ -235,7 +236,8 @@ fn a_plugin_of_the_kubeconfig_logs_in_and_one_that_fails_is_named() {
     let mut credential: Value = serde_json::from_str(&credential).unwrap();
     credential["status"]["expirationTimestamp"] = "2020-01-01T00:00:00Z".into();
     plugin(&format!(
-        "test -e once || {{ touch once; echo '{credential}'; exit; }}; echo $$ > asked; exec sleep 1000"
+        "test -e once || {{ touch once; echo '{credential}'; exit; }}
+         echo $$ > asked.new; mv asked.new asked; exec sleep 1000"
     ));
     let running = verifying().start();
     until("it is asked again", || stage.world.path("asked").exists());

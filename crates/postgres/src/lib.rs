@@ -30,7 +30,9 @@ pub use error::Error;
 pub use facts::{Facts, facts};
 pub use inventory::{Inventory, Queue, Reading, TableRecord, digests, each_table};
 pub use movement::{Mark, SchemaRows, StreamPosition, exists, mark, moved, schema_rows};
-pub use objects::{LOCKS_PER_TABLE, Object, count_by_kind, drop_statements, keepsakes, objects, row_counts};
+pub use objects::{
+    LOCKS_PER_TABLE, NotInADump, Object, count_by_kind, drop_statements, keepsakes, not_in_a_dump, objects, row_counts,
+};
 pub use postgres_protocol::escape::{escape_identifier, escape_literal};
 pub use rights::{Rights, rights};
 pub use sequences::{Sequence, sequences};

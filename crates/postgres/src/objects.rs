@@ -58,6 +58,30 @@ pub fn keepsakes(session: &Session) -> Result<Vec<String>, Error> {
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
+/// Something in a database that no dump of ours brings back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotInADump {
+    /// As `pg_restore --list` names it, such as `PUBLICATION - all postgres`; privileges by role and kind of object.
+    pub entry: String,
+    /// Why.
+    pub reason: String,
+    /// Whether dropping everything takes it away: what stays on a target is not lost with it.
+    pub erased: bool,
+}
+
+/// What a dump of the database leaves out, by name: extensions, replication, privileges, settings and the like.
+pub fn not_in_a_dump(session: &Session) -> Result<Vec<NotInADump>, Error> {
+    let rows = session.rows("list what no dump holds", include_str!("../sql/not_in_a_dump.sql"), &[])?;
+    Ok(rows
+        .iter()
+        .map(|row| NotInADump {
+            entry: row.get("entry"),
+            reason: row.get("reason"),
+            erased: row.get("erased"),
+        })
+        .collect())
+}
+
 /// How many of each kind.
 pub fn count_by_kind(objects: &[Object]) -> BTreeMap<String, u64> {
     objects.iter().fold(BTreeMap::new(), |mut counts, object| {

@@ -1,16 +1,16 @@
 //! One run of one tool: its document, its locks, its output.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use ess_document::Document;
 use ess_run::Report;
 use serde::Serialize;
 
-use crate::{Console, Lock, Stop, input, make_directory, write_file};
+use crate::{Console, Lock, Stop, input, make_directory, output, visible, write_file};
 
 // No doc comment: clap would take it for the tool's own description.
 #[derive(Debug, Clone, clap::Args)]
@@ -169,14 +169,13 @@ impl Context {
 fn deliver(what: &impl Serialize) -> io::Result<()> {
     let stdout = io::stdout();
     let mut text = if stdout.is_terminal() {
-        serde_json::to_vec_pretty(what)?
+        visible::json(serde_json::to_string_pretty(what)?)
     } else {
-        serde_json::to_vec(what)?
+        serde_json::to_string(what)?
     };
-    text.push(b'\n');
+    text.push('\n');
     // Past std's buffer: every byte is delivered, or the error is ours to see.
-    let mut out = std::fs::File::from(stdout.as_fd().try_clone_to_owned()?);
-    out.write_all(&text)
+    output::write_all(stdout.as_fd(), text.as_bytes(), Duration::ZERO)
 }
 
 /// The section that a tool writes.

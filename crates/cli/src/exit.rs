@@ -50,14 +50,14 @@ impl Exit {
         }
         if let Some(error) = cause.downcast_ref::<ess_postgres::Error>() {
             return match error {
-                ess_postgres::Error::Conninfo(_) => Some(Self::Usage),
+                ess_postgres::Error::Conninfo(error) => Some(Self::of_conninfo(error)),
                 ess_postgres::Error::Io(_) => None,
                 _ if error.is_permission() => Some(Self::Permission),
                 _ => Some(Self::Unavailable),
             };
         }
-        if cause.is::<ess_postgres::ConninfoError>() {
-            return Some(Self::Usage);
+        if let Some(error) = cause.downcast_ref::<ess_postgres::ConninfoError>() {
+            return Some(Self::of_conninfo(error));
         }
         if let Some(error) = cause.downcast_ref::<ess_synapse::ConfigError>() {
             return Some(if error.is_permission() {
@@ -70,9 +70,17 @@ impl Exit {
             // When the pipe to a child failed, the io::Error next in the chain says why.
             return (!matches!(error, ess_run::Error::Stream { .. })).then_some(Self::Unavailable);
         }
-        match cause.downcast_ref::<io::Error>()?.kind() {
-            io::ErrorKind::PermissionDenied => Some(Self::Permission),
-            _ => Some(Self::Io),
+        cause.downcast_ref::<io::Error>().map(Self::of_io)
+    }
+
+    fn of_conninfo(error: &ess_postgres::ConninfoError) -> Self {
+        error.of_file().map_or(Self::Usage, Self::of_io)
+    }
+
+    fn of_io(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::PermissionDenied => Self::Permission,
+            _ => Self::Io,
         }
     }
 }

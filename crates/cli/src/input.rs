@@ -82,18 +82,31 @@ fn read_all(console: &Console) -> anyhow::Result<Vec<u8>> {
     }
 }
 
-/// SIGINT, SIGTERM and SIGHUP become an interruption; a second one ends the process at once.
+/// How long after a signal the process may clean up: less than a container has before it is killed. What waits longer
+/// waits for something that no flag ends, such as a file system that does not answer.
+const GRACE: Duration = Duration::from_secs(20);
+
+/// SIGINT, SIGTERM and SIGHUP become an interruption; a second one, or the end of [`GRACE`], ends the process at once.
 pub(crate) fn listen_to_signals() {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
     // Without a listener a signal still ends the process, only less tidily.
     let Ok(mut signals) = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP]) else {
         return;
     };
+    let (came, first) = mpsc::channel();
+    // Made now: when there is no room for one more thread is when it is needed.
+    thread::spawn(move || {
+        if let Ok(signal) = first.recv() {
+            thread::sleep(GRACE);
+            let _ = signal_hook::low_level::emulate_default_handler(signal);
+        }
+    });
     thread::spawn(move || {
         for signal in signals.forever() {
             if ess_run::interrupted().is_some() {
                 let _ = signal_hook::low_level::emulate_default_handler(signal);
             }
+            let _ = came.send(signal);
             ess_run::interrupt(signal);
         }
     });

@@ -7,9 +7,12 @@ mod exit;
 mod files;
 mod input;
 mod lock;
+mod output;
+mod password_file;
 mod progress;
 mod servers;
 mod sha256;
+mod visible;
 
 use std::process::ExitCode;
 
@@ -20,8 +23,9 @@ pub use exit::{Exit, Stop};
 pub use files::{create_file, make_directory, sync_directory, write_file};
 pub use input::EmptyPipe;
 pub use lock::Lock;
+pub use password_file::PasswordFile;
 pub use progress::Console;
-pub use servers::{PgVariables, SourceArgs, TargetArgs, contradiction, first_line, options, same_role};
+pub use servers::{PgVariables, SourceArgs, TargetArgs, contradiction, options, same_role};
 pub use sha256::{Hashing, hash_file, hex};
 
 /// Runs a tool: its arguments, its input, its work, its exit status.

@@ -18,16 +18,28 @@ pub struct Lock {
 impl Lock {
     /// Takes the lock, or says who holds it.
     pub fn take(path: &Path, tool: &str) -> anyhow::Result<Self> {
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let opened = rustix::fs::open(path, flags, Mode::from_raw_mode(0o600))
             .map_err(std::io::Error::from)
             .with_context(|| format!("cannot open {}", path.display()))?;
         let mut file = File::from(opened);
+        let kind = file
+            .metadata()
+            .with_context(|| format!("cannot look at {}", path.display()))?
+            .file_type();
+        if !kind.is_file() {
+            let message = format!(
+                "cannot lock {}: it is {}, not a regular file",
+                path.display(),
+                ess_files::noun(kind)
+            );
+            return Err(Stop::new(Exit::Io, message).into());
+        }
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(rustix::io::Errno::WOULDBLOCK) => {
                 let mut holder = String::new();
-                let _ = file.read_to_string(&mut holder);
+                let _ = file.take(200).read_to_string(&mut holder);
                 let holder = if holder.is_empty() {
                     "another run"
                 } else {

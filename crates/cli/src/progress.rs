@@ -1,6 +1,7 @@
 //! Everything on standard error: bars on a terminal, a line every ten seconds otherwise.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
+use std::os::fd::AsFd as _;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -8,9 +9,13 @@ use ess_run::Report;
 use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::exit::hint_of;
+use crate::{output, visible};
 
 /// How often a stage says where it is when nobody watches a terminal.
 const EVERY: Duration = Duration::from_secs(10);
+
+/// How long a line waits for a reader of standard error once a signal has come.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// The tool's voice.
 #[derive(Clone)]
@@ -72,11 +77,8 @@ impl Console {
     /// Prints what clap says of a wrong command line, in our form.
     pub(crate) fn usage(&self, text: &str) {
         let text = text.trim_end();
-        self.print(&format!(
-            "{}: {}",
-            self.0.tool,
-            text.strip_prefix("error: ").unwrap_or(text)
-        ));
+        let text = text.strip_prefix("error: ").unwrap_or(text);
+        self.write(&visible::lines(&format!("{}: {text}", self.0.tool)));
     }
 
     /// Takes the bar off the terminal.
@@ -102,15 +104,21 @@ impl Console {
     }
 
     fn print(&self, text: &str) {
-        let write = || {
-            // A closed standard error leaves nobody to tell.
-            let _ = writeln!(io::stderr(), "{text}");
-        };
+        self.write(&visible::message(text));
+    }
+
+    fn write(&self, text: &str) {
+        let write = || write_line(text);
         match &*self.stage_now() {
             Some(stage) => stage.bar.suspend(write),
             None => write(),
         }
     }
+}
+
+/// A closed standard error leaves nobody to tell.
+fn write_line(text: &str) {
+    let _ = output::write_all(io::stderr().as_fd(), format!("{text}\n").as_bytes(), LAST_WORDS);
 }
 
 impl Report for Console {
@@ -125,6 +133,7 @@ impl Report for Console {
     }
 
     fn stage(&self, what: &str, bytes: Option<u64>) {
+        let what = &*visible::message(what);
         self.done();
         if self.0.quiet || self.held().is_some() {
             return;
@@ -172,7 +181,7 @@ impl Report for Console {
                 done => format!("{}{of}, {rate}/s, ", HumanBytes(done)),
             };
             let took = HumanDuration(stage.started.elapsed());
-            let _ = writeln!(io::stderr(), "{}: {}: {bytes}{took}", self.0.tool, stage.what);
+            write_line(&format!("{}: {}: {bytes}{took}", self.0.tool, stage.what));
         }
     }
 

@@ -8,10 +8,8 @@ use ess_document::{Config, PasswordAt, Source, Target};
 use ess_postgres::{Conninfo, PasswordOrigin};
 use ess_run::Report;
 use ess_synapse::config::{self, Database};
-use secrecy::SecretString;
-use zeroize::Zeroize;
 
-use crate::{Context, Stop};
+use crate::{Context, PasswordFile, Stop};
 
 // No doc comment on these three: clap would take it for the tool's own description.
 
@@ -177,12 +175,13 @@ impl Context {
     ) -> anyhow::Result<Option<PasswordAt>> {
         if let Some(path) = file {
             let path = std::path::absolute(path).with_context(|| format!("cannot use {}", path.display()))?;
-            conninfo.set_password(first_line(&path)?);
-            return Ok(Some(PasswordAt::File { path }));
+            let read = PasswordFile::read(&path, &self.console)?;
+            conninfo.set_password(read.password);
+            return Ok((!read.is_spent).then_some(PasswordAt::File { path }));
         }
         match (known, config) {
             (Some(PasswordAt::File { path }), _) => {
-                conninfo.set_password(first_line(path)?);
+                conninfo.set_password(PasswordFile::read(path, &self.console)?.password);
                 return Ok(known.cloned());
             }
             (Some(PasswordAt::Config), Some(config)) => {
@@ -342,16 +341,4 @@ fn joined(paths: &[PathBuf]) -> String {
         .map(|path| path.display().to_string())
         .collect::<Vec<_>>()
         .join(" ")
-}
-
-/// The first line of a password file, without its end.
-pub fn first_line(path: &Path) -> anyhow::Result<SecretString> {
-    let mut text =
-        std::fs::read_to_string(path).with_context(|| format!("cannot read the password file {}", path.display()))?;
-    let line = text.lines().next().unwrap_or_default().to_owned();
-    text.zeroize();
-    if line.is_empty() {
-        return Err(Stop::usage(format!("the password file {} is empty", path.display())).into());
-    }
-    Ok(SecretString::from(line))
 }

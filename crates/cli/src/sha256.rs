@@ -1,6 +1,5 @@
 //! SHA-256 of every file of data.
 
-use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
 
@@ -22,7 +21,7 @@ pub fn hex(bytes: &[u8]) -> String {
 /// Reads a whole file and returns its SHA-256 and size.
 pub fn hash_file(path: &Path, report: &dyn Report) -> anyhow::Result<(String, u64)> {
     let failed = || format!("cannot read {}", path.display());
-    let mut file = File::open(path).with_context(failed)?;
+    let mut file = ess_files::open(path).with_context(failed)?;
     let mut hasher = Sha256::new();
     let mut chunk = vec![0; 256 << 10];
     let mut size = 0;

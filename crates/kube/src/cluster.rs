@@ -423,6 +423,9 @@ async fn config(context: Option<&str>) -> Result<(Config, Option<String>), Error
         }
         return Err(unavailable("there is no kubeconfig ~/.kube/config".to_owned()).hint(LOG_IN));
     };
+    for file in &files {
+        readable(file).map_err(|why| unavailable(why).hint(LOG_IN))?;
+    }
     let read = files.iter().try_fold(Kubeconfig::default(), |all, file| {
         all.merge(Kubeconfig::read_from(file)?)
     });
@@ -432,6 +435,16 @@ async fn config(context: Option<&str>) -> Result<(Config, Option<String>), Error
         context: context.clone(),
         ..KubeConfigOptions::default()
     };
+    let named = read.clusters.iter().filter_map(|known| known.cluster.as_ref());
+    let named = named.filter_map(|cluster| cluster.certificate_authority.as_ref());
+    let users = read.auth_infos.iter().filter_map(|known| known.auth_info.as_ref());
+    let users = users.flat_map(|user| [&user.client_certificate, &user.client_key, &user.token_file]);
+    for file in named.chain(users.flatten()) {
+        // One of another context may well be absent.
+        if Path::new(file).exists() {
+            readable(Path::new(file)).map_err(unavailable)?;
+        }
+    }
     let known: Vec<String> = read.contexts.iter().map(|context| context.name.clone()).collect();
     let names_proxy = names_proxy(&read, context.as_deref());
     let mut config = Config::from_custom_kubeconfig(read, &options).await.map_err(|error| {
@@ -450,6 +463,18 @@ async fn config(context: Option<&str>) -> Result<(Config, Option<String>), Error
             .filter(|_| !is_exempt(&list, host.unwrap_or_default(), port.unwrap_or(443)));
     }
     Ok((config, context))
+}
+
+/// The library reads whatever it finds, for as long as something comes.
+fn readable(file: &Path) -> Result<(), String> {
+    let size = ess_files::open(file).and_then(|file| file.metadata());
+    match size {
+        Ok(found) if found.len() > ess_files::CONFIGURATION => {
+            Err(format!("cannot read {}: it is larger than 16 MiB", file.display()))
+        }
+        Ok(_) => Ok(()),
+        Err(error) => Err(format!("cannot read {}: {error}", file.display())),
+    }
 }
 
 /// Whether the kubeconfig itself names a proxy for the cluster of a context: no list exempts from that one.

@@ -108,6 +108,14 @@ impl ConninfoError {
         }
     }
 
+    /// What the system said of a file, if it was about one.
+    pub fn of_file(&self) -> Option<&io::Error> {
+        match self {
+            Self::Io { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+
     /// The one thing to do, when there is one.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
@@ -147,7 +155,7 @@ impl fmt::Display for ConninfoError {
 impl std::error::Error for ConninfoError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Io { source, .. } => Some(source),
+            // The message holds it already.
             Self::Tls(error) => error.source(),
             _ => None,
         }

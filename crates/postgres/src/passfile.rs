@@ -12,7 +12,7 @@ use crate::conninfo::ConninfoError;
 
 /// What there is at the place of a password file.
 pub(crate) enum Passfile {
-    Text(String),
+    Text(Zeroizing<String>),
     Absent,
     /// libpq warns and goes on without it; why.
     Ignored(&'static str),
@@ -31,7 +31,7 @@ pub(crate) fn read(path: &Path) -> Result<Passfile, ConninfoError> {
             "group or others can read it; its mode should be 0600",
         ));
     }
-    match fs::read_to_string(path) {
+    match ess_files::read_text(path, ess_files::CONFIGURATION) {
         Ok(text) => Ok(Passfile::Text(text)),
         Err(source) if source.kind() == io::ErrorKind::PermissionDenied => {
             Ok(Passfile::Ignored("it cannot be read by this account"))

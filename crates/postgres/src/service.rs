@@ -1,7 +1,6 @@
 //! libpq's connection service file: `[name]` sections of `keyword=value` lines.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::conninfo::{ConninfoError, Env, check, home};
@@ -29,7 +28,8 @@ pub(crate) fn find(
         if !must_exist && !path.exists() {
             continue;
         }
-        let text = fs::read_to_string(&path).map_err(|source| ConninfoError::io(&path, source))?;
+        let text =
+            ess_files::read_text(&path, ess_files::CONFIGURATION).map_err(|source| ConninfoError::io(&path, source))?;
         if let Some(params) = section(&text, service, &path)? {
             return Ok((path, params));
         }
@@ -76,6 +76,8 @@ fn section(text: &str, service: &str, path: &Path) -> Result<Option<BTreeMap<Str
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use std::fs;
 
     use super::*;
 

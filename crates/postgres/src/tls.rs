@@ -470,8 +470,9 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
         path: path.to_owned(),
         what,
     };
-    let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
-    let found: Vec<_> = read.map_err(|error| wrong(error.to_string()))?;
+    let text = ess_files::read(path, ess_files::CERTIFICATES).map_err(|error| wrong(error.to_string()))?;
+    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+    let found = read.map_err(|error| wrong(error.to_string()))?;
     if found.is_empty() {
         Err(wrong("no certificate in it".to_owned()))
     } else {
@@ -500,7 +501,8 @@ fn client_key(params: &Params, provider: &rustls::crypto::CryptoProvider) -> Res
             "group or others can read this key; its mode should be 0600".to_owned(),
         ));
     }
-    let key = PrivateKeyDer::from_pem_file(path).map_err(|error| wrong(error.to_string()))?;
+    let text = ess_files::read(path, ess_files::SECRET).map_err(|error| wrong(error.to_string()))?;
+    let key = PrivateKeyDer::from_pem_slice(&text).map_err(|error| wrong(error.to_string()))?;
     let key = provider
         .key_provider
         .load_private_key(key)

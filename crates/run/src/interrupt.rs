@@ -40,10 +40,13 @@ const PATIENCE: Duration = Duration::from_secs(3);
 pub fn interrupt(signal: i32) {
     SIGNAL.store(signal, Ordering::SeqCst);
     end_all(Signal::TERM);
-    thread::spawn(|| {
+    let later = thread::Builder::new().spawn(|| {
         thread::sleep(PATIENCE);
         end_all(Signal::KILL);
     });
+    if later.is_err() {
+        end_all(Signal::KILL);
+    }
 }
 
 /// The signal that interrupted this process, if one did.

@@ -365,7 +365,7 @@ impl Beside {
 impl<'a> File<'a> {
     fn open(path: &'a Path, prefix: &'static str, path_map: &'a [(PathBuf, PathBuf)]) -> anyhow::Result<Self> {
         let failed = || format!("cannot read {}", path.display());
-        let content = Zeroizing::new(fs::read(path).with_context(failed)?);
+        let content = ess_files::read(path, ess_files::CONFIGURATION).with_context(failed)?;
         let value = yaml::load(&content).map_err(|error| Stop::new(Exit::Config, format!("{}: {error}", failed())))?;
         if value.as_map().is_none() {
             let message = format!("{}: it holds {}, not a mapping", failed(), value.kind_name());
@@ -414,8 +414,7 @@ impl<'a> File<'a> {
 }
 
 fn read(path: &Path, option: &str) -> anyhow::Result<Zeroizing<Vec<u8>>> {
-    fs::read(path)
-        .map(Zeroizing::new)
+    ess_files::read(path, ess_files::SECRET)
         .with_context(|| format!("cannot read {}, which `{option}` names", path.display()))
 }
 

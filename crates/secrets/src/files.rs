@@ -1,6 +1,5 @@
 //! Files and directories that options name: ESS's pod gets those that are small, from a Secret, whatever they are.
 
-use std::fs;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
@@ -118,7 +117,7 @@ impl<'a> Files<'a> {
         let used: usize = self.carried.iter().map(|file| file.content.len()).sum();
         let room = LIMIT.saturating_sub(used);
         let mut content = Zeroizing::new(Vec::new());
-        let read = fs::File::open(from).and_then(|file| file.take(room as u64 + 1).read_to_end(&mut content));
+        let read = ess_files::open(from).and_then(|file| file.take(room as u64 + 1).read_to_end(&mut content));
         read.map_err(|error| error.to_string())?;
         if content.len() > room {
             return Err("a Secret has no room for it".to_owned());

@@ -25,6 +25,8 @@ const CONFIG_DIRECTORY: &str = "config";
 /// Where the files for ESS lie in an export.
 pub(crate) const ESS_DIRECTORY: &str = "ess";
 pub(crate) const INDEX: &str = "index.json";
+/// No file of ours is larger, not even a bundle of all others.
+const OURS: u64 = 256 << 20;
 
 /// Everything that an export shall hold.
 pub(crate) struct Plan<'a> {
@@ -68,8 +70,7 @@ impl<'a> Plan<'a> {
             .map(|(component, original)| ((*component).to_owned(), original));
         for (name, original) in own.chain(others) {
             let file = Path::new(CONFIG_DIRECTORY).join(name);
-            let content = fs::read(original)
-                .map(Zeroizing::new)
+            let content = ess_files::read(original, ess_files::CONFIGURATION)
                 .with_context(|| format!("cannot read {}", original.display()))?;
             contents.push((file.clone(), content));
             copies.push(ConfigFile {
@@ -289,8 +290,8 @@ pub(crate) fn existing(path: &Path) -> anyhow::Result<Option<Zeroizing<Vec<u8>>>
     if found.permissions().mode() & 0o077 != 0 {
         return refuse("others can read it");
     }
-    let content = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    Ok(Some(content.into()))
+    let content = ess_files::read(path, OURS).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(Some(content))
 }
 
 /// Only what lies directly in the directory of copies, whatever an index says.

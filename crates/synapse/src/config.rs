@@ -7,7 +7,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Component, Path, PathBuf};
 
 use secrecy::SecretString;
-use zeroize::Zeroizing;
 
 use crate::signing_key::SigningKeyError;
 use crate::yaml::{self, Kind, Map, Scalar, Value};
@@ -433,12 +432,10 @@ fn find_files(configs: &[PathBuf]) -> Result<Vec<PathBuf>, ConfigError> {
 }
 
 fn read_file(path: &Path) -> Result<Option<Map>, ConfigError> {
-    let source = std::fs::read(path)
-        .map(Zeroizing::new)
-        .map_err(|source| ConfigError::Read {
-            path: path.to_owned(),
-            source,
-        })?;
+    let source = ess_files::read(path, ess_files::CONFIGURATION).map_err(|source| ConfigError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
     match yaml::load(&source) {
         Ok(Value::Map(map)) => Ok(Some(map)),
         Ok(_) => Ok(None),

@@ -369,9 +369,10 @@ impl Reader<'_> {
             return Ok(None);
         };
         let path = self.path(option, path)?;
-        let value = std::fs::read(&path).map_err(|source| cannot_read(option, &path, source))?;
+        let value =
+            ess_files::read(&path, ess_files::CONFIGURATION).map_err(|source| cannot_read(option, &path, source))?;
         Ok(Some(Found {
-            value: value.into(),
+            value,
             origin: self.origin(option, Some(&path)),
         }))
     }
@@ -407,7 +408,7 @@ impl Reader<'_> {
         }
         let option = "signing_key_path";
         let path = self.config.signing_key_path()?;
-        let value = Zeroizing::new(std::fs::read(&path).map_err(|source| cannot_read(option, &path, source))?);
+        let value = ess_files::read(&path, ess_files::SECRET).map_err(|source| cannot_read(option, &path, source))?;
         let keys = std::str::from_utf8(&value)
             .map_err(|_| SigningKeyError::NotText)
             .and_then(|text| signing_key::parse(&text::newlines(text)))
@@ -653,13 +654,12 @@ impl Reader<'_> {
 
 /// The content of a file, if it is a private key in PEM; none where there is no file of such a size.
 pub fn read_private_key(path: &Path) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
-    const LIMIT: u64 = 64 << 10;
     // Most of what is asked for names no file at all.
-    let is_one = std::fs::metadata(path).is_ok_and(|found| found.is_file() && found.len() <= LIMIT);
+    let is_one = std::fs::metadata(path).is_ok_and(|found| found.is_file() && found.len() <= ess_files::SECRET);
     if !is_one {
         return Ok(None);
     }
-    let content = Zeroizing::new(std::fs::read(path)?);
+    let content = ess_files::read(path, ess_files::SECRET)?;
     let is_key = content.windows(11).any(|text| text == b"PRIVATE KEY");
     Ok(is_key.then_some(content))
 }

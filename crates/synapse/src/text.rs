@@ -5,12 +5,9 @@ use std::path::Path;
 
 use zeroize::Zeroizing;
 
-/// Reads a file as UTF-8 with every line ending made one newline.
+/// Reads a file of one secret as UTF-8 with every line ending made one newline.
 pub(crate) fn read(path: &Path) -> io::Result<Zeroizing<String>> {
-    let bytes = Zeroizing::new(std::fs::read(path)?);
-    let text =
-        std::str::from_utf8(&bytes).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "the file is not UTF-8"))?;
-    Ok(newlines(text))
+    Ok(newlines(&ess_files::read_text(path, ess_files::SECRET)?))
 }
 
 /// Makes every line ending one newline.

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use ess_cli::{Context, Stop, TargetArgs, contradiction, first_line, same_role};
+use ess_cli::{Context, PasswordFile, Stop, TargetArgs, contradiction, same_role};
 use ess_document::{Kube, PasswordAt, Profile, Target};
 use ess_kube::{Cluster, Database, Error, Ess, Forward, Kind, Missing, Place, PodPort, Right};
 use ess_postgres::Conninfo;
@@ -167,7 +167,8 @@ pub fn reach(
         _ => None,
     };
     let (password, at) = if let Some(path) = file {
-        (first_line(&path)?, PasswordAt::File { path })
+        let read = PasswordFile::read(&path, &context.console)?;
+        (read.password, (!read.is_spent).then_some(PasswordAt::File { path }))
     } else {
         let at = &database.password;
         let secret = PasswordAt::Secret {
@@ -175,7 +176,7 @@ pub fn reach(
             name: at.name.clone(),
             key: at.key.clone(),
         };
-        (on.cluster.password(at).map_err(or_listed)?, secret)
+        (on.cluster.password(at).map_err(or_listed)?, Some(secret))
     };
     let (params, forward) = way(context, on, &database)?;
     // The cluster has said all; our environment is not its own.
@@ -185,7 +186,7 @@ pub fn reach(
     let target = context.document.target.get_or_insert_default();
     *target = Target {
         connection: database.params,
-        password: Some(at),
+        password: at,
         role: args.role.clone().or(known.role),
         ..target.clone()
     };

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use ess_cli::{Console, Context, Exit, Stop, hex};
-use ess_document::Document;
+use ess_document::{Document, MAX_BYTES};
 use ess_postgres::{
     Error, LOCKS_PER_TABLE, Mark, Object, Session, count_by_kind, drop_statements, escape_identifier, free_locks,
     keepsakes, mark, moved, objects, row_counts,
@@ -239,7 +239,7 @@ fn planned(context: &Context, hash: &str) -> Option<Vec<String>> {
     };
     let kept = |export: &Path| {
         let entries = std::fs::read_dir(export.join("documents")).ok()?.flatten();
-        let mut texts = entries.filter_map(|entry| std::fs::read(entry.path()).ok());
+        let mut texts = entries.filter_map(|entry| ess_files::read(&entry.path(), MAX_BYTES).ok());
         texts.find_map(|text| of(&Document::parse(&text).ok()?))
     };
     of(&context.document).or_else(|| kept(context.document.export.as_deref()?))

@@ -1,7 +1,7 @@
 //! This machine: memory, limits, the terminal, the clock, another run.
 
 use std::env;
-use std::fs::{self, File};
+use std::fs;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -85,11 +85,12 @@ fn terminal(ssh: bool, multiplexer: bool) -> Option<Finding> {
 
 /// Whether somebody works on the export now.
 fn other_run(export: &Path) -> Option<Finding> {
-    let lock = File::open(export.join(".lock")).ok()?;
+    let path = export.join(".lock");
+    let lock = ess_files::open(&path).ok()?;
     if flock(&lock, FlockOperation::NonBlockingLockShared).is_ok() {
         return None;
     }
-    let holder = fs::read_to_string(export.join(".lock")).unwrap_or_default();
+    let holder = ess_files::read_text(&path, ess_files::SECRET).unwrap_or_default();
     let holder = if holder.trim().is_empty() {
         "another run"
     } else {
@@ -168,7 +169,7 @@ mod tests {
     fn a_lock_that_is_held_is_somebodys() {
         let dir = tempfile::tempdir().expect("there is room");
         assert!(other_run(dir.path()).is_none());
-        let lock = File::create(dir.path().join(".lock")).expect("it is writable");
+        let lock = fs::File::create(dir.path().join(".lock")).expect("it is writable");
         assert!(other_run(dir.path()).is_none());
         flock(&lock, FlockOperation::NonBlockingLockExclusive).expect("it is free");
         assert!(

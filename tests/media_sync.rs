@@ -794,6 +794,204 @@ pub(crate) fn assert_trusts_no_sender(world: &World, command: &str) {
     assert!(!world.path("outside").exists());
 }
 
+const RECEIVERS: [&str; 2] = ["exec media-sync -n --receive copy", "exec python3 receive.py copy"];
+
+#[test]
+fn a_receiver_is_small_whatever_a_sender_asks_for() {
+    let world = World::new();
+    world.write("receive.py", include_str!("../crates/media/src/receive.py"));
+    // Units to be listed, for which no credit comes.
+    world
+        .shell("mkdir -m 700 copy; for a in {A..Z}{a..z}; do mkdir -p copy/local_content/$a/Cd; done")
+        .success();
+    let start = || hello("ess-media/1");
+    let list = || frame(&[&[2], &[1, 0, 0, 0], &text("local_content")]);
+    let many = |one: Vec<u8>, count: usize| one.repeat(count);
+    let file = |lane: u8| frame(&[&[4, lane], &text("local_content/Ab/Cd/EfGh"), &[0; 12]]);
+    let data = |lane: u8| frame(&[&[5, lane], &vec![0; 256 << 10]]);
+    let filled: Vec<u8> = (0..64)
+        .flat_map(|lane| [file(lane), data(lane).repeat(4)].concat())
+        .collect();
+    for receiver in RECEIVERS {
+        // Rust and Python have room for their own threads and programs, and for no more.
+        let receive = |frames: &[Vec<u8>]| {
+            world.write("stream", frames.concat());
+            world.shell(&format!("ulimit -v 3000000; cat stream - <&0 | ({receiver} > answer)"))
+        };
+        for (frames, status, said) in [
+            (many(list(), 20_000), 65, "asked for a list before it had the last one"),
+            (file(64), 65, "the sender uses lane 64"),
+            (frame(&[&[5, 255, 1]]), 65, "the sender uses lane 255"),
+            (frame(&[&[5, 0], &vec![0; (256 << 10) + 1]]), 74, "a frame is too long"),
+            ([[0xff; 4], [0; 4]].concat(), 74, "something else is on it"),
+            (frame(&[&[22]]), 65, "said what a receiver says"),
+            (start(), 65, "or said it twice"),
+            (frame(&[&[4, 0], &[200, 0, 0, 0], b"short"]), 74, "too short"),
+            (frame(&[&[9], &[2, 0, 0, 0], &[0xff, 0xfe]]), 74, "not UTF-8"),
+            (
+                frame(&[&[9], &text("local_content/Ab/Cd/a\0b")]),
+                65,
+                "would never make",
+            ),
+        ] {
+            let ran = receive(&[start(), frames]);
+            assert_failed(&ran, status, said);
+        }
+        // All lanes at once, and as much as each may hold.
+        receive(&[start(), filled.clone(), frame(&[&[11]])]).success();
+    }
+}
+
+#[test]
+fn two_signals_end_a_receiver_that_lists_for_a_silent_sender() {
+    let world = World::new();
+    world.write(
+        "stream",
+        [
+            hello("ess-media/1"),
+            frame(&[&[2], &[1, 0, 0, 0], &text("local_content")]),
+        ]
+        .concat(),
+    );
+    world
+        .shell("mkdir -m 700 copy; mkdir -p copy/local_content/Ab")
+        .success();
+    let script =
+        "mkfifo pipe; exec 3<>pipe; cat stream >&3; echo sent >&2; exec media-sync -n --receive copy <&3 >answer";
+    let mut ran = world.script(script).start();
+    ran.wait_for("sent");
+    world.shell("until [ -s answer ]; do sleep 0.02; done").success();
+    ran.signal(rustix::process::Signal::TERM);
+    let ran = ran.wait();
+    assert_eq!(
+        std::os::unix::process::ExitStatusExt::signal(&ran.status),
+        Some(15),
+        "{ran}"
+    );
+}
+
+#[test]
+fn a_sender_trusts_no_receiver() {
+    /// Bytes of a sender's greeting, of a receiver's, and of the first list that is asked for.
+    const HELLO: usize = 37;
+    const READY: usize = 24;
+    const LIST: usize = 138;
+    let world = World::new();
+    fill(&world);
+    let run = |answer: &[Vec<u8>], script: &str| {
+        world.write("answer", answer.concat());
+        let args = [
+            "-n",
+            "--source-dir",
+            "store",
+            "--timeout",
+            "5",
+            "--",
+            "bash",
+            "-c",
+            script,
+        ];
+        world.tool("media-sync").args(args).run()
+    };
+    // Greets when it is greeted, and says the rest when it is asked for a list.
+    let far = |answer: &[Vec<u8>], then: &str| {
+        let script = format!(
+            "head -c {HELLO} >/dev/null; head -c {READY} answer; head -c {LIST} >/dev/null
+             tail -c +$(({READY} + 1)) answer; {then}"
+        );
+        run(answer, &script)
+    };
+    let ready = || frame(&[&[20], &text("ess-media/1")]);
+    let failed = |exit: u8| frame(&[&[26, exit], &text("went wrong")]);
+    let unit = |path: &str, last: u8| frame(&[&[21], &text(path), &[last], &[0; 4]]);
+    let stored = || frame(&[&[23, 0], &[0; 40]]);
+    let unasked = "the receiver answers what it was not asked";
+    // Its end is not ours: only what is true of files, locks and permissions.
+    for (theirs, ours) in [
+        (65, 65),
+        (74, 74),
+        (75, 75),
+        (77, 77),
+        (0, 69),
+        (1, 69),
+        (64, 69),
+        (69, 69),
+        (70, 69),
+        (78, 69),
+        (255, 69),
+    ] {
+        assert_failed(&far(&[ready(), failed(theirs)], "cat >/dev/null"), ours, "went wrong");
+    }
+    for (answer, said) in [
+        (
+            vec![frame(&[&[20], &text("ess-media/9")])],
+            "the receiver speaks ess-media/9",
+        ),
+        (vec![ready(), ready()], unasked),
+        (vec![ready(), frame(&[&[22]]), frame(&[&[22]])], unasked),
+        (vec![ready(), frame(&[&[25]])], unasked),
+        (vec![ready(), stored(), stored(), stored()], unasked),
+        (vec![ready(), frame(&[&[23, 200], &[0; 40]])], unasked),
+        (vec![ready(), frame(&[&[10]])], "said what a sender says: Sync"),
+        (
+            vec![ready(), unit("local_content/Zz", 1), unit("local_content/Aa", 1)],
+            "in another order",
+        ),
+    ] {
+        assert_failed(&far(&answer, "cat >/dev/null"), 69, said);
+    }
+    let mut cut = ready();
+    cut.pop();
+    assert_failed(&run(&[cut], "exec cat answer"), 74, "it ends within a frame");
+    assert_failed(
+        &run(&[[[0xff; 4], [0; 4]].concat()], "cat answer; cat >/dev/null"),
+        74,
+        "something else is on it",
+    );
+    // One that does not end when nobody talks to it any more.
+    assert_failed(
+        &far(&[ready(), frame(&[&[10]])], "exec sleep 1000"),
+        69,
+        "said what a sender says",
+    );
+    assert_eq!(world.running("sleep"), [""; 0]);
+
+    // One that never stops: no more of it is kept than was asked for.
+    for (body, said) in [
+        (
+            "b'\\x15' + t('local_content/Ab') + b'\\0' + struct.pack('<I', 5000) + b''.join(t('Cd/%020d' % n) + bytes(20) for n in range(5000))",
+            "lists more than 128 MiB of names at a time",
+        ),
+        (
+            "b'\\x15' + t('local_content/Ab') + b'\\1' + bytes(4)",
+            "the receiver answers",
+        ),
+        ("b'\\x19'", unasked),
+    ] {
+        let script = format!(
+            "import struct, sys, zlib
+t = lambda s: struct.pack('<I', len(s)) + s.encode()
+f = lambda b: struct.pack('<II', len(b), zlib.crc32(b)) + b
+out = sys.stdout.buffer
+sys.stdin.buffer.read({HELLO})
+out.write(f(b'\\x14' + t('ess-media/1')))
+out.flush()
+sys.stdin.buffer.read({LIST})
+endless = f({body})
+try:
+    while True:
+        out.write(endless)
+except BrokenPipeError:
+    import os; os._exit(0)
+"
+        );
+        world.write("endless.py", script);
+        let line = "ulimit -v 2000000; exec media-sync -n --source-dir store --timeout 5 -- python3 endless.py";
+        let ran = world.shell(line);
+        assert_failed(&ran, 69, said);
+    }
+}
+
 #[test]
 fn a_receiver_ends_when_nobody_takes_its_answers() {
     let world = World::new();

@@ -132,15 +132,23 @@ impl Exec {
         self.ends_input
     }
 
-    /// Ends the input and waits for the end of the program. What it still writes on standard output is dropped.
-    pub fn wait(mut self) -> Result<Ended, Error> {
+    /// Ends the input and waits for the end of the program, for no longer than `limit`. What it still writes on standard
+    /// output is dropped.
+    pub fn wait(mut self, limit: Duration) -> Result<Ended, Error> {
         drop(self.stdin.take());
         self.stdout.receiver.close();
         let Self {
             what, ended, runtime, ..
         } = &mut self;
         let lost = || Err(Error::new(Kind::Dropped, what.as_str(), "the stream to it was lost"));
-        runtime.block_on(stoppable(what, async { ended.await.unwrap_or_else(|_| lost()) }))
+        let late = || Err(Error::new(Kind::Dropped, what.as_str(), "it does not end"));
+        let ended = async {
+            match timeout(limit, ended).await {
+                Ok(ended) => ended.unwrap_or_else(|_| lost()),
+                Err(_) => late(),
+            }
+        };
+        runtime.block_on(stoppable(what, ended))
     }
 }
 

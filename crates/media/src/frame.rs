@@ -14,6 +14,9 @@ pub(crate) const IDLE: u32 = 300;
 /// As much of a file as one frame carries.
 pub(crate) const CHUNK: usize = 256 << 10;
 
+/// As many lanes as there may be: `--jobs` of a sender.
+pub(crate) const LANES: u8 = 64;
+
 /// No body is longer.
 const LIMIT: usize = 1 << 20;
 
@@ -92,6 +95,31 @@ pub(crate) enum Frame {
 }
 
 impl Frame {
+    /// What it is, for messages: never what it holds, which may be large and is another's.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Hello { .. } => "Hello",
+            Self::List { .. } => "List",
+            Self::More { .. } => "More",
+            Self::File { .. } => "File",
+            Self::Data { .. } => "Data",
+            Self::End { .. } => "End",
+            Self::Drop { .. } => "Drop",
+            Self::Hash { .. } => "Hash",
+            Self::Remove { .. } => "Remove",
+            Self::Sync => "Sync",
+            Self::Bye => "Bye",
+            Self::Alive => "Alive",
+            Self::Ready { .. } => "Ready",
+            Self::Unit { .. } => "Unit",
+            Self::Listed => "Listed",
+            Self::Stored { .. } => "Stored",
+            Self::Refused { .. } => "Refused",
+            Self::Synced => "Synced",
+            Self::Failed { .. } => "Failed",
+        }
+    }
+
     /// Writes it.
     pub(crate) fn write(&self, to: &mut dyn Write) -> io::Result<()> {
         let mut body = Body(Vec::with_capacity(64));
@@ -218,6 +246,9 @@ impl Frame {
         if body.first() == Some(&5) && body.len() >= 2 {
             let lane = body[1];
             body.drain(..2);
+            if body.len() > CHUNK {
+                return Err(broken("a frame is too long"));
+            }
             return Ok(Self::Data { lane, bytes: body });
         }
         let mut rest = Rest(&body);

@@ -14,6 +14,7 @@ mod walk;
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -135,7 +136,7 @@ enum Copy {
 /// Does the job of media-sync.
 pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     if let Some(store) = &args.receive {
-        serve(store)?;
+        serve(store, Duration::from_secs(args.timeout.into()))?;
         return Ok(Exit::Done);
     }
     let source = Source::find(args, context)?;
@@ -324,7 +325,8 @@ fn has_uploads(store: &Path) -> bool {
 }
 
 fn send_here(sending: &Sending<'_>, directory: &Path, found: &mut Found<'_>) -> anyhow::Result<Amount> {
-    let (ours, theirs) = link::pair();
+    // A disk may take as long as it takes.
+    let (ours, theirs) = link::pair(Duration::MAX);
     thread::scope(|scope| {
         let writing = scope.spawn(|| receive::receive(directory, theirs));
         let sent = sending.run(ours, found);
@@ -350,8 +352,9 @@ fn send_far(
         .filter_map(|name| Some((name.to_owned(), std::env::var_os(name)?)))
         .collect();
     let program = Program::new(&command[0]).args(&command[1..]).envs(&environment);
-    let program = program.patience(Duration::from_secs(sending.idle.into()));
-    let (ours, theirs) = link::pair();
+    let idle = Duration::from_secs(sending.idle.into());
+    let program = program.patience(idle);
+    let (ours, theirs) = link::pair(idle);
     let Link { out, incoming } = theirs;
     thread::scope(|scope| {
         let far = scope.spawn(move || {
@@ -383,9 +386,9 @@ fn send_far(
     })
 }
 
-/// The half that writes, at our standard input and output.
-fn serve(store: &Path) -> anyhow::Result<()> {
-    let (ours, theirs) = link::pair();
+/// The half that writes, at our standard input and output; the sender may take no answer for `idle`.
+fn serve(store: &Path, idle: Duration) -> anyhow::Result<()> {
+    let (ours, theirs) = link::pair(idle);
     let Link { out, incoming } = theirs;
     // Until standard input ends.
     let open = Arc::new(Mutex::new(Some(out.clone())));
@@ -395,17 +398,39 @@ fn serve(store: &Path) -> anyhow::Result<()> {
         link::read_all(&mut io::stdin().lock(), &out);
         *reading.lock().unwrap_or_else(PoisonError::into_inner) = None;
     });
-    let writer = thread::spawn(move || {
+    let (end, ended) = channel();
+    // Not waited for either: nobody may take what it writes.
+    thread::spawn(move || {
         let written = link::write_all(&incoming, &mut io::stdout().lock());
         if let (Err(error), Some(out)) = (&written, &*open.lock().unwrap_or_else(PoisonError::into_inner)) {
             // It may wait for the very answer that nobody takes.
             let (exit, why) = (Exit::Io as u8, format!("the sender is gone: {error}"));
             let _ = out.send(Frame::Failed { exit, why });
         }
-        written
+        let _ = end.send(written);
     });
-    let received = receive::receive(store, ours);
-    let written = writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    received_and_told(receive::receive(store, ours), &ended, idle)
+}
+
+/// Waits until the last answer is written, unless nobody takes it.
+fn received_and_told(
+    received: anyhow::Result<()>,
+    ended: &Receiver<io::Result<()>>,
+    idle: Duration,
+) -> anyhow::Result<()> {
+    const STEP: Duration = Duration::from_millis(100);
+    let mut waited = Duration::ZERO;
+    let written = loop {
+        match ended.recv_timeout(STEP) {
+            Ok(written) => break written,
+            Err(RecvTimeoutError::Disconnected) => break Err(io::ErrorKind::BrokenPipe.into()),
+            Err(RecvTimeoutError::Timeout) => waited += STEP,
+        }
+        ess_run::check()?;
+        if waited >= idle {
+            break Err(io::ErrorKind::TimedOut.into());
+        }
+    };
     received?;
     written.context("cannot answer the sender")
 }

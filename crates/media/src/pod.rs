@@ -236,9 +236,10 @@ impl Volume {
     ) -> anyhow::Result<Amount> {
         let command = ["python3", "-c", BOOT, &self.store()];
         let mut exec: Exec = self.cluster.exec(pod, container, &command, true)?;
-        exec.stdout.limited(Duration::from_secs(sending.idle.into()));
+        let idle = Duration::from_secs(sending.idle.into());
+        exec.stdout.limited(idle);
         let stdin = exec.stdin.take();
-        let (ours, theirs) = link::pair();
+        let (ours, theirs) = link::pair(idle);
         let Link { out, incoming } = theirs;
         let sent = thread::scope(|scope| {
             scope.spawn(move || {
@@ -254,7 +255,7 @@ impl Volume {
         match sent {
             Ok(sent) => Ok(sent),
             // Why it ended says more than that it did.
-            Err(error) => match exec.wait() {
+            Err(error) => match exec.wait(idle) {
                 Err(ended) if is_early(&error) => Err(ended.into()),
                 Ok(ended) if is_early(&error) => Err(Stop::new(
                     Exit::Unavailable,

@@ -22,6 +22,7 @@ OURS = ".media-sync"
 CHUNK = 256 << 10
 LIMIT = 1 << 20
 IDLE = 300
+LANES = 64
 BYE, ALIVE = 11, 12
 KINDS = {
     "local_content": (3,),
@@ -97,7 +98,10 @@ class Body:
 
     def text(self):
         (size,) = self.unpack("I")
-        return self.take(size).decode()
+        try:
+            return self.take(size).decode()
+        except UnicodeDecodeError:
+            raise Stop(IO, "the stream is broken: a name is not UTF-8") from None
 
 
 def text(value):
@@ -360,16 +364,24 @@ class Receiver:
         finally:
             os.close(descriptor)
 
+    def lane(self, body):
+        (lane,) = body.unpack("B")
+        if lane >= LANES:
+            raise Stop(DATA, "the sender uses lane %d, and there are %d, from 0 on" % (lane, LANES))
+        return lane
+
     def carry_out(self, data):
         kind, body = data[0], Body(data)
         body.at = 1
         if kind == 2:
+            if self.units is not None:
+                raise Stop(DATA, "the sender asked for a list before it had the last one")
             (count,) = body.unpack("I")
             self.units, self.credit = self.walk([body.text() for _ in range(count)]), 0
         elif kind == 3:
             self.credit += body.unpack("I")[0]
         elif kind == 4:
-            (lane,) = body.unpack("B")
+            lane = self.lane(body)
             parts = check(body.text())
             seconds, nanoseconds = body.unpack("qI")
             self.forget(lane)
@@ -377,7 +389,9 @@ class Receiver:
             descriptor = os.open(str(lane), flags, 0o600, dir_fd=self.staging)
             self.lanes[lane] = [descriptor, parts, seconds, nanoseconds, 0, hashlib.sha256()]
         elif kind == 5:
-            lane, content = data[1], memoryview(data)[2:]
+            lane, content = self.lane(body), memoryview(data)[2:]
+            if len(content) > CHUNK:
+                raise Stop(IO, "the stream is broken: a frame is too long")
             if lane not in self.lanes:
                 raise Stop(DATA, "the sender went on with a file that it had not begun")
             file = self.lanes[lane]
@@ -386,15 +400,15 @@ class Receiver:
             while content:
                 content = content[os.write(file[0], content) :]
         elif kind == 6:
-            (lane,) = body.unpack("B")
+            lane = self.lane(body)
             if lane not in self.lanes:
                 raise Stop(DATA, "the sender went on with a file that it had not begun")
             self.answer(lane, lambda: self.end(lane))
             self.forget(lane)
         elif kind == 7:
-            self.forget(body.unpack("B")[0])
+            self.forget(self.lane(body))
         elif kind == 8:
-            (lane,) = body.unpack("B")
+            lane = self.lane(body)
             parts = check(body.text())
             self.answer(lane, lambda: self.hash(parts))
         elif kind == 9:
@@ -404,6 +418,8 @@ class Receiver:
             self.say(25)
         elif kind == ALIVE:
             pass
+        elif kind == 1 or 20 <= kind <= 26:
+            raise Stop(DATA, "the sender said what a receiver says, or said it twice: frame %d" % kind)
         else:
             raise Stop(IO, "the stream is broken: a frame is of no kind that this version knows")
         self.list()
@@ -448,6 +464,9 @@ class Receiver:
             exit, why = PERMISSION, str(error)
         except OSError as error:
             exit, why = IO, str(error)
+        except (MemoryError, OverflowError, ValueError, struct.error) as error:
+            # A number that is none to the system, such as a time: the sender's doing.
+            exit, why = DATA, "the sender gave something impossible: %s" % error
         finally:
             self.over.set()
             if self.alive.is_alive():

@@ -1,12 +1,14 @@
 //! The half that writes.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::path::Path;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SendError, Sender, SyncSender, channel, sync_channel};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Condvar, Mutex, PoisonError};
-use std::thread::{self, Scope};
+use std::thread::{self, Builder, Scope};
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
@@ -15,8 +17,8 @@ use ess_synapse::media::{Kind, is_place};
 use rustix::fs::Advice;
 use sha2::{Digest as _, Sha256};
 
-use crate::frame::{CHUNK, Entry, Frame, IDLE, MAGIC, Time};
-use crate::link::{self, Link};
+use crate::frame::{CHUNK, Entry as Listed, Frame, IDLE, LANES, MAGIC, Time};
+use crate::link::{self, Link, Out, Untaken};
 use crate::tree::Tree;
 use crate::walk::{Unit, Walk, kind_of};
 
@@ -36,7 +38,7 @@ pub(crate) fn receive(store: &Path, link: Link) -> anyhow::Result<()> {
     outcome
 }
 
-fn work(store: &Path, incoming: &Receiver<Frame>, out: &SyncSender<Frame>) -> anyhow::Result<()> {
+fn work(store: &Path, incoming: &Receiver<Frame>, out: &Out) -> anyhow::Result<()> {
     let (failed, failures) = channel();
     let (owner, idle) = match next(incoming, &failures, IDLE)? {
         Some(Frame::Hello { magic, owner, idle }) if magic == MAGIC => (owner, idle.clamp(1, 86_400)),
@@ -54,21 +56,28 @@ fn work(store: &Path, incoming: &Receiver<Frame>, out: &SyncSender<Frame>) -> an
         magic: MAGIC.to_owned(),
     })?;
     let credit = Credit::default();
+    let is_listing = AtomicBool::new(false);
     let ended = thread::scope(|scope| {
         let (working, over) = channel();
-        scope.spawn(move || link::keep_alive(out, Duration::from_secs(idle.into()), &over));
+        // However this ends: a list waits for credit.
+        let _end = EndOfCredit(&credit);
+        Builder::new()
+            .spawn_scoped(scope, move || {
+                link::keep_alive(out, Duration::from_secs(idle.into()), &over);
+            })
+            .context(NO_THREAD)?;
         let ended = Router {
             scope,
             tree: &tree,
             out,
             credit: &credit,
+            is_listing: &is_listing,
             lanes: HashMap::new(),
             failed,
             idle,
         }
         .run(incoming, &failures);
         drop(working);
-        credit.give(None);
         ended
     });
     match failures.try_recv() {
@@ -76,6 +85,8 @@ fn work(store: &Path, incoming: &Receiver<Frame>, out: &SyncSender<Frame>) -> an
         Err(_) => ended,
     }
 }
+
+const NO_THREAD: &str = "cannot start a thread";
 
 fn sender_is_gone() -> anyhow::Error {
     anyhow!(io::Error::new(io::ErrorKind::BrokenPipe, "the sender is gone"))
@@ -104,8 +115,10 @@ fn next(incoming: &Receiver<Frame>, failures: &Receiver<anyhow::Error>, idle: u3
 struct Router<'scope, 'env> {
     scope: &'scope Scope<'scope, 'env>,
     tree: &'env Tree,
-    out: &'env SyncSender<Frame>,
+    out: &'env Out,
     credit: &'env Credit,
+    /// One list at a time.
+    is_listing: &'env AtomicBool,
     lanes: HashMap<u8, SyncSender<Order>>,
     failed: Sender<anyhow::Error>,
     /// How long the sender may say nothing, in seconds.
@@ -125,14 +138,14 @@ impl Router<'_, '_> {
     fn run(mut self, incoming: &Receiver<Frame>, failures: &Receiver<anyhow::Error>) -> anyhow::Result<()> {
         while let Some(frame) = next(incoming, failures, self.idle)? {
             match frame {
-                Frame::List { kinds } => self.list(&kinds),
+                Frame::List { kinds } => self.list(&kinds)?,
                 Frame::More { units } => self.credit.give(Some(units)),
                 Frame::File { lane, .. }
                 | Frame::Data { lane, .. }
                 | Frame::End { lane }
                 | Frame::Drop { lane }
                 | Frame::Hash { lane, .. } => {
-                    if self.lane(lane).send(Order::Frame(frame)).is_err() {
+                    if self.lane(lane)?.send(Order::Frame(frame)).is_err() {
                         // It has said why.
                         return Ok(());
                     }
@@ -147,7 +160,7 @@ impl Router<'_, '_> {
                     }
                 }
                 Frame::Sync => {
-                    self.wait();
+                    self.wait()?;
                     self.tree
                         .sync()
                         .with_context(|| format!("cannot write to the disk of {}", self.tree.path.display()))?;
@@ -156,59 +169,82 @@ impl Router<'_, '_> {
                 Frame::Alive => {}
                 Frame::Bye => return Ok(()),
                 Frame::Failed { why, .. } => return Err(io::Error::other(why).into()),
-                other => return Err(Stop::data(format!("the sender said what a receiver says: {other:?}")).into()),
+                other => {
+                    let message = format!(
+                        "the sender said what a receiver says, or said it twice: {}",
+                        other.name()
+                    );
+                    return Err(Stop::data(message).into());
+                }
             }
         }
         Ok(())
     }
 
     /// Until every lane has done what it was told.
-    fn wait(&self) {
+    fn wait(&self) -> anyhow::Result<()> {
         let (done, all) = channel();
         for lane in self.lanes.values() {
             let _ = lane.send(Order::Done { _told: done.clone() });
         }
         drop(done);
-        let _ = all.recv();
+        while all.recv_timeout(Duration::from_millis(100)) == Err(RecvTimeoutError::Timeout) {
+            ess_run::check()?;
+        }
+        Ok(())
     }
 
-    fn lane(&mut self, number: u8) -> &SyncSender<Order> {
-        self.lanes.entry(number).or_insert_with(|| {
-            let (orders, todo) = sync_channel(WAITING);
-            let (tree, out, failed) = (self.tree, self.out, self.failed.clone());
-            self.scope.spawn(move || {
-                let mut lane = Lane {
-                    number,
-                    tree,
-                    out,
-                    file: None,
-                };
-                for order in todo {
-                    // A `Done` is dropped, and so tells that it is.
-                    if let Order::Frame(frame) = order
-                        && let Err(error) = lane.carry_out(frame)
-                    {
-                        let _ = out.send(Frame::Failed {
-                            exit: Exit::of(&error) as u8,
-                            why: format!("{error:#}"),
-                        });
-                        let _ = failed.send(error);
-                        break;
-                    }
-                }
-                tree.discard(number);
-            });
-            orders
+    fn lane(&mut self, number: u8) -> anyhow::Result<&SyncSender<Order>> {
+        Ok(match self.lanes.entry(number) {
+            Entry::Occupied(lane) => lane.into_mut(),
+            Entry::Vacant(_) if number >= LANES => {
+                let message = format!("the sender uses lane {number}, and there are {LANES}, from 0 on");
+                return Err(Stop::data(message).into());
+            }
+            Entry::Vacant(place) => {
+                let (orders, todo) = sync_channel(WAITING);
+                let (tree, out, failed) = (self.tree, self.out, self.failed.clone());
+                Builder::new()
+                    .spawn_scoped(self.scope, move || {
+                        let mut lane = Lane {
+                            number,
+                            tree,
+                            out,
+                            file: None,
+                        };
+                        for order in todo {
+                            // A `Done` is dropped, and so tells that it is.
+                            if let Order::Frame(frame) = order
+                                && let Err(error) = lane.carry_out(frame)
+                            {
+                                let _ = out.send(Frame::Failed {
+                                    exit: Exit::of(&error) as u8,
+                                    why: format!("{error:#}"),
+                                });
+                                let _ = failed.send(error);
+                                break;
+                            }
+                        }
+                        tree.discard(number);
+                    })
+                    .context(NO_THREAD)?;
+                place.insert(orders)
+            }
         })
     }
 
-    fn list(&self, kinds: &[String]) {
+    fn list(&self, kinds: &[String]) -> anyhow::Result<()> {
+        if self.is_listing.swap(true, Ordering::SeqCst) {
+            return Err(Stop::data("the sender asked for a list before it had the last one").into());
+        }
+        self.credit.start();
         let kinds: Vec<Kind> = Kind::ALL
             .into_iter()
             .filter(|kind| kinds.iter().any(|name| name == kind.name()))
             .collect();
         let (tree, out, credit, failed) = (self.tree, self.out, self.credit, self.failed.clone());
-        self.scope.spawn(move || {
+        let is_listing = self.is_listing;
+        let list = move || {
             let walk = Walk {
                 store: &tree.path,
                 kinds: &kinds,
@@ -227,12 +263,16 @@ impl Router<'_, '_> {
                     Err(Unlisted::Unwanted)
                 }
             });
+            // Before it is said: the next list may be asked for at once.
+            is_listing.store(false, Ordering::SeqCst);
             match listed {
                 Ok(()) => drop(out.send(Frame::Listed)),
                 Err(Unlisted::Unheard) => drop(failed.send(sender_is_gone())),
                 Err(Unlisted::Unwanted) => {}
             }
-        });
+        };
+        Builder::new().spawn_scoped(self.scope, list).context(NO_THREAD)?;
+        Ok(())
     }
 }
 
@@ -245,9 +285,9 @@ enum Unlisted {
 }
 
 /// In frames of a size that the other half takes.
-fn send_unit(unit: Unit, out: &SyncSender<Frame>) -> Result<(), SendError<Frame>> {
+fn send_unit(unit: Unit, out: &Out) -> Result<(), Untaken> {
     let Unit { path, files, .. } = unit;
-    let (mut some, mut size): (Vec<Entry>, usize) = (Vec::new(), 0);
+    let (mut some, mut size): (Vec<Listed>, usize) = (Vec::new(), 0);
     for file in files {
         size += file.path.len() + 24;
         some.push(file);
@@ -272,11 +312,16 @@ fn send_unit(unit: Unit, out: &SyncSender<Frame>) -> Result<(), SendError<Frame>
 struct Credit(Mutex<(u64, bool)>, Condvar);
 
 impl Credit {
+    /// For a new list, which has none yet.
+    fn start(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).0 = 0;
+    }
+
     /// More; or none for ever.
     fn give(&self, units: Option<u32>) {
         let mut credit = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match units {
-            Some(units) => credit.0 += u64::from(units),
+            Some(units) => credit.0 = credit.0.saturating_add(units.into()),
             None => credit.1 = true,
         }
         self.1.notify_all();
@@ -298,6 +343,15 @@ impl Credit {
     }
 }
 
+/// Ends the wait for credit, however the run ends.
+struct EndOfCredit<'a>(&'a Credit);
+
+impl Drop for EndOfCredit<'_> {
+    fn drop(&mut self) {
+        self.0.give(None);
+    }
+}
+
 /// A file that comes.
 struct Partial {
     file: File,
@@ -311,7 +365,7 @@ struct Partial {
 struct Lane<'a> {
     number: u8,
     tree: &'a Tree,
-    out: &'a SyncSender<Frame>,
+    out: &'a Out,
     file: Option<Partial>,
 }
 
@@ -361,7 +415,7 @@ impl Lane<'_> {
                 let read = self.hash(&path);
                 self.answer(&path, read)?;
             }
-            other => return Err(Stop::data(format!("not for a lane: {other:?}")).into()),
+            other => return Err(Stop::data(format!("not for a lane: {}", other.name())).into()),
         }
         Ok(())
     }
@@ -401,6 +455,7 @@ impl Lane<'_> {
         let (mut sha256, mut size) = (Sha256::new(), 0);
         let mut chunk = vec![0; CHUNK];
         loop {
+            ess_run::check().map_err(io::Error::other)?;
             let n = file.read(&mut chunk)?;
             if n == 0 {
                 break;

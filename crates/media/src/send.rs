@@ -18,7 +18,7 @@ use ess_synapse::media::Kind;
 
 use crate::found::Found;
 use crate::frame::{Frame, MAGIC, Owner, Sha256 as Digest};
-use crate::link::{self, Link};
+use crate::link::{self, Link, Out};
 use crate::pace::Pace;
 use crate::rows::Rows;
 use answers::{Event, Shared, listen, lock};
@@ -52,11 +52,7 @@ impl Sending<'_> {
     /// Makes the copy equal to the store; returns what went over.
     pub(crate) fn run(&self, link: Link, found: &mut Found<'_>) -> anyhow::Result<Amount> {
         let Link { out, incoming } = link;
-        let shared = Shared {
-            pending: (0..self.lanes).map(|_| Mutex::default()).collect(),
-            results: Mutex::default(),
-            failed: Mutex::default(),
-        };
+        let shared = Shared::new(self.lanes);
         let (events, happened) = channel();
         let outcome = thread::scope(|scope| {
             let shared = &shared;
@@ -76,7 +72,7 @@ impl Sending<'_> {
             // The receiver ends when it is told or when nobody sends, and its end ends the listener.
             let _ = match &outcome {
                 Ok(()) => out.send(Frame::Bye).is_ok(),
-                Err(_) => out.try_send(Frame::Bye).is_ok(),
+                Err(_) => out.offer(Frame::Bye),
             };
             drop((out, working));
             outcome
@@ -95,7 +91,7 @@ impl Sending<'_> {
 /// What one says to the receiver, hears from it, and learns.
 struct Talk<'a, 'f> {
     sending: &'a Sending<'a>,
-    out: &'a SyncSender<Frame>,
+    out: &'a Out,
     happened: &'a Receiver<Event>,
     shared: &'a Shared,
     found: &'a mut Found<'f>,
@@ -114,7 +110,7 @@ impl Talk<'_, '_> {
         })?;
         match self.next()? {
             Event::Ready => {}
-            _ => return Err(Stop::new(Exit::Unavailable, "the receiver does not say that it is one").into()),
+            _ => return Err(out_of_order().into()),
         }
         report.stage("copying media", None);
         self.pass(Pass::Copy)?;
@@ -144,6 +140,7 @@ impl Talk<'_, '_> {
                 jobs,
                 theirs: None,
                 is_over: false,
+                before: String::new(),
                 unreadable: Vec::new(),
             };
             merge.run()
@@ -241,11 +238,23 @@ impl Talk<'_, '_> {
     /// Waits until all that was sent is on disk.
     fn sync(&self) -> anyhow::Result<()> {
         self.say(Frame::Sync)?;
-        while !matches!(self.next()?, Event::Synced) {}
-        Ok(())
+        match self.next()? {
+            Event::Synced => Ok(()),
+            _ => Err(out_of_order().into()),
+        }
     }
 
     fn say(&self, frame: Frame) -> anyhow::Result<()> {
+        {
+            let mut asked = lock(&self.shared.asked);
+            match &frame {
+                Frame::Hello { .. } => asked.ready += 1,
+                Frame::List { .. } => asked.lists += 1,
+                Frame::More { units } => asked.units += u64::from(*units),
+                Frame::Sync => asked.syncs += 1,
+                _ => {}
+            }
+        }
         self.out.send(frame).map_err(|_| gone().into())
     }
 
@@ -294,6 +303,13 @@ const GO_ON: &str = "see whether the other side is well, and run the same line a
 /// Whether all that is known is that the other half has ended.
 pub(crate) fn is_early(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| cause.to_string() == EARLY)
+}
+
+fn out_of_order() -> Stop {
+    Stop::new(
+        Exit::Unavailable,
+        "the receiver answers in another order than it was asked",
+    )
 }
 
 fn gone() -> Stop {

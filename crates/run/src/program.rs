@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 use std::{fmt, thread};
 
@@ -185,9 +186,9 @@ impl Program {
             source,
         })?;
         let watched = Watched::new(child.id());
-        let (fed, taken, messages) = pump(&mut child, self.patience, source, sink, lines);
+        let (fed, taken, messages, lingering) = pump(&mut child, self.patience, source, sink, lines);
         let ended = child.wait();
-        drop(watched);
+        drop((lingering, watched));
         if let Some(interrupted) = interrupted() {
             return Err(Error::Interrupted(interrupted));
         }
@@ -220,7 +221,7 @@ fn pump(
     source: Option<Source<'_>>,
     sink: Option<Sink<'_>>,
     lines: Lines<'_>,
-) -> (io::Result<()>, io::Result<()>, String) {
+) -> (io::Result<()>, io::Result<()>, String, Option<Lingering>) {
     let stdin = child.stdin.take();
     let pid = child.id();
     let mut stdout = child.stdout.take().map(|stdout| Patient { stdout, patience, pid });
@@ -236,13 +237,34 @@ fn pump(
             _ => Ok(()),
         };
         drop(stdout); // so that a child still writing ends
+        let lingering = patience.and_then(|patience| Lingering::watch(pid, patience));
         let broken = || Err(io::Error::other("a thread of ours panicked"));
         (
             feeder.join().unwrap_or_else(|_| broken()),
             taken,
             reader.join().unwrap_or_default(),
+            lingering,
         )
     })
+}
+
+/// Ends a child to which we have nothing more to say, unless it ends by itself before this is dropped.
+struct Lingering {
+    _over: Sender<()>,
+}
+
+impl Lingering {
+    /// None where no thread can be started: then a signal ends it.
+    fn watch(pid: u32, patience: Duration) -> Option<Self> {
+        let (over, ended) = channel::<()>();
+        let end = move || {
+            if ended.recv_timeout(patience) == Err(RecvTimeoutError::Timeout) {
+                interrupt::kill(pid);
+            }
+        };
+        thread::Builder::new().spawn(end).ok()?;
+        Some(Self { _over: over })
+    }
 }
 
 /// A child's stdout, for as long as it says something.

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
 use std::sync::Mutex;
-use std::sync::mpsc::{Receiver, SyncSender};
+use std::sync::mpsc::Receiver;
 
 use rustix::fs::{Mode, OFlags};
 use sha2::{Digest as _, Sha256};
@@ -12,13 +12,14 @@ use sha2::{Digest as _, Sha256};
 use super::answers::{Pending, Shared, lock};
 use super::{Job, Sending, Task, gone};
 use crate::frame::{CHUNK, Frame, Sha256 as Digest, Time};
+use crate::link::Out;
 use crate::walk::time_of;
 
 /// Reads files and sends them, one after the other.
 pub(super) struct Lane<'a> {
     pub(super) number: u8,
     pub(super) sending: &'a Sending<'a>,
-    pub(super) out: SyncSender<Frame>,
+    pub(super) out: Out,
     pub(super) shared: &'a Shared,
 }
 
@@ -49,6 +50,7 @@ impl Lane<'_> {
         self.give(Frame::File { lane, path, time })?;
         let (mut size, mut sha256) = (0, Sha256::new());
         loop {
+            ess_run::check()?;
             let mut bytes = Vec::with_capacity(CHUNK);
             let read = (&mut file).take(CHUNK as u64).read_to_end(&mut bytes);
             let n = match read {
@@ -67,7 +69,7 @@ impl Lane<'_> {
             self.sending.report.advance(n);
             self.give(Frame::Data { lane, bytes })?;
         }
-        self.expect(job, size, self.sending.hash.then(|| sha256.finalize().into()));
+        self.expect(job, size, self.sending.hash.then(|| sha256.finalize().into()))?;
         self.give(Frame::End { lane })
     }
 
@@ -94,13 +96,13 @@ impl Lane<'_> {
     /// Whether it is the same there.
     fn ask(&self, job: Job, size: u64, sha256: Digest) -> anyhow::Result<()> {
         let (lane, path) = (self.number, job.path.clone());
-        self.expect(job, size, Some(sha256));
+        self.expect(job, size, Some(sha256))?;
         self.give(Frame::Hash { lane, path })
     }
 
     /// Before the other half can have answered.
-    fn expect(&self, job: Job, size: u64, sha256: Option<Digest>) {
-        lock(&self.shared.pending[usize::from(self.number)]).push_back(Pending { job, size, sha256 });
+    fn expect(&self, job: Job, size: u64, sha256: Option<Digest>) -> anyhow::Result<()> {
+        self.shared.expect(self.number, Pending { job, size, sha256 })
     }
 
     fn leave(&self, what: String) {

@@ -6,11 +6,10 @@ use std::collections::HashMap;
 use std::sync::mpsc::SyncSender;
 
 use anyhow::Context as _;
-use ess_cli::Stop;
 use ess_synapse::media::Kind;
 
 use super::answers::{Event, lock};
-use super::{Job, Pass, Talk, Task, gone};
+use super::{Job, Pass, Talk, Task, gone, out_of_order};
 use crate::found::add;
 use crate::frame::{Frame, Time};
 use crate::walk::{Odd, Unit, Walk, Why, order};
@@ -23,6 +22,8 @@ pub(super) struct Merge<'m, 'a, 'f> {
     /// Their next unit.
     pub(super) theirs: Option<Unit>,
     pub(super) is_over: bool,
+    /// The path of their last unit: they come in order.
+    pub(super) before: String,
     /// Where something could not be read: nothing is surplus there.
     pub(super) unreadable: Vec<String>,
 }
@@ -147,20 +148,34 @@ impl Merge<'_, '_, '_> {
             return Ok(Some(unit));
         }
         let mut unit = Unit::default();
+        let mut size = 0;
         while !self.is_over {
             match self.talk.next()? {
-                Event::Unit { path, files, last } => {
-                    unit.path = path;
+                Event::Unit {
+                    path,
+                    files,
+                    last,
+                    bytes,
+                } => {
+                    if unit.files.is_empty() {
+                        unit.path = path;
+                    } else if unit.path != path {
+                        return Err(out_of_order().into());
+                    }
                     unit.files.extend(files);
+                    size += bytes;
                     if last {
+                        if order(&self.before, &unit.path).is_ge() {
+                            return Err(out_of_order().into());
+                        }
+                        self.before.clone_from(&unit.path);
+                        self.talk.shared.compared(size);
                         self.talk.say(Frame::More { units: 1 })?;
                         return Ok(Some(unit));
                     }
                 }
                 Event::Listed => self.is_over = true,
-                Event::Ready | Event::Synced => {
-                    return Err(Stop::data("the receiver answers what nobody has asked").into());
-                }
+                Event::Ready | Event::Synced => return Err(out_of_order().into()),
             }
         }
         Ok(None)

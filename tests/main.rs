@@ -26,6 +26,7 @@ mod majors;
 mod man;
 mod media_sync;
 mod media_sync_cluster;
+mod odd_files;
 mod pgdump_wrap;
 mod pipeline;
 mod preflight;

@@ -446,3 +446,43 @@ fn what_cannot_be_known_is_refused() {
     let mute = mute.args(["--old", "internet/.well-known/matrix"]).run();
     assert_failed(&mute, 69, "the DNS could not be asked");
 }
+
+#[test]
+fn what_a_website_serves_never_becomes_a_template_or_a_directive() {
+    let world = World::new();
+    let internet = Internet::new(&world, NEW_ZONE, &[]);
+    world.write(
+        "saved/client",
+        r#"{"note": "{{ .Values.secret }}", "deep": [{"\u007b\u007b x": 1}]}"#,
+    );
+
+    let ran = make(&world, &internet).args(["--old", "saved"]).run();
+
+    assert_failed(
+        &ran,
+        1,
+        "which Helm would run as a template: client: deep, client: note",
+    );
+    assert!(!world.path("new").exists(), "{ran}");
+    world.write(
+        "saved/client",
+        r#"{"note": "\"; } location / { root /; }\n{ { }} \\u007b\\u007b"}"#,
+    );
+    make(&world, &internet).args(["--old", "saved"]).run().success();
+    assert!(!world.read("new/nginx.conf").contains("root /"));
+    assert!(!world.read("new/values.yaml").contains("{{"));
+    // A name that would end a comment of a snippet.
+    let named = |document: &Value| {
+        let args = ["--host", "m.example.org", "--out", "other", "--old", "saved"];
+        tool(&world, &internet)
+            .args(args)
+            .stdin(document.to_string().as_str())
+            .run()
+    };
+    let evil = "example.org\nroot /;";
+    let of_source = json!({"format": "ess-migration/1", "source": {"server_name": evil}});
+    assert_failed(&named(&of_source), 65, r#""example.org\nroot /;" is not a server name"#);
+    let args = ["-n", "--server-name", evil, "--host", "m.example.org", "--out", "other"];
+    assert_failed(&tool(&world, &internet).args(args).run(), 64, "not a server name");
+    assert!(!world.path("other").exists());
+}

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use ess_cli::Stop;
 use ess_synapse::Config;
 use ess_synapse::secrets::{Macaroon, Secret, Secrets};
 use ess_synapse::yaml::{Kind, Value};
@@ -59,6 +60,18 @@ impl Ess {
             manifests: Vec::new(),
             notes: Vec::new(),
         };
+        let mas_host = beside.mas.as_ref().and_then(|mas| mas.host.as_deref());
+        for (option, text) in [
+            ("server_name", Some(config.server_name())),
+            ("public_baseurl", config.get("public_baseurl").and_then(Value::as_str)),
+            ("mas.http.public_base", mas_host),
+        ] {
+            // The chart runs these through `tpl`, and nothing else of what comes from a configuration.
+            if text.is_some_and(|text| text.contains("{{")) {
+                let message = format!("`{option}` holds {{{{, which Helm would run as a template");
+                return Err(Stop::no(message).hint("correct it in the configuration").into());
+            }
+        }
         let carried = Carried::new(config, secrets);
         maker.notes.extend(carried.notes.iter().cloned());
         let notes = notes(&carried.sorted);

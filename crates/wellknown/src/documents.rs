@@ -107,6 +107,27 @@ fn mentions(value: &Value, host: &str) -> bool {
     }
 }
 
+/// Where Helm would find a template, as `client: KEY`: it runs these documents through `tpl` three times, and decodes
+/// JSON in between, so that no way of writing braces is safe.
+pub(crate) fn templates(documents: &Documents) -> Vec<String> {
+    fn has(value: &Value) -> bool {
+        match value {
+            Value::String(text) => text.contains("{{"),
+            Value::Array(all) => all.iter().any(has),
+            Value::Object(all) => all.iter().any(|(key, value)| key.contains("{{") || has(value)),
+            _ => false,
+        }
+    }
+    documents
+        .iter()
+        .filter_map(|(name, document)| Some((name, document.as_object()?)))
+        .flat_map(|(name, document)| {
+            let keys = document.iter().filter(|(key, value)| key.contains("{{") || has(value));
+            keys.map(move |(key, _)| format!("{name}: {key}"))
+        })
+        .collect()
+}
+
 /// The first thing in which `is` falls short of `wanted`; more than that may be there.
 pub(crate) fn lacks(is: &Value, wanted: &Value) -> Option<String> {
     let wanted = wanted.as_object()?;
@@ -175,6 +196,21 @@ mod tests {
         assert_eq!(keys, ["io.element.e2ee", "m.identity_server", "m.tile_server"]);
         assert_eq!(additional["server"], "{}");
         assert_eq!(additional["support"], r#"{"contacts":[]}"#);
+    }
+
+    #[test]
+    fn a_template_is_found_wherever_it_stands() {
+        let found = |client: &str| {
+            let client = serde_json::from_str(client).expect("it is JSON");
+            templates(&Documents::from([("client".to_owned(), client)]))
+        };
+        assert!(templates(&old()).is_empty());
+        assert!(found(r#"{"a": {"b": [{"c": 1}]}, "d": "{ {", "e": "}}"}"#).is_empty());
+        assert_eq!(found(r#"{"a": "{{ .Release.Name }}"}"#), ["client: a"]);
+        assert_eq!(found(r#"{"a": [{"b": "\u007b\u007b 1 }}"}]}"#), Vec::<String>::new());
+        assert_eq!(found(r#"{"a": [{"b": "\u007b{ 1 }}"}]}"#), Vec::<String>::new());
+        assert_eq!(found(r#"{"a": [{"b": "{{ 1 }}"}]}"#), ["client: a"]);
+        assert_eq!(found(r#"{"a": {"{{ b }}": 1}, "{{": 2}"#), ["client: a", "client: {{"]);
     }
 
     #[test]

@@ -6,7 +6,6 @@ mod files;
 mod records;
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -21,7 +20,7 @@ use ess_web::{Agent, Detour, Dns, Document as Served, agent, get, host_and_port,
 use serde_json::Value;
 
 use check::Check;
-use documents::{Documents, hosts, merged, naming, with_earlier};
+use documents::{Documents, hosts, merged, naming, templates, with_earlier};
 use files::Files;
 use records::{Wanted, shown};
 
@@ -46,7 +45,7 @@ pub struct Args {
     #[arg(long, value_name = "ADDR")]
     address: Vec<IpAddr>,
     /// The homeserver's name, when no configuration says it
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = server_name)]
     server_name: Option<String>,
     /// Synapse's configuration: a file, or a directory of *.yaml; repeatable
     #[arg(short, long, value_name = "PATH")]
@@ -87,6 +86,16 @@ fn host(text: &str) -> Result<String, String> {
         Ok(text.to_lowercase())
     } else {
         Err("not the name of a host; without https:// and without a port".to_owned())
+    }
+}
+
+/// The name of a homeserver: a host or an address, and perhaps a port. It goes into files for other programs.
+fn server_name(text: &str) -> Result<String, String> {
+    let good = |c: char| c.is_ascii_alphanumeric() || ".-:[]".contains(c);
+    if !text.is_empty() && text.chars().all(good) && text.len() <= 255 {
+        Ok(text.to_owned())
+    } else {
+        Err("not a server name, such as example.org or example.org:8448".to_owned())
     }
 }
 
@@ -160,7 +169,7 @@ fn known(args: &Args, context: &mut Context) -> anyhow::Result<WellKnown> {
             return Err(contradiction("--server-name", given, field, &known).into());
         }
     }
-    let server_name = [
+    let server_name_found = [
         args.server_name.clone(),
         config.map(|config| config.server_name().to_owned()),
         context
@@ -170,12 +179,22 @@ fn known(args: &Args, context: &mut Context) -> anyhow::Result<WellKnown> {
             .and_then(|source| source.server_name.clone()),
         Some(earlier.server_name.clone()).filter(|name| !name.is_empty()),
     ];
-    let server_name = server_name.into_iter().flatten().next().ok_or_else(|| {
+    let server_name_found = server_name_found.into_iter().flatten().next().ok_or_else(|| {
         Stop::usage("no server name: neither --server-name nor -c nor a document says it")
             .hint("give --server-name example.org")
     })?;
-    let host = args.host.clone().or(Some(earlier.host).filter(|host| !host.is_empty()));
-    let host = host.ok_or_else(|| {
+    server_name(&server_name_found)
+        .map_err(|why| Stop::data(format!("the server name {server_name_found:?} is {why}")))?;
+    for (field, name) in [
+        ("well_known.host", known(&earlier.host)),
+        ("well_known.rtc_host", earlier.rtc_host.clone()),
+    ] {
+        if let Some(name) = name {
+            host(&name).map_err(|why| Stop::data(format!("the document's `{field}` {name:?} is {why}")))?;
+        }
+    }
+    let given_host = args.host.clone().or(Some(earlier.host).filter(|host| !host.is_empty()));
+    let host = given_host.ok_or_else(|| {
         Stop::usage("nobody says where Synapse is in ESS")
             .hint("give --host, as synapse.ingress.host of ESS's values has it")
     })?;
@@ -187,7 +206,7 @@ fn known(args: &Args, context: &mut Context) -> anyhow::Result<WellKnown> {
     Ok(WellKnown {
         version: context.version(),
         started_at: context.started_at.clone(),
-        server_name,
+        server_name: server_name_found,
         host,
         rtc_host: args.rtc_host.clone().or(earlier.rtc_host),
         addresses,
@@ -238,6 +257,14 @@ fn make(
     // After the switch ESS may serve less than an earlier run carried.
     let carried = with_earlier(old.clone(), &section.documents);
     let documents = merged(&carried, &section.host, section.rtc_host.as_deref());
+    let templates = templates(&documents);
+    if !templates.is_empty() {
+        let message = format!(
+            "the documents hold {{{{, which Helm would run as a template: {}",
+            templates.join(", ")
+        );
+        return Err(Stop::no(message).hint(format!("take that out: {SAVED}")).into());
+    }
     let own: BTreeSet<String> = [section.host.clone()]
         .into_iter()
         .chain(section.rtc_host.clone())
@@ -340,7 +367,7 @@ fn read_old(directory: &std::path::Path) -> anyhow::Result<Documents> {
     let mut old = Documents::new();
     for name in ["client", "server", "support"] {
         let path = directory.join(name);
-        let text = match fs::read_to_string(&path) {
+        let text = match ess_files::read_text(&path, ess_files::CONFIGURATION) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             text => text.with_context(|| format!("cannot read {}", path.display()))?,
         };

@@ -870,12 +870,13 @@ fn two_signals_end_a_receiver_that_lists_for_a_silent_sender() {
     );
 }
 
+/// Bytes of a sender's greeting, of a receiver's, and of the first list that is asked for.
+const HELLO: usize = 37;
+const READY: usize = 24;
+const LIST: usize = 138;
+
 #[test]
 fn a_sender_trusts_no_receiver() {
-    /// Bytes of a sender's greeting, of a receiver's, and of the first list that is asked for.
-    const HELLO: usize = 37;
-    const READY: usize = 24;
-    const LIST: usize = 138;
     let world = World::new();
     fill(&world);
     let run = |answer: &[Vec<u8>], script: &str| {
@@ -955,8 +956,13 @@ fn a_sender_trusts_no_receiver() {
         "said what a sender says",
     );
     assert_eq!(world.running("sleep"), [""; 0]);
+}
 
-    // One that never stops: no more of it is kept than was asked for.
+#[test]
+fn a_receiver_that_never_stops_does_not_fill_the_memory_of_the_sender() {
+    let world = World::new();
+    fill(&world);
+    let unasked = "the receiver answers what it was not asked";
     for (body, said) in [
         (
             "b'\\x15' + t('local_content/Ab') + b'\\0' + struct.pack('<I', 5000) + b''.join(t('Cd/%020d' % n) + bytes(20) for n in range(5000))",

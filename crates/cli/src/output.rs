@@ -31,7 +31,9 @@ pub(crate) fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8], patience: Duration
                 }
                 continue;
             }
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Ok(_) => {}
+            // By the signal that the next round sees: a write would wait without end.
+            Err(rustix::io::Errno::INTR) => continue,
             Err(error) => return Err(error.into()),
         }
         match rustix::io::write(to, &bytes[..bytes.len().min(PIECE)]) {

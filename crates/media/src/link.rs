@@ -66,13 +66,16 @@ impl Out {
 /// Both ends, without a stream between them. The first gives the second up when that takes nothing for `limit`; the
 /// second waits for the first, which is of the same process.
 pub(crate) fn pair(limit: Duration) -> (Link, Link) {
-    let (there, from_here) = sync_channel(WAITING);
-    let (here, from_there) = sync_channel(WAITING);
+    let (to_second, from_first) = sync_channel(WAITING);
+    let (to_first, from_second) = sync_channel(WAITING);
     let end = |to, incoming, limit| Link {
         out: Out { to, limit },
         incoming,
     };
-    (end(there, from_there, limit), end(here, from_here, Duration::MAX))
+    (
+        end(to_second, from_second, limit),
+        end(to_first, from_first, Duration::MAX),
+    )
 }
 
 /// Writes frames until nobody sends any more.

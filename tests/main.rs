@@ -26,6 +26,7 @@ mod majors;
 mod man;
 mod media_sync;
 mod media_sync_cluster;
+mod movement;
 mod odd_files;
 mod pgdump_wrap;
 mod pipeline;

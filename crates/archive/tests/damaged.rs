@@ -37,7 +37,7 @@ fn manifest() -> Value {
         "inventory": {
             "algorithm": "chain64", "tables": [users, table("schema_version", "fence")],
             "mark": {
-                "next_xid": "1", "stream_positions": [{"stream": "s", "instance": "m", "position": "1"}],
+                "snapshot": "1:1:", "timeline": "00000001", "stream_positions": [{"stream": "s", "instance": "m", "position": "1"}],
                 "sequences": [{"schema": "public", "name": "s", "last_value": "5", "is_called": true}],
             },
             "schema": {"version": 94, "upgraded": true, "compat_version": 92}, "catalogue": ["relation public.users"],

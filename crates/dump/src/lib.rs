@@ -7,8 +7,7 @@ use clap::ValueEnum;
 use ess_archive::{Compression, Dumping, Found, Kind, Layout, Manifest, find, is_there, take};
 use ess_cli::{Context, Exit, PgVariables, SourceArgs, Stop, make_directory, now, processors};
 use ess_document::{Document, Dump, Next};
-use ess_postgres::{Access, Conninfo, Facts, Session, end_leftovers, facts, moved, others};
-use ess_proof::{differences, live_inventory};
+use ess_postgres::{Access, Conninfo, Facts, Reading, Session, end_leftovers, facts, moved, others};
 use ess_run::{Report, choose};
 
 /// Dump Synapse's database and prove what the dump holds
@@ -190,17 +189,17 @@ fn kept(
     manifest
         .check_files(out, &context.console)
         .map_err(|error| refuse(format!("{error:#}")))?;
-    let then = &manifest.inventory.mark;
-    if let Some(change) = moved(session, then)? {
+    let beside = Reading {
+        conninfo,
+        application_name: &context.application_name(),
+        snapshot: None,
+        jobs: args.jobs.map_or_else(processors, usize::from),
+        queue: None,
+        access: Access::ReadOnly,
+        report: &context.console,
+    };
+    if let Some(change) = moved(session, Some(&beside), &manifest.inventory)? {
         return Err(refuse(format!("the source has moved since: {change}")).into());
-    }
-    if ess_postgres::mark(session)?.next_xid != then.next_xid {
-        // Somebody wrote somewhere in the cluster: only reading everything tells that it was not here.
-        let jobs = args.jobs.map_or_else(processors, usize::from);
-        let now = live_inventory(conninfo, &context.application_name(), jobs, &context.console)?;
-        if let Some(first) = differences(&manifest.inventory, &now).first() {
-            return Err(refuse(format!("the source has changed since: {first}")).into());
-        }
     }
     context
         .console

@@ -9,6 +9,7 @@ mod digest;
 mod error;
 mod facts;
 mod inventory;
+mod mark;
 mod movement;
 mod objects;
 mod passfile;
@@ -29,7 +30,8 @@ pub use digest::{Algorithm, Digest, digest};
 pub use error::Error;
 pub use facts::{Facts, facts};
 pub use inventory::{Inventory, Queue, Reading, TableRecord, digests, each_table};
-pub use movement::{Mark, SchemaRows, StreamPosition, exists, mark, moved, schema_rows};
+pub use mark::{Mark, StreamPosition, mark};
+pub use movement::{SchemaRows, exists, moved, schema_rows};
 pub use objects::{
     LOCKS_PER_TABLE, NotInADump, Object, count_by_kind, drop_statements, keepsakes, not_in_a_dump, objects, row_counts,
 };

@@ -1,30 +1,46 @@
 //! Has a database been written to since we looked?
+//!
+//! What is asked is whether the database holds exactly what it held at a mark, which was taken no later than the
+//! snapshot in which its rows were counted and hashed. Each answer rests on what PostgreSQL cannot get wrong, and
+//! whatever it leaves open is answered by the contents themselves. Statistics decide nothing.
+//!
+//! **No transaction has ended.** A transaction that writes has an id. Its end either removes the id from the list of
+//! those that are running or, if it was not in there, raises the end of the snapshot, so of a snapshot that is the
+//! same to the letter each transaction that was over is over still, and no other is. The ids are 64 bits wide and do
+//! not come again, except after a recovery to a point in the past, which begins a new timeline. So an equal snapshot
+//! on an equal timeline means that nothing was written in the whole cluster.
+//!
+//! **No row is newer, and there are as many.** Let `first` be the oldest transaction that was not over at the mark.
+//! A row that is visible now and whose `xmin` is older than `first` was committed at the mark; it had not been
+//! deleted then, or it would not be visible now. So if no visible row is of `first` or a later transaction, what is
+//! visible now was visible then, and if it is as many rows, it is the same ones: a row is never changed in its place.
+//!
+//! - INSERT, COPY and UPDATE (HOT or not) make a row with a new `xmin`; DELETE and TRUNCATE make fewer rows.
+//! - What was rolled back is not visible. What was running or prepared at the mark is not older than `first`.
+//! - Hint bits, row locks, VACUUM, FREEZE (which since 9.4 keeps `xmin`), and HOT pruning leave both alone. VACUUM FULL
+//!   and CLUSTER move a row, and keep its `xmin`.
+//! - Rows have only the lower 32 bits of `xmin`. As long as fewer than 2^32 ids were given out since `first`, each of
+//!   these has other lower bits, and a row is taken for new if it has any of them. An old, frozen row may be taken for
+//!   new, never the reverse.
+//! - Tables, columns and schemas may have exchanged their names, or a column got values without a row being written:
+//!   then its entry in the catalogue is new. What else there is beside rows is compared line by line.
+//!
+//! **The contents are the same.** Where a table has new rows or a new entry in the catalogue, and for all tables where
+//! ids tell nothing (another timeline, a counter that went backwards or on by 2^32, a manifest without a snapshot), the
+//! count and digest of its rows decide.
+//!
+//! Two things are taken for granted: that the server's files are not put back to an earlier state behind its back,
+//! and that a crash takes no commit back, which with `synchronous_commit = off` PostgreSQL promises after three times
+//! `wal_writer_delay`.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use ess_document::Carried;
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Sequence, Session, sequences, tables};
-
-/// Where a database stood when it was read.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Mark {
-    /// The first transaction id not yet given out, cluster-wide; a string, because it exceeds 2^53.
-    pub next_xid: String,
-    /// Every sequence.
-    pub sequences: Vec<Sequence>,
-    /// Synapse's own record of each stream.
-    pub stream_positions: Vec<StreamPosition>,
-}
-
-/// A row of Synapse's `stream_positions`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StreamPosition {
-    /// Which stream.
-    pub stream: String,
-    /// Which of Synapse's processes wrote it.
-    pub instance: String,
-    /// A string, because it may exceed 2^53.
-    pub position: String,
-}
+use crate::mark::Later;
+use crate::{Digest, Error, Inventory, Mark, Reading, Session, Table, catalogue, digest, each_table, mark, tables};
 
 /// The rows by which Synapse decides whether it may use a database.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,52 +56,145 @@ pub struct SchemaRows {
     pub compat_version: Option<i32>,
 }
 
-/// Reads where the database stands now.
-pub fn mark(session: &Session) -> Result<Mark, Error> {
-    let next_xid = session
-        .one(
-            "read the transaction counter",
-            "SELECT txid_snapshot_xmax(txid_current_snapshot())::text",
-            &[],
-        )?
-        .get(0);
-    Ok(Mark {
-        next_xid,
-        sequences: sequences(session)?,
-        stream_positions: stream_positions(session)?,
-    })
-}
-
-/// What shows that the database was written to after `then`, in a sentence; `None` if nothing does.
+/// What shows that the database was written to after `then`, in a sentence; `None` if it holds the same.
 ///
-/// Sequences and stream positions first, since any use by Synapse moves them; then the newest row
-/// of every table, unless the whole cluster has given out no transaction since.
-/// Deletions alone are seen only through those.
-pub fn moved(session: &Session, then: &Mark) -> Result<Option<String>, Error> {
+/// What is quickly read comes first. Tables are gone through by the sessions of `beside`, or by this one alone where
+/// it holds locks that would keep others out. The caller knows that this is the database of `then`.
+pub fn moved(session: &Session, beside: Option<&Reading<'_>>, then: &Inventory) -> Result<Option<String>, Error> {
+    let standby: bool = session
+        .one("ask whether it is a standby", "SELECT pg_is_in_recovery()", &[])?
+        .get(0);
+    if standby {
+        return Ok(Some(
+            "it is a standby now, and what is written to its primary cannot be seen".to_owned(),
+        ));
+    }
     let now = mark(session)?;
-    if let Some(change) = change(then, &now) {
+    if let Some(change) = change(&then.mark, &now) {
         return Ok(Some(change));
     }
-    let parse = |xid: &str| xid.parse::<i64>().unwrap_or(0);
-    if now.next_xid == then.next_xid {
+    if then.mark.is_same_moment(&now) {
         return Ok(None);
     }
-    // Rows know their transaction without its epoch.
-    let oldest = (parse(&then.next_xid) % (1 << 32)).to_string();
-    let mut all = tables(session)?;
-    all.reverse(); // smallest first: the hot tables are found early
-    for table in all {
-        // Ages of both, since what they count back from is this transaction, once it has an id.
-        let sql = format!(
-            "SELECT EXISTS (SELECT FROM ONLY {} WHERE age(xmin) <= age($1::text::xid))",
-            table.qualified()
-        );
-        let newer: bool = session.one("look for newer rows", &sql, &[&oldest])?.get(0);
-        if newer {
-            return Ok(Some(format!("{} holds newer rows", table.qualified())));
+    if schema_rows(session)? != then.schema {
+        return Ok(Some("it has another schema version".to_owned()));
+    }
+    if let Some(line) = other_line(&then.catalogue, &catalogue(session)?) {
+        return Ok(Some(format!("its structure has changed: {line}")));
+    }
+    let later = then.mark.later(&now);
+    let question = Question {
+        then: then
+            .tables
+            .iter()
+            .filter(|table| table.carried == Carried::Rows)
+            .map(|table| ((table.schema.as_str(), table.name.as_str()), table.digest.as_ref()))
+            .collect(),
+        later,
+        altered: match later {
+            Some(later) => altered(session, later)?,
+            None => BTreeSet::new(),
+        },
+    };
+    let all = tables(session)?;
+    let asked: Vec<&Table> = all.iter().filter(|table| question.is_about(table)).collect();
+    let Some(beside) = beside else {
+        for table in asked {
+            if let Some(change) = question.answer(session, table)? {
+                return Ok(Some(change));
+            }
+        }
+        return Ok(None);
+    };
+    let bytes = u64::try_from(asked.iter().map(|table| table.bytes).sum::<i64>()).ok();
+    beside.report.stage("looking for what was written since", bytes);
+    // One change is enough.
+    let found = AtomicBool::new(false);
+    let answers = each_table(beside, &asked, &|session, table| {
+        if found.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        let answer = question.answer(session, table)?;
+        found.fetch_or(answer.is_some(), Ordering::Relaxed);
+        Ok(answer)
+    })?;
+    beside.report.done();
+    Ok(answers.into_iter().flatten().next())
+}
+
+/// Whether the rows of a table are those that it had.
+struct Question<'a> {
+    /// Tables that were carried with their rows, and what they held.
+    then: BTreeMap<(&'a str, &'a str), Option<&'a Digest>>,
+    /// Transactions that may have written since; none when their ids tell nothing.
+    later: Option<Later>,
+    /// Tables whose place in the catalogue is new, by schema and name.
+    altered: BTreeSet<(String, String)>,
+}
+
+impl Question<'_> {
+    /// What was left behind is not looked at.
+    fn is_about(&self, table: &Table) -> bool {
+        self.then.contains_key(&(table.schema.as_str(), table.name.as_str()))
+    }
+
+    fn answer(&self, session: &Session, table: &Table) -> Result<Option<String>, Error> {
+        let name = table.qualified();
+        let Some(Some(then)) = self.then.get(&(table.schema.as_str(), table.name.as_str())) else {
+            return Ok(Some(format!("nothing says what {name} held")));
+        };
+        let is_altered = self.altered.contains(&(table.schema.clone(), table.name.clone()));
+        if let Some(later) = self.later.filter(|_| !is_altered) {
+            let (rows, newer) = rows_since(session, table, later)?;
+            if rows != then.rows {
+                return Ok(Some(format!("{name} has {rows} rows, not {}", then.rows)));
+            }
+            if newer == 0 {
+                return Ok(None);
+            }
+        }
+        let now = digest(session, table)?;
+        Ok(if now.rows != then.rows {
+            Some(format!("{name} has {} rows, not {}", now.rows, then.rows))
+        } else if now != **then {
+            Some(format!("{name} has other contents in its {} rows", now.rows))
+        } else {
+            None
+        })
+    }
+}
+
+/// How many rows a table has, and how many of them a later transaction may have written.
+///
+/// From the difference of two ages the transaction from which they are counted drops out.
+fn rows_since(session: &Session, table: &Table, later: Later) -> Result<(u64, u64), Error> {
+    let sql = format!(
+        "SELECT count(*), count(*) FILTER (WHERE ((SELECT age($1::text::xid)::int8) - age(xmin) & 4294967295) \
+         < (SELECT txid_snapshot_xmax(txid_current_snapshot()) - $2::int8)) FROM ONLY {}",
+        table.qualified()
+    );
+    let what = format!("look for newer rows in {}", table.qualified());
+    let row = session.one(&what, &sql, &[&later.xid(), &later.number()])?;
+    let number = |index| u64::try_from(row.get::<_, i64>(index)).unwrap_or(0);
+    Ok((number(0), number(1)))
+}
+
+fn altered(session: &Session, later: Later) -> Result<BTreeSet<(String, String)>, Error> {
+    let sql = include_str!("../sql/altered.sql");
+    let rows = session.rows("look for altered tables", sql, &[&later.xid(), &later.number()])?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+}
+
+/// The beginning of a line that only one of two catalogues has.
+fn other_line(then: &[String], now: &[String]) -> Option<String> {
+    let mut counts: BTreeMap<&str, i64> = BTreeMap::new();
+    for (lines, step) in [(then, 1), (now, -1)] {
+        for line in lines {
+            *counts.entry(line.as_str()).or_default() += step;
         }
     }
-    Ok(None)
+    let line = counts.into_iter().find(|(_, count)| *count != 0)?.0;
+    Some(line.lines().next().unwrap_or_default().to_owned())
 }
 
 fn change(then: &Mark, now: &Mark) -> Option<String> {
@@ -117,25 +226,6 @@ fn change(then: &Mark, now: &Mark) -> Option<String> {
             .map_or("?", |p| p.stream.as_str());
         format!("stream {stream} moved")
     })
-}
-
-fn stream_positions(session: &Session) -> Result<Vec<StreamPosition>, Error> {
-    if !exists(session, "public.stream_positions")? {
-        return Ok(Vec::new());
-    }
-    let rows = session.rows(
-        "read the stream positions",
-        "SELECT stream_name::text, instance_name::text, stream_id::text FROM public.stream_positions ORDER BY 1, 2, 3",
-        &[],
-    )?;
-    Ok(rows
-        .iter()
-        .map(|row| StreamPosition {
-            stream: row.get(0),
-            instance: row.get(1),
-            position: row.get(2),
-        })
-        .collect())
 }
 
 /// Reads the rows by which Synapse decides whether it may use the database.

@@ -180,7 +180,8 @@ mod tests {
                 }),
             }],
             mark: Mark {
-                next_xid: "1".to_owned(),
+                snapshot: None,
+                timeline: None,
                 sequences: vec![Sequence {
                     schema: "public".to_owned(),
                     name: "s".to_owned(),

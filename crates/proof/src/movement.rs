@@ -1,17 +1,18 @@
 //! The source must not move after its dump.
 
 use ess_cli::{Context, Stop};
-use ess_postgres::{Access, Conninfo, Error, Mark, Session, facts, moved};
+use ess_postgres::{Access, Conninfo, Error, Inventory, Reading, Session, facts, moved};
 use ess_run::Report;
 
-/// Refuses when the source, as far as it can be reached, was written to after `mark`.
+/// Refuses when the source, as far as it can be reached, was written to after `then`.
 ///
 /// The other host of a migration often has no route to it: that is said, and is no error.
 pub fn source_moved(
     source: &Conninfo,
     application_name: &str,
     identity: &ess_document::Identity,
-    mark: &Mark,
+    then: &Inventory,
+    jobs: usize,
     report: &dyn Report,
 ) -> anyhow::Result<()> {
     let session = match Session::connect(source, application_name, Access::ReadOnly) {
@@ -30,7 +31,16 @@ pub fn source_moved(
         ));
         return Ok(());
     }
-    match moved(&session, mark)? {
+    let beside = Reading {
+        conninfo: source,
+        application_name,
+        snapshot: None,
+        jobs,
+        queue: None,
+        access: Access::ReadOnly,
+        report,
+    };
+    match moved(&session, Some(&beside), then)? {
         None => Ok(()),
         Some(change) => Err(Stop::no(format!("the old Synapse ran after the dump: {change}"))
             .hint("stop it for good, then take the dump again: pgdump-wrap --replace")

@@ -27,8 +27,15 @@ pub(crate) fn choose(
     let name = context.application_name();
     if let Found::Ours { manifest, .. } = found {
         if let (Some(source), Kind::Migration, false) = (source, manifest.kind, manifest.source_was_running) {
-            let mark = &manifest.inventory.mark;
-            ess_proof::source_moved(source, &name, &manifest.source, mark, &context.console)?;
+            let jobs = args.jobs.map_or_else(ess_cli::processors, usize::from);
+            ess_proof::source_moved(
+                source,
+                &name,
+                &manifest.source,
+                &manifest.inventory,
+                jobs,
+                &context.console,
+            )?;
         }
         return Ok(Expected::Manifest(Box::new(manifest.inventory.clone())));
     }

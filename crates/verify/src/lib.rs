@@ -122,8 +122,8 @@ fn expected(
             && manifest.kind == ess_archive::Kind::Migration
             && !manifest.source_was_running
         {
-            let mark = &manifest.inventory.mark;
-            ess_proof::source_moved(&source, &name, &manifest.source, mark, &context.console)?;
+            let inventory = &manifest.inventory;
+            ess_proof::source_moved(&source, &name, &manifest.source, inventory, jobs, &context.console)?;
         }
         let keys = manifest.one_time_keys();
         return Ok((Against::Manifest, manifest.inventory, keys));

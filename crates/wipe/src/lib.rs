@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use ess_archive::{Compression, Dumping, Found, Kind, Layout, Manifest, find, is_there, read_back, take};
 use ess_cli::{Context, Exit, SourceArgs, Stop, TargetArgs, make_directory, now, processors};
 use ess_document::{FenceState, Identity, Next, Wipe};
-use ess_postgres::{Access, Conninfo, Error, Mark, Session, count_by_kind, facts, moved};
+use ess_postgres::{Access, Conninfo, Error, Inventory, Reading, Session, count_by_kind, facts, moved};
 use ess_proof::{Fence, Proving, Target, is_loaded, nobody_else};
 use ess_run::{Report, choose};
 
@@ -96,7 +96,7 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     target.may_act()?;
     let dump = dump(context)?;
     if let (Some(source), Some(dump)) = (&source, &dump) {
-        source_stands_still(context, source, dump)?;
+        source_stands_still(args, context, source, dump)?;
     }
     if let Some(dump) = dump.filter(|_| !args.no_fence)
         && let Some(how) = is_there_already(args, context, conninfo, &target, &dump)?
@@ -120,16 +120,16 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
         first.map(|path| (PathBuf::from(path), None))
     } else {
         let place = backup_place(args, context)?;
-        let mark = back_up(args, context, conninfo, &target, &server_name, &place)?;
-        Some((place, Some(mark)))
+        let held = back_up(args, context, conninfo, &target, &server_name, &place)?;
+        Some((place, Some(held)))
     };
-    let (backup, mark) = backup.unzip();
+    let (backup, held) = backup.unzip();
     let fence = Fence::new(
         context.document.id.clone().unwrap_or_default(),
         identity,
         backup.as_ref().map(|path| path.to_string_lossy().into_owned()),
     );
-    plan.execute(&target, (!args.no_fence).then_some(&fence), mark.flatten().as_ref())?;
+    plan.execute(&target, (!args.no_fence).then_some(&fence), held.flatten().as_ref())?;
     let what = plan.objects.len();
     let fenced = if args.no_fence {
         "no fence was left"
@@ -350,7 +350,7 @@ fn asked_identity(context: &Context, source: &Conninfo) -> anyhow::Result<Option
 }
 
 /// A wipe for a dump that is outdated already only costs time.
-fn source_stands_still(context: &Context, source: &Conninfo, dump: &Manifest) -> anyhow::Result<()> {
+fn source_stands_still(args: &Args, context: &Context, source: &Conninfo, dump: &Manifest) -> anyhow::Result<()> {
     if dump.source_was_running {
         return Ok(());
     }
@@ -358,7 +358,8 @@ fn source_stands_still(context: &Context, source: &Conninfo, dump: &Manifest) ->
         source,
         &context.application_name(),
         &dump.source,
-        &dump.inventory.mark,
+        &dump.inventory,
+        args.jobs.map_or_else(processors, usize::from),
         &context.console,
     )
 }
@@ -383,7 +384,7 @@ fn is_backup_of(place: &Path, target: &Target) -> bool {
         if manifest.kind == Kind::Backup && manifest.source == target.facts.identity)
 }
 
-/// Dumps what is about to be erased and reads the dump back; returns where the target stood.
+/// Dumps what is about to be erased and reads the dump back; returns what the target held.
 fn back_up(
     args: &Args,
     context: &mut Context,
@@ -391,7 +392,7 @@ fn back_up(
     target: &Target,
     server_name: &str,
     place: &Path,
-) -> anyhow::Result<Mark> {
+) -> anyhow::Result<Inventory> {
     if context
         .document
         .export
@@ -412,14 +413,23 @@ fn back_up(
         if manifest.source != target.facts.identity {
             return Err(refuse(format!("it is of {}", manifest.source)).into());
         }
-        if let Some(change) = moved(&target.session, &manifest.inventory.mark)? {
+        let beside = Reading {
+            conninfo,
+            application_name: &context.application_name(),
+            snapshot: None,
+            jobs: args.jobs.map_or_else(processors, usize::from),
+            queue: None,
+            access: Access::ReadOnly,
+            report: &context.console,
+        };
+        if let Some(change) = moved(&target.session, Some(&beside), &manifest.inventory)? {
             return Err(refuse(format!("the target has moved since: {change}")).into());
         }
         read_back(place, &manifest, &programs, &context.console).map_err(|error| refuse(format!("{error:#}")))?;
         context
             .console
             .note("kept the backup that is there: the target has not moved since");
-        return Ok(manifest.inventory.mark);
+        return Ok(manifest.inventory);
     }
     let taken = take(
         &Dumping {
@@ -445,7 +455,7 @@ fn back_up(
     context
         .console
         .note(&format!("backed up the target to {}", place.display()));
-    Ok(taken.manifest.inventory.mark)
+    Ok(taken.manifest.inventory)
 }
 
 fn shell(word: &str) -> String {

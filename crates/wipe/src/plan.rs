@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use ess_cli::{Console, Context, Exit, Stop, hex};
 use ess_document::{Document, MAX_BYTES};
 use ess_postgres::{
-    Error, LOCKS_PER_TABLE, Mark, Object, Session, count_by_kind, drop_statements, escape_identifier, free_locks,
+    Error, Inventory, LOCKS_PER_TABLE, Object, Session, count_by_kind, drop_statements, escape_identifier, free_locks,
     keepsakes, mark, moved, objects, row_counts,
 };
 use ess_proof::{Fence, Target};
@@ -86,8 +86,13 @@ impl Plan {
 
     /// Drops everything and puts the fence up, in one transaction that proves itself before it commits.
     ///
-    /// `backup` is where the target stood when its backup was taken: what was written later is not in it.
-    pub(crate) fn execute(&self, target: &Target, fence: Option<&Fence>, backup: Option<&Mark>) -> anyhow::Result<()> {
+    /// `backup` is what the target held when its backup was taken: what was written later is not in it.
+    pub(crate) fn execute(
+        &self,
+        target: &Target,
+        fence: Option<&Fence>,
+        backup: Option<&Inventory>,
+    ) -> anyhow::Result<()> {
         let session = &target.session;
         session.batch(
             "begin the wipe",
@@ -104,7 +109,7 @@ impl Plan {
         )
     }
 
-    fn erase(&self, target: &Target, fence: Option<&Fence>, backup: Option<&Mark>) -> anyhow::Result<()> {
+    fn erase(&self, target: &Target, fence: Option<&Fence>, backup: Option<&Inventory>) -> anyhow::Result<()> {
         let session = &target.session;
         let changed = |how: String| {
             Stop::no(format!("the target changed after the plan was made: {how}"))
@@ -125,7 +130,7 @@ impl Plan {
             return Err(changed(differences(&self.lines, &now.lines)).into());
         }
         if let Some(backup) = backup
-            && let Some(change) = moved(session, backup)?
+            && let Some(change) = moved(session, None, backup)?
         {
             return Err(changed(change).into());
         }

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use ess_archive::{Found, Kind, Manifest, find, major};
 use ess_cli::{Context, Exit, Stop, processors};
 use ess_document::FenceState;
-use ess_postgres::{Conninfo, Mark, objects};
+use ess_postgres::{Conninfo, Inventory, objects};
 use ess_proof::{Fence, Known, Loading, Target, nobody_else};
 use ess_run::{Report, choose};
 
@@ -52,7 +52,7 @@ pub(crate) fn run(args: &Args, context: &mut Context, conninfo: &Conninfo) -> an
 
     nobody_else(&target.session, &args.ignore_role, "target")?;
     manifest.check_files(&backup, &context.console)?;
-    let mark: Option<Mark> = if to_be_kept && !args.no_backup {
+    let held: Option<Inventory> = if to_be_kept && !args.no_backup {
         let name = backup.file_name().unwrap_or_default().to_string_lossy();
         let beside = backup.with_file_name(format!("{name}.undone"));
         Some(back_up(args, context, conninfo, &target, &server_name, &beside)?)
@@ -66,7 +66,7 @@ pub(crate) fn run(args: &Args, context: &mut Context, conninfo: &Conninfo) -> an
     );
     let needed = target.facts.major().max(major(&manifest.pg_dump_version));
     let programs = choose(args.pg_bin.as_deref(), needed, "this target")?;
-    plan.execute(&target, Some(&fence), mark.as_ref())?;
+    plan.execute(&target, Some(&fence), held.as_ref())?;
     target.fence = Some(fence);
     let still = "the target is fenced, and Synapse cannot start on it; once this is mended, run the same line again";
     let loaded = Loading {

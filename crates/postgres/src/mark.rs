@@ -1,0 +1,161 @@
+//! Where a database stands: its transactions, its sequences, its streams.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Sequence, Session, exists, sequences};
+
+/// Where a database stood when it was read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark {
+    /// `txid_current_snapshot()`, which transactions of the cluster were over: `xmin:xmax:xip_list`, in 64 bits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<String>,
+    /// The timeline, as the name of a WAL file begins; none where the server does not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeline: Option<String>,
+    /// Every sequence.
+    pub sequences: Vec<Sequence>,
+    /// Synapse's own record of each stream.
+    pub stream_positions: Vec<StreamPosition>,
+}
+
+/// A row of Synapse's `stream_positions`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamPosition {
+    /// Which stream.
+    pub stream: String,
+    /// Which of Synapse's processes wrote it.
+    pub instance: String,
+    /// A string, because it may exceed 2^53.
+    pub position: String,
+}
+
+/// The first transaction that one snapshot did not see and a later one may, in 64 bits.
+///
+/// Fewer than 2^32 ids were given out from there on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Later(u64);
+
+impl Mark {
+    /// Whether not one transaction of the whole cluster has ended between two marks of one server.
+    pub(crate) fn is_same_moment(&self, other: &Self) -> bool {
+        self.snapshot.is_some()
+            && self.timeline.is_some()
+            && (&self.snapshot, &self.timeline) == (&other.snapshot, &other.timeline)
+    }
+
+    /// From which transaction on a snapshot of `now` may see what this one did not; none when ids would not tell.
+    pub(crate) fn later(&self, now: &Self) -> Option<Later> {
+        if self.timeline.is_none() || self.timeline != now.timeline {
+            return None;
+        }
+        let (first, then) = bounds(self.snapshot.as_deref()?)?;
+        let (_, now) = bounds(now.snapshot.as_deref()?)?;
+        let count = now.checked_sub(first)?;
+        (now >= then && count < 1 << 32).then_some(Later(first))
+    }
+}
+
+impl Later {
+    /// With its epoch.
+    pub(crate) fn number(self) -> i64 {
+        // Ids do not come near that.
+        i64::try_from(self.0).unwrap_or(i64::MAX)
+    }
+
+    /// As rows know it: without its epoch, and none of the three that are never given out.
+    pub(crate) fn xid(self) -> String {
+        (self.0 % (1 << 32)).max(3).to_string()
+    }
+}
+
+/// The oldest transaction that was not over, and the first id that no ended transaction had.
+fn bounds(snapshot: &str) -> Option<(u64, u64)> {
+    let mut parts = snapshot.split(':');
+    let mut number = || parts.next()?.parse().ok();
+    Some((number()?, number()?))
+}
+
+/// Reads where the database stands now.
+pub fn mark(session: &Session) -> Result<Mark, Error> {
+    let row = session.one("read the transaction counter", include_str!("../sql/mark.sql"), &[])?;
+    Ok(Mark {
+        snapshot: Some(row.get(0)),
+        timeline: if row.get(1) { None } else { timeline(session)? },
+        sequences: sequences(session)?,
+        stream_positions: stream_positions(session)?,
+    })
+}
+
+/// None where the server does not let us know: then its transaction ids prove nothing.
+fn timeline(session: &Session) -> Result<Option<String>, Error> {
+    match session.one("read the timeline", include_str!("../sql/timeline.sql"), &[]) {
+        Ok(row) => Ok(Some(row.get(0))),
+        Err(error) if error.db().is_some() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn stream_positions(session: &Session) -> Result<Vec<StreamPosition>, Error> {
+    if !exists(session, "public.stream_positions")? {
+        return Ok(Vec::new());
+    }
+    let rows = session.rows(
+        "read the stream positions",
+        "SELECT stream_name::text, instance_name::text, stream_id::text FROM public.stream_positions ORDER BY 1, 2, 3",
+        &[],
+    )?;
+    Ok(rows
+        .iter()
+        .map(|row| StreamPosition {
+            stream: row.get(0),
+            instance: row.get(1),
+            position: row.get(2),
+        })
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(snapshot: &str, timeline: Option<&str>) -> Mark {
+        Mark {
+            snapshot: Some(snapshot.to_owned()),
+            timeline: timeline.map(str::to_owned),
+            sequences: Vec::new(),
+            stream_positions: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_transaction_that_ends_is_seen_even_when_the_counter_stands_still() {
+        let then = at("700:705:700,702", Some("1"));
+        assert!(then.is_same_moment(&then.clone()));
+        assert!(!then.is_same_moment(&at("702:705:702", Some("1"))));
+        assert!(!then.is_same_moment(&at("700:705:700,702", Some("2"))));
+        let unknown = at("700:705:700,702", None);
+        assert!(!unknown.is_same_moment(&unknown.clone()));
+    }
+
+    #[test]
+    fn later_transactions_are_those_that_were_not_over() {
+        let later = |then: &str, now: &str| at(then, Some("1")).later(&at(now, Some("1")));
+        assert_eq!(later("700:705:700,702", "710:710:"), Some(Later(700)));
+        assert_eq!(later("700:700:", "700:700:"), Some(Later(700)));
+        // Put back from a backup.
+        assert_eq!(later("700:705:700", "702:704:702"), None);
+        // A raw id would come twice.
+        assert_eq!(later("700:700:", "4294967995:4294967995:"), Some(Later(700)));
+        assert_eq!(later("700:700:", "4294967996:4294967996:"), None);
+        assert_eq!(at("1:1:", Some("1")).later(&at("2:2:", Some("2"))), None);
+        assert_eq!(at("1:1:", None).later(&at("2:2:", None)), None);
+    }
+
+    #[test]
+    fn rows_know_a_transaction_without_its_epoch() {
+        assert_eq!(Later(700).xid(), "700");
+        assert_eq!(Later((1 << 32) + 700).xid(), "700");
+        assert_eq!(Later(1 << 32).xid(), "3");
+    }
+}

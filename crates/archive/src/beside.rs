@@ -1,4 +1,4 @@
-//! Digests read in the places that `pg_dump` or `pg_restore` leaves idle.
+//! Digests read in the places that `pg_dump` leaves idle.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -23,19 +23,18 @@ pub(crate) struct Beside<'a> {
 impl Beside<'_> {
     /// Runs the child while `read` reads digests of `tables` tables.
     ///
-    /// A table may be read when `run` has said so, and when the child is done. Returns both outcomes;
-    /// of two failures the first is the cause.
+    /// Of two failures the first is the cause.
     pub(crate) fn run<T>(
         &self,
         tables: usize,
-        run: impl FnOnce(&Places) -> anyhow::Result<()> + Send,
+        run: impl FnOnce() -> anyhow::Result<()> + Send,
         read: impl FnOnce(&Places) -> Result<T, Error>,
     ) -> anyhow::Result<T> {
         let watcher = Session::connect(self.conninfo, self.application_name, Access::ReadOnly)?;
         let places = Places::new(self.jobs, tables);
         thread::scope(|scope| {
             let child = scope.spawn(|| {
-                let outcome = run(&places);
+                let outcome = run();
                 places.child_ended(outcome.is_ok());
                 outcome
             });
@@ -78,7 +77,7 @@ impl Beside<'_> {
     }
 }
 
-/// Who may work when, and the tables that may be read.
+/// Who may work when, and the tables that are left to read.
 pub(crate) struct Places {
     all: usize,
     state: Mutex<State>,
@@ -90,10 +89,8 @@ struct State {
     child: usize,
     /// Digests being read.
     digests: usize,
-    /// May be read, by their index.
-    ready: VecDeque<usize>,
-    /// May not yet.
-    waiting: Vec<usize>,
+    /// Not yet read, by their index.
+    left: VecDeque<usize>,
     /// The child is done.
     over: bool,
     /// And did not do it.
@@ -107,23 +104,12 @@ impl Places {
             state: Mutex::new(State {
                 child: all,
                 digests: 0,
-                ready: VecDeque::new(),
-                waiting: (0..tables).collect(),
+                left: (0..tables).collect(),
                 over: false,
                 failed: false,
             }),
             changed: Condvar::new(),
         }
-    }
-
-    /// These tables may be read from now on.
-    pub(crate) fn ready(&self, which: impl Fn(usize) -> bool) {
-        let mut state = self.lock();
-        let (ready, waiting) = std::mem::take(&mut state.waiting).into_iter().partition(|i| which(*i));
-        let ready: Vec<usize> = ready;
-        state.waiting = waiting;
-        state.ready.extend(ready);
-        self.changed.notify_all();
     }
 
     fn child_uses(&self, busy: usize) {
@@ -137,8 +123,6 @@ impl Places {
     fn child_ended(&self, well: bool) {
         // All at once: who sees that it failed must see that it ended by itself.
         let mut state = self.lock();
-        let waiting = std::mem::take(&mut state.waiting);
-        state.ready.extend(waiting);
         state.child = 0;
         state.over = true;
         state.failed = !well;
@@ -158,11 +142,11 @@ impl Queue for Places {
             if state.failed {
                 return Err(Error::Io(std::io::Error::other("the program beside it failed")));
             }
-            if state.ready.is_empty() && state.waiting.is_empty() {
+            if state.left.is_empty() {
                 return Ok(None);
             }
             if state.child + state.digests < self.all
-                && let Some(table) = state.ready.pop_front()
+                && let Some(table) = state.left.pop_front()
             {
                 state.digests += 1;
                 return Ok(Some(table));
@@ -188,21 +172,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_table_is_read_when_it_is_there_and_a_place_is_free() {
+    fn a_table_is_read_when_a_place_is_free() {
         let places = Places::new(2, 3);
         places.child_uses(1);
-        places.ready(|table| table == 1);
-        assert_eq!(places.next().unwrap(), Some(1));
-        places.ready(|table| table == 2);
+        assert_eq!(places.next().unwrap(), Some(0));
         thread::scope(|scope| {
             let next = scope.spawn(|| places.next().unwrap());
             thread::sleep(2 * TICK);
             assert!(!next.is_finished(), "both places are taken");
             places.done();
-            assert_eq!(next.join().unwrap(), Some(2));
+            assert_eq!(next.join().unwrap(), Some(1));
         });
         places.child_ended(true);
-        assert_eq!(places.next().unwrap(), Some(0));
+        assert_eq!(places.next().unwrap(), Some(2));
         assert_eq!(places.next().unwrap(), None);
     }
 

@@ -16,7 +16,7 @@ use ess_postgres::{
 use ess_run::{Installation, Program, Report};
 use ess_synapse::schema::{FENCE_TABLES, ONE_TIME_KEYS_TABLE, UNLOGGED_TABLES};
 
-use crate::beside::{Beside, Places};
+use crate::beside::Beside;
 use crate::compression::{Compression, has_room};
 use crate::manifest::{FileRecord, Format, Kind, MANIFEST, Manifest};
 use crate::sealing::Sealing;
@@ -246,8 +246,7 @@ fn dump_and_read(
     thread::scope(|scope| {
         let (is_whole, whole) = mpsc::channel();
         let seal = scope.spawn(move || seal(sealing, dumping.layout, &whole));
-        let dump = move |places: &Places| {
-            places.ready(|_| true);
+        let dump = move || {
             program
                 .finish(dumping.report)
                 .with_context(|| format!("cannot dump {}", dumping.conninfo))?;

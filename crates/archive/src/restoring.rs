@@ -6,10 +6,9 @@ use std::path::Path;
 
 use anyhow::Context;
 use ess_cli::Stop;
-use ess_postgres::{Access, ChildEnvironment, Conninfo, Digest, Reading, SchemaRows, Table, digests};
+use ess_postgres::{ChildEnvironment, Conninfo, SchemaRows};
 use ess_run::{Installation, MemoryFile, Program, Report};
 
-use crate::beside::{Beside, Places};
 use crate::dumping::child_name;
 use crate::manifest::Manifest;
 use crate::plain::{self, Format, Outcome, PlainError};
@@ -104,77 +103,24 @@ impl Restoring<'_> {
         loaded.context("cannot load the structure")
     }
 
-    /// Loads data, then indexes, constraints and triggers. Returns the digests of `early`, in their
-    /// order.
-    ///
-    /// Each is read when its table's rows are there, while the indexes of others are built.
-    pub fn load_data_and_post_data(
-        &self,
-        archive: &Path,
-        entries: &[&Entry],
-        early: &[&Table],
-    ) -> anyhow::Result<Vec<Digest>> {
+    /// Loads data, then indexes, constraints and triggers.
+    pub fn load_data_and_post_data(&self, archive: &Path, entries: &[&Entry]) -> anyhow::Result<()> {
         let list = list_file(entries)?;
-        let name = child_name(self.application_name, "pg_restore");
-        let child = self.conninfo.child_environment(&name)?;
+        let child = self.child("pg_restore")?;
         // pg_restore reads a tar archive from front to back, in one session.
         let jobs = if plain::detect(archive)? == Format::Tar {
             1
         } else {
             self.jobs
         };
-        let program = self
-            .as_owner(self.pg_restore(&list.path()))
+        self.as_owner(self.pg_restore(&list.path()))
             .args(["--section=data", "--section=post-data", "--no-password"])
             .args(["--jobs", &jobs.to_string()])
             .args(["--dbname", &self.conninfo.dbname_argument()])
             .arg(archive)
-            .envs(&self.variables(&child));
-        let failed = || format!("cannot load {}", archive.display());
-        if early.is_empty() {
-            program.finish(self.report).with_context(failed)?;
-            return Ok(Vec::new());
-        }
-        let table_of = |number: &str| {
-            let entry = entries.iter().find(|entry| entry.number() == number)?;
-            let fits = |(_, table): &(usize, &&Table)| entry.is_data_of(&table.schema, &table.name);
-            let longest = |(_, table): &(usize, &&Table)| table.schema.len() + table.name.len();
-            early
-                .iter()
-                .enumerate()
-                .filter(fits)
-                .max_by_key(longest)
-                .map(|(index, _)| index)
-        };
-        let beside = Beside {
-            conninfo: self.conninfo,
-            application_name: self.application_name,
-            child: &name,
-            jobs: self.jobs,
-        };
-        let load = |places: &Places| {
-            program
-                .arg("--verbose")
-                .watch(self.report, &|line| {
-                    if let Some(table) = finished_item(line).and_then(table_of) {
-                        places.ready(|other| other == table);
-                    }
-                    is_chatter(line)
-                })
-                .with_context(failed)
-        };
-        beside.run(early.len(), load, |places| {
-            let reading = Reading {
-                conninfo: self.conninfo,
-                application_name: self.application_name,
-                snapshot: None,
-                jobs: self.jobs,
-                queue: Some(places),
-                access: Access::ReadOnly,
-                report: self.report,
-            };
-            digests(&reading, early)
-        })
+            .envs(&self.variables(&child))
+            .finish(self.report)
+            .with_context(|| format!("cannot load {}", archive.display()))
     }
 
     /// Runs `before`, an SQL dump without what is the target's own, and `after` as one transaction.
@@ -275,18 +221,6 @@ pub fn read_back(dump: &Path, manifest: &Manifest, programs: &Installation, repo
         .arg(dump.join(&manifest.data))
         .finish(report)
         .with_context(|| format!("cannot read back {}", dump.display()))
-}
-
-/// The number of the entry that a parallel `pg_restore --verbose` has just loaded.
-fn finished_item(line: &str) -> Option<&str> {
-    line.strip_prefix("pg_restore: finished item ")?.split(' ').next()
-}
-
-/// What `--verbose` adds; not what explains an error.
-fn is_chatter(line: &str) -> bool {
-    let explains = ["error:", "warning:", "detail:", "hint:", "while ", "from TOC entry "];
-    line.strip_prefix("pg_restore: ")
-        .is_some_and(|rest| !explains.iter().any(|start| rest.starts_with(start)))
 }
 
 /// A dump that is not what these tools load.

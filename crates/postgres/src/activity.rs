@@ -1,7 +1,5 @@
 //! Who else uses a database, and keeping a second run of ours out.
 
-use std::collections::BTreeMap;
-
 use crate::{Error, Session};
 
 /// Another session on the same database.
@@ -46,24 +44,6 @@ pub fn others(session: &Session, ignored_roles: &[String]) -> Result<Vec<Other>,
             application: row.get(1),
             address: row.get(2),
             pid: row.get(3),
-        })
-        .collect())
-}
-
-/// Rows ever inserted into each table of which none was updated or deleted, by schema and name.
-///
-/// As the server's statistics have it, which count exactly from PostgreSQL 15 on. Empty while anyone
-/// else is connected: what they wrote may not have been counted yet.
-pub fn inserted(session: &Session) -> Result<BTreeMap<(String, String), u64>, Error> {
-    if session.version()? < 150_000 || !others(session, &[])?.is_empty() {
-        return Ok(BTreeMap::new());
-    }
-    let rows = session.rows("read the statistics", include_str!("../sql/inserted.sql"), &[])?;
-    Ok(rows
-        .iter()
-        .map(|row| {
-            let inserted = u64::try_from(row.get::<_, i64>(2)).unwrap_or(0);
-            ((row.get(0), row.get(1)), inserted)
         })
         .collect())
 }

@@ -23,7 +23,7 @@ mod tls;
 mod uploads;
 mod usage;
 
-pub use activity::{Other, end_leftovers, inserted, lock, others, owners_among};
+pub use activity::{Other, end_leftovers, lock, others, owners_among};
 pub use catalogue::{catalogue, free_locks, invalid_indexes, not_owned_by, unreadable};
 pub use conninfo::{ChildEnvironment, Conninfo, ConninfoError, Env, PasswordOrigin};
 pub use digest::{Algorithm, Digest, digest};

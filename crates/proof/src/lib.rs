@@ -13,5 +13,5 @@ pub use expected::live_inventory;
 pub use fence::{Fence, read_fence};
 pub use load::{Loaded, Loading};
 pub use movement::{identify_source, source_moved};
-pub use prove::{Known, Proof, Proving, is_loaded};
+pub use prove::{Proof, Proving, is_loaded};
 pub use target::{Target, nobody_else, not_synapse, take_lock};

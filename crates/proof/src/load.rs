@@ -5,12 +5,12 @@ use std::thread;
 
 use ess_archive::{Entry, Found, Manifest, PlainOutcome, Restoring, Toc};
 use ess_cli::{Console, Stop};
-use ess_document::{Carried, Dropped, Identity};
-use ess_postgres::{Conninfo, Inventory, SchemaRows, Table, drop_statements, escape_identifier, objects, tables};
+use ess_document::{Dropped, Identity};
+use ess_postgres::{Conninfo, SchemaRows, drop_statements, escape_identifier, objects};
 use ess_run::{Installation, Report};
 use ess_synapse::schema::FENCE_TABLES;
 
-use crate::{Fence, Known, Target};
+use crate::{Fence, Target};
 
 /// What was loaded.
 pub struct Loaded {
@@ -18,8 +18,6 @@ pub struct Loaded {
     pub dropped: Vec<Dropped>,
     /// The version rows that the dump itself holds.
     pub schema: SchemaRows,
-    /// Digests that were read on the way.
-    pub known: Known,
 }
 
 /// A load about to begin.
@@ -46,9 +44,7 @@ pub struct Loading<'a> {
 
 impl Loading<'_> {
     /// Loads the whole dump. From its first statement on the target is fenced.
-    ///
-    /// With `expected`, reads digests on the way, where the target can say later that they still hold.
-    pub fn load(&self, found: &Found, expected: Option<&Inventory>) -> anyhow::Result<Loaded> {
+    pub fn load(&self, found: &Found) -> anyhow::Result<Loaded> {
         let restoring = Restoring {
             conninfo: self.conninfo,
             application_name: &self.application_name,
@@ -87,23 +83,9 @@ impl Loading<'_> {
             .filter(|entry| !fence.contains(&entry.number()))
             .collect();
         self.console.stage("loading", None);
-        let all = tables(&self.target.session)?;
-        let can_tell = self.target.facts.version >= 150_000;
-        let early: Vec<&Table> = match expected {
-            Some(expected) if can_tell => all
-                .iter()
-                .filter(|table| expected.carried(table) == Carried::Rows)
-                .collect(),
-            _ => Vec::new(),
-        };
-        let digests = restoring.load_data_and_post_data(&archive, &rows, &early)?;
+        restoring.load_data_and_post_data(&archive, &rows)?;
         self.console.done();
-        let names = early.iter().map(|table| (table.schema.clone(), table.name.clone()));
-        Ok(Loaded {
-            dropped,
-            schema,
-            known: names.zip(digests).collect(),
-        })
+        Ok(Loaded { dropped, schema })
     }
 
     /// Loads the structure if, in the end, `checked` finds nothing wrong with the dump.
@@ -159,7 +141,6 @@ impl From<PlainOutcome> for Loaded {
     fn from(outcome: PlainOutcome) -> Self {
         Self {
             schema: outcome.schema,
-            known: Known::new(),
             dropped: outcome
                 .dropped
                 .into_iter()

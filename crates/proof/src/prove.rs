@@ -1,11 +1,9 @@
 //! The proof: everything compared, and only then the fence lifted.
 
-use std::collections::BTreeMap;
-
 use ess_document::Carried;
 use ess_postgres::{
-    Access, Conninfo, Digest, Error, Inventory, Reading, Session, Table, TableRecord, catalogue, digest, digests,
-    each_table, exists, inserted, invalid_indexes, mark, not_owned_by, schema_rows, tables,
+    Access, Conninfo, Error, Inventory, Reading, Session, Table, TableRecord, catalogue, digest, each_table, exists,
+    invalid_indexes, mark, not_owned_by, schema_rows, tables,
 };
 use ess_run::Report;
 use ess_synapse::schema::ONE_TIME_KEYS_TABLE;
@@ -25,13 +23,6 @@ pub struct Proving<'a> {
     pub jobs: usize,
     /// Who is told.
     pub report: &'a dyn Report,
-}
-
-/// Digests that were read before, by schema and name.
-pub type Known = BTreeMap<(String, String), Digest>;
-
-fn name(table: &Table) -> (String, String) {
-    (table.schema.clone(), table.name.clone())
 }
 
 /// What came of it.
@@ -55,15 +46,8 @@ impl Proof {
 impl Proving<'_> {
     /// Reads the whole target and lists every difference from `expected`.
     ///
-    /// A table whose digest is `known` is not read again if the server's statistics say that nobody
-    /// has written to it since. `analyze` gathers the planner's statistics in the same pass.
-    pub fn prove(
-        &self,
-        session: &Session,
-        expected: &Inventory,
-        known: &Known,
-        analyze: bool,
-    ) -> anyhow::Result<Proof> {
+    /// `analyze` gathers the planner's statistics in the same pass.
+    pub fn prove(&self, session: &Session, expected: &Inventory, analyze: bool) -> anyhow::Result<Proof> {
         let all = tables(session)?;
         let to_read: Vec<&Table> = all
             .iter()
@@ -80,30 +64,14 @@ impl Proving<'_> {
             access: if analyze { Access::ReadWrite } else { Access::ReadOnly },
             report: self.report,
         };
-        let mut sums = each_table(&reading, &to_read, &|session, table| {
-            let sum = match known.get(&name(table)) {
-                Some(known) => known.clone(),
-                None => digest(session, table)?,
-            };
+        let sums = each_table(&reading, &to_read, &|session, table| {
+            let sum = digest(session, table)?;
             if analyze {
                 let statement = format!("ANALYZE {}", table.qualified());
                 session.batch(&format!("analyze {}", table.qualified()), &statement)?;
             }
             Ok(sum)
         })?;
-        if !known.is_empty() {
-            let inserted = inserted(session)?;
-            let is_certain = |table: &Table, sum: &Digest| {
-                !known.contains_key(&name(table)) || inserted.get(&name(table)) == Some(&sum.rows)
-            };
-            let uncertain: Vec<usize> = (0..to_read.len())
-                .filter(|index| !is_certain(to_read[*index], &sums[*index]))
-                .collect();
-            let again: Vec<&Table> = uncertain.iter().map(|index| to_read[*index]).collect();
-            for (index, sum) in uncertain.into_iter().zip(digests(&reading, &again)?) {
-                sums[index] = sum;
-            }
-        }
         self.report.done();
         let mut sums = sums.into_iter();
         let found = Inventory {
@@ -158,7 +126,7 @@ impl Proving<'_> {
         {
             return Ok(None);
         }
-        Ok(Some(self.prove(session, expected, &Known::new(), false)?).filter(Proof::holds))
+        Ok(Some(self.prove(session, expected, false)?).filter(Proof::holds))
     }
 
     /// The proof's last transaction: the true version rows, durably.

@@ -9,7 +9,7 @@ use ess_archive::{Found, Kind, find, major};
 use ess_cli::{Context, Exit, SourceArgs, Stop, TargetArgs, now, processors};
 use ess_document::{Against, Document, Dropped, FenceState, Identity, Next, OneTimeKeys, Restore};
 use ess_postgres::{Conninfo, Session, exists, objects};
-use ess_proof::{Known, Loaded, Loading, Proof, Proving, Target, is_loaded, nobody_else};
+use ess_proof::{Loaded, Loading, Proof, Proving, Target, is_loaded, nobody_else};
 use ess_run::{Report, choose};
 use ess_synapse::schema::ONE_TIME_KEYS_TABLE;
 
@@ -85,12 +85,8 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
         application_name: context.application_name(),
         console: &context.console,
     };
-    let expected = match &expectation {
-        Expected::Manifest(inventory) | Expected::Source(inventory) => Some(&**inventory),
-        Expected::Nothing => None,
-    };
     let mut loaded = loading
-        .load(&found, expected)
+        .load(&found)
         .context("the target is fenced or as it was, and Synapse cannot start on a half-loaded one; once this is mended, run the same line again")?;
 
     let keys = match expectation {
@@ -229,7 +225,7 @@ fn held_already(
                 return Ok(Some(proof));
             }
         } else if is_loaded(&target.session, expected)? {
-            let proof = proving.prove(&target.session, expected, &Known::new(), true)?;
+            let proof = proving.prove(&target.session, expected, true)?;
             if proof.holds() {
                 proving.lift_fence(&target.session, expected)?;
                 return Ok(Some(proof));
@@ -308,9 +304,7 @@ fn prove(
             inventory
         }
     };
-    let proof = proving
-        .prove(&target.session, &inventory, &loaded.known, true)
-        .context(still)?;
+    let proof = proving.prove(&target.session, &inventory, true).context(still)?;
     if !proof.holds() {
         for difference in &proof.differences {
             context.console.line(&format!("  {difference}"));

@@ -7,7 +7,7 @@ use ess_archive::{Found, find};
 use ess_cli::{Context, Exit, SourceArgs, Stop, TargetArgs, now, processors};
 use ess_document::{Against, FenceState, Next, OneTimeKeys, Verify};
 use ess_postgres::Inventory;
-use ess_proof::{Known, Proving, Target};
+use ess_proof::{Proving, Target};
 
 /// Prove that the target holds what the source held
 ///
@@ -43,7 +43,7 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
         jobs,
         report: &context.console,
     };
-    let proof = proving.prove(&target.session, &expected, &Known::new(), false)?;
+    let proof = proving.prove(&target.session, &expected, false)?;
     let fence = match (&target.fence, proof.holds()) {
         (Some(_), true) => {
             proving.lift_fence(&target.session, &expected)?;

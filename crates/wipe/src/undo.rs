@@ -7,7 +7,7 @@ use ess_archive::{Found, Kind, Manifest, find, major};
 use ess_cli::{Context, Exit, Stop, processors};
 use ess_document::FenceState;
 use ess_postgres::{Conninfo, Inventory, objects};
-use ess_proof::{Fence, Known, Loading, Target, nobody_else};
+use ess_proof::{Fence, Loading, Target, nobody_else};
 use ess_run::{Report, choose};
 
 use crate::plan::Plan;
@@ -69,7 +69,7 @@ pub(crate) fn run(args: &Args, context: &mut Context, conninfo: &Conninfo) -> an
     plan.execute(&target, Some(&fence), held.as_ref())?;
     target.fence = Some(fence);
     let still = "the target is fenced, and Synapse cannot start on it; once this is mended, run the same line again";
-    let loaded = Loading {
+    Loading {
         conninfo,
         target: &target,
         programs: &programs,
@@ -80,12 +80,12 @@ pub(crate) fn run(args: &Args, context: &mut Context, conninfo: &Conninfo) -> an
         application_name: context.application_name(),
         console: &context.console,
     }
-    .load(&found, Some(&manifest.inventory))
+    .load(&found)
     .context(still)?;
     let name = context.application_name();
     let proving = proving(args, context, conninfo, &target, &name);
     let proof = proving
-        .prove(&target.session, &manifest.inventory, &loaded.known, true)
+        .prove(&target.session, &manifest.inventory, true)
         .context(still)?;
     if !proof.holds() {
         for difference in &proof.differences {
@@ -184,12 +184,7 @@ fn is_used(args: &Args, context: &Context, conninfo: &Conninfo, target: &Target)
         return Ok(true);
     };
     let name = context.application_name();
-    let proof = proving(args, context, conninfo, target, &name).prove(
-        &target.session,
-        &dump.inventory,
-        &Known::new(),
-        false,
-    )?;
+    let proof = proving(args, context, conninfo, target, &name).prove(&target.session, &dump.inventory, false)?;
     match proof.differences.first() {
         None => Ok(false),
         Some(_) if args.allow_used => Ok(true),

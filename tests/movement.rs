@@ -2,8 +2,10 @@
 
 use std::fs;
 
-use crate::scene::{Scene, assert_failed, target_cluster};
-use crate::support::{Cluster, Database, ESS_PASSWORD, Ran, Stdin, World, place};
+use serde_json::{Value, json};
+
+use crate::scene::{Scene, assert_failed, target_cluster, wait_until};
+use crate::support::{Call, Cluster, Database, ESS_PASSWORD, Ran, Stdin, World, place};
 
 /// A source on a server of its own, whose transaction counter a test may move.
 struct Old {
@@ -22,6 +24,7 @@ impl Old {
             &source.name,
             "SET ROLE synapse; CREATE TABLE extra (a int PRIMARY KEY, b text, c text);
              INSERT INTO extra VALUES (1, 'x', 'y'), (2, 'x', 'z'), (3, 'v', 'w');
+             ALTER TABLE extra CLUSTER ON extra_pkey;
              CREATE SCHEMA \"other one\"; CREATE TABLE \"other one\".parted (n int) PARTITION BY LIST (n);
              CREATE TABLE \"other one\".part PARTITION OF \"other one\".parted FOR VALUES IN (1, 2);
              CREATE UNLOGGED TABLE \"other one\".unlogged (n int);
@@ -29,10 +32,7 @@ impl Old {
         );
         cluster.psql("postgres", "CREATE DATABASE elsewhere");
         let password = source.password.replace('\\', r"\\").replace(':', r"\:");
-        world.write(
-            "pgpass",
-            format!("127.0.0.1:{}:*:{}:{password}\n", cluster.port, source.role),
-        );
+        world.write("pgpass", format!("127.0.0.1:*:*:{}:{password}\n", source.role));
         world.write("target.pw", ESS_PASSWORD);
         Self { world, cluster, source }
     }
@@ -81,19 +81,23 @@ impl Old {
 
     /// Takes a dump, or finds the one that is there still good.
     fn dump(&self) -> Ran {
-        self.world
+        self.dumper(&self.url()).run()
+    }
+
+    fn dumper<'a>(&self, source: &str) -> Call<'a> {
+        let dumper = self
+            .world
             .tool("pgdump-wrap")
-            .env("PGPASSFILE", self.world.path("pgpass"))
-            .args([
-                "-n",
-                "--source",
-                &self.url(),
-                "--export",
-                "export",
-                "--server-name",
-                "example.org",
-            ])
-            .run()
+            .env("PGPASSFILE", self.world.path("pgpass"));
+        dumper.args([
+            "-n",
+            "--source",
+            source,
+            "--export",
+            "export",
+            "--server-name",
+            "example.org",
+        ])
     }
 
     #[track_caller]
@@ -223,46 +227,29 @@ fn what_the_server_does_by_itself_is_no_movement() {
         "VACUUM FULL",
         "VACUUM FREEZE",
         "ANALYZE",
-        "CLUSTER extra USING extra_pkey",
+        "CLUSTER extra",
         "REINDEX TABLE events",
-        "UPDATE users SET name = name || '!'; ROLLBACK",
+        "BEGIN; UPDATE users SET name = name || '!'; ROLLBACK",
         "SELECT FROM users FOR UPDATE",
         "CREATE TABLE copied AS TABLE extra; DROP TABLE copied",
     ] {
-        if sql.contains("ROLLBACK") {
-            old.on_source(&format!("BEGIN; {sql}"));
-        } else {
-            old.on_source(sql);
-        }
+        old.on_source(sql);
         old.has_not_moved();
     }
-    // A server that recovered to some point of its past gives the same ids again.
-    let edited = old
-        .world
-        .read("export/dump/manifest.json")
-        .replace("\"timeline\":\"00000001\"", "\"timeline\":\"00000002\"");
-    let seal = edited.find("\"seal\":\"").unwrap();
-    let unsealed = format!("{}}}", edited[..seal].trim_end_matches(','));
-    old.world.write("export/dump/manifest.json", &unsealed);
+    // On another timeline the same ids come again, and an older manifest has none: then the contents decide.
+    let mut manifest: Value = serde_json::from_str(&old.world.read("export/dump/manifest.json")).unwrap();
+    manifest.as_object_mut().unwrap().remove("seal").unwrap();
+    manifest["inventory"]["mark"]["timeline"] = json!("00000002");
+    old.world.write("export/dump/manifest.json", manifest.to_string());
     old.has_not_moved();
-    // A dump of an older version of these programs has neither snapshot nor timeline: the contents decide.
-    let (start, rest) = unsealed.split_once("\"snapshot\":").unwrap();
-    let older = format!(
-        "{start}\"next_xid\":\"1\",{}",
-        rest.split_once("\"sequences\"")
-            .map(|(_, rest)| format!("\"sequences\"{rest}"))
-            .unwrap()
-    );
-    old.world.write("export/dump/manifest.json", &older);
+    let mark = manifest["inventory"]["mark"].as_object_mut().unwrap();
+    mark.remove("timeline").unwrap();
+    mark.remove("snapshot").unwrap();
+    mark.insert("next_xid".to_owned(), json!("1"));
+    old.world.write("export/dump/manifest.json", manifest.to_string());
     old.has_not_moved();
-    old.each_change_is_seen_by_contents();
-}
-
-impl Old {
-    fn each_change_is_seen_by_contents(&self) {
-        self.on_source("UPDATE extra SET b = 'other' WHERE a = 3");
-        self.has_moved("\"public\".\"extra\" has other contents in its 3 rows");
-    }
+    old.on_source("UPDATE extra SET b = 'other' WHERE a = 3");
+    old.has_moved("\"public\".\"extra\" has other contents in its 3 rows");
 }
 
 #[test]
@@ -278,5 +265,108 @@ fn a_lone_delete_between_dump_and_restore_is_seen() {
         &ran,
         1,
         "the old Synapse ran after the dump: \"public\".\"user_ips\" has 0 rows, not ",
+    );
+}
+
+#[test]
+fn a_source_with_writes_that_no_dump_sees_is_refused() {
+    let old = Old::new();
+    old.cluster
+        .psql("postgres", "ALTER SYSTEM SET max_prepared_transactions = 5");
+    old.cluster.stop();
+    old.cluster.start();
+
+    let standby = old.cluster.standby("standby");
+    let ran = old.dumper(&standby.url(&old.source.name, &old.source.role)).run();
+    assert_failed(
+        &ran,
+        1,
+        "is a standby: what is written to its primary meanwhile cannot be seen",
+    );
+    assert!(ran.stderr.contains("hint: name the primary"), "{ran}");
+    drop(standby);
+
+    old.on_source("BEGIN; INSERT INTO extra VALUES (9); PREPARE TRANSACTION 'half-done'");
+    for more in [&[][..], &["--allow-running"]] {
+        let ran = old.dumper(&old.url()).args(more).run();
+        assert_failed(
+            &ran,
+            1,
+            "the source holds prepared transactions, and what they wrote is in no dump: half-done",
+        );
+    }
+    old.on_source("ROLLBACK PREPARED 'half-done'");
+
+    old.on_source(
+        "CREATE SUBSCRIPTION fed CONNECTION 'host=127.0.0.1 port=9 dbname=gone' PUBLICATION p WITH (connect = false)",
+    );
+    old.on_source("ALTER SUBSCRIPTION fed ENABLE");
+    assert_failed(
+        &old.dump(),
+        1,
+        "logical replication writes into the source, by the subscriptions fed",
+    );
+    old.on_source("ALTER SUBSCRIPTION fed DISABLE");
+    wait_until("the worker ended", || {
+        let workers = "SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'logical replication%worker'";
+        old.on_source(workers) == "0"
+    });
+    old.dump().success();
+}
+
+#[test]
+fn a_dump_of_a_server_that_works_is_proven_against_what_it_holds() {
+    let old = Old::new();
+    old.on_source("SET ROLE synapse; CREATE TABLE log (n bigserial, t timestamptz DEFAULT now())");
+    let write = "while :; do
+        psql -qXAt -c 'INSERT INTO log DEFAULT VALUES' -c \"SELECT nextval('events_stream_seq')\" >written || exit; echo wrote >&2
+    done";
+    let writer = old
+        .world
+        .script(write)
+        .env("PGHOST", &old.cluster.dir)
+        .env("PGUSER", "postgres");
+    let mut writer = writer
+        .env("PGPORT", old.cluster.port.to_string())
+        .env("PGDATABASE", &old.source.name)
+        .start();
+    writer.wait_for("wrote");
+
+    let ran = old.dumper(&old.url()).args(["--allow-running"]).run().success();
+
+    assert_eq!(ran.json()["dump"]["source_was_running"], true);
+    let manifest: Value = serde_json::from_str(&old.world.read("export/dump/manifest.json")).unwrap();
+    let sequences = manifest["inventory"]["mark"]["sequences"].as_array().unwrap();
+    let dumped = sequences
+        .iter()
+        .find(|sequence| sequence["name"] == "events_stream_seq")
+        .unwrap();
+    let dumped: i64 = dumped["last_value"].as_str().unwrap().parse().unwrap();
+    // It was written to before, meanwhile and after.
+    wait_until("the server worked on", || {
+        let now: i64 = old
+            .on_source("SELECT last_value FROM events_stream_seq")
+            .parse()
+            .unwrap();
+        now > dumped
+    });
+    writer.kill();
+    let target = "of_a_server_that_works";
+    target_cluster().create_database(target, "synapse_user");
+    let tool = |name: &str| {
+        let tool = old.world.tool(name).args(["-n", "--from", "export/dump", "--target"]);
+        tool.args([
+            &target_cluster().url(target, "synapse_user"),
+            "--target-password-file",
+            "target.pw",
+        ])
+        .run()
+    };
+    let restored = tool("restore");
+    let verified = tool("verify");
+    assert_eq!(verified.json()["verify"]["equal"], true, "{restored}{verified}");
+    assert_eq!(
+        target_cluster().psql(target, "SELECT last_value FROM events_stream_seq"),
+        dumped.to_string()
     );
 }

@@ -10,8 +10,8 @@ use anyhow::Context;
 use ess_cli::{Exit, Stop, make_directory, now, sync_directory};
 use ess_document::Carried;
 use ess_postgres::{
-    Access, Algorithm, Conninfo, Digest, Facts, Inventory, Reading, Session, Table, TableRecord, catalogue, digests,
-    escape_identifier, mark, schema_rows, tables, unreadable,
+    Access, Algorithm, Conninfo, Digest, Facts, Inventory, Mark, Reading, Session, Table, TableRecord, catalogue,
+    digests, escape_identifier, mark, schema_rows, stream_positions, tables, unreadable,
 };
 use ess_run::{Installation, Program, Report};
 use ess_synapse::schema::{FENCE_TABLES, ONE_TIME_KEYS_TABLE, UNLOGGED_TABLES};
@@ -20,6 +20,7 @@ use crate::beside::Beside;
 use crate::compression::{Compression, has_room};
 use crate::manifest::{FileRecord, Format, Kind, MANIFEST, Manifest};
 use crate::sealing::Sealing;
+use crate::sequences::archived_sequences;
 
 /// How a dump lies on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,6 +146,7 @@ fn fill(dumping: &Dumping<'_>, partial: &Path) -> anyhow::Result<Taken> {
     let all = tables(&holder)?;
     let records: Vec<(&Table, Carried)> = all.iter().map(|t| (t, carried(t, dumping.source_is_running))).collect();
     let schema = schema_rows(&holder)?;
+    let streams = stream_positions(&holder)?;
     let lines = catalogue(&holder)?;
 
     let data = PathBuf::from(match dumping.layout {
@@ -162,6 +164,11 @@ fn fill(dumping: &Dumping<'_>, partial: &Path) -> anyhow::Result<Taken> {
     let sealing = Sealing::new(partial, &data);
     let (sums, files) = dump_and_read(dumping, program, &snapshot, &to_read, sealing)?;
     report.done();
+    let sequences = if dumping.source_is_running {
+        archived_sequences(&partial.join(&data), dumping.programs, &holder, report)?
+    } else {
+        before.sequences.clone()
+    };
     holder.batch("end the snapshot", "COMMIT")?;
 
     let after = mark(&holder)?;
@@ -200,7 +207,11 @@ fn fill(dumping: &Dumping<'_>, partial: &Path) -> anyhow::Result<Taken> {
                         .flatten(),
                 })
                 .collect(),
-            mark: before,
+            mark: Mark {
+                sequences,
+                stream_positions: streams,
+                ..before
+            },
             schema,
             catalogue: lines,
         },

@@ -8,6 +8,7 @@ mod manifest;
 mod plain;
 mod restoring;
 mod sealing;
+mod sequences;
 mod toc;
 
 pub use compression::Compression;

@@ -233,7 +233,7 @@ fn refused(error: &PlainError) -> Stop {
 }
 
 /// Which entries to load, for `--use-list`.
-fn list_file(entries: &[&Entry]) -> anyhow::Result<MemoryFile> {
+pub(crate) fn list_file(entries: &[&Entry]) -> anyhow::Result<MemoryFile> {
     let lines: Vec<&str> = entries.iter().flat_map(|entry| [entry.line.as_str(), "\n"]).collect();
     MemoryFile::new(lines.concat().as_bytes()).context("cannot make a file in memory")
 }

@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use ess_archive::{Compression, Dumping, Found, Kind, Layout, Manifest, find, is_there, take};
 use ess_cli::{Context, Exit, PgVariables, SourceArgs, Stop, make_directory, now, processors};
 use ess_document::{Document, Dump, Next};
-use ess_postgres::{Access, Conninfo, Facts, Reading, Session, end_leftovers, facts, moved, others};
+use ess_postgres::{Access, Conninfo, Facts, Reading, Session, end_leftovers, facts, moved};
 use ess_run::{Report, choose};
 
 /// Dump Synapse's database and prove what the dump holds
@@ -85,6 +85,7 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
         context.source_section().server_name = Some(server_name.clone());
     }
     context.source_section().identity = Some(facts.identity.clone());
+    ess_proof::is_whole(&session, facts.standby)?;
     let running = is_running(args, &session)?;
 
     let kept = match kept(args, context, &out, &session, &conninfo, &facts, running) {
@@ -146,12 +147,15 @@ fn place(args: &Args, document: &Document) -> anyhow::Result<PathBuf> {
     }
 }
 
-/// Whether others use the source; refuses that unless it was allowed.
+/// Whether others may use the source; refuses that unless it was allowed.
+///
+/// Those who may do so may come and go: that nobody is connected now shows nothing.
 fn is_running(args: &Args, session: &Session) -> anyhow::Result<bool> {
     if args.allow_running {
         ess_proof::not_synapse(session, &args.ignore_role)?;
-        return Ok(!others(session, &args.ignore_role)?.is_empty());
+        return Ok(true);
     }
+    ess_proof::is_no_subscriber(session)?;
     ess_proof::nobody_else(session, &args.ignore_role, "source")?;
     Ok(false)
 }

@@ -48,6 +48,19 @@ pub fn others(session: &Session, ignored_roles: &[String]) -> Result<Vec<Other>,
         .collect())
 }
 
+/// Transactions of this database that were prepared and neither committed nor rolled back, by name.
+pub fn prepared_transactions(session: &Session) -> Result<Vec<String>, Error> {
+    let sql = "SELECT gid FROM pg_prepared_xacts WHERE database = current_database() ORDER BY prepared, gid";
+    let rows = session.rows("list prepared transactions", sql, &[])?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// The enabled subscriptions of this database.
+pub fn subscriptions(session: &Session) -> Result<Vec<String>, Error> {
+    let rows = session.rows("list subscriptions", include_str!("../sql/subscriptions.sql"), &[])?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
 /// Those of `roles` that own the database or a table in it: Synapse's own, not a monitor's.
 pub fn owners_among(session: &Session, roles: &[String]) -> Result<Vec<String>, Error> {
     let rows = session.rows(

@@ -23,21 +23,21 @@ mod tls;
 mod uploads;
 mod usage;
 
-pub use activity::{Other, end_leftovers, lock, others, owners_among};
+pub use activity::{Other, end_leftovers, lock, others, owners_among, prepared_transactions, subscriptions};
 pub use catalogue::{catalogue, free_locks, invalid_indexes, not_owned_by, unreadable};
 pub use conninfo::{ChildEnvironment, Conninfo, ConninfoError, Env, PasswordOrigin};
 pub use digest::{Algorithm, Digest, digest};
 pub use error::Error;
 pub use facts::{Facts, facts};
 pub use inventory::{Inventory, Queue, Reading, TableRecord, digests, each_table};
-pub use mark::{Mark, StreamPosition, mark};
+pub use mark::{Mark, StreamPosition, mark, stream_positions};
 pub use movement::{SchemaRows, exists, moved, schema_rows};
 pub use objects::{
     LOCKS_PER_TABLE, NotInADump, Object, count_by_kind, drop_statements, keepsakes, not_in_a_dump, objects, row_counts,
 };
 pub use postgres_protocol::escape::{escape_identifier, escape_literal};
 pub use rights::{Rights, rights};
-pub use sequences::{Sequence, sequences};
+pub use sequences::{Sequence, relation_names, sequences};
 pub use session::{Access, Session};
 pub use signatures::{newest_own_event, server_signature_keys};
 pub use tables::{Column, Kind, Table, tables};

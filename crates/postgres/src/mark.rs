@@ -96,7 +96,8 @@ fn timeline(session: &Session) -> Result<Option<String>, Error> {
     }
 }
 
-fn stream_positions(session: &Session) -> Result<Vec<StreamPosition>, Error> {
+/// Synapse's own record of each stream.
+pub fn stream_positions(session: &Session) -> Result<Vec<StreamPosition>, Error> {
     if !exists(session, "public.stream_positions")? {
         return Ok(Vec::new());
     }

@@ -6,6 +6,7 @@ mod fence;
 mod load;
 mod movement;
 mod prove;
+mod source;
 mod target;
 
 pub use compare::differences;
@@ -14,4 +15,5 @@ pub use fence::{Fence, read_fence};
 pub use load::{Loaded, Loading};
 pub use movement::{identify_source, source_moved};
 pub use prove::{Proof, Proving, is_loaded};
+pub use source::{is_no_subscriber, is_whole};
 pub use target::{Target, nobody_else, not_synapse, take_lock};

@@ -52,6 +52,8 @@ pub(crate) fn choose(
     let jobs = args.jobs.map_or_else(ess_cli::processors, usize::from);
     let session = ess_postgres::Session::connect(source, &name, ess_postgres::Access::ReadOnly)
         .map_err(|error| unproven(format!("it has no manifest, and {error}")))?;
+    ess_proof::is_whole(&session, ess_postgres::facts(&session)?.standby)?;
+    ess_proof::is_no_subscriber(&session)?;
     ess_proof::nobody_else(&session, &args.ignore_role, "source")?;
     drop(session);
     context

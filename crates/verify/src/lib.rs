@@ -133,6 +133,8 @@ fn expected(
             .hint("give --from DUMP, or -c or --source of the stopped source")
     })?;
     let session = ess_postgres::Session::connect(&source, &name, ess_postgres::Access::ReadOnly)?;
+    ess_proof::is_whole(&session, ess_postgres::facts(&session)?.standby)?;
+    ess_proof::is_no_subscriber(&session)?;
     ess_proof::nobody_else(&session, &[], "source")?;
     Ok((
         Against::Source,

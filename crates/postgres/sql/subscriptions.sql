@@ -1,0 +1,5 @@
+-- Logical replication that writes into this database.
+SELECT subname::text
+  FROM pg_subscription
+ WHERE subdbid = (SELECT oid FROM pg_database WHERE datname = current_database()) AND subenabled
+ ORDER BY 1

@@ -194,7 +194,7 @@ fn what_is_written_while_the_backup_is_taken_is_seen_under_the_locks() {
         ),
         (
             "UPDATE users SET password_hash = 'another'",
-            "\"public\".\"users\" holds newer rows",
+            "\"public\".\"users\" has other contents in its 1 rows",
         ),
     ] {
         let scene = Scene::dumped();

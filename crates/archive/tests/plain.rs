@@ -283,7 +283,7 @@ fn a_dump_that_cannot_be_opened_any_more_leaves_the_target_as_it_was() {
     let restoring = Restoring {
         conninfo: &conninfo,
         application_name: "ess-migrate/restore/test",
-        programs: &ess_run::choose(None, 0, "a test").unwrap(),
+        programs: &ess_run::installations(None)[0],
         role: None,
         jobs: 1,
         maintenance_mib: 64,

@@ -160,6 +160,7 @@ impl Context {
             role: args.role.clone().or(known.role),
             kube: None,
             identity: known.identity,
+            server_version: known.server_version,
         };
         Ok(Some(conninfo))
     }

@@ -146,6 +146,9 @@ pub struct Target {
     /// Cluster and database, as the server itself identifies them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<Identity>,
+    /// The server's version, such as `16.4`: client programs are chosen for it before anything is dumped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_version: Option<String>,
 }
 
 /// An ESS in a Kubernetes cluster.

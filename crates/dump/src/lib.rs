@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::ValueEnum;
-use ess_archive::{Compression, Dumping, Found, Kind, Layout, Manifest, find, is_there, take};
+use ess_archive::{Compression, Dumping, Found, Kind, Layout, Manifest, Origin, find, is_there, major, take};
 use ess_cli::{Context, Exit, PgVariables, SourceArgs, Stop, make_directory, now, processors};
 use ess_document::{Document, Dump, Next};
 use ess_postgres::{Access, Conninfo, Facts, Reading, Session, end_leftovers, facts, moved};
-use ess_run::{Report, choose};
+use ess_run::{Installation, LAST_WITHOUT_TRANSACTION_TIMEOUT, Need, Report, choose};
 
 /// Dump Synapse's database and prove what the dump holds
 ///
@@ -87,6 +87,7 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     context.source_section().identity = Some(facts.identity.clone());
     ess_proof::is_whole(&session, facts.standby)?;
     let running = is_running(args, &session)?;
+    not_back(context, &facts)?;
 
     let kept = match kept(args, context, &out, &session, &conninfo, &facts, running) {
         Err(error) if args.replace && error.is::<Stop>() => {
@@ -99,7 +100,7 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     let (manifest, sha256) = if let Some(kept) = kept {
         kept
     } else {
-        let programs = choose(args.pg_bin.as_deref(), facts.major(), "this source")?;
+        let programs = programs(args, context, &facts)?;
         let aside = std::fs::symlink_metadata(&out).is_ok().then(|| aside(&out));
         let taken = take(
             &Dumping {
@@ -160,6 +161,44 @@ fn is_running(args: &Args, session: &Session) -> anyhow::Result<bool> {
     Ok(false)
 }
 
+/// The version of the target's server, where a program before us has seen it.
+fn target_version(context: &Context) -> Option<&str> {
+    context.document.target.as_ref()?.server_version.as_deref()
+}
+
+/// Refuses a target that is older than the source: no dump can be loaded there.
+fn not_back(context: &Context, source: &Facts) -> Result<(), Stop> {
+    match target_version(context) {
+        Some(target) if major(target) < source.major() => Err(Stop::no(format!(
+            "the source is PostgreSQL {}, and the target is {target}, which is older",
+            source.version_text
+        ))
+        .hint("use a target that is at least as new")),
+        _ => Ok(()),
+    }
+}
+
+/// The programs that dump this source, and serve the target too where its version is known.
+fn programs(args: &Args, context: &Context, source: &Facts) -> anyhow::Result<Installation> {
+    let target = target_version(context).map(major);
+    let need = Need::Dump {
+        source: source.major(),
+        target,
+    };
+    let programs = choose(args.pg_bin.as_deref(), need)?;
+    let last = LAST_WITHOUT_TRANSACTION_TIMEOUT;
+    if target.is_none() && source.major() <= last && programs.major > last {
+        context.console.note(&format!(
+            "pg_dump {} writes what loads into PostgreSQL {} or newer only; for an older target install \
+             postgresql-client-{} and dump again",
+            programs.version,
+            last + 1,
+            source.major()
+        ));
+    }
+    Ok(programs)
+}
+
 /// The dump that is there, when it is a whole one of this source, which has not moved since.
 fn kept(
     args: &Args,
@@ -186,6 +225,11 @@ fn kept(
             manifest.source, facts.identity
         ))
         .into());
+    }
+    if let Some(target) = target_version(context) {
+        Origin::of_ours(out, &manifest)
+            .may_go_to(target)
+            .map_err(|stop| refuse(stop.to_string()))?;
     }
     if args.replace && manifest.source_was_running && !running {
         return Err(refuse("others used the source when it was taken, and now nobody does".to_owned()).into());

@@ -8,7 +8,7 @@ pub(crate) type Id = (&'static str, Severity, &'static str, &'static str);
 /// By severity, then by name. An id whose severity depends on what was found stands with the worst.
 #[rustfmt::skip]
 pub(crate) const IDS: &[Id] = &[
-    ("client-programs", Blocker, "pg_dump, pg_restore or psql is missing or older than a server.", "Install postgresql-client of the newer server's version."),
+    ("client-programs", Blocker, "pg_dump, pg_restore or psql is missing, older than a server, or of 17 or newer where the target is of 16 or older.", "Install postgresql-client of the newer server's version."),
     ("cluster-database-space", Blocker, "The volume of ESS's database is too small; a warning when there is little room beside the data.", "Resize it, or install ESS with a larger postgres.storage.size."),
     ("cluster-layout", Blocker, "There is no ESS in the namespace that these tools know, or more than one.", "Name another namespace or a release, or give the database's address."),
     ("cluster-mas", Blocker, "ESS leaves logins to Matrix Authentication Service, and the homeserver that moves does not; otherwise how both are.", "Install ESS without MAS, migrate, then run syn2mas."),

@@ -290,6 +290,7 @@ fn connected(
     };
     let known = context.document.target.get_or_insert_default();
     identify(&mut known.identity, &facts.identity, "target")?;
+    known.server_version = Some(facts.version_text.clone());
     let target = Target {
         role: known.role.clone().unwrap_or_else(|| facts.owner.clone()),
         session,

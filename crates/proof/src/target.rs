@@ -27,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const STEP: Duration = Duration::from_millis(200);
 
 impl Target {
-    /// Connects, takes the lock and notes the target's identity in the document.
+    /// Connects, takes the lock and notes the target's identity and version in the document.
     pub fn open(context: &mut Context, conninfo: &Conninfo) -> anyhow::Result<Self> {
         let session = Session::connect(conninfo, &context.application_name(), Access::ReadWrite)?;
         take_lock(&session)?;
@@ -50,6 +50,7 @@ impl Target {
             .into());
         }
         target.identity = Some(facts.identity.clone());
+        target.server_version = Some(facts.version_text.clone());
         let role = target.role.clone().unwrap_or_else(|| facts.owner.clone());
         let fence = read_fence(&session)?;
         Ok(Self {

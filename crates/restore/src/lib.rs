@@ -5,12 +5,12 @@ mod expected;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use ess_archive::{Found, Kind, find, major};
+use ess_archive::{Found, Kind, Origin, find};
 use ess_cli::{Context, Exit, SourceArgs, Stop, TargetArgs, now, processors};
 use ess_document::{Against, Document, Dropped, FenceState, Identity, Next, OneTimeKeys, Restore};
 use ess_postgres::{Conninfo, Session, exists, objects};
 use ess_proof::{Loaded, Loading, Proof, Proving, Target, is_loaded, nobody_else};
-use ess_run::{Report, choose};
+use ess_run::Report;
 use ess_synapse::schema::ONE_TIME_KEYS_TABLE;
 
 use expected::Expected;
@@ -61,7 +61,8 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
         ess_proof::identify_source(context, source)?;
     }
     let target = Target::open(context, conninfo)?;
-    is_fit(context, &target, &found)?;
+    let origin = Origin::of(&found).with_context(|| format!("cannot read the dump at {}", from.display()))?;
+    is_fit(context, &target, &found, &origin)?;
     nobody_else(&target.session, &args.ignore_role, "target")?;
     let jobs = args.jobs.map_or_else(processors, usize::from);
     let already = held_already(context, conninfo, &target, jobs, &found)?;
@@ -73,7 +74,7 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
         return Ok(Exit::Done);
     }
 
-    let programs = choose(args.pg_bin.as_deref(), needed_major(&target, &found), "this target")?;
+    let programs = origin.programs(args.pg_bin.as_deref(), &target.facts.version_text)?;
     let loading = Loading {
         conninfo,
         target: &target,
@@ -149,7 +150,7 @@ fn check_dump(context: &Context, found: &Found) -> anyhow::Result<()> {
 }
 
 /// The target must be empty or fenced by us, as ESS makes it, and not the source.
-fn is_fit(context: &Context, target: &Target, found: &Found) -> anyhow::Result<()> {
+fn is_fit(context: &Context, target: &Target, found: &Found, origin: &Origin) -> anyhow::Result<()> {
     let facts = &target.facts;
     let manifest = match found {
         Found::Ours { manifest, .. } => Some(manifest),
@@ -170,17 +171,7 @@ fn is_fit(context: &Context, target: &Target, found: &Found) -> anyhow::Result<(
         .hint("make it with: createdb --encoding=UTF8 --locale=C --template=template0 --owner=ROLE DBNAME")
         .into());
     }
-    if let Some(manifest) = manifest {
-        let major = major(&manifest.server_version);
-        if major > facts.major() {
-            return Err(Stop::no(format!(
-                "the dump is of PostgreSQL {}, and the target is {}",
-                manifest.server_version, facts.version_text
-            ))
-            .hint("use a target that is at least as new")
-            .into());
-        }
-    }
+    origin.may_go_to(&facts.version_text)?;
     if let (Some(fence), Some(manifest)) = (&target.fence, manifest)
         && let Some(awaited) = &fence.source
         && manifest.kind == Kind::Migration
@@ -372,12 +363,4 @@ fn record(
             go_back,
         },
     });
-}
-
-/// The client programs must read the dump and speak to the target.
-fn needed_major(target: &Target, found: &Found) -> u32 {
-    match found {
-        Found::Ours { manifest, .. } => target.facts.major().max(major(&manifest.pg_dump_version)),
-        _ => target.facts.major(),
-    }
 }

@@ -8,6 +8,6 @@ mod report;
 
 pub use interrupt::{Interrupted, check, interrupt, interrupted};
 pub use memory_file::MemoryFile;
-pub use pg_tools::{Installation, choose, installations};
+pub use pg_tools::{Installation, LAST_WITHOUT_TRANSACTION_TIMEOUT, Need, choose, installations};
 pub use program::{Error, Program, quoted};
 pub use report::{Report, Silent};

@@ -1,8 +1,9 @@
-//! Which PostgreSQL client programs are here, and which fit a server.
+//! Which PostgreSQL client programs are here, and which serve the servers at both ends.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
-use crate::{Error, Program, Silent};
+use crate::{Error, Program, Report, Silent};
 
 /// Directories where distributions keep client programs of several versions.
 const VERSIONED: [&str; 3] = ["/usr/lib/postgresql", "/opt/postgresql", "/usr/local/pgsql"];
@@ -23,6 +24,23 @@ impl Installation {
     pub fn program(&self, name: &str) -> Program {
         Program::new(self.directory.join(name))
     }
+
+    /// Whether this build can compress, and read, by a method of `pg_dump -Z`; up to 15 there was only gzip.
+    ///
+    /// pg_dump finds whether it can before it finds, without a connection, that only a directory is dumped by two.
+    pub fn compresses(&self, method: &str, report: &dyn Report) -> Result<bool, Error> {
+        if self.major < 16 {
+            return Ok(false);
+        }
+        let asked = self
+            .program("pg_dump")
+            .args(["--format", "custom", "--jobs", "2", "--compress", method])
+            .capture(report);
+        match asked {
+            Err(Error::Failed { stderr, .. }) => Ok(!stderr.contains("does not support compression")),
+            other => other.map(|_| true),
+        }
+    }
 }
 
 /// Every installation on this machine, in ascending order of version.
@@ -42,21 +60,191 @@ pub fn installations(only: Option<&Path>) -> Vec<Installation> {
     found
 }
 
-/// The oldest installation that is at least `major`: newer programs write what older servers refuse.
-pub fn choose(only: Option<&Path>, major: u32, why: &str) -> Result<Installation, Error> {
+/// What client programs are needed for. Servers and programs are given by their major versions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// Dump a source, for a target where that is known.
+    Dump {
+        /// The source's server.
+        source: u32,
+        /// The target's server.
+        target: Option<u32>,
+    },
+    /// Back up a target, and load the backup into it again.
+    BackUp {
+        /// The target's server.
+        target: u32,
+    },
+    /// Load a dump into a target.
+    Load {
+        /// The `pg_dump` that wrote the archive; nothing for SQL text.
+        written_by: Option<u32>,
+        /// How the archive is compressed, where not every build can read it: `lz4` or `zstd`.
+        compression: Option<&'static str>,
+        /// The target's server.
+        target: u32,
+    },
+}
+
+/// Servers up to this version refuse `SET transaction_timeout`, which all newer programs send or write
+/// (`_doSetFixedOutputState` in `pg_backup_archiver.c`).
+pub const LAST_WITHOUT_TRANSACTION_TIMEOUT: u32 = 16;
+
+impl Need {
+    /// Whether programs of this version serve both ends.
+    pub fn fits(self, major: u32) -> bool {
+        let (from, to) = self.range();
+        from <= major && to.is_none_or(|to| major <= to)
+    }
+
+    /// The oldest version that serves, and the newest where there is one.
+    fn range(self) -> (u32, Option<u32>) {
+        let (from, target) = match self {
+            // pg_dump refuses servers that are newer than itself.
+            Self::Dump { source, target } => (source, target),
+            Self::BackUp { target } => (target, Some(target)),
+            Self::Load { written_by, target, .. } => (written_by.map_or(0, first_reader), Some(target)),
+        };
+        let last = LAST_WITHOUT_TRANSACTION_TIMEOUT;
+        (from, target.filter(|target| *target <= last).map(|_| last))
+    }
+
+    /// The version to be taken where there is a choice: as PostgreSQL advises, that of the newer server.
+    fn best(self) -> u32 {
+        let best = match self {
+            Self::Dump { source, target } => target.map_or(source, |target| target.max(source)),
+            Self::BackUp { target } => target,
+            Self::Load { written_by, target, .. } => written_by.map_or(target, |written_by| written_by.max(target)),
+        };
+        self.range().1.map_or(best, |to| best.min(to))
+    }
+
+    /// The fitting ones among these versions, which ascend, by their index: the best, then older ones, then newer ones.
+    ///
+    /// What pg_dump writes is made for servers of its own version and newer.
+    fn in_order(self, majors: &[u32]) -> Vec<usize> {
+        let fits = |at: &usize| self.fits(majors[*at]);
+        let (mut older, newer): (Vec<usize>, Vec<usize>) = (0..majors.len())
+            .filter(fits)
+            .partition(|at| majors[*at] <= self.best());
+        // The first of several of one version is the first in PATH.
+        older.sort_by_key(|at| std::cmp::Reverse(majors[*at]));
+        older.into_iter().chain(newer).collect()
+    }
+
+    fn compression(self) -> Option<&'static str> {
+        match self {
+            Self::Load { compression, .. } => compression,
+            _ => None,
+        }
+    }
+
+    /// Why none of `found` serves.
+    fn unmet(self, found: &[Installation], only: Option<&Path>) -> String {
+        let place = only.map_or_else(|| "here".to_owned(), |only| format!("in {}", only.display()));
+        let here = if found.is_empty() {
+            format!("no pg_dump, pg_restore and psql were found {place}")
+        } else {
+            let lacks = |one: &Installation| self.compression().filter(|_| self.fits(one.major));
+            let versions = found.iter().map(|one| match lacks(one) {
+                Some(method) => format!("{} without {method}", one.version),
+                None => one.version.clone(),
+            });
+            format!(
+                "those {place} are of version {}",
+                versions.collect::<Vec<_>>().join(", ")
+            )
+        };
+        let (from, to) = self.range();
+        let why = match to {
+            Some(to) if found.iter().any(|one| one.major > to) => {
+                " (newer ones send SET transaction_timeout, which that target refuses)"
+            }
+            _ => "",
+        };
+        let with = self
+            .compression()
+            .map_or_else(String::new, |method| format!(" with {method}"));
+        let range = match to {
+            None => format!("{from} or newer"),
+            Some(to) if from == 0 => format!("{to} or older"),
+            Some(to) if from == to => to.to_string(),
+            Some(to) => format!("{from} to {to}"),
+        };
+        format!("{self} takes client programs of version {range}{with}{why}; {here}")
+    }
+}
+
+impl fmt::Display for Need {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Dump { source, target: None } => write!(f, "dumping this source (PostgreSQL {source})"),
+            Self::Dump {
+                source,
+                target: Some(target),
+            } => write!(
+                f,
+                "moving this source (PostgreSQL {source}) to this target (PostgreSQL {target})"
+            ),
+            Self::BackUp { target } => write!(f, "backing up this target (PostgreSQL {target})"),
+            Self::Load {
+                written_by: Some(written_by),
+                target,
+                ..
+            } => write!(
+                f,
+                "loading this dump (of pg_dump {written_by}) into this target (PostgreSQL {target})"
+            ),
+            Self::Load { target, .. } => write!(f, "loading this dump into this target (PostgreSQL {target})"),
+        }
+    }
+}
+
+/// The oldest `pg_restore` that reads an archive of this `pg_dump`.
+///
+/// The archive's format (`K_VERS_SELF` in `pg_backup_archiver.h`) is 1.14 from 12 on, 1.15 in 16, and 1.16 in 17 and 18.
+fn first_reader(pg_dump: u32) -> u32 {
+    match pg_dump {
+        12..=15 => 12,
+        17 | 18 => 17,
+        other => other,
+    }
+}
+
+/// The installation that serves best, of all here or, with `only`, in that directory.
+pub fn choose(only: Option<&Path>, need: Need) -> Result<Installation, Error> {
     let all = installations(only);
-    let newest = all.last().map(|i| i.version.clone());
-    all.into_iter()
-        .find(|i| i.major >= major)
-        .ok_or_else(|| Error::Missing {
-            what: match newest {
-                Some(newest) => {
-                    format!("the newest PostgreSQL client programs here are {newest}, and {why} needs {major}")
-                }
-                None => format!("no pg_dump, pg_restore and psql were found, and {why} needs them"),
-            },
-            hint: format!("install postgresql-client-{major} (or name its directory with --pg-bin DIR)"),
-        })
+    if let Some(chosen) = best_of(&all, need)? {
+        return Ok(chosen);
+    }
+    let elsewhere = match only {
+        Some(_) => best_of(&installations(None), need)?,
+        None => None,
+    };
+    Err(Error::Missing {
+        what: need.unmet(&all, only),
+        hint: match elsewhere {
+            Some(fits) => format!("give --pg-bin {}", fits.directory.display()),
+            None => format!(
+                "install postgresql-client-{}, from apt.postgresql.org where the distribution lacks it, \
+                 or name its directory with --pg-bin DIR",
+                need.best()
+            ),
+        },
+    })
+}
+
+fn best_of(all: &[Installation], need: Need) -> Result<Option<Installation>, Error> {
+    let majors: Vec<u32> = all.iter().map(|one| one.major).collect();
+    for at in need.in_order(&majors) {
+        if let Some(method) = need.compression()
+            && !all[at].compresses(method, &Silent)?
+        {
+            continue;
+        }
+        return Ok(Some(all[at].clone()));
+    }
+    Ok(None)
 }
 
 fn candidates() -> Vec<PathBuf> {
@@ -92,15 +280,181 @@ fn look(directory: &Path) -> Option<Installation> {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
     use super::*;
+
+    const ALL: [u32; 6] = [13, 14, 15, 16, 17, 18];
+
+    fn dump(source: u32, target: u32) -> Need {
+        Need::Dump {
+            source,
+            target: Some(target),
+        }
+    }
+
+    fn load(written_by: u32, target: u32) -> Need {
+        Need::Load {
+            written_by: Some(written_by),
+            compression: None,
+            target,
+        }
+    }
+
+    #[test]
+    fn programs_serve_both_ends_or_are_refused() {
+        let alone = |source| Need::Dump { source, target: None };
+        let back_up = |target| Need::BackUp { target };
+        let text = |target| Need::Load {
+            written_by: None,
+            compression: None,
+            target,
+        };
+        // What is needed, the versions that are here, the one that is taken, the one that is to be installed.
+        let rows: &[(Need, &[u32], Option<u32>, u32)] = &[
+            // Debian 13 has 17 alone, and ESS may be on 16.
+            (dump(15, 16), &[17], None, 16),
+            (back_up(16), &[17], None, 16),
+            (dump(15, 16), &[18], None, 16),
+            (dump(15, 16), &[16, 17, 18], Some(16), 16),
+            (back_up(16), &[15, 17], None, 16),
+            (back_up(16), &[16, 17], Some(16), 16),
+            // Made for servers of its own version and newer.
+            (dump(13, 16), &[15, 17], Some(15), 16),
+            (dump(13, 15), &[14, 16], Some(14), 15),
+            (dump(13, 18), &[13, 14], Some(14), 18),
+            // The newer server's own, though older ones would do.
+            (dump(13, 16), &ALL, Some(16), 16),
+            (dump(13, 17), &ALL, Some(17), 17),
+            (dump(13, 17), &[15, 18], Some(15), 17),
+            (dump(17, 17), &[16, 18], Some(18), 17),
+            (dump(16, 16), &[15], None, 16),
+            (dump(18, 18), &[17], None, 18),
+            (back_up(18), &[17], None, 18),
+            (back_up(13), &ALL, Some(13), 13),
+            (back_up(13), &[16], Some(16), 13),
+            // The target is not known yet: the oldest keeps every way open.
+            (alone(15), &[17], Some(17), 15),
+            (alone(15), &[15, 17], Some(15), 15),
+            (alone(15), &[13, 14], None, 15),
+            // Archives of 12 to 15 are of one format, 16 has its own, 17 and 18 share one.
+            (load(15, 18), &[13], Some(13), 18),
+            (load(15, 16), &[13, 17], Some(13), 16),
+            (load(16, 16), &[15, 17], None, 16),
+            (load(16, 17), &[15, 17], Some(17), 17),
+            (load(18, 17), &[17], Some(17), 18),
+            (load(18, 17), &[17, 18], Some(18), 18),
+            (load(17, 18), &[16], None, 18),
+            (load(13, 14), &ALL, Some(14), 14),
+            // No program loads these.
+            (load(17, 16), &ALL, None, 16),
+            (load(18, 13), &ALL, None, 16),
+            (text(16), &[17, 18], None, 16),
+            (text(16), &[13], Some(13), 16),
+            (text(18), &[13, 17], Some(17), 18),
+        ];
+        for (need, here, taken, installed) in rows {
+            let order = need.in_order(here);
+            assert_eq!(order.first().map(|at| here[*at]), *taken, "{need} by {here:?}");
+            assert_eq!(need.best(), *installed, "{need}");
+        }
+    }
+
+    #[test]
+    fn whatever_is_here_the_rule_holds() {
+        let target_of = |need: Need| match need {
+            Need::Dump { target, .. } => target.unwrap(),
+            Need::BackUp { target } | Need::Load { target, .. } => target,
+        };
+        for (from, to) in ALL.iter().flat_map(|from| ALL.iter().map(move |to| (*from, *to))) {
+            for need in [dump(from, to), Need::BackUp { target: to }, load(from, to)] {
+                for subset in 0_u32..64 {
+                    let here: Vec<u32> = (0..6)
+                        .filter(|bit| subset >> bit & 1 == 1)
+                        .map(|bit| ALL[bit])
+                        .collect();
+                    let taken = need.in_order(&here).first().map(|at| here[*at]);
+                    let serves = |major: &u32| *major <= 16 || target_of(need) >= 17;
+                    let reaches = |major: &u32| match need {
+                        Need::Dump { source, .. } => *major >= source,
+                        Need::BackUp { target } => *major >= target,
+                        Need::Load { written_by, .. } => {
+                            let format = |major| [14, 14, 14, 15, 16, 16][major as usize - 13];
+                            format(*major) >= format(written_by.unwrap())
+                        }
+                    };
+                    let any = here.iter().any(|major| serves(major) && reaches(major));
+                    assert_eq!(taken.is_some(), any, "{need} by {here:?}");
+                    assert!(
+                        taken.is_none_or(|major| serves(&major) && reaches(&major)),
+                        "{need} by {here:?}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_refusal_names_what_is_here_and_what_to_install() {
+        let of = |version: &str| Installation {
+            directory: PathBuf::from("/usr/bin"),
+            major: version[..2].parse().unwrap(),
+            version: version.to_owned(),
+        };
+        let here = [of("15.18"), of("18.1")];
+        assert_eq!(
+            Need::BackUp { target: 16 }.unmet(&here, None),
+            "backing up this target (PostgreSQL 16) takes client programs of version 16 (newer ones send SET \
+             transaction_timeout, which that target refuses); those here are of version 15.18, 18.1"
+        );
+        assert_eq!(
+            dump(13, 16).unmet(&here[1..], Some(Path::new("/opt/bin"))),
+            "moving this source (PostgreSQL 13) to this target (PostgreSQL 16) takes client programs of version 13 to 16 \
+             (newer ones send SET transaction_timeout, which that target refuses); those in /opt/bin are of version 18.1"
+        );
+        let source = Need::Dump {
+            source: 18,
+            target: None,
+        };
+        assert_eq!(
+            source.unmet(&here[..1], None),
+            "dumping this source (PostgreSQL 18) takes client programs of version 18 or newer; \
+             those here are of version 15.18"
+        );
+        let compressed = Need::Load {
+            written_by: Some(17),
+            compression: Some("zstd"),
+            target: 17,
+        };
+        assert_eq!(
+            compressed.unmet(&here, None),
+            "loading this dump (of pg_dump 17) into this target (PostgreSQL 17) takes client programs of version 17 or \
+             newer with zstd; those here are of version 15.18, 18.1 without zstd"
+        );
+        assert!(
+            source
+                .unmet(&[], None)
+                .ends_with("; no pg_dump, pg_restore and psql were found here")
+        );
+    }
 
     #[test]
     fn the_programs_of_this_machine_are_found_and_fit_their_own_server() {
         let all = installations(None);
-        let newest = all.last().expect("PostgreSQL's client programs are installed");
-        let chosen = choose(None, newest.major, "a test").expect("the newest is new enough");
-        assert_eq!(chosen.major, newest.major);
-        let error = choose(None, newest.major + 1, "a server of the future").expect_err("too old");
-        assert!(error.to_string().contains("a server of the future needs"), "{error}");
+        let newest = all.last().unwrap();
+        let alone = |source| Need::Dump { source, target: None };
+        assert_eq!(choose(None, alone(newest.major)).unwrap().major, newest.major);
+        let Err(Error::Missing { what, hint }) = choose(None, alone(newest.major + 1)) else {
+            panic!("no program here is that new");
+        };
+        assert!(what.contains(&newest.version), "{what}");
+        let package = format!("install postgresql-client-{}, ", newest.major + 1);
+        assert!(hint.starts_with(&package), "{hint}");
+        // A directory that was named is the only one that is looked at.
+        let Err(Error::Missing { what, hint }) = choose(Some(Path::new("/nowhere")), alone(newest.major)) else {
+            panic!("nothing is there");
+        };
+        assert!(what.ends_with("were found in /nowhere"), "{what}");
+        assert_eq!(hint, format!("give --pg-bin {}", newest.directory.display()));
     }
 }

@@ -7,12 +7,12 @@ mod undo;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use ess_archive::{Compression, Dumping, Found, Kind, Layout, Manifest, find, is_there, read_back, take};
+use ess_archive::{Compression, Dumping, Found, Kind, Layout, Manifest, Origin, find, is_there, read_back, take};
 use ess_cli::{Context, Exit, SourceArgs, Stop, TargetArgs, make_directory, now, processors};
 use ess_document::{FenceState, Identity, Next, Wipe};
 use ess_postgres::{Access, Conninfo, Error, Inventory, Reading, Session, count_by_kind, facts, moved};
 use ess_proof::{Fence, Proving, Target, is_loaded, nobody_else};
-use ess_run::{Report, choose};
+use ess_run::{Installation, Need, Report, choose};
 
 use plan::Plan;
 
@@ -98,15 +98,18 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     if let (Some(source), Some(dump)) = (&source, &dump) {
         source_stands_still(args, context, source, dump)?;
     }
-    if let Some(dump) = dump.filter(|_| !args.no_fence)
-        && let Some(how) = is_there_already(args, context, conninfo, &target, &dump)?
-    {
-        return leave_it(args, context, target, how);
+    if let Some(dump) = dump.filter(|_| !args.no_fence) {
+        if let Some(how) = is_there_already(args, context, conninfo, &target, &dump)? {
+            return leave_it(args, context, target, how);
+        }
+        can_be_loaded(args, context, &target, &dump)?;
     }
 
     let resumed = guards::check(args, context, &target, identity.as_ref())?;
     let server_name = guards::server_name(context, &target, None)?;
     let plan = Plan::of(&target, vec![format!("homeserver {server_name}")])?;
+    let needs_backup = !args.no_backup && !resumed && !plan.objects.is_empty();
+    let programs = needs_backup.then(|| backup_programs(args, &target)).transpose()?;
     if !agreed(args, context, &target, &plan, &server_name)? {
         drop(target);
         context.finish()?;
@@ -114,14 +117,14 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     }
 
     nobody_else(&target.session, &args.ignore_role, "target")?;
-    let backup = if args.no_backup || resumed || plan.objects.is_empty() {
+    let backup = if let Some(programs) = programs {
+        let place = backup_place(args, context)?;
+        let mark = back_up(args, context, conninfo, &target, &server_name, &place, &programs)?;
+        Some((place, Some(mark)))
+    } else {
         // The first backup stays the undo, however often the line is run.
         let first = target.fence.as_ref().and_then(|fence| fence.backup.clone());
         first.map(|path| (PathBuf::from(path), None))
-    } else {
-        let place = backup_place(args, context)?;
-        let held = back_up(args, context, conninfo, &target, &server_name, &place)?;
-        Some((place, Some(held)))
     };
     let (backup, held) = backup.unzip();
     let fence = Fence::new(
@@ -276,6 +279,21 @@ fn dump(context: &Context) -> anyhow::Result<Option<Manifest>> {
     Ok(Some(Manifest::read(&place)?.0))
 }
 
+/// Refuses to erase anything for a dump that no program here loads into the target.
+fn can_be_loaded(args: &Args, context: &Context, target: &Target, dump: &Manifest) -> anyhow::Result<()> {
+    if let Some(section) = &context.document.dump {
+        let place = context.document.locate(&section.path);
+        Origin::of_ours(&place, dump).programs(args.pg_bin.as_deref(), &target.facts.version_text)?;
+    }
+    Ok(())
+}
+
+/// The programs that back up the target, and bring the backup back.
+fn backup_programs(args: &Args, target: &Target) -> anyhow::Result<Installation> {
+    let target = target.facts.major();
+    Ok(choose(args.pg_bin.as_deref(), Need::BackUp { target })?)
+}
+
 /// Whether the target is proven to hold a dump, with no fence: a restore ended before it could say so.
 fn holds(
     args: &Args,
@@ -392,6 +410,7 @@ fn back_up(
     target: &Target,
     server_name: &str,
     place: &Path,
+    programs: &Installation,
 ) -> anyhow::Result<Inventory> {
     if context
         .document
@@ -401,7 +420,6 @@ fn back_up(
     {
         context.lock_around(place)?;
     }
-    let programs = choose(args.pg_bin.as_deref(), target.facts.major(), "this target")?;
     if is_there(place)? {
         let refuse = |why: String| {
             Stop::no(format!("{} is there already: {why}", place.display()))
@@ -425,7 +443,7 @@ fn back_up(
         if let Some(change) = moved(&target.session, Some(&beside), &manifest.inventory)? {
             return Err(refuse(format!("the target has moved since: {change}")).into());
         }
-        read_back(place, &manifest, &programs, &context.console).map_err(|error| refuse(format!("{error:#}")))?;
+        read_back(place, &manifest, programs, &context.console).map_err(|error| refuse(format!("{error:#}")))?;
         context
             .console
             .note("kept the backup that is there: the target has not moved since");
@@ -436,7 +454,7 @@ fn back_up(
             conninfo,
             facts: &target.facts,
             application_name: &context.application_name(),
-            programs: &programs,
+            programs,
             jobs: args.jobs.map_or_else(processors, usize::from),
             layout: Layout::Directory,
             compression: Compression(None),
@@ -450,7 +468,7 @@ fn back_up(
         None,
     )
     .context("cannot back up the target; nothing was erased")?;
-    read_back(place, &taken.manifest, &programs, &context.console)
+    read_back(place, &taken.manifest, programs, &context.console)
         .context("the backup cannot be read; nothing was erased")?;
     context
         .console

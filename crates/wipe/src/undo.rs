@@ -3,15 +3,15 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use ess_archive::{Found, Kind, Manifest, find, major};
+use ess_archive::{Found, Kind, Manifest, Origin, find};
 use ess_cli::{Context, Exit, Stop, processors};
 use ess_document::FenceState;
 use ess_postgres::{Conninfo, Inventory, objects};
 use ess_proof::{Fence, Loading, Target, nobody_else};
-use ess_run::{Report, choose};
+use ess_run::Report;
 
 use crate::plan::Plan;
-use crate::{Args, Done, agreed, back_up, guards, holds, lock_export, proving, record, shell};
+use crate::{Args, Done, agreed, back_up, backup_programs, guards, holds, lock_export, proving, record, shell};
 
 /// Memory for each index that is built, in MiB.
 const MAINTENANCE: u64 = 256;
@@ -32,7 +32,9 @@ pub(crate) fn run(args: &Args, context: &mut Context, conninfo: &Conninfo) -> an
             .line("ess-wipe: the target is as it was before the wipe, proven; there is nothing to bring back");
         return finish(args, context, target, None, backup);
     }
-    let to_be_kept = is_used(args, context, conninfo, &target)?;
+    let programs = Origin::of_ours(&backup, manifest).programs(args.pg_bin.as_deref(), &target.facts.version_text)?;
+    let to_be_kept = is_used(args, context, conninfo, &target)? && !args.no_backup;
+    let keepers = to_be_kept.then(|| backup_programs(args, &target)).transpose()?;
     let plan = Plan::of(
         &target,
         vec![format!("homeserver {server_name}"), format!("backup {sha256}")],
@@ -52,10 +54,18 @@ pub(crate) fn run(args: &Args, context: &mut Context, conninfo: &Conninfo) -> an
 
     nobody_else(&target.session, &args.ignore_role, "target")?;
     manifest.check_files(&backup, &context.console)?;
-    let held: Option<Inventory> = if to_be_kept && !args.no_backup {
+    let held: Option<Inventory> = if let Some(programs) = keepers {
         let name = backup.file_name().unwrap_or_default().to_string_lossy();
         let beside = backup.with_file_name(format!("{name}.undone"));
-        Some(back_up(args, context, conninfo, &target, &server_name, &beside)?)
+        Some(back_up(
+            args,
+            context,
+            conninfo,
+            &target,
+            &server_name,
+            &beside,
+            &programs,
+        )?)
     } else {
         None
     };
@@ -64,8 +74,6 @@ pub(crate) fn run(args: &Args, context: &mut Context, conninfo: &Conninfo) -> an
         Some(manifest.source.clone()),
         Some(backup.to_string_lossy().into_owned()),
     );
-    let needed = target.facts.major().max(major(&manifest.pg_dump_version));
-    let programs = choose(args.pg_bin.as_deref(), needed, "this target")?;
     plan.execute(&target, Some(&fence), held.as_ref())?;
     target.fence = Some(fence);
     let still = "the target is fenced, and Synapse cannot start on it; once this is mended, run the same line again";

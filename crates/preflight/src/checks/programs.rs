@@ -3,23 +3,36 @@
 use std::path::Path;
 
 use ess_document::Finding;
-use ess_run::{Error, choose};
+use ess_run::{Error, LAST_WITHOUT_TRANSACTION_TIMEOUT, Need, choose};
 
 use crate::finding::{Blocker, Detail, blocker, info};
 
-/// Whether the programs of this machine fit the newer of both servers, given by their major versions.
+/// Whether the programs of this machine serve both servers, given by their major versions.
 pub(crate) fn check(only: Option<&Path>, source: Option<u32>, target: Option<u32>) -> Vec<Finding> {
-    let (major, whose) = match (source, target) {
-        (source, Some(target)) if source.is_none_or(|source| source < target) => (target, "this target"),
-        (source, _) => (source.unwrap_or(0), "this source"),
+    let need = match (source, target) {
+        // Programs that back up the target dump a source that is not newer.
+        (source, Some(target)) if source.is_none_or(|source| source <= target) => Need::BackUp { target },
+        (source, _) => Need::Dump {
+            source: source.unwrap_or(0),
+            target: None,
+        },
     };
-    vec![match choose(only, major, whose) {
-        Ok(programs) => info(
-            "client-programs",
-            format!("pg_dump, pg_restore and psql are of version {}", programs.version),
-        )
-        .with("version", programs.version)
-        .with("directory", programs.directory.display().to_string()),
+    let last = LAST_WITHOUT_TRANSACTION_TIMEOUT;
+    vec![match choose(only, need) {
+        Ok(programs) => {
+            let version = &programs.version;
+            let message = match source {
+                // A target that is not known yet may be one that they do not serve.
+                Some(source) if target.is_none() && source <= last && programs.major > last => format!(
+                    "pg_dump, pg_restore and psql are of version {version}, and serve a target of PostgreSQL {} or newer",
+                    last + 1
+                ),
+                _ => format!("pg_dump, pg_restore and psql are of version {version}"),
+            };
+            info("client-programs", message)
+                .with("version", programs.version)
+                .with("directory", programs.directory.display().to_string())
+        }
         Err(error) => {
             let found = blocker(Blocker::ClientPrograms, error.to_string());
             match error {

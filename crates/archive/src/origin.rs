@@ -1,0 +1,293 @@
+//! The versions behind a dump, and the programs that load it.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use ess_cli::Stop;
+use ess_run::{Installation, LAST_WITHOUT_TRANSACTION_TIMEOUT, Need, choose};
+
+use crate::found::Found;
+use crate::manifest::{Kind, Manifest, major};
+use crate::plain::{Format, detect};
+
+/// The versions behind a dump; nothing where it does not name them, as SQL text does not.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// The server that it was taken of, such as `15.18`.
+    server: Option<String>,
+    /// The `pg_dump` that wrote it.
+    pg_dump: Option<String>,
+    /// How it is compressed, where not every build of `pg_restore` can read that.
+    compression: Option<&'static str>,
+    /// What to do where no program loads it.
+    way_out: String,
+}
+
+impl Origin {
+    /// What a dump says.
+    pub fn of(found: &Found) -> io::Result<Self> {
+        match found {
+            Found::Ours { dump, manifest, .. } => Ok(Self::of_ours(dump, manifest)),
+            Found::Archive(path) => Ok(Self {
+                way_out: format!(
+                    "dump again with pg_dump {LAST_WITHOUT_TRANSACTION_TIMEOUT} or older, or {}",
+                    as_sql(path)
+                ),
+                ..head(path)?.unwrap_or_default()
+            }),
+            Found::Plain(_) => Ok(Self::default()),
+        }
+    }
+
+    /// What the manifest says of the dump in this directory.
+    pub fn of_ours(dump: &Path, manifest: &Manifest) -> Self {
+        let data = dump.join(&manifest.data);
+        // Data that is missing or damaged is for the check of its files to name.
+        let head = head(&data).ok().flatten().unwrap_or_default();
+        Self {
+            server: Some(manifest.server_version.clone()),
+            pg_dump: Some(manifest.pg_dump_version.clone()),
+            compression: head.compression,
+            way_out: match manifest.kind {
+                Kind::Migration => {
+                    "install postgresql-client of the target's version, then run pgdump-wrap --replace".to_owned()
+                }
+                Kind::Backup => as_sql(&data),
+            },
+        }
+    }
+
+    /// Refuses a dump that no program loads into a server of this version, such as `16.4`.
+    pub fn may_go_to(&self, target: &str) -> Result<(), Stop> {
+        if let Some(server) = &self.server
+            && major(server) > major(target)
+        {
+            return Err(Stop::no(format!(
+                "the dump is of PostgreSQL {server}, and the target is {target}"
+            ))
+            .hint("use a target that is at least as new"));
+        }
+        let last = LAST_WITHOUT_TRANSACTION_TIMEOUT;
+        if let Some(pg_dump) = &self.pg_dump
+            && major(pg_dump) > last
+            && major(target) <= last
+        {
+            return Err(Stop::no(format!(
+                "the dump was written by pg_dump {pg_dump}, and the target is PostgreSQL {target}: every pg_restore that \
+                 reads this dump sends SET transaction_timeout, which servers up to {last} refuse"
+            ))
+            .hint(self.way_out.clone()));
+        }
+        Ok(())
+    }
+
+    /// The programs that load it into a server of this version; `only` is the user's choice of a directory.
+    pub fn programs(&self, only: Option<&Path>, target: &str) -> anyhow::Result<Installation> {
+        self.may_go_to(target)?;
+        let need = Need::Load {
+            written_by: self.pg_dump.as_deref().map(major),
+            compression: self.compression,
+            target: major(target),
+        };
+        Ok(choose(only, need)?)
+    }
+}
+
+/// The way around a `pg_restore` that does not serve: our scanner leaves `SET transaction_timeout` out of SQL text.
+fn as_sql(archive: &Path) -> String {
+    format!(
+        "write it as SQL with pg_restore --file=FILE.sql {} and load that with restore -n --from FILE.sql",
+        archive.display()
+    )
+}
+
+/// More than the beginning of any archive takes.
+const HEAD: u64 = 1 << 16;
+
+/// What stands at the beginning of an archive; nothing where it is older than 8.0, or damaged.
+fn head(archive: &Path) -> io::Result<Option<Origin>> {
+    let format = detect(archive)?;
+    let file = match format {
+        Format::Directory => archive.join("toc.dat"),
+        _ => PathBuf::from(archive),
+    };
+    let mut bytes = Vec::new();
+    File::open(file)?.take(HEAD).read_to_end(&mut bytes)?;
+    // A tar archive begins with the header of its first member, which is toc.dat.
+    let start = if format == Format::Tar { 512 } else { 0 };
+    Ok(bytes.get(start..).and_then(|bytes| Head { bytes, integer: 4 }.read()))
+}
+
+/// Reads as `ReadHead` in `pg_backup_archiver.c` does.
+struct Head<'a> {
+    bytes: &'a [u8],
+    /// How many bytes an integer takes after its sign.
+    integer: usize,
+}
+
+impl Head<'_> {
+    fn read(mut self) -> Option<Origin> {
+        self.bytes = self.bytes.strip_prefix(b"PGDMP")?;
+        let version = (self.byte()?, self.byte()?);
+        let _revision = self.byte()?;
+        self.integer = usize::from(self.byte()?);
+        if version < (1, 10) || self.integer > 8 {
+            return None;
+        }
+        let (_offset, _format) = (self.byte()?, self.byte()?);
+        // Up to 1.14 this was the level of gzip.
+        let compression = if version < (1, 15) {
+            self.integer()?;
+            None
+        } else {
+            match self.byte()? {
+                2 => Some("lz4"),
+                3 => Some("zstd"),
+                _ => None,
+            }
+        };
+        for _part_of_the_date in 0..7 {
+            self.integer()?;
+        }
+        let _database = self.text()?;
+        Some(Origin {
+            server: Some(self.text()?).filter(|text| !text.is_empty()),
+            pg_dump: Some(self.text()?).filter(|text| !text.is_empty()),
+            compression,
+            way_out: String::new(),
+        })
+    }
+
+    fn byte(&mut self) -> Option<u8> {
+        let (first, rest) = self.bytes.split_first()?;
+        self.bytes = rest;
+        Some(*first)
+    }
+
+    /// A sign, then the least significant byte first.
+    fn integer(&mut self) -> Option<i64> {
+        let is_negative = self.byte()? != 0;
+        let (digits, rest) = self.bytes.split_at_checked(self.integer)?;
+        self.bytes = rest;
+        let value = digits.iter().rev().try_fold(0_i64, |value, digit| {
+            value.checked_mul(256)?.checked_add(i64::from(*digit))
+        })?;
+        Some(if is_negative { -value } else { value })
+    }
+
+    /// Its length, then its bytes; a negative length is that of none, which is empty here.
+    fn text(&mut self) -> Option<String> {
+        let length = usize::try_from(self.integer()?).unwrap_or(0);
+        let (text, rest) = self.bytes.split_at_checked(length)?;
+        self.bytes = rest;
+        Some(String::from_utf8_lossy(text).into_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+
+    /// The beginning of an archive of format 1.`minor`; from 1.15 on `compression` is a method, before a level.
+    fn archive(minor: u8, compression: u8, texts: [Option<&str>; 3]) -> Vec<u8> {
+        let integer = |value: usize| [vec![0], u32::try_from(value).unwrap().to_le_bytes().to_vec()].concat();
+        let mut bytes = [b"PGDMP".as_slice(), &[1, minor, 0, 4, 8, 1]].concat();
+        if minor < 15 {
+            bytes.extend(integer(compression.into()));
+        } else {
+            bytes.push(compression);
+        }
+        bytes.extend([40, 3, 2, 28, 10, 126, 0].into_iter().flat_map(integer));
+        for text in texts {
+            match text {
+                Some(text) => bytes.extend([integer(text.len()), text.as_bytes().to_vec()].concat()),
+                None => bytes.extend([1, 1, 0, 0, 0]),
+            }
+        }
+        bytes
+    }
+
+    fn of(bytes: &[u8]) -> Option<Origin> {
+        Head { bytes, integer: 4 }.read()
+    }
+
+    #[test]
+    fn an_archive_names_the_versions_behind_it() {
+        let texts = [Some("synapse"), Some("16.4"), Some("17.6 (Debian 17.6-1)")];
+        for (minor, method, compression) in [
+            (14, 3, None),
+            (15, 1, None),
+            (16, 0, None),
+            (16, 2, Some("lz4")),
+            (16, 3, Some("zstd")),
+        ] {
+            let origin = of(&archive(minor, method, texts)).unwrap();
+            assert_eq!(origin.server.as_deref(), Some("16.4"), "1.{minor}");
+            assert_eq!(origin.pg_dump.as_deref(), Some("17.6 (Debian 17.6-1)"));
+            assert_eq!(origin.compression, compression, "1.{minor}");
+        }
+        let without = of(&archive(14, 0, [None, None, None])).unwrap();
+        assert_eq!((without.server, without.pg_dump), (None, None));
+    }
+
+    #[test]
+    fn a_beginning_that_is_cut_or_damaged_names_nothing() {
+        let whole = archive(16, 1, [Some("synapse"), Some("16.4"), Some("16.4")]);
+        for length in 0..whole.len() {
+            assert_eq!(of(&whole[..length]), None, "{length} bytes");
+        }
+        for at in 0..whole.len() {
+            let mut damaged = whole.clone();
+            damaged[at] = 0xff;
+            // Whatever comes of it, it ends.
+            let _ = of(&damaged);
+        }
+        assert_eq!(of(&archive(9, 0, [None, None, None])), None);
+    }
+
+    #[test]
+    fn what_no_program_loads_is_refused_with_the_way_out() {
+        let origin = |server: &str, pg_dump: &str| Origin {
+            server: Some(server.to_owned()),
+            pg_dump: Some(pg_dump.to_owned()),
+            compression: None,
+            way_out: "the way out".to_owned(),
+        };
+        for (server, pg_dump, target, refused) in [
+            ("15.18", "16.4", "15.18", None),
+            ("15.18", "17.6", "17.2", None),
+            ("13.4", "18.1", "18beta1", None),
+            (
+                "16.4",
+                "17.6",
+                "16.9 (Debian 16.9-1)",
+                Some("every pg_restore that reads this dump sends"),
+            ),
+            (
+                "13.4",
+                "18.1",
+                "13.4",
+                Some("every pg_restore that reads this dump sends"),
+            ),
+            (
+                "17.6",
+                "17.6",
+                "16.9",
+                Some("the dump is of PostgreSQL 17.6, and the target is 16.9"),
+            ),
+            ("19devel", "19devel", "18.1", Some("the dump is of PostgreSQL 19devel")),
+        ] {
+            let answer = origin(server, pg_dump).may_go_to(target);
+            match (&answer, refused) {
+                (Ok(()), None) => {}
+                (Err(stop), Some(why)) => assert!(stop.to_string().contains(why), "{stop}"),
+                _ => panic!("{server} by {pg_dump} to {target}: {answer:?}"),
+            }
+        }
+        // SQL text passes: what newer servers alone know is left out of it.
+        assert!(Origin::default().may_go_to("13.4").is_ok());
+    }
+}

@@ -31,14 +31,14 @@ pub use error::Error;
 pub use facts::{Facts, facts};
 pub use inventory::{Inventory, Queue, Reading, TableRecord, digests, each_table};
 pub use mark::{Mark, StreamPosition, mark, stream_positions};
-pub use movement::{SchemaRows, exists, moved, schema_rows};
+pub use movement::{FENCE_VERSION, NOT_PLAIN, SchemaRows, exists, moved, plausible_schema_rows, schema_rows};
 pub use objects::{
     LOCKS_PER_TABLE, NotInADump, Object, count_by_kind, drop_statements, keepsakes, not_in_a_dump, objects, row_counts,
 };
 pub use postgres_protocol::escape::{escape_identifier, escape_literal};
 pub use rights::{Rights, rights};
 pub use sequences::{Sequence, relation_names, sequences};
-pub use session::{Access, Session};
+pub use session::{Access, CopyIn, Session};
 pub use signatures::{newest_own_event, server_signature_keys};
 pub use tables::{Column, Kind, Table, tables};
 pub use tls::{ConnectError, Connection, Tls, TlsError};

@@ -229,22 +229,137 @@ fn change(then: &Mark, now: &Mark) -> Option<String> {
 }
 
 /// Reads the rows by which Synapse decides whether it may use the database.
+///
+/// What is not one row, or not a number, is nothing here; [`plausible_schema_rows`] names it.
 pub fn schema_rows(session: &Session) -> Result<SchemaRows, Error> {
-    let mut found = SchemaRows::default();
-    if exists(session, "public.schema_version")? {
-        let sql = "SELECT version, upgraded FROM public.schema_version";
-        if let Some(row) = session.rows("read the schema version", sql, &[])?.first() {
-            found.version = row.get(0);
-            found.upgraded = row.get(1);
+    let (versions, compats) = (version_rows(session)?, compat_rows(session)?);
+    let one = |rows: &[VersionRow]| match rows {
+        [row] => row.clone(),
+        _ => VersionRow::default(),
+    };
+    let (version, compat) = (one(&versions), one(&compats));
+    Ok(SchemaRows {
+        version: version.number(),
+        upgraded: version.upgraded(),
+        compat_version: compat.number(),
+    })
+}
+
+/// The same rows, or why Synapse would not start on the database, or would found a new server there: in a sentence.
+pub fn plausible_schema_rows(session: &Session) -> Result<Result<SchemaRows, String>, Error> {
+    let tables = [
+        ("schema_version", version_rows(session)?),
+        ("schema_compat_version", compat_rows(session)?),
+    ];
+    for (table, rows) in &tables {
+        if rows.len() > 1 {
+            return Ok(Err(format!("{table} holds more than one row")));
+        }
+        let unreadable = rows.iter().find(|row| row.number().is_none());
+        if let Some(row) = unreadable {
+            let text = row.version.as_deref().unwrap_or("NULL");
+            return Ok(Err(never_written(table, &text.escape_debug().to_string())));
         }
     }
-    if exists(session, "public.schema_compat_version")? {
-        let sql = "SELECT compat_version FROM public.schema_compat_version";
-        if let Some(row) = session.rows("read the schema version", sql, &[])?.first() {
-            found.compat_version = row.get(0);
+    // They would make what Synapse or the fence writes there mean something else.
+    let sql = "SELECT c.relname::text FROM pg_class c
+         WHERE c.oid IN (to_regclass('public.schema_version'), to_regclass('public.schema_compat_version'))
+           AND (c.relkind <> 'r' OR c.relhasrules OR c.relrowsecurity OR c.relhassubclass OR c.relispartition
+                OR EXISTS (SELECT FROM pg_trigger WHERE tgrelid = c.oid AND NOT tgisinternal)
+                OR EXISTS (SELECT FROM pg_policy WHERE polrelid = c.oid))";
+    if let Some(row) = session
+        .rows("look at the tables of the schema version", sql, &[])?
+        .first()
+    {
+        let table: String = row.get(0);
+        return Ok(Err(format!("public.{table} {NOT_PLAIN}")));
+    }
+    let rows = schema_rows(session)?;
+    Ok(match rows.implausible() {
+        Some(why) => Err(why),
+        None => Ok(rows),
+    })
+}
+
+/// Of `schema_version`, more than which Synapse makes no database refuse it.
+pub const FENCE_VERSION: i32 = i32::MAX;
+
+/// What the tables of the schema version may not be.
+pub const NOT_PLAIN: &str = "is not a plain table, or has a rule, trigger or policy";
+
+/// The last version of the schema without a row in `schema_compat_version`: Synapse 1.36.
+const LAST_WITHOUT_COMPAT: i32 = 59;
+
+fn never_written(table: &str, version: &str) -> String {
+    format!("{table} holds version {version}, which Synapse never writes")
+}
+
+impl SchemaRows {
+    /// Why Synapse would not start on a database with these rows, or would found a new server there: in a sentence.
+    pub fn implausible(&self) -> Option<String> {
+        let real = |version: &i32| (1..FENCE_VERSION).contains(version);
+        let Some(version) = self.version else {
+            return Some("schema_version holds no row, and Synapse would found a new server there".to_owned());
+        };
+        if !real(&version) {
+            return Some(never_written("schema_version", &version.to_string()));
+        }
+        if self.upgraded.is_none() {
+            return Some("schema_version does not say whether the schema was upgraded".to_owned());
+        }
+        match self.compat_version {
+            Some(compat) if !real(&compat) => Some(never_written("schema_compat_version", &compat.to_string())),
+            None if version > LAST_WITHOUT_COMPAT => Some(format!(
+                "schema_compat_version holds no row, although Synapse writes one from version {} on",
+                LAST_WITHOUT_COMPAT + 1
+            )),
+            _ => None,
         }
     }
-    Ok(found)
+}
+
+/// A row of either table, whatever somebody made of its columns.
+#[derive(Debug, Clone, Default)]
+struct VersionRow {
+    version: Option<String>,
+    upgraded: Option<String>,
+}
+
+impl VersionRow {
+    fn number(&self) -> Option<i32> {
+        self.version.as_ref()?.parse().ok()
+    }
+
+    fn upgraded(&self) -> Option<bool> {
+        self.upgraded.as_ref()?.parse().ok()
+    }
+}
+
+fn version_rows(session: &Session) -> Result<Vec<VersionRow>, Error> {
+    rows_of(session, "public.schema_version", "version")
+}
+
+fn compat_rows(session: &Session) -> Result<Vec<VersionRow>, Error> {
+    rows_of(session, "public.schema_compat_version", "compat_version")
+}
+
+/// The first rows of one of the tables; none where it does not exist.
+fn rows_of(session: &Session, table: &str, column: &str) -> Result<Vec<VersionRow>, Error> {
+    if !exists(session, table)? {
+        return Ok(Vec::new());
+    }
+    // Through JSON: a table of this name may be another program's.
+    let sql = format!(
+        "SELECT row ->> '{column}', row ->> 'upgraded' FROM (SELECT to_jsonb(t) AS row FROM {table} t LIMIT 2) rows"
+    );
+    let rows = session.rows("read the schema version", &sql, &[])?;
+    Ok(rows
+        .iter()
+        .map(|row| VersionRow {
+            version: row.get(0),
+            upgraded: row.get(1),
+        })
+        .collect())
 }
 
 /// Whether there is a table (`schema.name`).

@@ -1,12 +1,15 @@
 //! One connection, driven by blocking calls that a signal can end.
 
+use std::io::Cursor;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ess_run::interrupted;
+use futures_util::SinkExt;
 use tokio::runtime::{Builder, Runtime};
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, Row};
+use tokio_postgres::{Client, CopyInSink, Row};
 
 use crate::tls::Tls;
 use crate::{Conninfo, Error};
@@ -129,6 +132,21 @@ impl Session {
         self.wait(what, self.client.batch_execute(sql))
     }
 
+    /// One statement, which the server itself holds to be no more than one; returns how many rows it changed.
+    pub fn statement(&self, what: &str, sql: &str) -> Result<u64, Error> {
+        self.wait(what, self.client.execute_typed(sql, &[]))
+    }
+
+    /// Begins a `COPY ... FROM stdin`.
+    pub fn copy_in(&self, what: &str, sql: &str) -> Result<CopyIn<'_>, Error> {
+        let sink = self.wait(what, self.client.copy_in(sql))?;
+        Ok(CopyIn {
+            session: self,
+            what: what.to_owned(),
+            sink: Box::pin(sink),
+        })
+    }
+
     fn wait<T>(&self, what: &str, work: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T, Error> {
         let no_answer = |limit| Error::NoAnswer {
             what: what.to_owned(),
@@ -163,6 +181,34 @@ impl Session {
                 Err(error)
             }
         }
+    }
+}
+
+/// Rows on their way to the server. Without [`CopyIn::finish`] none of them arrives.
+pub struct CopyIn<'a> {
+    session: &'a Session,
+    what: String,
+    sink: Pin<Box<CopyInSink<Cursor<Vec<u8>>>>>,
+}
+
+impl CopyIn<'_> {
+    /// Sends a part of the rows, which may end in the middle of one.
+    pub fn send(&mut self, part: Vec<u8>) -> Result<(), Error> {
+        let sent = self.session.wait(&self.what, self.sink.feed(Cursor::new(part)));
+        match sent {
+            // The server ended the copy, and says why at its end.
+            Err(error @ Error::Query { .. }) => Err(self.end().err().unwrap_or(error)),
+            sent => sent,
+        }
+    }
+
+    /// Ends the rows; returns how many the server took.
+    pub fn finish(mut self) -> Result<u64, Error> {
+        self.end()
+    }
+
+    fn end(&mut self) -> Result<u64, Error> {
+        self.session.wait(&self.what, self.sink.as_mut().finish())
     }
 }
 

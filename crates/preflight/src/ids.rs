@@ -8,7 +8,7 @@ pub(crate) type Id = (&'static str, Severity, &'static str, &'static str);
 /// By severity, then by name. An id whose severity depends on what was found stands with the worst.
 #[rustfmt::skip]
 pub(crate) const IDS: &[Id] = &[
-    ("client-programs", Blocker, "pg_dump, pg_restore or psql is missing, older than a server, or of 17 or newer where the target is of 16 or older.", "Install postgresql-client of the newer server's version."),
+    ("client-programs", Blocker, "pg_dump or pg_restore is missing, older than a server, or of 17 or newer where the target is of 16 or older.", "Install postgresql-client of the newer server's version."),
     ("cluster-database-space", Blocker, "The volume of ESS's database is too small; a warning when there is little room beside the data.", "Resize it, or install ESS with a larger postgres.storage.size."),
     ("cluster-layout", Blocker, "There is no ESS in the namespace that these tools know, or more than one.", "Name another namespace or a release, or give the database's address."),
     ("cluster-mas", Blocker, "ESS leaves logins to Matrix Authentication Service, and the homeserver that moves does not; otherwise how both are.", "Install ESS without MAS, migrate, then run syn2mas."),
@@ -30,7 +30,7 @@ pub(crate) const IDS: &[Id] = &[
     ("secrets", Blocker, "A secret that the configuration names is not there.", "Run as the user that Synapse runs as, or correct the path."),
     ("sequence-behind-stream", Blocker, "A sequence is behind its stream: Synapse would not start.", "Run the SQL of the hint while Synapse is stopped."),
     ("signing-key", Blocker, "There is no good signing key, or a running Synapse publishes another; otherwise, which key it is.", "See whether -c names the configuration that Synapse was started with."),
-    ("source-empty", Blocker, "The source holds no homeserver.", "See whether -c or --source names the right database."),
+    ("source-empty", Blocker, "The source holds no homeserver, or not one plausible version of Synapse's schema.", "See whether -c or --source names the right database."),
     ("source-encoding", Blocker, "The source is not UTF-8.", "Bring it into a UTF-8 database first."),
     ("source-fenced", Blocker, "The source is the target of a migration that has not ended.", "See whether -c and --target are the right way round."),
     ("source-unreachable", Blocker, "There is no connection to the source.", "Check database.args, or --source and --source-password-file."),

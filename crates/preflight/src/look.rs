@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ess_cli::{Console, Context, PgVariables, Stop};
 use ess_document::{Document, Finding, Identity};
-use ess_postgres::{Conninfo, Error, Facts, SchemaRows, Session, schema_rows, server_names};
+use ess_postgres::{Conninfo, Error, Facts, SchemaRows, Session, plausible_schema_rows, schema_rows, server_names};
 use ess_proof::read_fence;
 use ess_run::Report as _;
 use ess_synapse::Config;
@@ -364,7 +364,20 @@ fn rows_of(source: &Source, findings: &mut Vec<Finding>) -> Option<SchemaRows> {
         );
         return None;
     }
-    found(schema_rows(&source.session), "the source's schema", findings)
+    let rows = found(plausible_schema_rows(&source.session), "the source's schema", findings)?;
+    match rows {
+        Ok(rows) => Some(rows),
+        Err(why) => {
+            findings.push(
+                blocker(
+                    Blocker::SourceEmpty,
+                    format!("the source is not a database that Synapse can use: {why}"),
+                )
+                .hint("see whether -c or --source names the database that Synapse uses"),
+            );
+            None
+        }
+    }
 }
 
 /// The source as a database, and the homeserver in it.

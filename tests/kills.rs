@@ -146,8 +146,7 @@ fn an_undo_killed_at_any_stage_leaves_the_target_as_it_was_or_fenced_and_goes_on
         "--list",
         "--data-only",
         "--section=pre-data",
-        "/psql --no-psqlrc",
-        "--section=post-data",
+        "--section=data --section=post-data",
         "ess-wipe: brought back ",
     ] {
         let mut running = undo().start();
@@ -162,7 +161,7 @@ fn an_undo_killed_at_any_stage_leaves_the_target_as_it_was_or_fenced_and_goes_on
             "ess-wipe: brought back " => assert_eq!(now, before),
             _ => assert!(scene.is_fenced(), "{stage}"),
         }
-        if stage == "--section=post-data" {
+        if stage == "--section=data --section=post-data" {
             // Neither a migration nor a wipe takes over what is half undone.
             let restore = scene.restore().run();
             assert!(restore.stderr.contains("the target awaits "), "{restore}");
@@ -184,8 +183,7 @@ fn a_restore_killed_at_any_stage_leaves_the_fence_and_goes_on() {
         "--list",
         "--data-only",
         "--section=pre-data",
-        "/psql --no-psqlrc",
-        "--section=post-data",
+        "--section=data --section=post-data",
     ] {
         let mut running = scene.restore().args(["-v"]).start();
         running.wait_for(stage);
@@ -206,16 +204,14 @@ fn a_restore_killed_at_any_stage_leaves_the_fence_and_goes_on() {
 #[test]
 fn the_structure_and_the_fence_are_all_or_nothing_whenever_the_kill_comes() {
     let scene = Scene::wiped();
-    // psql gets the first statements, and the end of its input when we are gone.
-    let cut = "{ sed '/^CREATE TABLE public.event_json /Q'; echo >half; while [[ -d /proc/$PPID ]]; do :; done; }";
-    write_program(
-        &scene.world,
-        "bin/psql",
-        &format!("trap '' TERM\n{cut} | exec {}/psql \"$@\"\n", pgbin()),
-    );
+    // restore gets the first statements, and waits for the rest.
+    let cut = "sed '/^CREATE TABLE public.event_json /Q'; echo >half; while [[ -d /proc/$PPID ]]; do sleep 0.1; done";
+    let real = format!("{}/pg_restore", pgbin());
+    let script = format!("if [[ $* == *pre-data* ]]; then {real} \"$@\" | {{ {cut}; }}; else exec {real} \"$@\"; fi\n");
+    write_program(&scene.world, "bin/pg_restore", &script);
     link_programs(&scene.world, "bin");
     let running = scene.restore().args(["--pg-bin", "bin"]).start();
-    wait_until("psql read half", || scene.world.path("half").exists());
+    wait_until("half is read", || scene.world.path("half").exists());
 
     running.kill();
 
@@ -380,7 +376,7 @@ fn a_pipeline_that_was_killed_goes_on_without_a_second_dump_or_backup() {
         call.env("CONFIRM", scene.confirmation())
     };
     let mut running = line().start();
-    running.wait_for("--section=post-data");
+    running.wait_for("--section=data");
 
     assert!(scene.world.signal("restore", Signal::KILL));
 
@@ -527,7 +523,7 @@ fn a_wipe_that_is_told_to_end_has_erased_nothing() {
 fn a_restore_that_is_told_to_end_says_that_the_fence_stands() {
     let scene = Scene::wiped();
     let mut running = scene.restore().args(["-v"]).start();
-    running.wait_for("--section=post-data");
+    running.wait_for("--section=data");
 
     running.signal(Signal::INT);
 

@@ -19,6 +19,7 @@ mod extract_secrets_peer;
 mod faults;
 mod harness;
 mod hostile;
+mod hostile_dumps;
 mod internet;
 mod kills;
 mod kube;

@@ -11,7 +11,7 @@ use ess_cli::{Exit, Stop, make_directory, now, sync_directory};
 use ess_document::Carried;
 use ess_postgres::{
     Access, Algorithm, Conninfo, Digest, Facts, Inventory, Mark, Reading, Session, Table, TableRecord, catalogue,
-    digests, escape_identifier, mark, schema_rows, stream_positions, tables, unreadable,
+    digests, escape_identifier, mark, plausible_schema_rows, schema_rows, stream_positions, tables, unreadable,
 };
 use ess_run::{Installation, Program, Report};
 use ess_synapse::schema::{FENCE_TABLES, ONE_TIME_KEYS_TABLE, UNLOGGED_TABLES};
@@ -19,6 +19,7 @@ use ess_synapse::schema::{FENCE_TABLES, ONE_TIME_KEYS_TABLE, UNLOGGED_TABLES};
 use crate::beside::Beside;
 use crate::compression::{Compression, has_room};
 use crate::manifest::{FileRecord, Format, Kind, MANIFEST, Manifest};
+use crate::restoring::check_sql;
 use crate::sealing::Sealing;
 use crate::sequences::archived_sequences;
 
@@ -145,7 +146,11 @@ fn fill(dumping: &Dumping<'_>, partial: &Path) -> anyhow::Result<Taken> {
     let taken_at = now();
     let all = tables(&holder)?;
     let records: Vec<(&Table, Carried)> = all.iter().map(|t| (t, carried(t, dumping.source_is_running))).collect();
-    let schema = schema_rows(&holder)?;
+    let schema = match dumping.kind {
+        Kind::Migration => plausible_schema_rows(&holder)?.map_err(|why| not_a_homeserver(&why))?,
+        // What a wipe erases may be anything.
+        Kind::Backup => schema_rows(&holder)?,
+    };
     let streams = stream_positions(&holder)?;
     let lines = catalogue(&holder)?;
 
@@ -170,6 +175,7 @@ fn fill(dumping: &Dumping<'_>, partial: &Path) -> anyhow::Result<Taken> {
         before.sequences.clone()
     };
     holder.batch("end the snapshot", "COMMIT")?;
+    check_sql(&partial.join(&data), dumping.programs, report).context("restore could not load what was dumped")?;
 
     let after = mark(&holder)?;
     if !dumping.source_is_running
@@ -221,6 +227,12 @@ fn fill(dumping: &Dumping<'_>, partial: &Path) -> anyhow::Result<Taken> {
     Ok(Taken { manifest, sha256 })
 }
 
+/// Synapse would not start on what such a source becomes, or would found a new server there.
+fn not_a_homeserver(why: &str) -> Stop {
+    Stop::no(format!("the source is not a database that Synapse can use: {why}"))
+        .hint("check which database the old Synapse uses; what somebody changed in it by hand has to be put back first")
+}
+
 /// What of a table is carried.
 pub fn carried(table: &Table, source_is_running: bool) -> Carried {
     if FENCE_TABLES.iter().any(|name| table.is(name)) {
@@ -245,9 +257,10 @@ fn dump_and_read(
     let name = child_name(dumping.application_name, "pg_dump");
     // Its passfile lives as long as this.
     let child = dumping.conninfo.child_environment(&name)?;
-    let program = program
-        .envs(&child.vars)
-        .envs(&[("PGOPTIONS".to_owned(), "-c default_transaction_read_only=on".into())]);
+    let program = program.envs(&child.vars).envs(&[(
+        "PGOPTIONS".to_owned(),
+        "-c default_transaction_read_only=on -c standard_conforming_strings=on".into(),
+    )]);
     let beside = Beside {
         conninfo: dumping.conninfo,
         application_name: dumping.application_name,

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use ess_cli::{Exit, Stop};
+use serde_json::Value;
 
-use crate::manifest::{MANIFEST, Manifest};
+use crate::manifest::{MANIFEST, Manifest, read_small, regular};
 use crate::plain::{Format, detect};
 
 /// What lies at a path that somebody calls a dump.
@@ -38,32 +39,37 @@ pub fn find(path: &Path) -> anyhow::Result<Found> {
         }
         looked => looked.with_context(failed)?,
     };
-    let homes = [
-        Some(path.to_owned()),
-        Some(path.join("dump")),
-        path.parent().map(Path::to_owned),
-    ];
-    for dump in homes.into_iter().flatten() {
-        if !dump.join(MANIFEST).is_file() {
-            continue;
+    if !looked.is_dir() {
+        regular(path, &looked)?;
+    }
+    for dump in [path.to_owned(), path.join("dump")] {
+        if std::fs::symlink_metadata(dump.join(MANIFEST)).is_ok() && (dump != path || !is_of_others(&dump, None)?) {
+            return ours(dump);
         }
-        let (manifest, sha256) = Manifest::read(&dump)?;
-        let inside = dump.join(&manifest.data);
-        if path == dump || path.join("dump") == dump || path == inside {
-            return Ok(Found::Ours {
-                dump,
-                manifest: Box::new(manifest),
-                sha256,
-            });
-        }
+    }
+    if let Some(dump) = path.parent()
+        && let Some(name) = path.file_name()
+        && dump.join(MANIFEST).is_file()
+        && !is_of_others(dump, Some(&name.to_string_lossy()))?
+    {
+        return ours(dump.to_owned());
     }
     let unknown = || {
         Stop::data(format!("{} is not a dump", path.display())).hint(
             "give a dump of pgdump-wrap, an archive of pg_dump (directory, custom, tar), or a .sql or .sql.gz file",
         )
     };
-    if looked.is_dir() && !path.join("toc.dat").is_file() {
-        return Err(unknown().into());
+    if looked.is_dir() {
+        if !path.join("toc.dat").is_file() {
+            return Err(unknown().into());
+        }
+        for entry in std::fs::read_dir(path).with_context(failed)? {
+            let file = entry.with_context(failed)?.path();
+            let metadata = std::fs::metadata(&file).with_context(|| format!("cannot read {}", file.display()))?;
+            if !metadata.is_dir() {
+                regular(&file, &metadata)?;
+            }
+        }
     }
     Ok(match detect(path).with_context(failed)? {
         Format::Custom | Format::Directory | Format::Tar => Found::Archive(path.to_owned()),
@@ -71,3 +77,33 @@ pub fn find(path: &Path) -> anyhow::Result<Found> {
         Format::Unknown => return Err(unknown().into()),
     })
 }
+
+fn ours(dump: PathBuf) -> anyhow::Result<Found> {
+    let (manifest, sha256) = Manifest::read(&dump)?;
+    Ok(Found::Ours {
+        dump,
+        manifest: Box::new(manifest),
+        sha256,
+    })
+}
+
+/// Whether the manifest in a directory is another program's, or does not describe the data of this `name`.
+///
+/// Many programs call a file so. One of ours is told by its format, damaged or not.
+fn is_of_others(dump: &Path, name: Option<&str>) -> anyhow::Result<bool> {
+    let text = read_small(&dump.join(MANIFEST))?;
+    let described = |value: &Value| {
+        let format = value.get("format").and_then(Value::as_str).unwrap_or_default();
+        let data = value.get("data").and_then(Value::as_str).unwrap_or_default();
+        format.starts_with(FORMATS) && name.is_none_or(|name| name == data)
+    };
+    if let Ok(value) = serde_json::from_slice::<Value>(&text) {
+        return Ok(!described(&value));
+    }
+    let text = String::from_utf8_lossy(&text);
+    let named = name.is_none_or(|name| text.contains(&Value::from(name).to_string()));
+    Ok(!(text.contains(&format!("\"{FORMATS}")) && named))
+}
+
+/// How the format of every manifest of ours begins.
+const FORMATS: &str = "ess-dump/";

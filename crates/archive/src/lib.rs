@@ -17,6 +17,6 @@ pub use dumping::{Dumping, Layout, Taken, carried, child_name, is_there, take};
 pub use found::{Found, find};
 pub use manifest::{FileRecord, Kind, MANIFEST, Manifest, major};
 pub use origin::Origin;
-pub use plain::{Format, Outcome as PlainOutcome, PlainError, detect, open_plain, scan};
-pub use restoring::{Restoring, read_back};
+pub use plain::{Format, Nowhere, Outcome as PlainOutcome, PlainError, Taker, detect, open_plain, scan};
+pub use restoring::{Restoring, check_schema, read_back};
 pub use toc::{Entry, Toc};

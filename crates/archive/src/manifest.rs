@@ -1,6 +1,8 @@
 //! What a dump holds, beside the dump: the SHA-256 of every file and what the database held.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -10,7 +12,7 @@ use ess_cli::{Stop, hash_file, hex, processors, write_file};
 use ess_document::{Carried, Identity, OneTimeKeys};
 use ess_postgres::{Inventory, TableRecord};
 use ess_run::Report;
-use ess_synapse::schema::ONE_TIME_KEYS_TABLE;
+use ess_synapse::schema::{FENCE_TABLES, ONE_TIME_KEYS_TABLE, UNLOGGED_TABLES};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -88,7 +90,7 @@ impl Manifest {
     /// Reads the manifest of a dump and returns it with its own SHA-256.
     pub fn read(dump: &Path) -> anyhow::Result<(Self, String)> {
         let path = dump.join(MANIFEST);
-        let text = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let text = read_small(&path)?;
         let manifest: Self = serde_json::from_slice(&text).map_err(|error| {
             Stop::data(format!("{} is not a dump's manifest: {error}", path.display()))
                 .hint("take the dump again, or name the dump itself with --from to load it without proof")
@@ -109,7 +111,49 @@ impl Manifest {
                 .hint("look where this dump comes from, or take it again")
                 .into());
         }
+        if let Some(why) = manifest.implausible() {
+            return Err(Stop::data(format!("{}: {why}", path.display()))
+                .hint("pgdump-wrap writes no such manifest; look where this dump comes from, or take it again")
+                .into());
+        }
         Ok((manifest, hex(&Sha256::digest(&text))))
+    }
+
+    /// What no manifest of ours says, in a sentence: rows that it declares away would be lost without a word.
+    fn implausible(&self) -> Option<String> {
+        let mut names = BTreeSet::new();
+        for table in &self.inventory.tables {
+            let name = format!("{}.{}", table.schema, table.name);
+            if !names.insert((&table.schema, &table.name)) {
+                return Some(format!("it names the table {name:?} twice"));
+            }
+            if !self.may_be_carried(table) {
+                return Some(format!(
+                    "the rows of the table {name:?} are not carried as pgdump-wrap carries them"
+                ));
+            }
+            if (table.carried == Carried::Rows) != table.digest.is_some() {
+                return Some(format!("the table {name:?} and its digest do not go together"));
+            }
+        }
+        if self.kind == Kind::Backup {
+            // What a wipe erased may have been anything.
+            return None;
+        }
+        if self.inventory.table_count() == 0 {
+            return Some("it names no table with rows".to_owned());
+        }
+        self.inventory.schema.implausible()
+    }
+
+    /// Whether this table is one of the few of which something else than its rows may be carried.
+    fn may_be_carried(&self, table: &TableRecord) -> bool {
+        let is = |name: &&str| table.schema == "public" && table.name == *name;
+        match table.carried {
+            Carried::Rows => !FENCE_TABLES.iter().any(is),
+            Carried::Fence => FENCE_TABLES.iter().any(is),
+            Carried::Structure => UNLOGGED_TABLES.iter().any(is) || self.source_was_running && is(&ONE_TIME_KEYS_TABLE),
+        }
     }
 
     /// Writes the manifest beside its data; returns its SHA-256.
@@ -192,6 +236,42 @@ impl FileRecord {
         }
         Ok(())
     }
+}
+
+/// No manifest is larger: a table takes some hundred bytes, and a column less.
+const MANIFEST_LIMIT: u64 = 256 << 20;
+
+/// All of a manifest, which is a file and not too large.
+pub(crate) fn read_small(path: &Path) -> anyhow::Result<Vec<u8>> {
+    let failed = || format!("cannot read {}", path.display());
+    regular(path, &std::fs::metadata(path).with_context(failed)?)?;
+    let mut text = Vec::new();
+    let file = std::fs::File::open(path).with_context(failed)?;
+    file.take(MANIFEST_LIMIT + 1)
+        .read_to_end(&mut text)
+        .with_context(failed)?;
+    if text.len() as u64 > MANIFEST_LIMIT {
+        return Err(Stop::data(format!("{} is larger than any manifest", path.display())).into());
+    }
+    Ok(text)
+}
+
+/// Refuses what is not a file: a named pipe may never end, and a device has no end.
+pub(crate) fn regular(path: &Path, metadata: &std::fs::Metadata) -> Result<(), Stop> {
+    let kind = metadata.file_type();
+    let what = if kind.is_file() {
+        return Ok(());
+    } else if kind.is_fifo() {
+        "a named pipe"
+    } else if kind.is_socket() {
+        "a socket"
+    } else if kind.is_dir() {
+        "a directory"
+    } else {
+        "a device"
+    };
+    Err(Stop::data(format!("{} is {what}, not a file", path.display()))
+        .hint("copy the dump into files of its own first"))
 }
 
 /// As it stands in the file; quotes within a string would have backslashes.

@@ -1,10 +1,9 @@
-//! Plain SQL dumps that others bring, made safe to feed to `psql`.
+//! The SQL of dumps, read as a server reads it: statement by statement, and no more of it than what `pg_dump` writes
+//! for one database.
 //!
-//! `psql` is a client with a shell behind it and no idea where a dump should end. So we read the text
-//! as `psql` would, statement by statement, and pass on only what `pg_dump` writes for one database:
-//! rows byte for byte, statements without their comments. What is the source server's own (owners,
-//! grants, the database itself) is left out and listed; anything else is refused, and so is what two
-//! versions of `psql` read differently.
+//! Rows go on byte for byte, statements without their comments. What is the source server's own (owners, grants, the
+//! database itself) is left out and listed; anything else is refused. No program that knows commands ever reads any
+//! of it.
 
 mod error;
 mod format;
@@ -12,62 +11,77 @@ mod input;
 mod statement;
 mod token;
 
-use std::collections::BTreeMap;
-use std::io::{BufRead, BufWriter, Write};
+use std::io::BufRead;
 
-use ess_postgres::{Conninfo, SchemaRows};
+use ess_postgres::{Conninfo, Error, SchemaRows};
 
 pub use error::PlainError;
 pub use format::{Format, detect, open_plain};
 use input::Input;
-use statement::{Row, Statement, Verdict};
+use statement::{Name, Row, Statement, Verdict};
 
-/// What was found in a plain dump and not passed on, and what was.
+/// What was found in a dump and not passed on.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
     /// Statements left out, shortened, in the order of the dump.
     pub dropped: Vec<String>,
     /// The rows of `schema_version` and `schema_compat_version`, which were not passed on.
     pub schema: SchemaRows,
-    /// How many rows were passed on, by table (`schema.name`).
-    pub copied: BTreeMap<String, u64>,
     /// The database the dump names (`pg_dump -C`).
     pub database: Option<String>,
 }
 
-/// Reads a dump and writes what may reach the target.
+/// Takes what of a dump may reach the target, in the dump's order.
 ///
-/// After an error, what was written ends in a syntax error, even in the middle of rows or of a
-/// string: `psql --single-transaction --set ON_ERROR_STOP=1` undoes all of it.
-pub fn scan(input: &mut dyn BufRead, output: &mut dyn Write) -> Result<Outcome, PlainError> {
+/// After an error nothing of what was taken may stay.
+pub trait Taker {
+    /// One statement; returns how many rows it changed, where that is known.
+    fn statement(&mut self, sql: &str) -> Result<Option<u64>, Error>;
+    /// A `COPY ... FROM stdin`, whose rows follow.
+    fn copy(&mut self, sql: &str) -> Result<(), Error>;
+    /// A part of the rows, which may end in the middle of one.
+    fn rows(&mut self, part: &[u8]) -> Result<(), Error>;
+    /// The end of the rows; returns how many were taken, where that is known.
+    fn end_of_rows(&mut self) -> Result<Option<u64>, Error>;
+}
+
+/// Takes everything, for who only asks whether it is what `pg_dump` writes.
+pub struct Nowhere;
+
+impl Taker for Nowhere {
+    fn statement(&mut self, _: &str) -> Result<Option<u64>, Error> {
+        Ok(None)
+    }
+
+    fn copy(&mut self, _: &str) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn rows(&mut self, _: &[u8]) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn end_of_rows(&mut self) -> Result<Option<u64>, Error> {
+        Ok(None)
+    }
+}
+
+/// Reads a dump and passes on what may reach the target.
+pub fn scan(input: &mut dyn BufRead, taker: &mut dyn Taker) -> Result<Outcome, PlainError> {
     let mut scanner = Scanner {
         input: Input::new(input),
-        output: BufWriter::with_capacity(1 << 16, output),
+        taker,
         outcome: Outcome::default(),
-        unclosed: Vec::new(),
         complete: false,
     };
-    // The rest is read as this says.
-    match scanner
-        .output
-        .write_all(b"SET standard_conforming_strings = on;\n")
-        .map_err(PlainError::from)
-        .and_then(|()| scanner.run())
-    {
-        Ok(()) => Ok(scanner.outcome),
-        Err(error) => {
-            scanner.spoil();
-            Err(error)
-        }
-    }
+    scanner.run()?;
+    Ok(scanner.outcome)
 }
 
 struct Scanner<'a> {
     input: Input<'a>,
-    output: BufWriter<&'a mut dyn Write>,
+    taker: &'a mut dyn Taker,
     outcome: Outcome,
-    /// What would end the COPY data or the quotes that the output is in.
-    unclosed: Vec<u8>,
     /// The closing line was seen.
     complete: bool,
 }
@@ -78,9 +92,15 @@ const CLUSTER: &[u8] = b"-- PostgreSQL database cluster dump";
 /// The longest part of a comment or a command that we look at.
 const LINE: usize = 4096;
 
+/// The longest statement, in bytes; rows of COPY are none. The server itself takes four times as much.
+const STATEMENT: usize = 256 << 20;
+
+/// How many statements may be left out: more than any dump of one database has.
+const DROPPED: usize = 1 << 20;
+
 impl Scanner<'_> {
     fn run(&mut self) -> Result<(), PlainError> {
-        // Editors on Windows; psql skips it too.
+        // Editors on Windows.
         if self.input.starts_with(b"\xef\xbb\xbf")? {
             self.input.skip(3);
         }
@@ -112,16 +132,7 @@ impl Scanner<'_> {
         if !self.complete {
             return Err(self.truncated("before its closing line"));
         }
-        self.output.flush()?;
         Ok(())
-    }
-
-    /// See [`scan`].
-    fn spoil(&mut self) {
-        let unclosed = std::mem::take(&mut self.unclosed);
-        let _ = self.output.write_all(&unclosed);
-        let _ = self.output.write_all(b"\n] this dump was refused\n;\n");
-        let _ = self.output.flush();
     }
 
     fn unexpected(&self, what: impl Into<String>) -> PlainError {
@@ -138,7 +149,7 @@ impl Scanner<'_> {
         }
     }
 
-    /// A comment to the end of its line. A carriage return ends it as well, for `psql` and the server.
+    /// A comment to the end of its line. A carriage return ends it as well, for the server.
     fn comment(&mut self) -> Result<Vec<u8>, PlainError> {
         let mut text = Vec::new();
         while let Some(byte) = self.input.peek(0)?.filter(|byte| !matches!(byte, b'\n' | b'\r')) {
@@ -180,7 +191,7 @@ impl Scanner<'_> {
             text.push(byte);
             self.input.skip(1);
         }
-        let text = String::from_utf8_lossy(&text).trim_end().to_owned();
+        let text = printable(&String::from_utf8_lossy(&text));
         let (name, argument) = text.split_once(' ').unwrap_or((&text, ""));
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
         let refused = || PlainError::Backslash {
@@ -189,11 +200,11 @@ impl Scanner<'_> {
         };
         match name {
             "\\restrict" | "\\unrestrict" | "\\encoding" if argument.bytes().all(is_plain) => {
-                self.outcome.dropped.push(name.to_owned());
+                self.drop(name.to_owned())?;
             }
             "\\connect" => {
                 let database = connected(argument).ok_or_else(refused)?;
-                self.outcome.dropped.push(format!("\\connect {database}"));
+                self.drop(format!("\\connect {}", printable(&database)))?;
                 self.same_database(line, database)?;
             }
             _ => return Err(refused()),
@@ -212,53 +223,71 @@ impl Scanner<'_> {
         }
     }
 
+    fn drop(&mut self, what: String) -> Result<(), PlainError> {
+        if self.outcome.dropped.len() >= DROPPED {
+            return Err(self.unexpected("more statements about the source's server than any dump has"));
+        }
+        self.outcome.dropped.push(what);
+        Ok(())
+    }
+
     fn statement(&mut self) -> Result<(), PlainError> {
         let mut statement = Statement::new(self.input.line());
-        if let Err(error) = self.read_statement(&mut statement) {
-            if statement.is_streaming() {
-                statement.flush(&mut self.output)?;
-            } else {
-                // Nothing of it is written, hence nothing to be closed.
-                self.unclosed.clear();
-            }
-            return Err(error);
-        }
+        self.read_statement(&mut statement)?;
         let line = statement.line;
         match statement.verdict(true)? {
             Verdict::Pass => {
-                self.pass(&mut statement)?;
-                if let Some((table, rows)) = statement.inserted() {
-                    *self.outcome.copied.entry(table).or_default() += rows;
+                let taken = self.taker.statement(statement.sql()?);
+                let taken = taken.map_err(|source| statement.failed(source))?;
+                if let (Some((table, read)), Some(taken)) = (statement.inserted(), taken) {
+                    all_taken(line, &table, read, taken)?;
                 }
             }
-            Verdict::Drop => self.outcome.dropped.push(statement.summary()),
+            Verdict::Drop => self.drop(statement.summary())?,
             Verdict::Database(name) => {
-                self.outcome.dropped.push(statement.summary());
+                self.drop(statement.summary())?;
                 self.same_database(line, name)?;
             }
             Verdict::Schema(row) => self.schema_row(line, row.as_ref())?,
             Verdict::Copy { table, columns } => {
                 self.end_of_line()?;
-                if statement::is_schema_table(&table, &columns) {
+                if table.is_version_table(&columns) {
                     self.schema_rows(&columns)?;
                 } else {
-                    self.pass(&mut statement)?;
-                    let rows = self.rows()?;
-                    *self.outcome.copied.entry(table).or_default() += rows;
+                    self.copy(&statement, &table)?;
                 }
             }
         }
         Ok(())
     }
 
-    /// Writes what is left of a statement.
-    fn pass(&mut self, statement: &mut Statement) -> Result<(), PlainError> {
-        statement.flush(&mut self.output)?;
-        self.output.write_all(b"\n")?;
-        Ok(())
+    /// Passes a `COPY` on with its rows.
+    fn copy(&mut self, statement: &Statement, table: &Name) -> Result<(), PlainError> {
+        let failed = |source| statement.failed(source);
+        self.taker.copy(statement.sql()?).map_err(failed)?;
+        let mut read = 0;
+        while !self.end_of_rows()? {
+            read += 1;
+            loop {
+                let part = self.input.rest_of_line()?;
+                if part.is_empty() {
+                    return Err(self.truncated("inside the rows of a table"));
+                }
+                self.taker.rows(part).map_err(failed)?;
+                let (length, ends) = (part.len(), part.ends_with(b"\n"));
+                self.input.skip(length);
+                if ends {
+                    break;
+                }
+            }
+        }
+        match self.taker.end_of_rows().map_err(failed)? {
+            Some(taken) => all_taken(statement.line, table, read, taken),
+            None => Ok(()),
+        }
     }
 
-    /// Up to and including the semicolon that ends the statement for `psql`.
+    /// Up to and including the semicolon that ends the statement.
     fn read_statement(&mut self, statement: &mut Statement) -> Result<(), PlainError> {
         loop {
             let Some(byte) = self.input.peek(0)? else {
@@ -288,14 +317,13 @@ impl Scanner<'_> {
                 b'$' => self.dollar(statement)?,
                 b';' => {
                     self.take(statement, 1)?;
-                    if statement.in_parentheses() {
-                        return Err(self.unexpected("a semicolon in parentheses"));
+                    // Others end a command of a rule, or of a function's body.
+                    if !statement.is_inside() {
+                        return Ok(());
                     }
-                    return Ok(());
                 }
                 byte if token::starts_word(byte) => self.word(statement)?,
                 byte if byte.is_ascii_digit() => self.number(statement)?,
-                b':' => self.colon(statement)?,
                 byte => {
                     self.take(statement, 1)?;
                     statement.symbol(byte);
@@ -304,15 +332,15 @@ impl Scanner<'_> {
         }
     }
 
-    /// Moves bytes from the input to the statement, and from a long statement on to the output.
+    /// Moves bytes from the input to the statement.
     fn take(&mut self, statement: &mut Statement, count: usize) -> Result<(), PlainError> {
         statement.push(self.input.ahead(count)?);
         self.input.skip(count);
-        if statement.is_long() {
-            match statement.verdict(false)? {
-                Verdict::Pass => statement.flush(&mut self.output)?,
-                _ => return Err(self.unexpected("a statement longer than any of its kind")),
-            }
+        if statement.has_grown_long() && statement.verdict(false)? != Verdict::Pass {
+            return Err(self.unexpected("a statement longer than any of its kind"));
+        }
+        if statement.length() > STATEMENT {
+            return Err(self.unexpected("a statement of more than 256 MiB; dump again without --inserts"));
         }
         Ok(())
     }
@@ -357,31 +385,13 @@ impl Scanner<'_> {
         Ok(())
     }
 
-    /// A cast, an assignment, or what `psql` takes for one of its variables and may replace: an array
-    /// slice is harmless, since the variables that are set have capital letters.
-    fn colon(&mut self, statement: &mut Statement) -> Result<(), PlainError> {
-        let length = match self.input.peek(1)? {
-            Some(b':' | b'=') => 2,
-            Some(b'\'' | b'"' | b'{') => return Err(self.unexpected("a variable of psql")),
-            _ => self.run_length(1, |byte| token::in_word(byte) && byte != b'$')?,
-        };
-        let text = self.take_token(statement, length)?;
-        if text.iter().any(u8::is_ascii_uppercase) {
-            return Err(self.unexpected("a variable of psql"));
-        }
-        statement.symbol(b':');
-        Ok(())
-    }
-
     fn word(&mut self, statement: &mut Statement) -> Result<(), PlainError> {
         let length = self.run_length(0, token::in_word)?;
         let word = self.take_token(statement, length)?;
         if word.eq_ignore_ascii_case(b"e") && self.input.peek(0)? == Some(b'\'') {
             return self.quoted(statement, b'\'', true);
         }
-        if statement.word(&word) {
-            return Err(self.unexpected("a function whose body is SQL between BEGIN and END"));
-        }
+        statement.word(&word);
         Ok(())
     }
 
@@ -389,7 +399,6 @@ impl Scanner<'_> {
     fn quoted(&mut self, statement: &mut Statement, quote: u8, escapes: bool) -> Result<(), PlainError> {
         let mut text = Vec::new();
         self.take(statement, 1)?;
-        self.unclosed = vec![quote];
         loop {
             let plain = self.input.run(|byte| byte != quote && byte != b'\\')?;
             let (length, kept) = match (self.input.peek(0)?, self.input.peek(1)?) {
@@ -410,7 +419,6 @@ impl Scanner<'_> {
             self.take(statement, length)?;
         }
         self.take(statement, 1)?;
-        self.unclosed.clear();
         statement.quoted(quote, escapes, &text);
         Ok(())
     }
@@ -434,7 +442,6 @@ impl Scanner<'_> {
         }
         let tag = self.input.ahead(length + 1)?.to_vec();
         self.take(statement, tag.len())?;
-        self.unclosed.clone_from(&tag);
         while !self.input.starts_with(&tag)? {
             if self.input.peek(0)?.is_none() {
                 return Err(self.truncated("inside a dollar-quoted string"));
@@ -444,7 +451,6 @@ impl Scanner<'_> {
             self.take(statement, length)?;
         }
         self.take(statement, tag.len())?;
-        self.unclosed.clear();
         statement.quoted(b'$', false, b"");
         Ok(())
     }
@@ -466,37 +472,20 @@ impl Scanner<'_> {
 
     /// Whether the lone `\.` that ends rows is next; gone past if so.
     fn end_of_rows(&mut self) -> Result<bool, PlainError> {
+        if !self.input.starts_with(b"\\.")? {
+            return Ok(false);
+        }
         for end in [&b"\\.\n"[..], b"\\.\r\n"] {
             if self.input.starts_with(end)? {
                 self.input.skip(end.len());
                 return Ok(true);
             }
         }
-        Ok(false)
-    }
-
-    /// Passes rows on as they are, and counts them.
-    fn rows(&mut self) -> Result<u64, PlainError> {
-        let mut rows = 0;
-        self.unclosed = b"\n\\.\n".to_vec();
-        while !self.end_of_rows()? {
-            rows += 1;
-            loop {
-                let part = self.input.rest_of_line()?;
-                if part.is_empty() {
-                    return Err(self.truncated("inside the rows of a table"));
-                }
-                self.output.write_all(part)?;
-                let (length, ends) = (part.len(), part.ends_with(b"\n"));
-                self.input.skip(length);
-                if ends {
-                    break;
-                }
-            }
+        if matches!(self.input.ahead(4)?, b"\\." | b"\\.\r") {
+            return Err(self.truncated("inside the rows of a table"));
         }
-        self.unclosed.clear();
-        self.output.write_all(b"\\.\n")?;
-        Ok(rows)
+        // pg_dump writes a backslash twice. To some versions of the server this is the end.
+        Err(self.unexpected("a row that begins with an end mark, \\."))
     }
 
     /// Reads the rows of one of the tables that the fence stands on.
@@ -541,6 +530,21 @@ impl Scanner<'_> {
         }
         Ok(())
     }
+}
+
+/// Nothing that was read may be missed.
+fn all_taken(line: u64, table: &Name, read: u64, taken: u64) -> Result<(), PlainError> {
+    if read == taken {
+        return Ok(());
+    }
+    let what = format!("rows of table {table}: {read} read, {taken} taken by the server");
+    Err(PlainError::Unexpected { line, what })
+}
+
+/// Without what could speak to a terminal.
+fn printable(text: &str) -> String {
+    let shown = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+    text.trim_end().chars().map(shown).collect()
 }
 
 /// The database of `\connect`: a name, a quoted name, or a quoted connection string.

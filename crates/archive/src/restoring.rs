@@ -1,17 +1,18 @@
-//! Loading a dump with `pg_restore` and `psql`.
+//! Loading a dump: its structure over a session of ours, everything else with `pg_restore`.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
-use std::io::{ErrorKind, Write};
+use std::io::{self, BufReader};
 use std::path::Path;
 
 use anyhow::Context;
 use ess_cli::Stop;
-use ess_postgres::{ChildEnvironment, Conninfo, SchemaRows};
+use ess_postgres::{Access, ChildEnvironment, Conninfo, CopyIn, Error, SchemaRows, Session};
 use ess_run::{Installation, MemoryFile, Program, Report};
 
 use crate::dumping::child_name;
 use crate::manifest::Manifest;
-use crate::plain::{self, Format, Outcome, PlainError};
+use crate::plain::{self, Format, Nowhere, Outcome, PlainError, Taker};
 use crate::toc::{Entry, Toc};
 
 /// Where and how a dump is loaded.
@@ -44,14 +45,7 @@ const LEFT_TO_THE_TARGET: [&str; 5] = [
 impl Restoring<'_> {
     /// The table of contents of an archive.
     pub fn contents(&self, archive: &Path) -> anyhow::Result<Toc> {
-        let listing = self
-            .programs
-            .program("pg_restore")
-            .arg("--list")
-            .arg(archive)
-            .capture(self.report)
-            .with_context(|| format!("cannot read the archive {}", archive.display()))?;
-        Ok(Toc::parse(&String::from_utf8_lossy(&listing)))
+        contents(self.programs, archive, self.report)
     }
 
     /// The rows by which Synapse decides whether it may use the database, from their entries.
@@ -60,16 +54,16 @@ impl Restoring<'_> {
             return Ok(SchemaRows::default());
         }
         let list = list_file(entries)?;
-        let text = self
-            .pg_restore(&list.path())
-            .args(["--data-only", "--file=-"])
-            .arg(archive)
-            .capture(self.report)
-            .with_context(|| format!("cannot read the schema version in {}", archive.display()))?;
-        let outcome = plain::scan(&mut text.as_slice(), &mut std::io::sink())
-            .map_err(|error| refused(&error))
-            .with_context(|| format!("cannot read the schema version in {}", archive.display()))?;
+        let what = "the schema version";
+        let outcome = self.sql(archive, &list, "--data-only").read(what, &mut Nowhere)?;
         Ok(outcome.schema)
+    }
+
+    /// Refuses an archive with SQL that `pg_dump` does not write, before any of it runs.
+    pub fn check_post_data(&self, archive: &Path, entries: &[&Entry]) -> anyhow::Result<()> {
+        let list = list_file(entries)?;
+        let sql = self.sql(archive, &list, "--section=post-data");
+        sql.read("the indexes and constraints", &mut Nowhere).map(drop)
     }
 
     /// Runs `before`, all of pre-data and `after` as one transaction, and commits it if `may_commit`.
@@ -82,31 +76,22 @@ impl Restoring<'_> {
         may_commit: &mut (dyn FnMut() -> anyhow::Result<()> + Send),
     ) -> anyhow::Result<()> {
         let list = list_file(entries)?;
-        // Whole before psql sees a byte: what pg_restore cannot read should not reach the target.
-        let sql = self
-            .as_owner(self.pg_restore(&list.path()))
-            .args(["--section=pre-data", "--file=-"])
-            .arg(archive)
-            .capture(self.report)
-            .with_context(|| format!("cannot read the structure in {}", archive.display()))?;
-        let mut may = Ok(());
-        let loaded = self.psql(&mut |psql| {
-            psql.write_all(before.as_bytes())?;
-            psql.write_all(&sql)?;
-            psql.write_all(after.as_bytes())?;
-            psql.flush()?;
-            may = may_commit();
-            let refused = |_: &anyhow::Error| std::io::Error::other("the structure may not stay");
-            may.as_ref().map_err(refused).copied()
-        });
-        may?;
-        loaded.context("cannot load the structure")
+        let load = |session: &Session| {
+            session.batch("clear the target", before)?;
+            let mut target = Target::new(session);
+            let sql = self.sql(archive, &list, "--section=pre-data");
+            sql.read("the structure", &mut target)?;
+            session.batch("put up the fence", &as_ours(after))?;
+            may_commit()
+        };
+        self.transaction(load)
     }
 
     /// Loads data, then indexes, constraints and triggers.
     pub fn load_data_and_post_data(&self, archive: &Path, entries: &[&Entry]) -> anyhow::Result<()> {
         let list = list_file(entries)?;
-        let child = self.child("pg_restore")?;
+        let name = child_name(self.application_name, "pg_restore");
+        let child = self.conninfo.child_environment(&name)?;
         // pg_restore reads a tar archive from front to back, in one session.
         let jobs = if plain::detect(archive)? == Format::Tar {
             1
@@ -125,66 +110,47 @@ impl Restoring<'_> {
 
     /// Runs `before`, an SQL dump without what is the target's own, and `after` as one transaction.
     pub fn load_plain(&self, path: &Path, before: &str, after: &str) -> anyhow::Result<Outcome> {
-        let mut scanned: Result<Outcome, PlainError> = Ok(Outcome::default());
-        let loaded = self.psql(&mut |psql| {
-            psql.write_all(before.as_bytes())?;
-            scanned = plain::open_plain(path)
-                .map_err(PlainError::from)
-                .and_then(|mut reader| plain::scan(&mut reader, psql));
-            match scanned {
-                Ok(_) => psql.write_all(after.as_bytes()),
-                // Without our COMMIT psql undoes it all, even what went before a dump that cannot be opened.
-                Err(_) => Err(std::io::Error::other("the dump was not read to its end")),
-            }
-        });
         let failed = || format!("cannot load {}", path.display());
-        match (scanned, loaded) {
-            (Ok(outcome), Ok(())) => Ok(outcome),
-            (Ok(_), Err(error)) => Err(error.context(failed())),
-            // psql went first: its words explain the broken pipe.
-            (Err(PlainError::Io(pipe)), Err(error)) if pipe.kind() == ErrorKind::BrokenPipe => {
-                Err(error.context(failed()))
-            }
-            (Err(PlainError::Io(error)), _) => Err(error).with_context(failed),
-            (Err(error), _) => Err(refused(&error)).with_context(failed),
-        }
+        let mut reader = plain::open_plain(path).with_context(failed)?;
+        let load = |session: &Session| {
+            session.batch("clear the target", before)?;
+            let scanned = plain::scan(&mut reader, &mut Target::new(session));
+            let outcome = scanned.map_err(refused).with_context(failed)?;
+            check_schema(&outcome.schema, path)?;
+            session.batch("put up the fence", &as_ours(after))?;
+            Ok(outcome)
+        };
+        self.transaction(load)
     }
 
-    /// Runs SQL as one transaction.
+    /// Does `work` in one transaction, on a session of its own.
     ///
-    /// The COMMIT is ours to say: `psql --single-transaction` says it wherever its input ends, which
-    /// is in the middle when we are killed.
-    fn psql(
-        &self,
-        source: &mut (dyn FnMut(&mut dyn Write) -> std::io::Result<()> + Send),
-    ) -> Result<(), anyhow::Error> {
-        let child = self.child("psql")?;
-        self.programs
-            .program("psql")
-            .args([
-                "--no-psqlrc",
-                "--quiet",
-                "--no-password",
-                "--set",
-                "ON_ERROR_STOP=1",
-                "--file=-",
-            ])
-            .envs(&self.variables(&child))
-            .feed(self.report, &mut |psql| {
-                psql.write_all(b"BEGIN;\n")?;
-                source(psql)?;
-                psql.write_all(b"\nCOMMIT;\n")
-            })?;
-        Ok(())
+    /// A crash of the server during a restore loses nothing: the fence stands and the dump is there.
+    fn transaction<T>(&self, work: impl FnOnce(&Session) -> anyhow::Result<T>) -> anyhow::Result<T> {
+        let session = Session::connect(self.conninfo, self.application_name, Access::ReadWrite)?;
+        session.batch("begin the load", "SET synchronous_commit = off; BEGIN")?;
+        let done = work(&session);
+        if done.is_ok() {
+            session.batch("end the load", "COMMIT")?;
+        } else {
+            // The first error is the one to report; a session that is gone is rolled back too.
+            let _ = session.batch("undo the load", "ROLLBACK");
+        }
+        done
     }
 
     fn pg_restore(&self, list: &OsStr) -> Program {
-        self.programs
-            .program("pg_restore")
-            .args(["--exit-on-error"])
-            .args(LEFT_TO_THE_TARGET)
-            .arg("--use-list")
-            .arg(list)
+        pg_restore(self.programs, list)
+    }
+
+    fn sql<'b>(&'b self, archive: &'b Path, list: &'b MemoryFile, section: &'b str) -> Sql<'b> {
+        Sql {
+            programs: self.programs,
+            archive,
+            list,
+            section,
+            report: self.report,
+        }
     }
 
     fn as_owner(&self, program: Program) -> Program {
@@ -192,12 +158,6 @@ impl Restoring<'_> {
             Some(role) => program.args(["--role", role]),
             None => program,
         }
-    }
-
-    fn child(&self, program: &str) -> anyhow::Result<ChildEnvironment> {
-        Ok(self
-            .conninfo
-            .child_environment(&child_name(self.application_name, program))?)
     }
 
     /// A crash of the server during a restore loses nothing: the fence stands and the dump is there.
@@ -212,6 +172,78 @@ impl Restoring<'_> {
     }
 }
 
+fn pg_restore(programs: &Installation, list: &OsStr) -> Program {
+    programs
+        .program("pg_restore")
+        .args(["--exit-on-error"])
+        .args(LEFT_TO_THE_TARGET)
+        .arg("--use-list")
+        .arg(list)
+}
+
+fn contents(programs: &Installation, archive: &Path, report: &dyn Report) -> anyhow::Result<Toc> {
+    let listing = programs
+        .program("pg_restore")
+        .arg("--list")
+        .arg(archive)
+        .capture(report)
+        .with_context(|| format!("cannot read the archive {}", archive.display()))?;
+    let toc = Toc::parse(&String::from_utf8_lossy(&listing));
+    // pg_restore is told by number what to load.
+    let mut numbers = BTreeSet::new();
+    if let Some(twice) = toc.entries.iter().find(|entry| !numbers.insert(entry.number())) {
+        let what = format!("the archive {} has two entries {}", archive.display(), twice.number());
+        return Err(Stop::data(what).hint("take the dump again, or copy it again").into());
+    }
+    Ok(toc)
+}
+
+/// The SQL of some entries of an archive, as `pg_restore` writes it.
+struct Sql<'a> {
+    programs: &'a Installation,
+    archive: &'a Path,
+    list: &'a MemoryFile,
+    section: &'a str,
+    report: &'a dyn Report,
+}
+
+impl Sql<'_> {
+    /// Reads it to where it is taken.
+    fn read(&self, what: &str, taker: &mut (dyn Taker + Send)) -> anyhow::Result<Outcome> {
+        let failed = || format!("cannot load {what} in {}", self.archive.display());
+        let mut scanned = Ok(Outcome::default());
+        let program = pg_restore(self.programs, &self.list.path()).args([self.section, "--file=-"]);
+        let ended = program.arg(self.archive).read(self.report, &mut |stdout| {
+            scanned = plain::scan(&mut BufReader::with_capacity(1 << 16, stdout), taker);
+            let stopped = |_: &PlainError| io::Error::other("it was not read to its end");
+            scanned.as_ref().map(|_| ()).map_err(stopped)
+        });
+        match (scanned, ended) {
+            (Ok(outcome), Ok(())) => Ok(outcome),
+            // Its own words say why it wrote no more.
+            (Ok(_) | Err(PlainError::Truncated { .. }), Err(error)) => Err(error).with_context(failed),
+            (Err(error), _) => Err(refused(error)).with_context(failed),
+        }
+    }
+}
+
+/// Refuses a dump with SQL that a restore would refuse: that is to be known before anything is erased for it.
+pub(crate) fn check_sql(archive: &Path, programs: &Installation, report: &dyn Report) -> anyhow::Result<()> {
+    let toc = contents(programs, archive, report)?;
+    let list = &list_file(&toc.divide().0)?;
+    for section in ["--section=pre-data", "--section=post-data"] {
+        let sql = Sql {
+            programs,
+            archive,
+            list,
+            section,
+            report,
+        };
+        sql.read("the structure", &mut Nowhere)?;
+    }
+    Ok(())
+}
+
 /// Reads a whole dump as a restore would, without a server: every file matches, everything unpacks.
 pub fn read_back(dump: &Path, manifest: &Manifest, programs: &Installation, report: &dyn Report) -> anyhow::Result<()> {
     manifest.check_files(dump, report)?;
@@ -223,12 +255,83 @@ pub fn read_back(dump: &Path, manifest: &Manifest, programs: &Installation, repo
         .with_context(|| format!("cannot read back {}", dump.display()))
 }
 
-/// A dump that is not what these tools load.
-fn refused(error: &PlainError) -> Stop {
-    let stop = Stop::data(error.to_string());
-    match error.hint() {
-        Some(hint) => stop.hint(hint),
-        None => stop,
+/// Statements of ours where a dump has left settings of its own behind.
+fn as_ours(statements: &str) -> String {
+    format!("SET search_path = ''; {statements}")
+}
+
+/// Refuses a dump with whose rows no Synapse would start, or one would found a new server.
+pub fn check_schema(schema: &SchemaRows, dump: &Path) -> Result<(), Stop> {
+    match schema.implausible() {
+        None => Ok(()),
+        Some(why) => Err(Stop::data(format!("the dump at {}: {why}", dump.display()))
+            .hint("take the dump again, of the database that Synapse uses, with all its tables")),
+    }
+}
+
+/// A dump that is not what these tools load, or one that the server did not take.
+fn refused(error: PlainError) -> anyhow::Error {
+    match error {
+        PlainError::Io(error) => error.into(),
+        PlainError::Interrupted(interrupted) => interrupted.into(),
+        PlainError::Server { line, what, source } => anyhow::Error::new(source).context(format!("line {line}: {what}")),
+        error => {
+            let stop = Stop::data(error.to_string());
+            match error.hint() {
+                Some(hint) => stop.hint(hint),
+                None => stop,
+            }
+            .into()
+        }
+    }
+}
+
+/// How much of the rows goes to the server at a time.
+const ROWS: usize = 128 << 10;
+
+/// Where what a dump holds goes to: a transaction on the target.
+struct Target<'a> {
+    session: &'a Session,
+    copy: Option<CopyIn<'a>>,
+    rows: Vec<u8>,
+}
+
+impl<'a> Target<'a> {
+    fn new(session: &'a Session) -> Self {
+        Self {
+            session,
+            copy: None,
+            rows: Vec::new(),
+        }
+    }
+
+    fn send(&mut self) -> Result<(), Error> {
+        let rows = std::mem::replace(&mut self.rows, Vec::with_capacity(2 * ROWS));
+        self.copy.as_mut().map_or(Ok(()), |copy| copy.send(rows))
+    }
+}
+
+impl Taker for Target<'_> {
+    fn statement(&mut self, sql: &str) -> Result<Option<u64>, Error> {
+        self.session.statement("run a statement of the dump", sql).map(Some)
+    }
+
+    fn copy(&mut self, sql: &str) -> Result<(), Error> {
+        self.copy = Some(self.session.copy_in("load rows of the dump", sql)?);
+        Ok(())
+    }
+
+    fn rows(&mut self, part: &[u8]) -> Result<(), Error> {
+        self.rows.extend_from_slice(part);
+        if self.rows.len() < ROWS {
+            return Ok(());
+        }
+        self.send()
+    }
+
+    fn end_of_rows(&mut self) -> Result<Option<u64>, Error> {
+        self.send()?;
+        self.copy.take().map(CopyIn::finish).transpose()
     }
 }
 

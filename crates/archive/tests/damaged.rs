@@ -133,6 +133,101 @@ fn a_manifest_that_leads_out_of_its_dump_is_refused() {
     }
 }
 
+#[test]
+fn a_manifest_that_declares_rows_away_is_refused() {
+    let changed = |change: &dyn Fn(&mut Value)| {
+        let mut manifest = manifest();
+        change(&mut manifest);
+        let dump = dump(manifest.to_string().as_bytes());
+        Manifest::read(dump.path())
+    };
+    let table = |name: &str, carried: &str| json!({"schema": "public", "name": name, "carried": carried});
+    let with = |added: Value| {
+        changed(&|manifest| {
+            let tables = manifest["inventory"]["tables"].as_array_mut().unwrap();
+            tables.push(added.clone());
+        })
+    };
+    let running = |added: Value| {
+        changed(&|manifest| {
+            manifest["source_was_running"] = true.into();
+            let tables = manifest["inventory"]["tables"].as_array_mut().unwrap();
+            tables.push(added.clone());
+        })
+    };
+    let digested = |name: &str, carried: &str| {
+        let mut table = table(name, carried);
+        table["digest"] = json!({"rows": 0, "sum": "0"});
+        table
+    };
+    with(table("worker_read_write_locks", "structure")).unwrap();
+    with(table("schema_compat_version", "fence")).unwrap();
+    running(table("e2e_one_time_keys_json", "structure")).unwrap();
+    let set = |place: &'static str, value: Value| {
+        changed(&move |manifest| *manifest.pointer_mut(place).unwrap() = value.clone())
+    };
+    for (read, said) in [
+        (
+            with(table("events", "structure")),
+            "the rows of the table \"public.events\" are not carried",
+        ),
+        (
+            with(table("events", "fence")),
+            "the rows of the table \"public.events\" are not carried",
+        ),
+        (
+            with(table("e2e_one_time_keys_json", "structure")),
+            "the rows of the table \"public.e2e_one_time_keys_json\"",
+        ),
+        (
+            with(json!({"schema": "x\u{1b}", "name": "worker_read_write_locks", "carried": "structure"})),
+            "the rows of the table \"x\\u{1b}.worker_read_write_locks\"",
+        ),
+        (
+            with(digested("schema_compat_version", "rows")),
+            "the rows of the table \"public.schema_compat_version\"",
+        ),
+        (
+            with(table("events", "rows")),
+            "the table \"public.events\" and its digest do not go together",
+        ),
+        (
+            with(digested("schema_compat_version", "fence")),
+            "and its digest do not go together",
+        ),
+        (
+            with(digested("users", "rows")),
+            "it names the table \"public.users\" twice",
+        ),
+        (set("/inventory/tables", json!([])), "it names no table with rows"),
+        (set("/inventory/schema", json!({})), "schema_version holds no row"),
+        (
+            set("/inventory/schema/version", i32::MAX.into()),
+            "schema_version holds version 2147483647",
+        ),
+        (
+            set("/inventory/schema/compat_version", 0.into()),
+            "schema_compat_version holds version 0",
+        ),
+    ] {
+        let error = read.unwrap_err();
+        assert_eq!(Exit::of(&error), Exit::Data);
+        assert!(error.to_string().contains(said), "{error}");
+    }
+}
+
+#[test]
+fn a_manifest_that_is_no_file_is_not_read() {
+    let dump = dump(b"");
+    fs::remove_file(dump.path().join(MANIFEST)).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", dump.path().join(MANIFEST)).unwrap();
+    let error = Manifest::read(dump.path()).unwrap_err();
+    assert!(
+        error.to_string().ends_with("manifest.json is a device, not a file"),
+        "{error}"
+    );
+}
+
 /// What `pg_restore -l` prints, and what it never would.
 fn listing() -> impl Strategy<Value = String> {
     let kind = select(vec![

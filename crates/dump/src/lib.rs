@@ -41,7 +41,7 @@ pub struct Args {
     /// The homeserver's name, when no configuration says it
     #[arg(long, value_name = "NAME")]
     server_name: Option<String>,
-    /// The directory of pg_dump, pg_restore and psql
+    /// The directory of pg_dump and pg_restore
     #[arg(long, value_name = "DIR")]
     pg_bin: Option<PathBuf>,
     #[command(flatten)]

@@ -69,7 +69,7 @@ pub struct Args {
     /// Where the target's Synapse answers, such as a port-forward
     #[arg(long, value_name = "URL", value_parser = endpoint::parse)]
     target_endpoint: Option<String>,
-    /// The directory of pg_dump, pg_restore and psql
+    /// The directory of pg_dump and pg_restore
     #[arg(long, value_name = "DIR")]
     pg_bin: Option<PathBuf>,
     // Last, because their headings hold for all that follows.

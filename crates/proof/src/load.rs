@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use ess_archive::{Entry, Found, Manifest, PlainOutcome, Restoring, Toc};
+use ess_archive::{Entry, Found, Kind, Manifest, PlainOutcome, Restoring, Toc, check_schema};
 use ess_cli::{Console, Stop};
 use ess_document::{Dropped, Identity};
 use ess_postgres::{Conninfo, SchemaRows, drop_statements, escape_identifier, objects};
@@ -71,7 +71,8 @@ impl Loading<'_> {
                 Some(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
                 None => Ok(()),
             };
-            let structure = self.load_structure(&restoring, &archive, &mut checked);
+            let manifest = manifest.map(|(_, manifest)| &**manifest);
+            let structure = self.load_structure(&restoring, &archive, manifest, &mut checked);
             // A damaged file explains best what could not be done with it.
             checked()?;
             structure
@@ -93,6 +94,7 @@ impl Loading<'_> {
         &self,
         restoring: &Restoring<'_>,
         archive: &Path,
+        manifest: Option<&Manifest>,
         checked: &mut (dyn FnMut() -> anyhow::Result<()> + Send),
     ) -> anyhow::Result<(Toc, SchemaRows)> {
         let toc = restoring.contents(archive)?;
@@ -103,6 +105,21 @@ impl Loading<'_> {
         let is_fence = |entry: &&Entry| numbers.contains(&entry.number());
         let (fence, rest): (Vec<&Entry>, Vec<&Entry>) = toc.divide().0.into_iter().partition(is_fence);
         let schema = restoring.schema_rows(archive, &fence)?;
+        match manifest {
+            Some(manifest) if manifest.inventory.schema != schema => {
+                let what = format!(
+                    "the archive {} has another schema version than its manifest",
+                    archive.display()
+                );
+                return Err(Stop::data(what)
+                    .hint("copy the dump again from where it was made")
+                    .into());
+            }
+            // What was there before a wipe comes back as it was.
+            Some(manifest) if manifest.kind == Kind::Backup => {}
+            _ => check_schema(&schema, archive)?,
+        }
+        restoring.check_post_data(archive, &rest)?;
         restoring.load_pre_data(archive, &rest, &self.before()?, &self.fence().raise(), checked)?;
         Ok((toc, schema))
     }

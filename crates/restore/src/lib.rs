@@ -37,7 +37,7 @@ pub struct Args {
     /// Memory for each index that is built, in MiB
     #[arg(long, value_name = "MIB", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=65536))]
     maintenance_work_mem: u32,
-    /// The directory of pg_restore and psql
+    /// The directory of pg_restore
     #[arg(long, value_name = "DIR")]
     pg_bin: Option<PathBuf>,
     #[command(flatten)]

@@ -8,7 +8,7 @@ use crate::{Error, Program, Report, Silent};
 /// Directories where distributions keep client programs of several versions.
 const VERSIONED: [&str; 3] = ["/usr/lib/postgresql", "/opt/postgresql", "/usr/local/pgsql"];
 
-/// `pg_dump`, `pg_restore` and `psql` of one version, in one directory.
+/// `pg_dump` and `pg_restore` of one version, in one directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Installation {
     /// Where the programs are.
@@ -143,7 +143,7 @@ impl Need {
     fn unmet(self, found: &[Installation], only: Option<&Path>) -> String {
         let place = only.map_or_else(|| "here".to_owned(), |only| format!("in {}", only.display()));
         let here = if found.is_empty() {
-            format!("no pg_dump, pg_restore and psql were found {place}")
+            format!("no pg_dump and pg_restore were found {place}")
         } else {
             let lacks = |one: &Installation| self.compression().filter(|_| self.fits(one.major));
             let versions = found.iter().map(|one| match lacks(one) {
@@ -264,7 +264,7 @@ fn look(directory: &Path) -> Option<Installation> {
         return None;
     }
     let directory = pg_dump.parent()?.to_owned();
-    if !["pg_restore", "psql"].iter().all(|name| directory.join(name).is_file()) {
+    if !directory.join("pg_restore").is_file() {
         return None;
     }
     let output = Program::new(&pg_dump).arg("--version").capture(&Silent).ok()?;
@@ -434,7 +434,7 @@ mod tests {
         assert!(
             source
                 .unmet(&[], None)
-                .ends_with("; no pg_dump, pg_restore and psql were found here")
+                .ends_with("; no pg_dump and pg_restore were found here")
         );
     }
 

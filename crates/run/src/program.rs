@@ -147,6 +147,11 @@ impl Program {
         Ok(output)
     }
 
+    /// Runs it to its end while `sink` reads its stdout.
+    pub fn read(self, report: &dyn Report, sink: Sink<'_>) -> Result<(), Error> {
+        self.run(report, None, Some(sink), &|_| false)
+    }
+
     /// Runs it to its end; what it writes on stdout is dropped.
     pub fn finish(self, report: &dyn Report) -> Result<(), Error> {
         self.run(report, None, None, &|_| false)

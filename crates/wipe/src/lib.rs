@@ -66,7 +66,7 @@ pub struct Args {
     /// How many sessions take the backup; the number of processors by default
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
-    /// The directory of pg_dump, pg_restore and psql
+    /// The directory of pg_dump and pg_restore
     #[arg(long, value_name = "DIR")]
     pg_bin: Option<PathBuf>,
     #[command(flatten)]

@@ -1,13 +1,27 @@
-//! Why a plain dump is refused.
+//! Why the SQL of a dump is refused.
 
 use std::fmt;
 use std::io;
 
-/// Why a plain dump is refused, with the line.
+use ess_postgres::Error;
+use ess_run::Interrupted;
+
+/// Why the SQL of a dump is refused, with the line.
 #[derive(Debug)]
 pub enum PlainError {
-    /// It could not be read, or what it became could not be written.
+    /// It could not be read.
     Io(io::Error),
+    /// We were told to stop.
+    Interrupted(Interrupted),
+    /// The server did not take it.
+    Server {
+        /// Where.
+        line: u64,
+        /// The statement, shortened.
+        what: String,
+        /// What the server said.
+        source: Error,
+    },
     /// Its compression is broken.
     Damaged {
         /// How far it could be read.
@@ -54,6 +68,7 @@ impl fmt::Display for PlainError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Io(error) => error.fmt(f),
+            Self::Interrupted(interrupted) => interrupted.fmt(f),
             Self::Damaged { line, source } => write!(f, "damaged after line {line}: {source}"),
             Self::Truncated { line, inside } => write!(f, "truncated: it ends in line {line}, {inside}"),
             Self::Backslash { line, command } => {
@@ -64,7 +79,7 @@ impl fmt::Display for PlainError {
                 f,
                 "line {line}: a dump of a whole server by pg_dumpall, with roles and several databases"
             ),
-            Self::Unexpected { line, what } => write!(f, "line {line}: {what}"),
+            Self::Unexpected { line, what } | Self::Server { line, what, .. } => write!(f, "line {line}: {what}"),
         }
     }
 }
@@ -84,6 +99,7 @@ impl std::error::Error for PlainError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Damaged { source, .. } => Some(source),
+            Self::Server { source, .. } => Some(source),
             // Its message is ours already.
             Self::Io(error) => error.source(),
             _ => None,

@@ -97,6 +97,8 @@ impl<'a> Input<'a> {
         if self.ended {
             return Ok(false);
         }
+        // What unpacks to more and more would be read for hours.
+        ess_run::check().map_err(PlainError::Interrupted)?;
         self.buffer.drain(..self.at);
         self.at = 0;
         let line = self.line;

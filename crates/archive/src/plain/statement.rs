@@ -1,11 +1,14 @@
 //! One statement: what it is, and what becomes of it.
 
-use std::io::{self, Write};
+use std::fmt;
 
-use super::PlainError;
+use ess_postgres::{Error, NOT_PLAIN};
+use ess_synapse::schema::FENCE_TABLES;
+
 use super::token::Token;
+use super::{PlainError, printable};
 
-/// How much of a statement is held back until it is known what it is.
+/// By then it is known what a statement is.
 const HEAD: usize = 1 << 16;
 
 /// How many of its tokens are kept.
@@ -22,9 +25,45 @@ pub(super) enum Verdict {
     Schema(Option<Row>),
     /// Rows follow.
     Copy {
-        table: String,
+        table: Name,
         columns: Vec<String>,
     },
+}
+
+/// A table's name, with its schema if the dump says it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Name {
+    schema: Option<String>,
+    name: String,
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(schema) = &self.schema {
+            write!(f, "{}.", printable(schema))?;
+        }
+        f.write_str(&printable(&self.name))
+    }
+}
+
+impl Name {
+    /// Whether it may be one of Synapse's two.
+    fn is_of_versions(&self) -> bool {
+        let schema = self.schema.as_deref();
+        schema.is_none_or(|schema| schema == "public") && FENCE_TABLES.contains(&self.name.as_str())
+    }
+
+    /// Whether it is one of Synapse's two, and not another program's of the same name.
+    pub(super) fn is_version_table(&self, columns: &[String]) -> bool {
+        let mut columns: Vec<_> = columns.iter().map(String::as_str).collect();
+        columns.sort_unstable();
+        let wanted: &[&str] = if self.name == "schema_version" {
+            &VERSION
+        } else {
+            &COMPAT
+        };
+        self.is_of_versions() && columns == wanted
+    }
 }
 
 /// A row of the tables that the fence stands on.
@@ -56,32 +95,18 @@ impl Row {
     }
 }
 
-/// Whether a table is one of Synapse's two, and not another program's of the same name.
-pub(super) fn is_schema_table(table: &str, columns: &[String]) -> bool {
-    let mut columns: Vec<_> = columns.iter().map(String::as_str).collect();
-    columns.sort_unstable();
-    match unqualified(table) {
-        "schema_version" => columns == VERSION,
-        "schema_compat_version" => columns == COMPAT,
-        _ => false,
-    }
-}
-
-fn unqualified(table: &str) -> &str {
-    table.rsplit('.').next().unwrap_or(table)
-}
-
 #[derive(Debug)]
 pub(super) struct Statement {
     /// Where it begins.
     pub(super) line: u64,
-    /// What has not been passed on.
-    head: Vec<u8>,
-    streaming: bool,
+    text: Vec<u8>,
+    long: bool,
     tokens: Vec<Token>,
     parens: u32,
-    /// It makes a function or a procedure.
-    is_routine: bool,
+    /// How deep we are in a function's body of SQL statements: its own END, and those of CASE.
+    body: u32,
+    /// The last word was BEGIN, outside of any parentheses.
+    after_begin: bool,
     /// How many words of `OWNER TO name` were last.
     owner: u8,
     after_escapes: bool,
@@ -93,11 +118,12 @@ impl Statement {
     pub(super) fn new(line: u64) -> Self {
         Self {
             line,
-            head: Vec::new(),
-            streaming: false,
+            text: Vec::new(),
+            long: false,
             tokens: Vec::new(),
             parens: 0,
-            is_routine: false,
+            body: 0,
+            after_begin: false,
             owner: 0,
             after_escapes: false,
             rows: None,
@@ -105,15 +131,34 @@ impl Statement {
     }
 
     pub(super) fn push(&mut self, bytes: &[u8]) {
-        self.head.extend_from_slice(bytes);
+        self.text.extend_from_slice(bytes);
     }
 
-    pub(super) fn is_long(&self) -> bool {
-        self.head.len() > HEAD
+    /// Whether it is so long that what it is has to be known by now, for the first time.
+    pub(super) fn has_grown_long(&mut self) -> bool {
+        let long = self.text.len() > HEAD;
+        !std::mem::replace(&mut self.long, long) && long
     }
 
-    pub(super) fn is_streaming(&self) -> bool {
-        self.streaming
+    pub(super) fn length(&self) -> usize {
+        self.text.len()
+    }
+
+    /// As it goes to the server.
+    pub(super) fn sql(&self) -> Result<&str, PlainError> {
+        std::str::from_utf8(&self.text).map_err(|_| PlainError::Unexpected {
+            line: self.line,
+            what: "bytes that are not UTF-8; dump again with --encoding=UTF8".to_owned(),
+        })
+    }
+
+    /// That the server did not take it.
+    pub(super) fn failed(&self, source: Error) -> PlainError {
+        PlainError::Server {
+            line: self.line,
+            what: self.summary(),
+            source,
+        }
     }
 
     /// Whether the last token was an `E''` string.
@@ -121,28 +166,32 @@ impl Statement {
         self.after_escapes
     }
 
-    /// Passes on what was held back.
-    pub(super) fn flush(&mut self, output: &mut dyn Write) -> io::Result<()> {
-        output.write_all(&self.head)?;
-        self.head.clear();
-        self.streaming = true;
-        Ok(())
+    /// Whether a semicolon does not end it.
+    pub(super) fn is_inside(&self) -> bool {
+        self.parens > 0 || self.body > 0
     }
 
-    pub(super) fn in_parentheses(&self) -> bool {
-        self.parens > 0
-    }
-
-    /// Its beginning on one line, without any string: one could be a password.
+    /// Its beginning on one line, without any value: one could be a password.
     pub(super) fn summary(&self) -> String {
-        let text = String::from_utf8_lossy(&self.head);
-        let text = text.split(['\'', ';']).next().unwrap_or_default();
-        let words: Vec<_> = text.split_whitespace().collect();
-        words.join(" ").chars().take(120).collect()
+        let head = &self.text[..self.text.len().min(HEAD)];
+        let text = String::from_utf8_lossy(head);
+        let values: &[char] = if self.is(&["insert"]) {
+            &['\'', ';', '(']
+        } else {
+            &['\'', ';']
+        };
+        let text = text.split(values).next().unwrap_or_default();
+        let words: Vec<_> = text.split_whitespace().take(60).collect();
+        printable(&words.join(" ").chars().take(120).collect::<String>())
+    }
+
+    fn is(&self, keys: &[&str]) -> bool {
+        self.tokens.len() >= keys.len() && self.tokens.iter().zip(keys).all(|(token, key)| token.key() == *key)
     }
 
     fn add(&mut self, token: Token) {
         self.after_escapes = false;
+        self.after_begin = false;
         self.owner = match (self.owner, token.key()) {
             (_, "owner") => 1,
             (1, "to") => 2,
@@ -168,16 +217,20 @@ impl Statement {
         self.after_escapes = escapes;
     }
 
-    /// True for a body of SQL statements, whose semicolons end nothing for a newer `psql`.
-    pub(super) fn word(&mut self, text: &[u8]) -> bool {
+    pub(super) fn word(&mut self, text: &[u8]) {
         let word = lossy(text).to_ascii_lowercase();
-        self.is_routine |= matches!(word.as_str(), "function" | "procedure");
-        if word == "values" && self.parens == 0 {
-            self.rows.get_or_insert(0);
+        if self.parens == 0 {
+            match word.as_str() {
+                "values" => _ = self.rows.get_or_insert(0),
+                "atomic" if self.after_begin => self.body = 1,
+                "case" if self.body > 0 => self.body += 1,
+                "end" => self.body = self.body.saturating_sub(1),
+                _ => {}
+            }
         }
-        let is_body = word == "begin" && self.is_routine;
+        let begins = word == "begin" && self.parens == 0;
         self.add(Token::Word(word));
-        is_body
+        self.after_begin = begins;
     }
 
     /// Any other byte.
@@ -196,7 +249,7 @@ impl Statement {
     }
 
     /// The table and how many rows an INSERT adds to it.
-    pub(super) fn inserted(&self) -> Option<(String, u64)> {
+    pub(super) fn inserted(&self) -> Option<(Name, u64)> {
         let (table, _) = match self.tokens.as_slice() {
             [insert, into, rest @ ..] if insert.key() == "insert" && into.key() == "into" => table(rest)?,
             _ => return None,
@@ -207,15 +260,12 @@ impl Statement {
 
     /// What becomes of it; `ended` is false while more is to come.
     pub(super) fn verdict(&self, ended: bool) -> Result<Verdict, PlainError> {
-        if self.streaming {
-            return Ok(Verdict::Pass);
-        }
         let keys: Vec<&str> = self.tokens.iter().map(Token::key).take(8).collect();
         Ok(match keys.as_slice() {
             ["copy", ..] => return self.copy(),
             ["insert", "into", ..] => self.insert(),
             ["set", ..] => return self.set(),
-            ["select", ..] => return self.select(&keys),
+            ["select", ..] => return self.select(),
             ["create" | "alter", "user", "mapping", ..] => Verdict::Pass,
             ["alter", "role" | "user", _, "in", "database", ..] => Verdict::Drop,
             [
@@ -235,15 +285,22 @@ impl Statement {
             | [
                 "comment",
                 "on",
-                "extension" | "publication" | "subscription" | "event" | "schema",
+                "extension" | "publication" | "subscription" | "event",
                 ..,
             ]
             | ["grant" | "revoke" | "drop", ..]
             | ["security", "label", ..] => Verdict::Drop,
             ["alter", "system", ..] => return Err(self.unexpected()),
+            _ if self.changes_versions() => {
+                return Err(PlainError::Unexpected {
+                    line: self.line,
+                    what: format!("one of the tables of the schema version {NOT_PLAIN}"),
+                });
+            }
             ["alter", ..] if self.owner == 3 && ended => Verdict::Drop,
             // pg_dump --clean; nothing is there to be dropped.
             ["alter", ..] if self.drops() => Verdict::Drop,
+            ["comment", "on", "schema", ..] if self.is_named("public", 3) => Verdict::Drop,
             ["create", "schema", ..] if self.is_named("public", 2) => Verdict::Drop,
             ["create", "schema", "if", "not", "exists", ..] if self.is_named("public", 5) => Verdict::Drop,
             ["create", "extension", ..] if self.is_named("plpgsql", 2) => Verdict::Drop,
@@ -258,6 +315,21 @@ impl Statement {
             line: self.line,
             what: format!("pg_dump writes no such statement for one database: {}", self.summary()),
         }
+    }
+
+    /// Whether it makes a rule, trigger or policy on one of the tables that the fence stands on.
+    fn changes_versions(&self) -> bool {
+        let keys: Vec<&str> = self.tokens.iter().map(Token::key).take(5).collect();
+        let before = match keys.as_slice() {
+            ["create", "rule", ..] | ["create", "or", "replace", "rule", ..] => "to",
+            ["create", "trigger" | "policy", ..]
+            | ["create", "constraint", "trigger", ..]
+            | ["create", "or", "replace", "trigger", ..] => "on",
+            _ => return false,
+        };
+        let mut tokens = self.tokens.iter();
+        tokens.any(|token| token.key() == before)
+            && table(tokens.as_slice()).is_some_and(|(table, _)| table.is_of_versions())
     }
 
     fn is_named(&self, name: &str, at: usize) -> bool {
@@ -290,14 +362,14 @@ impl Statement {
             return Verdict::Pass;
         };
         let (given, rest) = columns(rest);
-        let names: Vec<String> = match (given.is_empty(), unqualified(&table)) {
+        let names: Vec<String> = match (given.is_empty(), table.name.as_str()) {
             // In the order of Synapse's own CREATE TABLE.
             (true, "schema_version") => ["lock", "version", "upgraded"].map(str::to_owned).into(),
             (true, "schema_compat_version") => ["lock", "compat_version"].map(str::to_owned).into(),
             (true, _) => return Verdict::Pass,
             (false, _) => given.clone(),
         };
-        if !is_schema_table(&table, &names) {
+        if !table.is_version_table(&names) {
             return Verdict::Pass;
         }
         let open = rest
@@ -327,9 +399,9 @@ impl Statement {
         {
             ["session", "authorization", ..] | ["transaction_timeout" | "default_with_oids", ..] => Ok(Verdict::Drop),
             ["standard_conforming_strings", "=", "on"] => Ok(Verdict::Pass),
-            ["standard_conforming_strings", ..] => {
-                refused("standard_conforming_strings is off in this database; switch it on there and dump again")
-            }
+            ["standard_conforming_strings", ..] => refused(
+                "standard_conforming_strings is off; dump again with PGOPTIONS=-cstandard_conforming_strings=on",
+            ),
             ["client_encoding", "=", _] => match &self.tokens[3] {
                 Token::Text(name) if ["UTF8", "SQL_ASCII"].contains(&name.as_str()) => Ok(Verdict::Pass),
                 _ => refused("a dump in another encoding than UTF8; dump again with --encoding=UTF8"),
@@ -355,16 +427,46 @@ impl Statement {
         }
     }
 
-    fn select(&self, keys: &[&str]) -> Result<Verdict, PlainError> {
-        match keys {
-            ["select", "pg_catalog", ".", "setval", "(", ..] => Ok(Verdict::Pass),
-            ["select", "pg_catalog", ".", "set_config", "(", ..]
-                if self.tokens.get(5) == Some(&Token::Text("search_path".to_owned())) =>
+    /// Calls of a few functions, with nothing but literals.
+    fn select(&self) -> Result<Verdict, PlainError> {
+        let keys: Vec<&str> = self.tokens.iter().map(Token::key).take(16).collect();
+        let ["select", rest @ ..] = keys.as_slice() else {
+            return Err(self.unexpected());
+        };
+        match rest {
+            [
+                "pg_catalog",
+                ".",
+                "setval",
+                "(",
+                "'",
+                ",",
+                "0",
+                ",",
+                "true" | "false",
+                ")",
+            ]
+            | [
+                "pg_catalog",
+                ".",
+                "setval",
+                "(",
+                "'",
+                ",",
+                "-",
+                "0",
+                ",",
+                "true" | "false",
+                ")",
+            ]
+            | ["pg_catalog", ".", "lo_create", "(", "'" | "0", ")"] => Ok(Verdict::Pass),
+            ["pg_catalog", ".", "set_config", "(", "'", ",", "'", ",", "false", ")"]
+                if self.tokens[5] == Token::Text("search_path".to_owned()) =>
             {
                 Ok(Verdict::Pass)
             }
             // Statistics: the target gathers its own.
-            ["select", "*", "from", "pg_catalog", ".", function, ..]
+            ["*", "from", "pg_catalog", ".", function, ..]
                 if function.starts_with("pg_restore_") && function.ends_with("_stats") =>
             {
                 Ok(Verdict::Drop)
@@ -379,12 +481,14 @@ fn lossy(text: &[u8]) -> String {
 }
 
 /// `schema.name` or `name`, and what follows.
-fn table(tokens: &[Token]) -> Option<(String, &[Token])> {
-    match tokens {
-        [schema, Token::Symbol('.'), name, rest @ ..] => Some((format!("{}.{}", schema.name()?, name.name()?), rest)),
-        [name, rest @ ..] => Some((name.name()?.to_owned(), rest)),
-        [] => None,
-    }
+fn table(tokens: &[Token]) -> Option<(Name, &[Token])> {
+    let (schema, name, rest) = match tokens {
+        [schema, Token::Symbol('.'), name, rest @ ..] => (Some(schema.name()?.to_owned()), name, rest),
+        [name, rest @ ..] => (None, name, rest),
+        [] => return None,
+    };
+    let name = name.name()?.to_owned();
+    Some((Name { schema, name }, rest))
 }
 
 /// The names in parentheses, if there are any, and what follows.

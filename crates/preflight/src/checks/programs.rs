@@ -1,4 +1,4 @@
-//! `pg_dump`, `pg_restore` and `psql`.
+//! `pg_dump` and `pg_restore`.
 
 use std::path::Path;
 
@@ -24,10 +24,10 @@ pub(crate) fn check(only: Option<&Path>, source: Option<u32>, target: Option<u32
             let message = match source {
                 // A target that is not known yet may be one that they do not serve.
                 Some(source) if target.is_none() && source <= last && programs.major > last => format!(
-                    "pg_dump, pg_restore and psql are of version {version}, and serve a target of PostgreSQL {} or newer",
+                    "pg_dump and pg_restore are of version {version}, and serve a target of PostgreSQL {} or newer",
                     last + 1
                 ),
-                _ => format!("pg_dump, pg_restore and psql are of version {version}"),
+                _ => format!("pg_dump and pg_restore are of version {version}"),
             };
             info("client-programs", message)
                 .with("version", programs.version)

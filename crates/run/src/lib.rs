@@ -4,6 +4,7 @@ mod interrupt;
 mod memory_file;
 mod pg_tools;
 mod program;
+pub mod redact;
 mod report;
 
 pub use interrupt::{Interrupted, check, interrupt, interrupted};

@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
-use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 use std::{fmt, thread};
@@ -11,7 +11,7 @@ use std::{fmt, thread};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::interrupt::{self, Watched};
-use crate::{Interrupted, Report, interrupted};
+use crate::{Interrupted, Report, interrupted, redact};
 
 /// What a child may see of our environment. Anything else could redirect it to another server.
 const INHERITED: [&str; 7] = [
@@ -32,6 +32,9 @@ type Sink<'a> = &'a mut dyn FnMut(&mut dyn Read) -> io::Result<()>;
 /// Takes a line of a child's stderr, or leaves it for the message.
 type Lines<'a> = &'a (dyn Fn(&str) -> bool + Sync);
 
+/// Programs that repeat what a server says, values of rows and all.
+const POSTGRES: [&str; 3] = ["pg_dump", "pg_restore", "psql"];
+
 /// How much of a child's stderr is kept for the message.
 const MESSAGES: usize = 64 << 10;
 
@@ -42,7 +45,7 @@ pub enum Error {
     Missing { what: String, hint: String },
     /// It could not be started.
     Start { program: String, source: io::Error },
-    /// It ended with a failure; `stderr` is what it said.
+    /// It ended with a failure; `stderr` is what it said, without the values of rows.
     Failed {
         program: String,
         status: ExitStatus,
@@ -191,7 +194,10 @@ impl Program {
             source,
         })?;
         let watched = Watched::new(child.id());
-        let (fed, taken, messages, lingering) = pump(&mut child, self.patience, source, sink, lines);
+        let redacted = POSTGRES.contains(&program.as_str());
+        let (fed, taken, messages, lingering) = pump(&mut child, self.patience, source, sink, &|pipe| {
+            last_of(pipe, redacted, lines)
+        });
         let ended = child.wait();
         drop((lingering, watched));
         if let Some(interrupted) = interrupted() {
@@ -225,7 +231,7 @@ fn pump(
     patience: Option<Duration>,
     source: Option<Source<'_>>,
     sink: Option<Sink<'_>>,
-    lines: Lines<'_>,
+    messages: &(dyn Fn(ChildStderr) -> String + Sync),
 ) -> (io::Result<()>, io::Result<()>, String, Option<Lingering>) {
     let stdin = child.stdin.take();
     let pid = child.id();
@@ -236,7 +242,7 @@ fn pump(
             (Some(source), Some(mut stdin)) => source(&mut stdin).and_then(|()| stdin.flush()),
             _ => Ok(()),
         });
-        let reader = scope.spawn(move || stderr.map_or_else(String::new, |pipe| last_of(pipe, lines)));
+        let reader = scope.spawn(move || stderr.map_or_else(String::new, messages));
         let taken = match (sink, &mut stdout) {
             (Some(sink), Some(stdout)) => sink(stdout),
             _ => Ok(()),
@@ -294,15 +300,22 @@ impl Read for Patient {
     }
 }
 
-/// The last [`MESSAGES`] bytes of a stream, without the lines that `lines` took.
-fn last_of(pipe: impl Read, lines: Lines<'_>) -> String {
+/// The last [`MESSAGES`] bytes of a stream, without the lines that `lines` took, nor the values of rows where these
+/// are to be `redacted`.
+fn last_of(pipe: impl Read, redacted: bool, lines: Lines<'_>) -> String {
     let mut kept: Vec<u8> = Vec::new();
+    let mut shown = redact::Lines::default();
     let mut pipe = BufReader::new(pipe);
     let mut line = Vec::new();
     // A line without end comes in pieces.
     while let Ok(1..) = pipe.by_ref().take(MESSAGES as u64).read_until(b'\n', &mut line) {
-        if !lines(String::from_utf8_lossy(&line).trim_end()) {
-            kept.extend_from_slice(&line);
+        let text = String::from_utf8_lossy(&line);
+        if !lines(text.trim_end()) {
+            if redacted {
+                kept.extend(shown.next(&text).iter().flat_map(|shown| shown.bytes()));
+            } else {
+                kept.extend_from_slice(&line);
+            }
         }
         line.clear();
         if kept.len() > 2 * MESSAGES {

@@ -256,11 +256,8 @@ fn dump_and_read(
 ) -> anyhow::Result<(Vec<Digest>, BTreeMap<String, FileRecord>)> {
     let name = child_name(dumping.application_name, "pg_dump");
     // Its passfile lives as long as this.
-    let child = dumping.conninfo.child_environment(&name)?;
-    let program = program.envs(&child.vars).envs(&[(
-        "PGOPTIONS".to_owned(),
-        "-c default_transaction_read_only=on -c standard_conforming_strings=on".into(),
-    )]);
+    let child = dumping.conninfo.child_environment(&name, Access::ReadOnly, &[])?;
+    let program = program.envs(&child.vars);
     let beside = Beside {
         conninfo: dumping.conninfo,
         application_name: dumping.application_name,

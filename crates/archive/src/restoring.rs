@@ -90,8 +90,7 @@ impl Restoring<'_> {
     /// Loads data, then indexes, constraints and triggers.
     pub fn load_data_and_post_data(&self, archive: &Path, entries: &[&Entry]) -> anyhow::Result<()> {
         let list = list_file(entries)?;
-        let name = child_name(self.application_name, "pg_restore");
-        let child = self.conninfo.child_environment(&name)?;
+        let child = self.child("pg_restore")?;
         // pg_restore reads a tar archive from front to back, in one session.
         let jobs = if plain::detect(archive)? == Format::Tar {
             1
@@ -103,7 +102,7 @@ impl Restoring<'_> {
             .args(["--jobs", &jobs.to_string()])
             .args(["--dbname", &self.conninfo.dbname_argument()])
             .arg(archive)
-            .envs(&self.variables(&child))
+            .envs(&child.vars)
             .finish(self.report)
             .with_context(|| format!("cannot load {}", archive.display()))
     }
@@ -161,14 +160,15 @@ impl Restoring<'_> {
     }
 
     /// A crash of the server during a restore loses nothing: the fence stands and the dump is there.
-    fn variables(&self, child: &ChildEnvironment) -> Vec<(String, std::ffi::OsString)> {
-        let options = format!(
-            "-c synchronous_commit=off -c maintenance_work_mem={}MB -c max_parallel_maintenance_workers=0 -c idle_in_transaction_session_timeout=0",
-            self.maintenance_mib
-        );
-        let mut vars = child.vars.clone();
-        vars.push(("PGOPTIONS".to_owned(), options.into()));
-        vars
+    fn child(&self, program: &str) -> anyhow::Result<ChildEnvironment> {
+        let memory = format!("{}MB", self.maintenance_mib);
+        let settings = [
+            ("synchronous_commit", "off"),
+            ("maintenance_work_mem", &memory),
+            ("max_parallel_maintenance_workers", "0"),
+        ];
+        let name = child_name(self.application_name, program);
+        Ok(self.conninfo.child_environment(&name, Access::ReadWrite, &settings)?)
     }
 }
 

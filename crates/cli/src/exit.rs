@@ -51,6 +51,7 @@ impl Exit {
         if let Some(error) = cause.downcast_ref::<ess_postgres::Error>() {
             return match error {
                 ess_postgres::Error::Conninfo(error) => Some(Self::of_conninfo(error)),
+                ess_postgres::Error::Pooler { .. } | ess_postgres::Error::Setting { .. } => Some(Self::No),
                 ess_postgres::Error::Io(_) => None,
                 _ if error.is_permission() => Some(Self::Permission),
                 _ => Some(Self::Unavailable),
@@ -151,7 +152,7 @@ pub(crate) fn hint_of(error: &anyhow::Error) -> Option<String> {
         if let Some(error) = cause.downcast_ref::<ess_postgres::ConninfoError>() {
             return error.hint().map(str::to_owned);
         }
-        if let Some(ess_postgres::Error::Conninfo(error)) = cause.downcast_ref() {
+        if let Some(error) = cause.downcast_ref::<ess_postgres::Error>() {
             return error.hint().map(str::to_owned);
         }
         if let Some(error) = cause.downcast_ref::<ess_synapse::ConfigError>() {

@@ -87,14 +87,22 @@ impl Context {
     pub fn source(&mut self, args: &SourceArgs, variables: PgVariables) -> anyhow::Result<Option<Conninfo>> {
         let known = self.document.source.clone().unwrap_or_default();
         let mut conninfo = if let Some(text) = &args.source {
-            resolved(Conninfo::parse(text)?, variables)?
+            resolved(by_flag("--source", text)?, variables)?
         } else if !args.config.is_empty() || (known.connection.is_empty() && known.config.is_some()) {
             let Some(config) = self.config(args)? else {
                 return Ok(None);
             };
             resolved(of_config(&config)?, variables)?
         } else if !known.connection.is_empty() {
-            resolved(Conninfo::from_params(known.connection.clone(), None)?, variables)?
+            let mut params = known.connection.clone();
+            // What may be a secret is read where it was found; where that is elsewhere, it is not needed here.
+            if let Some(config) = config_of(args, known.config.clone())?
+                && let Ok(config) = config::Config::load(&options(&config)?)
+                && let Ok(conninfo) = of_config(&config)
+            {
+                params.extend(conninfo.other_params());
+            }
+            resolved(Conninfo::from_params(params, None)?, variables)?
         } else if variables == PgVariables::Serve && names_a_server() {
             resolved(Conninfo::from_params(BTreeMap::new(), None)?, variables)?
         } else {
@@ -115,7 +123,7 @@ impl Context {
             )?
         };
         let source = self.document.source.get_or_insert_default();
-        source.connection = conninfo.params().clone();
+        source.connection = conninfo.harmless_params();
         source.password = password;
         Ok(Some(conninfo))
     }
@@ -143,7 +151,7 @@ impl Context {
         }
         let known = self.document.target.clone().unwrap_or_default();
         let parsed = match &args.target {
-            Some(text) => Conninfo::parse(text)?,
+            Some(text) => by_flag("--target", text)?,
             None if !known.connection.is_empty() => Conninfo::from_params(known.connection.clone(), None)?,
             None if names_a_server() => Conninfo::from_params(BTreeMap::new(), None)?,
             None => return Ok(None),
@@ -155,7 +163,7 @@ impl Context {
         let password = self.password(&mut conninfo, file, known.password.as_ref(), None, PgVariables::Serve)?;
         let target = self.document.target.get_or_insert_default();
         *target = Target {
-            connection: conninfo.params().clone(),
+            connection: conninfo.harmless_params(),
             password,
             role: args.role.clone().or(known.role),
             kube: None,
@@ -237,6 +245,19 @@ fn names_a_server() -> bool {
 
 fn resolved(conninfo: Conninfo, variables: PgVariables) -> anyhow::Result<Conninfo> {
     Ok(conninfo.resolve(&env, variables == PgVariables::Serve)?)
+}
+
+/// A server that a flag names, by parameters that the document can hold: later tools have them from there.
+fn by_flag(flag: &str, text: &str) -> anyhow::Result<Conninfo> {
+    let conninfo = Conninfo::parse(text)?;
+    match conninfo.other_params().keys().find(|name| *name != "service" && *name != "servicefile") {
+        None => Ok(conninfo),
+        Some(name) => Err(Stop::usage(format!(
+            "{flag}: connection parameter {name}: it may hold a secret, and would not be in the document for later tools"
+        ))
+        .hint("give it in a connection service file, and name that: service=NAME")
+        .into()),
+    }
 }
 
 /// Where Synapse's configuration says its database is.

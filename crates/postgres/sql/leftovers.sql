@@ -3,5 +3,5 @@ SELECT pid
   FROM pg_stat_activity
  WHERE datname = current_database()
    AND pid <> pg_backend_pid()
-   AND usename = current_user
+   AND usename = session_user
    AND EXISTS (SELECT FROM unnest($1::text[]) AS prefix WHERE starts_with(application_name, prefix))

@@ -1,4 +1,5 @@
--- Sessions of others on this database, without the roles in $1.
+-- Sessions of others on this database, without the roles in $1, and without those that a pooler has at hand for
+-- nobody: it resets a session when a client is gone, and gives it to the next with that client's first query.
 SELECT usename::text, coalesce(application_name, ''), coalesce(host(client_addr), ''), pid
   FROM pg_stat_activity
  WHERE datname = current_database()
@@ -6,4 +7,5 @@ SELECT usename::text, coalesce(application_name, ''), coalesce(host(client_addr)
    AND usename IS NOT NULL
    AND coalesce(application_name, '') NOT LIKE 'ess-migrate/%'
    AND NOT usename::text = ANY($1)
+   AND NOT coalesce(state = 'idle' AND query ~* '^\s*DISCARD\s+ALL\s*;?\s*$', false)
  ORDER BY backend_start, pid

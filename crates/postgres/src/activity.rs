@@ -28,7 +28,8 @@ impl std::fmt::Display for Other {
     }
 }
 
-/// Sessions of others on this database. Ours are left out: locks keep them apart.
+/// Sessions of others on this database. Ours are left out: locks keep them apart. So are idle ones of a pooler in
+/// session mode, by the `DISCARD ALL` that it reset them with, where our role may see what they did last.
 ///
 /// Not by `backend_type`: for other roles' sessions an ordinary role sees it as null.
 pub fn others(session: &Session, ignored_roles: &[String]) -> Result<Vec<Other>, Error> {

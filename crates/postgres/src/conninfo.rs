@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
@@ -24,6 +25,7 @@ pub use child::ChildEnvironment;
 pub(crate) use keyword::{KEYWORDS, OTHER_VARIABLES};
 
 use crate::passfile::{self, Passfile};
+use crate::pooler::Met;
 use crate::service;
 use crate::tls::{Endpoint, Tls, TlsError};
 
@@ -34,6 +36,8 @@ pub struct Conninfo {
     password: Option<(SecretString, PasswordOrigin)>,
     /// What people know the server by, when the parameters lead through something on the way.
     shown_as: Option<String>,
+    /// What was found where these lead; shared by all copies.
+    met: Arc<Mutex<Option<Met>>>,
 }
 
 /// Where a password was found.
@@ -56,6 +60,8 @@ pub enum PasswordOrigin {
 pub enum ConninfoError {
     /// A password stands in a connection string, which others can see.
     PasswordInText,
+    /// A connection string with a password stands where one parameter should.
+    PasswordInValue(String),
     /// Neither a URL nor `keyword=value` words, perhaps a bare database name.
     NotConninfo,
     /// The rule that the text breaks.
@@ -120,6 +126,7 @@ impl ConninfoError {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::PasswordInText => Some("give the password by --target-password-file or PGPASSFILE"),
+            Self::PasswordInValue(_) => Some("write its value alone, and give the password by itself"),
             Self::NotConninfo => Some("write postgresql://USER@HOST/DBNAME or 'host=HOST user=USER dbname=DBNAME'"),
             _ => None,
         }
@@ -130,6 +137,12 @@ impl fmt::Display for ConninfoError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::PasswordInText => f.write_str("connection string: a password in it is not accepted"),
+            Self::PasswordInValue(keyword) => {
+                write!(
+                    f,
+                    "connection parameter {keyword}: a connection string with a password in it is not accepted there"
+                )
+            }
             Self::NotConninfo => f.write_str("connection string: neither a postgresql:// URL nor keyword=value words"),
             Self::Syntax(rule) => write!(f, "connection string: {rule}"),
             Self::UnknownKeyword(keyword) => {
@@ -200,6 +213,9 @@ pub(crate) fn check(keyword: &str, value: &str) -> Result<(), ConninfoError> {
     if !keyword::is_known(keyword) {
         return Err(ConninfoError::UnknownKeyword(keyword.to_owned()));
     }
+    if keyword != "options" && keyword::holds_password(value) {
+        return Err(ConninfoError::PasswordInValue(keyword.to_owned()));
+    }
     if value.contains('\0') {
         return Err(ConninfoError::Value {
             keyword: keyword.to_owned(),
@@ -216,6 +232,7 @@ impl Conninfo {
             params: parse::parse(text)?,
             password: None,
             shown_as: None,
+            met: Arc::default(),
         })
     }
 
@@ -235,6 +252,7 @@ impl Conninfo {
             params,
             password: None,
             shown_as: None,
+            met: Arc::default(),
         };
         if let Some(password) = password {
             conninfo.set_password(password);
@@ -387,9 +405,20 @@ impl Conninfo {
         self.get(keyword).or(ours.map(|(_, value)| *value))
     }
 
-    /// Every parameter by its keyword.
-    pub fn params(&self) -> &BTreeMap<String, String> {
-        &self.params
+    /// The parameters that anybody may read, by keyword: what a document may hold.
+    pub fn harmless_params(&self) -> BTreeMap<String, String> {
+        self.split_params(true)
+    }
+
+    /// The others, which may hold secrets.
+    pub fn other_params(&self) -> BTreeMap<String, String> {
+        self.split_params(false)
+    }
+
+    fn split_params(&self, harmless: bool) -> BTreeMap<String, String> {
+        let wanted = |(name, value): &(&String, &String)| keyword::is_harmless(name, value) == harmless;
+        let cloned = |(name, value): (&String, &String)| (name.clone(), value.clone());
+        self.params.iter().filter(wanted).map(cloned).collect()
     }
 
     /// The database; empty before [`Conninfo::resolve`] if none was named.
@@ -428,6 +457,11 @@ impl Conninfo {
         parse::word("dbname", self.dbname())
     }
 
+    /// What is known of the server; to be locked by whoever goes to see.
+    pub(crate) fn met(&self) -> &Mutex<Option<Met>> {
+        &self.met
+    }
+
     /// For our own connections.
     pub fn connector(&self, application_name: &str) -> Result<Tls, ConninfoError> {
         let template = self.template(application_name)?;
@@ -436,10 +470,10 @@ impl Conninfo {
 
     fn template(&self, application_name: &str) -> Result<tokio_postgres::Config, ConninfoError> {
         let mut config = tokio_postgres::Config::new();
-        config
-            .user(self.user())
-            .dbname(self.dbname())
-            .application_name(application_name);
+        config.user(self.user()).dbname(self.dbname());
+        if !application_name.is_empty() {
+            config.application_name(application_name);
+        }
         if let Some(password) = self.password() {
             config.password(password.expose_secret());
         }

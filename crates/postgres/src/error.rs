@@ -3,10 +3,10 @@
 use std::fmt;
 use std::time::Duration;
 
-use ess_run::Interrupted;
+use ess_run::{Interrupted, redact};
 use tokio_postgres::error::{DbError, SqlState};
 
-use crate::{ConnectError, ConninfoError};
+use crate::{ConnectError, ConninfoError, Sign};
 
 /// A connection or a query that failed.
 #[derive(Debug)]
@@ -38,6 +38,20 @@ pub enum Error {
         /// How long it was waited for.
         limit: Duration,
     },
+    /// A connection pooler answers there, which gives our session to others between our transactions. Nothing was set.
+    Pooler {
+        /// `user@host:port/dbname`.
+        server: String,
+        /// How it gave itself away.
+        sign: Sign,
+    },
+    /// A setting is not what we set, or not what a child needs and cannot be given through a pooler.
+    Setting {
+        /// `user@host:port/dbname`.
+        server: String,
+        /// Its name.
+        name: String,
+    },
     /// The system refused something that a connection needs.
     Io(std::io::Error),
     /// We were told to stop.
@@ -50,6 +64,20 @@ impl Error {
         match self {
             Self::Connect { source, .. } => source.db(),
             Self::Query { source, .. } => source.as_db_error(),
+            _ => None,
+        }
+    }
+
+    /// The one thing to do, when there is one.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Conninfo(error) => error.hint(),
+            Self::Pooler { .. } => {
+                Some("connect to the PostgreSQL server itself: by its own host and port, not by the pooler's")
+            }
+            Self::Setting { .. } => Some(
+                "connect to the PostgreSQL server itself and not through a pooler, or end what ALTER ROLE or ALTER DATABASE sets",
+            ),
             _ => None,
         }
     }
@@ -80,6 +108,25 @@ impl fmt::Display for Error {
             Self::NoAnswer { what, server, limit } => {
                 write!(f, "cannot {what} on {server}: no answer within {limit:?}")
             }
+            Self::Pooler { server, sign } => {
+                let sign = match sign {
+                    Sign::Shared => "two connections shared one session",
+                    Sign::Moved => "one connection had two sessions",
+                    Sign::Waited => "one connection waited for the transaction of another",
+                    Sign::NoTransaction => "no transaction can be begun",
+                };
+                write!(
+                    f,
+                    "{server} is a connection pooler that gives sessions to others between transactions ({sign}); \
+                     nothing was set or changed there"
+                )
+            }
+            Self::Setting { server, name } => {
+                write!(
+                    f,
+                    "cannot work on {server}: {name} is not as these tools need it, and cannot be set"
+                )
+            }
             Self::Io(_) => f.write_str("cannot prepare a connection"),
             Self::Interrupted(interrupted) => interrupted.fmt(f),
         }
@@ -102,15 +149,15 @@ impl From<ConninfoError> for Error {
     }
 }
 
-/// The server's words rather than the driver's "db error".
+/// The server's words rather than the driver's "db error", without the values of rows.
 struct Said<'a>(&'a tokio_postgres::Error);
 
 impl fmt::Display for Said<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(db) = self.0.as_db_error() {
-            write!(f, "{}", db.message())?;
+            f.write_str(&redact::message(db.message()))?;
             if let Some(detail) = db.detail() {
-                write!(f, " ({detail})")?;
+                write!(f, " ({})", redact::detail(detail))?;
             }
             return Ok(());
         }

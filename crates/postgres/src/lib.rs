@@ -13,6 +13,8 @@ mod mark;
 mod movement;
 mod objects;
 mod passfile;
+mod pinned;
+mod pooler;
 mod rights;
 mod sequences;
 mod service;
@@ -35,6 +37,7 @@ pub use movement::{FENCE_VERSION, NOT_PLAIN, SchemaRows, exists, moved, plausibl
 pub use objects::{
     LOCKS_PER_TABLE, NotInADump, Object, count_by_kind, drop_statements, keepsakes, not_in_a_dump, objects, row_counts,
 };
+pub use pooler::Sign;
 pub use postgres_protocol::escape::{escape_identifier, escape_literal};
 pub use rights::{Rights, rights};
 pub use sequences::{Sequence, relation_names, sequences};

@@ -2,6 +2,7 @@
 
 use std::io::Cursor;
 use std::pin::Pin;
+use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -11,8 +12,9 @@ use tokio::runtime::{Builder, Runtime};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, CopyInSink, Row};
 
+use crate::pooler::{Met, pid, probe, version};
 use crate::tls::Tls;
-use crate::{Conninfo, Error};
+use crate::{Conninfo, Error, escape_literal, pinned};
 
 /// Whether a connection may write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,69 +32,133 @@ pub struct Session {
     tls: Tls,
     server: String,
     limit: Option<Duration>,
+    /// A pooler gives this session to others once we are gone.
+    pooled: bool,
     /// It let a call run out of time: nothing more is awaited from it.
     silent: AtomicBool,
 }
 
-/// What every session pins: text forms, name look-up, and no time limits of somebody's role.
-///
-/// `row_security = off` turns rows hidden by a policy into an error.
-const PINNED: &str = "
-    SET search_path = '';
-    SET client_encoding = 'UTF8';
-    SET standard_conforming_strings = on;
-    SET bytea_output = 'hex';
-    SET extra_float_digits = 3;
-    SET DateStyle = 'ISO, YMD';
-    SET IntervalStyle = 'postgres';
-    SET TimeZone = 'UTC';
-    SET xmloption = 'content';
-    SET statement_timeout = 0;
-    SET lock_timeout = 0;
-    SET idle_in_transaction_session_timeout = 0;
-    SET row_security = off;
-    SET jit = off;
-    SET max_parallel_workers_per_gather = 0;
-    SET quote_all_identifiers = off;
-";
+/// What is done before a session can be used.
+const SET_UP: &str = "set up the session";
+
+/// Where a role's sessions are as those of a replica, if it is ours to say.
+const TRIGGERS_FIRE: &str = "SELECT pg_catalog.set_config('session_replication_role', 'origin', false) \
+    WHERE pg_catalog.current_setting('session_replication_role') <> 'origin' \
+    AND pg_catalog.current_setting('is_superuser') = 'on'";
 
 impl Session {
     /// Connects and pins the session's settings.
+    ///
+    /// A server that is met for the first time is looked at before: a pooler that would give the session to others
+    /// between our transactions is refused before anything is set.
     pub fn connect(conninfo: &Conninfo, application_name: &str, access: Access) -> Result<Self, Error> {
+        // Others that want to connect to the same server wait for what the first finds.
+        let mut met = conninfo.met().lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = *met {
+            drop(met);
+            let session = Self::open(conninfo, application_name)?;
+            return session.set_up(application_name, access, known, None);
+        }
+        // Without a name: a pooler would leave it on a session that it gives to others.
+        let session = Self::open(conninfo, "")?;
+        let (known, other) = session.meet()?;
+        *met = Some(known);
+        drop(met);
+        session.set_up(application_name, access, known, (!known.pooled).then_some(other))
+    }
+
+    /// Connects, and sets nothing.
+    fn open(conninfo: &Conninfo, application_name: &str) -> Result<Self, Error> {
         let tls = conninfo.connector(application_name)?;
         let runtime = Builder::new_current_thread().enable_all().build().map_err(Error::Io)?;
         let server = conninfo.to_string();
-        let connected = runtime.block_on(stoppable(async { Ok(tls.connect().await) }));
-        let (client, connection) = connected?.map_err(|source| Error::Connect {
-            server: server.clone(),
-            source,
-        })?;
-        runtime.spawn(async move {
-            // Its error reaches the caller as the failure of the query in hand.
-            let _ = connection.await;
-        });
-        let mut session = Self {
+        let client = runtime.block_on(dial(&tls, &server))?;
+        Ok(Self {
             // To set it up is a part of connecting.
             limit: tls.limit(),
             runtime,
             client,
             tls,
             server,
+            pooled: false,
             silent: AtomicBool::new(false),
-        };
-        session.batch("set up the session", PINNED)?;
-        if access == Access::ReadOnly {
-            session.batch("set up the session", "SET default_transaction_read_only = on")?;
+        })
+    }
+
+    /// What this server is, and the process of a second connection that was; or that a pooler is no place for us.
+    fn meet(&self) -> Result<(Met, i32), Error> {
+        let version = self.wait(SET_UP, version(&self.client))?;
+        let second = self.runtime.block_on(dial(&self.tls, &self.server))?;
+        let (met, other) = self.wait("see whether a pooler stands between", async {
+            Ok((probe(&self.client, &second, version).await?, pid(&second).await?))
+        })?;
+        let met = met.map_err(|sign| Error::Pooler {
+            server: self.server.clone(),
+            sign,
+        })?;
+        Ok((met, other))
+    }
+
+    /// Pins the settings, and reads each back. `other`: a process that is to be gone before anybody counts sessions.
+    fn set_up(mut self, application_name: &str, access: Access, met: Met, other: Option<i32>) -> Result<Self, Error> {
+        self.pooled = met.pooled;
+        if met.pooled {
+            // A child cannot be given them there.
+            self.read_back(pinned::needed(met.version, access))?;
         }
-        // The one limit that older servers do not have.
-        if session.version()? >= 140_000 {
-            session.batch("set up the session", "SET idle_session_timeout = 0")?;
-            // A server that waits or works for us notices that we were killed, and gives our lock back. Not every
-            // system can do that; then the next run waits.
-            let _ = session.batch("set up the session", "SET client_connection_check_interval = '1s'");
+        let wanted = || pinned::ours(met.version, access);
+        let set =
+            |(name, value): (&str, &str)| format!("pg_catalog.set_config('{name}', {}, false)", escape_literal(value));
+        let mut calls: Vec<String> = wanted().map(set).collect();
+        calls.push(set(("application_name", application_name)));
+        // The limit of a statement first: the others are under it.
+        let calls = calls.join(", ");
+        self.batch(
+            SET_UP,
+            &format!("SET statement_timeout = 0; SELECT {calls}; {TRIGGERS_FIRE}"),
+        )?;
+        self.read_back(wanted().chain([("statement_timeout", "0")]))?;
+        // A server that works for us notices that we were killed, and gives our lock back. Not every system can do
+        // that; then the next run waits.
+        if met.version >= 140_000 {
+            let _ = self.batch(SET_UP, "SET client_connection_check_interval = '1s'");
         }
-        session.limit = None;
-        Ok(session)
+        if let Some(other) = other {
+            self.gone(other)?;
+        }
+        self.limit = None;
+        Ok(self)
+    }
+
+    fn read_back<'a>(&self, wanted: impl Iterator<Item = (&'a str, &'a str)>) -> Result<(), Error> {
+        let (names, values): (Vec<&str>, Vec<&str>) = wanted.unzip();
+        let sql = "SELECT pg_catalog.current_setting(name) FROM pg_catalog.unnest($1::text[]) WITH ORDINALITY AS s(name, n) ORDER BY n";
+        let rows = self.rows("read the session's settings", sql, &[&names])?;
+        let read = rows.iter().map(|row| row.get::<_, &str>(0));
+        let differs = names
+            .iter()
+            .zip(values)
+            .zip(read)
+            .find(|((name, value), read)| !pinned::holds(name, value, read));
+        match differs {
+            None => Ok(()),
+            Some(((name, _), _)) => Err(Error::Setting {
+                server: self.server.clone(),
+                name: (*name).to_owned(),
+            }),
+        }
+    }
+
+    /// Waits until a connection that was ended is one no more, which takes a moment.
+    fn gone(&self, process: i32) -> Result<(), Error> {
+        let sql = "SELECT count(*) FROM pg_catalog.pg_stat_activity WHERE pid = $1";
+        for _ in 0..200 {
+            if self.one("see who is connected", sql, &[&process])?.get::<_, i64>(0) == 0 {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
     }
 
     /// Waits no longer than this for any answer: a limit of the server's own ends no wait for a network that is gone.
@@ -210,6 +276,35 @@ impl CopyIn<'_> {
     fn end(&mut self) -> Result<u64, Error> {
         self.session.wait(&self.what, self.sink.as_mut().finish())
     }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // The pooler does it too, unless it was told otherwise.
+        if self.pooled && !self.silent.load(Ordering::Relaxed) {
+            let reset = async {
+                let _ = self.client.batch_execute("ROLLBACK").await;
+                let _ = self.client.batch_execute("DISCARD ALL").await;
+            };
+            let _ = self
+                .runtime
+                .block_on(async { tokio::time::timeout(Duration::from_secs(2), reset).await });
+        }
+    }
+}
+
+/// Connects; the connection is driven by the runtime that this runs on.
+async fn dial(tls: &Tls, server: &str) -> Result<Client, Error> {
+    let connected = stoppable(async { Ok(tls.connect().await) }).await?;
+    let (client, connection) = connected.map_err(|source| Error::Connect {
+        server: server.to_owned(),
+        source,
+    })?;
+    tokio::spawn(async move {
+        // Its error reaches the caller as the failure of the query in hand.
+        let _ = connection.await;
+    });
+    Ok(client)
 }
 
 /// The outcome of `work`, or the interruption that came first.

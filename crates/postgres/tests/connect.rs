@@ -239,7 +239,7 @@ fn ours(conninfo: &Conninfo) -> Result<String, String> {
 
 fn psql(conninfo: &Conninfo, home: &Path) -> Result<String, String> {
     let child = conninfo
-        .child_environment("ess-migrate/test/1")
+        .child_environment("ess-migrate/test/1", Access::ReadOnly, &[])
         .map_err(|error| error.to_string())?;
     let mut command = Command::new(bin().join("psql"));
     command
@@ -584,4 +584,108 @@ fn a_server_that_falls_silent_when_it_has_let_us_in_is_given_up() {
         matches!(&error, Error::NoAnswer { what, limit, .. } if what == "set up the session" && limit.as_secs() == 2),
         "{error}"
     );
+}
+
+/// What a role or a database can be given, and what our sessions and a child's have all the same.
+const LIMITS: [(&str, &str, &str); 24] = [
+    ("statement_timeout", "'3s'", "0"),
+    ("lock_timeout", "'1ms'", "0"),
+    ("idle_in_transaction_session_timeout", "'1ms'", "0"),
+    ("idle_session_timeout", "'3s'", "0"),
+    ("default_transaction_read_only", "on", "off"),
+    ("default_transaction_isolation", "serializable", "read committed"),
+    ("default_transaction_deferrable", "on", "off"),
+    ("row_security", "on", "off"),
+    ("role", "sslonly", "none"),
+    ("client_encoding", "LATIN1", "UTF8"),
+    ("standard_conforming_strings", "off", "on"),
+    ("bytea_output", "escape", "hex"),
+    ("DateStyle", "'SQL, DMY'", "ISO, YMD"),
+    ("IntervalStyle", "iso_8601", "postgres"),
+    ("extra_float_digits", "0", "3"),
+    ("TimeZone", "'Asia/Kolkata'", "UTC"),
+    ("array_nulls", "off", "on"),
+    ("quote_all_identifiers", "on", "off"),
+    ("exit_on_error", "on", "off"),
+    ("client_min_messages", "debug5", "warning"),
+    ("tcp_keepalives_idle", "9999", "60"),
+    ("tcp_keepalives_interval", "9999", "10"),
+    ("tcp_keepalives_count", "99", "6"),
+    ("tcp_user_timeout", "99999999", "2min"),
+];
+
+#[test]
+fn no_setting_of_a_role_or_a_database_reaches_our_sessions_or_a_childs() {
+    let server = Server::start();
+    server.sql(&[
+        "CREATE ROLE limited LOGIN PASSWORD 'pw'",
+        "GRANT sslonly TO limited",
+        "CREATE DATABASE limited",
+    ]);
+    let conninfo = || {
+        let params = [("user", "limited"), ("host", "127.0.0.1"), ("dbname", "limited")];
+        let mut params: std::collections::BTreeMap<String, String> =
+            params.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        params.insert("port".to_owned(), server.port.to_string());
+        let conninfo = Conninfo::from_params(params, Some("pw".to_owned().into())).unwrap();
+        conninfo.resolve(&server.env(), false).unwrap()
+    };
+    for whose in ["ROLE limited", "ROLE limited IN DATABASE limited", "DATABASE limited"] {
+        for (name, value, _) in LIMITS {
+            server.sql(&[&format!("ALTER {whose} SET {name} = {value}")]);
+        }
+        let conninfo = conninfo();
+        let session = Session::connect(&conninfo, "ess-migrate/test/limits", Access::ReadWrite).unwrap();
+        let child = conninfo
+            .child_environment("ess-migrate/test/limits", Access::ReadWrite, &[])
+            .unwrap();
+        for (name, _, wanted) in LIMITS {
+            let show = format!("SHOW {name}");
+            let ours: String = session.one("show it", &show, &[]).unwrap().get(0);
+            let mut psql = Command::new(bin().join("psql"));
+            child.apply(&mut psql);
+            let theirs = psql.args(["-X", "-A", "-t", "-w", "-c", &show]).output().unwrap();
+            let theirs = String::from_utf8(theirs.stdout).unwrap();
+            assert_eq!((ours.as_str(), theirs.trim()), (wanted, wanted), "{whose}: {name}");
+        }
+        // Longer than any of these limits.
+        session.batch("wait", "BEGIN; SELECT 1").unwrap();
+        thread::sleep(Duration::from_millis(50));
+        session
+            .batch("write", "CREATE TEMPORARY TABLE t (n int); COMMIT")
+            .unwrap();
+        server.sql(&[&format!("ALTER {whose} RESET ALL")]);
+    }
+}
+
+#[test]
+fn a_servers_message_holds_no_value() {
+    let server = Server::start();
+    let conninfo = server.conninfo("user=boss host=127.0.0.1");
+    let session = Session::connect(&conninfo, "ess-migrate/test/values", Access::ReadWrite).unwrap();
+    let made = "CREATE TEMPORARY TABLE tokens (token text PRIMARY KEY, n int CHECK (n < 5)); INSERT INTO tokens VALUES ('canary', 1)";
+    session.batch("make it", made).unwrap();
+    for (sql, kept) in [
+        (
+            "INSERT INTO tokens VALUES ('canary', 1)",
+            "constraint \"tokens_pkey\" (Key (token)=(...) already exists.)",
+        ),
+        (
+            "INSERT INTO tokens VALUES ('canary2', 7)",
+            "constraint \"tokens_n_check\" (Failing row contains (...))",
+        ),
+        ("SELECT 'canary'::int", "invalid input syntax for type integer: \"...\""),
+        (
+            "SELECT '{\"canary\": canary}'::json",
+            "invalid input syntax for type json (Token \"...\" is invalid.)",
+        ),
+        (
+            "SELECT 'canary'::timestamptz",
+            "invalid input syntax for type timestamp with time zone: \"...\"",
+        ),
+        ("SELECT nothing FROM tokens", "column \"nothing\" does not exist"),
+    ] {
+        let error = session.batch("do it", sql).unwrap_err().to_string();
+        assert!(error.contains(kept) && !error.contains("canary"), "{sql}: {error}");
+    }
 }

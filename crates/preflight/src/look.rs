@@ -309,7 +309,7 @@ fn reached(
     findings: &mut Vec<Finding>,
 ) -> Option<(Session, Facts)> {
     server?
-        .map_err(|error| findings.push(blocker(id, error.to_string()).hint(hint)))
+        .map_err(|error| findings.push(blocker(id, error.to_string()).hint(error.hint().unwrap_or(hint))))
         .ok()
 }
 

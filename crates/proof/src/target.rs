@@ -31,7 +31,10 @@ impl Target {
     pub fn open(context: &mut Context, conninfo: &Conninfo) -> anyhow::Result<Self> {
         let session = Session::connect(conninfo, &context.application_name(), Access::ReadWrite)?;
         take_lock(&session)?;
-        let ended = end_leftovers(&session, &["ess-wipe", "restore", "verify", "pg_restore", "psql"])?;
+        let ended = end_leftovers(
+            &session,
+            &["ess-wipe", "restore", "verify", "pg_dump", "pg_restore", "psql"],
+        )?;
         if ended > 0 {
             context.console.note(&format!(
                 "ended {ended} sessions that an earlier run had left on the target"

@@ -2,12 +2,13 @@
 
 use std::ffi::OsString;
 use std::process::Command;
+use std::sync::PoisonError;
 
 use ess_run::MemoryFile;
 use secrecy::ExposeSecret;
 
 use super::{Conninfo, ConninfoError, KEYWORDS, OTHER_VARIABLES};
-use crate::passfile;
+use crate::{Access, passfile, pinned};
 
 /// Variables for one child, and the files they name, which live as long as this value.
 pub struct ChildEnvironment {
@@ -36,7 +37,22 @@ impl Conninfo {
     ///
     /// The password goes into a password file of mode 0600, and into `PGPASSWORD` of this child only
     /// if it has a line break, which such a file cannot hold.
-    pub fn child_environment(&self, application_name: &str) -> Result<ChildEnvironment, ConninfoError> {
+    ///
+    /// Its sessions are pinned as ours are, and by `more`. Not through a pooler, which refuses or drops start-up
+    /// settings: there a session of ours saw that what a child needs is so.
+    pub fn child_environment(
+        &self,
+        application_name: &str,
+        access: Access,
+        more: &[(&str, &str)],
+    ) -> Result<ChildEnvironment, ConninfoError> {
+        let met = *self.met().lock().unwrap_or_else(PoisonError::into_inner);
+        let pinned = match met {
+            Some(met) if met.pooled => None,
+            met => Some(pinned::options(met.map_or(0, |met| met.version), access, more)),
+        };
+        let options = [self.get("options"), pinned.as_deref()];
+        let options: Vec<&str> = options.into_iter().flatten().collect();
         let mut vars = vec![("PGAPPNAME".to_owned(), application_name.into())];
         let mut service = String::new();
         for keyword in KEYWORDS {
@@ -44,9 +60,10 @@ impl Conninfo {
                 continue;
             };
             let value = match keyword.name {
-                // The first three are ours to say. An encoding would change what pg_dump writes, and
+                // The first four are ours to say. An encoding would change what pg_dump writes, and
                 // a random order of hosts could take a child elsewhere than us.
                 "application_name"
+                | "options"
                 | "fallback_application_name"
                 | "passfile"
                 | "client_encoding"
@@ -61,6 +78,10 @@ impl Conninfo {
                 Some(name) => vars.push((name.to_owned(), value.into())),
                 None => service.extend([keyword.name, "=", value, "\n"]),
             }
+        }
+
+        if !options.is_empty() {
+            vars.push(("PGOPTIONS".to_owned(), options.join(" ").into()));
         }
 
         let mut files = Vec::new();

@@ -72,6 +72,71 @@ pub(crate) const KEYWORDS: &[Keyword] = &[
     without("oauth_scope"),
 ];
 
+/// Parameters whose values anybody may read: these enter the document, no other does.
+///
+/// `options` does where it sets nothing but the server's own parameters: an application's may be a secret.
+const HARMLESS: &[&str] = &[
+    "user",
+    "passfile",
+    "channel_binding",
+    "connect_timeout",
+    "dbname",
+    "host",
+    "hostaddr",
+    "port",
+    "client_encoding",
+    "application_name",
+    "fallback_application_name",
+    "keepalives",
+    "keepalives_idle",
+    "keepalives_interval",
+    "keepalives_count",
+    "tcp_user_timeout",
+    "sslmode",
+    "sslnegotiation",
+    "sslcompression",
+    "sslcert",
+    "sslkey",
+    "sslcertmode",
+    "sslrootcert",
+    "sslcrl",
+    "sslcrldir",
+    "sslsni",
+    "requirepeer",
+    "require_auth",
+    "min_protocol_version",
+    "max_protocol_version",
+    "ssl_min_protocol_version",
+    "ssl_max_protocol_version",
+    "gssencmode",
+    "krbsrvname",
+    "gsslib",
+    "gssdelegation",
+    "target_session_attrs",
+    "load_balance_hosts",
+];
+
+/// Whether anybody may read this parameter.
+pub(crate) fn is_harmless(name: &str, value: &str) -> bool {
+    let sets_own = |word: &str| word.split('=').next().is_some_and(|set| set.contains('.'));
+    match name {
+        "options" => !value.split_whitespace().any(sets_own),
+        _ => HARMLESS.contains(&name),
+    }
+}
+
+/// Whether a whole connection string with a password in it stands where one parameter should.
+pub(crate) fn holds_password(value: &str) -> bool {
+    let in_url = value.split("://").skip(1).any(|rest| {
+        let authority = rest.split(['/', '?']).next().unwrap_or_default();
+        let user = authority.rsplit_once('@').map(|(user, _)| user);
+        user.and_then(|user| user.split_once(':'))
+            .is_some_and(|(_, password)| !password.is_empty())
+    });
+    let mut after = value.split("password").skip(1);
+    in_url || after.any(|rest| rest.trim_start().starts_with('='))
+}
+
 /// Further variables that redirect libpq or its programs; no child inherits them.
 pub(crate) const OTHER_VARIABLES: &[&str] = &[
     "PGSYSCONFDIR",

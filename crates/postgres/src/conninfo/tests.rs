@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use proptest::prelude::*;
 
 use super::*;
+use crate::Access;
 
 /// An environment of these variables, with a home that does not exist unless one is given.
 fn env(vars: &[(&str, &str)]) -> impl Fn(&str) -> Option<String> + use<> {
@@ -197,7 +198,9 @@ fn a_child_gets_all_of_it_and_nothing_else() {
     let mut conninfo = resolved(text, &[]).unwrap();
     conninfo.set_password("p:a\\ss".to_owned().into());
 
-    let child = conninfo.child_environment("ess-migrate/test/1").unwrap();
+    let child = conninfo
+        .child_environment("ess-migrate/test/1", Access::ReadOnly, &[("jit", "on")])
+        .unwrap();
 
     let get = |name: &str| {
         child
@@ -208,7 +211,12 @@ fn a_child_gets_all_of_it_and_nothing_else() {
     };
     assert_eq!(get("PGHOST"), Some("h"));
     assert_eq!(get("PGDATABASE"), Some("a=b"));
-    assert_eq!(get("PGOPTIONS"), Some("-c x=1"));
+    let options = get("PGOPTIONS").unwrap();
+    assert!(options.starts_with("-c x=1 -c statement_timeout=0 -c "), "{options}");
+    assert!(
+        options.ends_with(" -c default_transaction_read_only=on -c jit=on"),
+        "{options}"
+    );
     assert_eq!(get("PGSSLMODE"), Some("require"));
     assert_eq!(get("PGAPPNAME"), Some("ess-migrate/test/1"));
     assert_eq!(get("PGTARGETSESSIONATTRS"), Some("primary"));
@@ -243,7 +251,7 @@ fn a_child_gets_all_of_it_and_nothing_else() {
 fn a_password_with_a_line_break_goes_by_the_variable() {
     let mut conninfo = resolved("host=h user=u", &[]).unwrap();
     conninfo.set_password("a\nb".to_owned().into());
-    let child = conninfo.child_environment("t").unwrap();
+    let child = conninfo.child_environment("t", Access::ReadOnly, &[]).unwrap();
     assert!(child.vars.contains(&("PGPASSWORD".to_owned(), "a\nb".into())));
 }
 
@@ -266,7 +274,7 @@ fn nobody_waits_for_ever_unless_told_to() {
     let patience = |text: &str| {
         let conninfo = resolved(text, &[]).unwrap();
         let config = conninfo.template("app").unwrap();
-        let child = conninfo.child_environment("app").unwrap();
+        let child = conninfo.child_environment("app", Access::ReadOnly, &[]).unwrap();
         let timeout = child.vars.iter().find(|(name, _)| name == "PGCONNECT_TIMEOUT");
         let timeout = timeout.map(|(_, value)| value.to_str().unwrap().to_owned());
         (
@@ -309,7 +317,63 @@ proptest! {
             && let Ok(conninfo) = conninfo.resolve(&env(&[]), false)
         {
             let _ = conninfo.connector("t");
-            let _ = conninfo.child_environment("t");
+            let _ = conninfo.child_environment("t", Access::ReadOnly, &[]);
         }
+    }
+}
+
+#[test]
+fn a_document_gets_what_anybody_may_read() {
+    let text =
+        "host=h user=u sslkey=/key sslpassword=s oauth_client_secret=s options='-c geqo=off -c app.key=s' port=7";
+    let conninfo = Conninfo::parse(text).unwrap();
+    let names = |params: BTreeMap<String, String>| params.into_keys().collect::<Vec<_>>().join(" ");
+    assert_eq!(names(conninfo.harmless_params()), "host port sslkey user");
+    assert_eq!(
+        names(conninfo.other_params()),
+        "oauth_client_secret options sslpassword"
+    );
+    let endpoint = Conninfo::parse("postgresql://u@h/d?options=endpoint%3Dquiet-sea-1").unwrap();
+    assert_eq!(names(endpoint.other_params()), "");
+    for keyword in KEYWORDS {
+        let secret = ["password", "secret", "key"]
+            .iter()
+            .any(|word| keyword.name.ends_with(word));
+        let path = ["sslkey"].contains(&keyword.name);
+        assert!(
+            !secret || path || !keyword::is_harmless(keyword.name, ""),
+            "{}",
+            keyword.name
+        );
+    }
+}
+
+#[test]
+fn a_connection_string_in_a_parameter_brings_no_password() {
+    for value in [
+        "postgresql://u:hunter2@h/d",
+        "postgres://u:hunter2@h",
+        "host=h password=hunter2",
+        "h password = 'hunter2'",
+    ] {
+        for keyword in ["host", "dbname", "user", "sslrootcert"] {
+            let params = [(keyword.to_owned(), value.to_owned())];
+            let error = Conninfo::from_params(params.into(), None).unwrap_err();
+            assert!(
+                matches!(&error, ConninfoError::PasswordInValue(found) if found == keyword),
+                "{error}"
+            );
+            assert!(!format!("{error} {error:?}").contains("hunter2"));
+        }
+    }
+    for value in [
+        "postgres://c",
+        "a=b",
+        "My-D B=1",
+        "postgresql://u@h/d",
+        "/run/passwords",
+    ] {
+        let params = [("dbname".to_owned(), value.to_owned())];
+        assert!(Conninfo::from_params(params.into(), None).is_ok(), "{value}");
     }
 }

@@ -64,13 +64,17 @@ pub(crate) async fn probe(a: &Client, b: &Client, version: i32) -> Result<Result
 /// itself gets another one then.
 async fn look(first: &Client, second: &Client, direct: bool) -> Result<Option<Sign>, tokio_postgres::Error> {
     let firsts = pid(first).await?;
+    // `PgBouncer`'s statement mode; a server that is going down says so by a class of its own.
+    let no_transaction = |error: tokio_postgres::Error| {
+        if !direct && error.code().is_none_or(|code| !code.code().starts_with("57")) {
+            Ok(Some(Sign::NoTransaction))
+        } else {
+            Err(error)
+        }
+    };
     let seconds = match number(second, "BEGIN; SELECT pg_catalog.pg_backend_pid()").await {
         Ok(pid) => pid,
-        // `PgBouncer`'s statement mode; a server that is going down says so by another class.
-        Err(error) if !direct && error.code().is_none_or(|code| !code.code().starts_with("57")) => {
-            return Ok(Some(Sign::NoTransaction));
-        }
-        Err(error) => return Err(error),
+        Err(error) => return no_transaction(error),
     };
     // The transaction is held no longer than this: others may wait for its process.
     let again = if seconds == firsts {
@@ -78,7 +82,9 @@ async fn look(first: &Client, second: &Client, direct: bool) -> Result<Option<Si
     } else {
         tokio::time::timeout(PROMPT, pid(first)).await
     };
-    second.batch_execute("COMMIT").await?;
+    if let Err(error) = second.batch_execute("COMMIT").await {
+        return no_transaction(error);
+    }
     let again = match again {
         Ok(again) => again?,
         Err(_) => return Ok(Some(Sign::Waited)),

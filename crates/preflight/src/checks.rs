@@ -15,6 +15,7 @@ pub(crate) mod pace;
 pub(crate) mod profile;
 pub(crate) mod programs;
 pub(crate) mod public;
+pub(crate) mod settings;
 pub(crate) mod source;
 pub(crate) mod target;
 pub(crate) mod versions;

@@ -31,6 +31,9 @@ pub(crate) fn check(source: &Source) -> Vec<Finding> {
         ("replication slots", replication_slots),
         ("invalid indexes", indexes),
         ("sessions on the source", sessions),
+        ("settings of the source", |source| {
+            super::settings::of_source(&source.session)
+        }),
         ("the source's clock", |source| {
             super::host::clock(&source.session, "the source")
         }),

@@ -38,6 +38,9 @@ pub(crate) fn check(target: &Target) -> Vec<Finding> {
         ("our rights on the target", rights),
         ("what the target holds", content),
         ("sessions on the target", sessions),
+        ("settings of the target", |target| {
+            super::settings::of_target(&target.session)
+        }),
         ("the target's lock table", locks),
         ("the target's clock", |target| clock(&target.session, "the target")),
     ];

@@ -1,0 +1,67 @@
+//! Settings of a role, a database or a server that our sessions cannot pin: only a superuser may change them.
+
+use ess_document::Finding;
+use ess_postgres::Session;
+
+use super::Found;
+use crate::finding::{Detail, warning};
+
+/// What is set on the source.
+pub(crate) fn of_source(session: &Session) -> Found {
+    Ok(set(session)?.iter().filter_map(|set| hidden(set, "source")).collect())
+}
+
+/// What is set on the target, into which rows are loaded.
+pub(crate) fn of_target(session: &Session) -> Found {
+    let finding = |set: &Set| hidden(set, "target").or_else(|| loading(set));
+    Ok(set(session)?.iter().filter_map(finding).collect())
+}
+
+/// A name and its value.
+type Set = (String, String);
+
+fn set(session: &Session) -> Result<Vec<Set>, ess_postgres::Error> {
+    let rows = session.rows("read the settings", include_str!("../../sql/settings.sql"), &[])?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+}
+
+fn hidden((name, _): &Set, whose: &str) -> Option<Finding> {
+    ["zero_damaged_pages", "ignore_checksum_failure"]
+        .contains(&name.as_str())
+        .then(|| {
+            warning(
+                "damage-hidden",
+                format!(
+                    "{name} is on at the {whose}: damaged pages are read as empty or as they are, and nothing is said"
+                ),
+            )
+            .hint(format!(
+                "as a superuser, set {name} to off, and see whether the data are whole"
+            ))
+            .with("setting", name.as_str())
+        })
+}
+
+fn loading((name, value): &Set) -> Option<Finding> {
+    let found = match name.as_str() {
+        "temp_file_limit" => warning(
+            "temp-file-limit",
+            format!(
+                "temp_file_limit is {value} kB at the target: an index that needs more to be built ends the restore"
+            ),
+        )
+        .hint("as a superuser: ALTER ROLE NAME SET temp_file_limit = -1"),
+        "log_statement" | "log_min_duration_statement" => warning(
+            "log-holds-rows",
+            format!(
+                "{name} is {value} at the target: its log will hold rows that are loaded by INSERT, and large objects"
+            ),
+        )
+        .hint(format!(
+            "as a superuser: ALTER ROLE NAME SET {name} = {}",
+            if name == "log_statement" { "none" } else { "-1" }
+        )),
+        _ => return None,
+    };
+    Some(found.with("setting", name.as_str()).with("value", value.as_str()))
+}

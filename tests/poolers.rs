@@ -140,33 +140,6 @@ fn a_target_behind_a_pooler_that_shares_sessions_is_not_touched() {
 }
 
 #[test]
-fn a_pooler_that_gives_a_session_to_one_client_serves_and_keeps_nothing() {
-    for (size, more) in [(20, ""), (20, "server_reset_query =")] {
-        let scene = Scene::new();
-        let (database, role) = (&scene.source.name, &scene.source.role);
-        let source = Pooler::new(&scene.world, source_cluster(), &[role], "session", size, more);
-        // Its idle sessions are there from the start, and stay when we go.
-        let mut client = through(&source, source_cluster(), database, role);
-        client.args(["-c", "SELECT 1"]);
-        text_of(client);
-
-        let dumper = scene
-            .tool("pgdump-wrap")
-            .args(["-n", "--source", &source.url(database, role)]);
-        let dumped = dumper
-            .args(["--out", "export/dump", "--server-name", SERVER_NAME])
-            .run();
-        if more.is_empty() {
-            dumped.success();
-        } else {
-            // Which of its sessions are in use nobody can tell then.
-            assert_failed(&dumped, 1, "other sessions use the source");
-        }
-        assert_eq!(left(&source, &scene), [""; 0], "{more}");
-    }
-}
-
-#[test]
 fn a_whole_line_works_through_poolers_that_give_a_session_to_one_client() {
     let scene = Scene::new();
     let (database, role) = (&scene.source.name, &scene.source.role);

@@ -17,6 +17,7 @@ mod ess_wipe;
 mod extract_secrets;
 mod extract_secrets_peer;
 mod faults;
+mod fence;
 mod harness;
 mod hostile;
 mod hostile_dumps;
@@ -43,7 +44,9 @@ mod scene;
 mod soak;
 mod support;
 mod verify;
+mod way_back;
 mod well_known;
+mod wipe_guards;
 
 #[test]
 fn every_file_of_tests_is_listed_above() {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use ess_cli::{Exit, Stop};
+use ess_document::{Document, Dump};
 use serde_json::Value;
 
 use crate::manifest::{MANIFEST, Manifest, read_small, regular};
@@ -107,3 +108,31 @@ fn is_of_others(dump: &Path, name: Option<&str>) -> anyhow::Result<bool> {
 
 /// How the format of every manifest of ours begins.
 const FORMATS: &str = "ess-dump/";
+
+/// Where the dump lies by a flag or the document; a flag may repeat the document, not contradict it.
+pub fn place_of(from: Option<&Path>, document: &Document) -> anyhow::Result<Option<PathBuf>> {
+    let known = document.dump.as_ref().map(|dump| document.locate(&dump.path));
+    let Some(from) = from else { return Ok(known) };
+    let from = std::path::absolute(from).with_context(|| format!("cannot use {}", from.display()))?;
+    match known {
+        Some(known) if known != from => Err(Stop::usage(format!(
+            "--from says {}, the document's `dump.path` says {}",
+            from.display(),
+            known.display()
+        ))
+        .hint("give -n with --target to use another dump than the document's")
+        .into()),
+        _ => Ok(Some(from)),
+    }
+}
+
+/// Refuses a dump of ours that is not the one of the document's section.
+pub fn check_is_of(found: &Found, section: Option<&Dump>) -> Result<(), Stop> {
+    match (found, section) {
+        (Found::Ours { dump, sha256, .. }, Some(section)) if section.manifest_sha256 != *sha256 => Err(Stop::data(
+            format!("the dump at {} is not the one in the document", dump.display()),
+        )
+        .hint("its manifest has another SHA-256; look for the dump that pgdump-wrap made in this migration")),
+        _ => Ok(()),
+    }
+}

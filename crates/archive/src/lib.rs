@@ -14,7 +14,7 @@ mod toc;
 
 pub use compression::Compression;
 pub use dumping::{Dumping, Layout, Taken, carried, child_name, is_there, take};
-pub use found::{Found, find};
+pub use found::{Found, check_is_of, find, place_of};
 pub use manifest::{FileRecord, Kind, MANIFEST, Manifest, major};
 pub use origin::Origin;
 pub use plain::{Format, Nowhere, Outcome as PlainOutcome, PlainError, Taker, detect, open_plain, scan};

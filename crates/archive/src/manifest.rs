@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -84,6 +84,9 @@ pub struct FileRecord {
     pub bytes: u64,
     /// Its SHA-256, hexadecimal.
     pub sha256: String,
+    /// Inode, mtime and ctime when it was sealed: while they are the same, so are its contents.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stamp: Option<String>,
 }
 
 impl Manifest {
@@ -189,21 +192,46 @@ impl Manifest {
         self.files.values().map(|file| file.bytes).sum()
     }
 
-    /// Holds every file against its record; nothing may be missing, changed or added.
+    /// Compares every file with its record; nothing may be missing, changed or added.
     pub fn check_files(&self, dump: &Path, report: &dyn Report) -> anyhow::Result<()> {
-        report.stage("checking the dump's files", Some(self.bytes()));
+        self.check(dump, &|_, _| true, report)
+    }
+
+    /// The same, but reads only files that were touched since they were sealed, as a copy of a dump was.
+    pub fn check_unchanged(&self, dump: &Path, report: &dyn Report) -> anyhow::Result<()> {
+        let is_touched = |name: &str, record: &FileRecord| {
+            let now = std::fs::symlink_metadata(dump.join(name)).ok();
+            record.stamp.is_none() || now.map(|metadata| stamp(&metadata)) != record.stamp
+        };
+        self.check(dump, &is_touched, report)
+    }
+
+    fn check(
+        &self,
+        dump: &Path,
+        is_read: &dyn Fn(&str, &FileRecord) -> bool,
+        report: &dyn Report,
+    ) -> anyhow::Result<()> {
         let here = files_below(dump, &self.data)?;
         for name in &here {
             if !self.files.contains_key(name) {
                 return Err(damaged(dump, &format!("{name} is not in the manifest")).into());
             }
         }
-        let mut files: Vec<_> = self.files.iter().collect();
-        for (name, _) in &files {
+        for name in self.files.keys() {
             if !here.contains(name) {
                 return Err(damaged(dump, &format!("{name} is missing")).into());
             }
         }
+        let mut files: Vec<_> = self
+            .files
+            .iter()
+            .filter(|(name, record)| is_read(name, record))
+            .collect();
+        report.stage(
+            "checking the dump's files",
+            Some(files.iter().map(|(_, record)| record.bytes).sum()),
+        );
         // The largest first, so that no thread is left alone with it.
         files.sort_by_key(|(_, record)| std::cmp::Reverse(record.bytes));
         let next = AtomicUsize::new(0);
@@ -222,6 +250,18 @@ impl Manifest {
         report.done();
         Ok(())
     }
+}
+
+/// What of a file cannot stay the same when its contents change: nobody can set a ctime.
+pub(crate) fn stamp(metadata: &std::fs::Metadata) -> String {
+    format!(
+        "{} {}.{:09} {}.{:09}",
+        metadata.ino(),
+        metadata.mtime(),
+        metadata.mtime_nsec(),
+        metadata.ctime(),
+        metadata.ctime_nsec()
+    )
 }
 
 impl FileRecord {

@@ -9,7 +9,7 @@ use anyhow::Context;
 use ess_cli::{hex, sync_directory};
 use sha2::{Digest, Sha256};
 
-use crate::manifest::{FileRecord, files_below};
+use crate::manifest::{FileRecord, files_below, stamp};
 
 /// The files of a dump, each as far as it was read.
 pub(crate) struct Sealing<'a> {
@@ -64,14 +64,17 @@ impl<'a> Sealing<'a> {
         if data.is_dir() {
             sync_directory(&data)?;
         }
-        Ok(self
-            .files
-            .into_iter()
-            .map(|(name, Sealed { hasher, bytes })| {
-                let sha256 = hex(&hasher.finalize());
-                (name, FileRecord { bytes, sha256 })
-            })
-            .collect())
+        let mut records = BTreeMap::new();
+        for (name, Sealed { hasher, bytes }) in self.files {
+            let path = self.dump.join(&name);
+            let metadata = path
+                .metadata()
+                .with_context(|| format!("cannot read {}", path.display()))?;
+            let sha256 = hex(&hasher.finalize());
+            let stamp = Some(stamp(&metadata));
+            records.insert(name, FileRecord { bytes, sha256, stamp });
+        }
+        Ok(records)
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
-use ess_document::Document;
+use ess_document::{Document, MAX_BYTES};
 use ess_run::Report;
 use serde::Serialize;
 
@@ -144,8 +144,37 @@ impl Context {
         })
     }
 
+    /// The documents that the tools have kept in the export, the newest first. What is not one is left out.
+    pub fn kept_documents(&self) -> Vec<Document> {
+        let directory = self.document.export.as_ref().map(|export| export.join("documents"));
+        let entries = directory.and_then(|directory| std::fs::read_dir(directory).ok());
+        let mut kept: Vec<(u32, PathBuf)> = entries
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter_map(|entry| Some((number_of(&entry.file_name())?, entry.path())))
+            .collect();
+        kept.sort_unstable_by(|one, other| other.cmp(one));
+        let parsed = kept
+            .iter()
+            .filter_map(|(_, path)| Document::parse(&ess_files::read(path, MAX_BYTES).ok()?).ok());
+        parsed.collect()
+    }
+
+    /// Goes on from the newest document in the export that names the target, when none was read.
+    pub fn adopt_kept(&mut self) {
+        if self.was_read {
+            return;
+        }
+        let export = self.document.export.clone();
+        let names_target = |document: &Document| document.target.as_ref().is_some_and(|t| t.identity.is_some());
+        if let Some(kept) = self.kept_documents().into_iter().find(names_target) {
+            self.document = Document { export, ..kept };
+        }
+    }
+
     /// Leaves the document as `EXPORT/documents/NN-TOOL.json`, where there is an export.
-    fn keep(&self) -> anyhow::Result<Option<PathBuf>> {
+    pub fn keep(&self) -> anyhow::Result<Option<PathBuf>> {
         let Some(export) = self.document.export.as_deref().filter(|e| e.is_dir()) else {
             return Ok(None);
         };
@@ -154,7 +183,7 @@ impl Context {
         let names = std::fs::read_dir(&directory).with_context(|| format!("cannot read {}", directory.display()))?;
         let last = names
             .flatten()
-            .filter_map(|entry| entry.file_name().to_str()?.split_once('-')?.0.parse::<u32>().ok())
+            .filter_map(|entry| number_of(&entry.file_name()))
             .max()
             .unwrap_or(0);
         let path = directory.join(format!("{:02}-{}.json", last + 1, self.tool));
@@ -163,6 +192,11 @@ impl Context {
         write_file(&path, &text)?;
         Ok(Some(path))
     }
+}
+
+/// The number of a kept document.
+fn number_of(name: &std::ffi::OsStr) -> Option<u32> {
+    name.to_str()?.split_once('-')?.0.parse().ok()
 }
 
 /// One line in a pipe, indented on a terminal.

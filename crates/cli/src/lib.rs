@@ -25,7 +25,7 @@ pub use input::EmptyPipe;
 pub use lock::Lock;
 pub use password_file::PasswordFile;
 pub use progress::Console;
-pub use servers::{PgVariables, SourceArgs, TargetArgs, contradiction, options, same_role};
+pub use servers::{LiftArgs, PgVariables, SourceArgs, SourceBeside, TargetArgs, contradiction, options, same_role};
 pub use sha256::{Hashing, hash_file, hex};
 
 /// Runs a tool: its arguments, its input, its work, its exit status.

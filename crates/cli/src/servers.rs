@@ -65,7 +65,67 @@ pub enum PgVariables {
     BelongToTheOther,
 }
 
+/// The source, for a tool that works on the target and only asks whether the source has changed.
+#[derive(Debug)]
+pub enum SourceBeside {
+    /// Neither a flag nor the document names one.
+    NotNamed,
+    /// It can be asked.
+    Known(Conninfo),
+    /// The document names it, and why it cannot be asked from here.
+    Unusable(String),
+}
+
+impl SourceBeside {
+    /// Where it is, if it can be asked.
+    pub fn conninfo(&self) -> Option<&Conninfo> {
+        match self {
+            Self::Known(conninfo) => Some(conninfo),
+            Self::NotNamed | Self::Unusable(_) => None,
+        }
+    }
+}
+
+// No doc comment: clap would take it for the tool's own description.
+#[derive(Debug, Clone, Copy, Default, clap::Args)]
+#[command(next_help_heading = "Source")]
+pub struct LiftArgs {
+    /// Let Synapse start although the source cannot be asked whether it has changed since the dump
+    #[arg(long)]
+    pub allow_unchecked_source: bool,
+    /// Let Synapse start on a dump of a source that was in use
+    #[arg(long)]
+    pub allow_running_source: bool,
+}
+
+impl LiftArgs {
+    /// The flags that were given.
+    pub fn overrides(self) -> Vec<String> {
+        [
+            (self.allow_unchecked_source, "--allow-unchecked-source"),
+            (self.allow_running_source, "--allow-running-source"),
+        ]
+        .into_iter()
+        .filter(|(given, _)| *given)
+        .map(|(_, flag)| flag.to_owned())
+        .collect()
+    }
+}
+
 impl Context {
+    /// Notes the homeserver's name that a flag gives, which may repeat the document's, not contradict it.
+    pub fn name_server(&mut self, given: Option<&str>) -> Result<(), Stop> {
+        let Some(given) = given else { return Ok(()) };
+        let known = &mut self.source_section().server_name;
+        match known {
+            Some(known) if known != given => Err(contradiction("--server-name", given, "source.server_name", known)),
+            _ => {
+                *known = Some(given.to_owned());
+                Ok(())
+            }
+        }
+    }
+
     /// Synapse's configuration, if flags or document name one.
     pub fn config(&mut self, args: &SourceArgs) -> anyhow::Result<Option<config::Config>> {
         let known = self.document.source.as_ref().and_then(|source| source.config.clone());
@@ -77,8 +137,15 @@ impl Context {
         config
             .working_directory
             .get_or_insert_with(|| loaded.working_directory().to_owned());
+        let joined = joined(&config.paths);
         let source = self.document.source.get_or_insert_default();
         source.config = Some(config);
+        if let Some(known) = source.server_name.as_deref()
+            && known != loaded.server_name()
+        {
+            let given = format!("server_name in {joined}");
+            return Err(contradiction(&given, loaded.server_name(), "source.server_name", known).into());
+        }
         source.server_name = Some(loaded.server_name().to_owned());
         Ok(Some(loaded))
     }
@@ -128,19 +195,17 @@ impl Context {
         Ok(Some(conninfo))
     }
 
-    /// The source, for a tool that works on the target and only looks whether the source stands still.
+    /// The source, for a tool that works on the target and only asks whether the source has changed.
     ///
-    /// On the other host of a migration neither configuration nor password of the source may be there:
-    /// that is said, and is no error unless a flag names them.
-    pub fn source_beside(&mut self, args: &SourceArgs) -> anyhow::Result<Option<Conninfo>> {
+    /// On the other host of a migration neither configuration nor password of the source may be there, which is an
+    /// error only where a flag names them.
+    pub fn source_beside(&mut self, args: &SourceArgs) -> anyhow::Result<SourceBeside> {
         let named = args.source.is_some() || !args.config.is_empty();
         match self.source(args, PgVariables::BelongToTheOther) {
-            Err(error) if !named => {
-                self.console
-                    .note(&format!("cannot see whether the source has moved: {error:#}"));
-                Ok(None)
-            }
-            outcome => outcome,
+            Err(error) if !named => Ok(SourceBeside::Unusable(format!("{error:#}"))),
+            Ok(None) => Ok(SourceBeside::NotNamed),
+            Ok(Some(conninfo)) => Ok(SourceBeside::Known(conninfo)),
+            Err(error) => Err(error),
         }
     }
 

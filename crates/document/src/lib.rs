@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 pub use read::{MAX_BYTES, ReadError};
 pub use sections::{
     Against, Amount, Carried, Dropped, Dump, FenceState, Finding, Media, Named, Next, OneTimeKeys, Preflight,
-    RecordChange, Restore, Scale, ScaleState, ScaledWorkload, SecretEntry, Secrets, Severity, SigningKey, Verify,
-    WellKnown, Wipe,
+    RecordChange, Restore, Scale, ScaleState, ScaledWorkload, SecretEntry, Secrets, Severity, SigningKey, SourceCheck,
+    Verify, WellKnown, Wipe,
 };
 
 /// The format that this version reads and writes.
@@ -255,10 +255,17 @@ impl Document {
         if self.wipe.as_ref().is_some_and(|wipe| wipe.undone) {
             return Some(("wipe", "was undone".to_owned()));
         }
+        if let Some(restore) = &self.restore
+            && restore.fence == FenceState::Standing
+        {
+            return Some(("restore", "left the target fenced".to_owned()));
+        }
         if let Some(verify) = &self.verify
             && !verify.equal
         {
-            return Some(("verify", format!("found {} differences", verify.differences.len())));
+            let count = verify.differences.len();
+            let plural = if count == 1 { "" } else { "s" };
+            return Some(("verify", format!("found {count} difference{plural}")));
         }
         None
     }

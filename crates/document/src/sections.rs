@@ -505,12 +505,51 @@ pub struct Restore {
     pub one_time_keys: Option<OneTimeKeys>,
     /// Whether Synapse can start on the target now.
     pub fence: FenceState,
+    /// Whether the source has changed since the dump; absent when nothing came from one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<SourceCheck>,
+    /// Safety checks that a person overrode, by flag.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub overrides: Vec<String>,
     /// True when the target already held this dump, proven, and nothing was loaded.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub kept: bool,
     /// What follows.
     #[serde(default)]
     pub next: Next,
+}
+
+/// Whether the source has changed since the dump, as far as it could be asked just before the fence was lifted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(tag = "state", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum SourceCheck {
+    /// It has not.
+    Unchanged,
+    /// Neither a flag nor the document names it, as on a host without a route to it.
+    NotNamed,
+    /// It is named, and could not be asked.
+    Unchecked {
+        /// Why, for people.
+        reason: String,
+    },
+    /// It was in use while it was dumped: the dump holds a moment of it, not its end.
+    InUse,
+}
+
+impl std::fmt::Display for SourceCheck {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Unchanged => f.write_str("the source has not changed since the dump"),
+            Self::NotNamed => f.write_str("no source was named, so it was not checked for changes since the dump"),
+            Self::Unchecked { reason } => {
+                write!(f, "the source was not checked for changes since the dump: {reason}")
+            }
+            Self::InUse => {
+                f.write_str("the source was in use while it was dumped, and what it wrote later is not here")
+            }
+        }
+    }
 }
 
 /// What contents were compared with.
@@ -565,6 +604,12 @@ pub struct Verify {
     pub one_time_keys: Option<OneTimeKeys>,
     /// Whether Synapse can start on the target now.
     pub fence: FenceState,
+    /// Whether the source has changed since the dump; absent when nothing came from one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<SourceCheck>,
+    /// Safety checks that a person overrode, by flag.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub overrides: Vec<String>,
     /// What follows.
     #[serde(default)]
     pub next: Next,

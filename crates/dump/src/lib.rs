@@ -81,11 +81,10 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
         ));
     }
     let facts = facts(&session)?;
-    if let Some(server_name) = &args.server_name {
-        context.source_section().server_name = Some(server_name.clone());
-    }
+    context.name_server(args.server_name.as_deref())?;
     context.source_section().identity = Some(facts.identity.clone());
     ess_proof::is_whole(&session, facts.standby)?;
+    ess_proof::require_public(&session, &facts.user, "source")?;
     let running = is_running(args, &session)?;
     not_back(context, &facts)?;
 

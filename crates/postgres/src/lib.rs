@@ -16,6 +16,7 @@ mod passfile;
 mod pinned;
 mod pooler;
 mod rights;
+mod search_path;
 mod sequences;
 mod service;
 mod session;
@@ -40,6 +41,7 @@ pub use objects::{
 pub use pooler::Sign;
 pub use postgres_protocol::escape::{escape_identifier, escape_literal};
 pub use rights::{Rights, rights};
+pub use search_path::{Elsewhere, elsewhere};
 pub use sequences::{Sequence, relation_names, sequences};
 pub use session::{Access, CopyIn, Session};
 pub use signatures::{newest_own_event, server_signature_keys};

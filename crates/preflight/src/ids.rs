@@ -37,7 +37,7 @@ pub(crate) const IDS: &[Id] = &[
     ("source-unreadable", Blocker, "Our role may not read all of the source.", "Connect as the role that owns it, which Synapse uses."),
     ("split-databases", Blocker, "Synapse's data is split over several databases.", "Bring all data into one database first. Never accepted."),
     ("sqlite", Blocker, "Synapse uses SQLite.", "Port it to PostgreSQL with synapse_port_db. Never accepted."),
-    ("target-fenced", Blocker, "The target is in the middle of another migration; an info when it is this one.", "Check --target, or end that migration first."),
+    ("target-fenced", Blocker, "The target is in the middle of another migration, or somebody took its fence down in part; an info when it is in the middle of this one.", "Check --target, or end that migration first."),
     ("target-locale", Blocker, "The target is not UTF8, C, C.", "Make the database anew."),
     ("target-locks", Blocker, "The target's lock table is too small to drop everything at once.", "Raise max_locks_per_transaction there."),
     ("target-rights", Blocker, "Our role may not do in the target what is to be done.", "Connect as the role that Synapse uses there, or name it with --role."),

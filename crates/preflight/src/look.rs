@@ -9,7 +9,7 @@ use std::time::Duration;
 use ess_cli::{Console, Context, PgVariables, Stop};
 use ess_document::{Document, Finding, Identity};
 use ess_postgres::{Conninfo, Error, Facts, SchemaRows, Session, plausible_schema_rows, schema_rows, server_names};
-use ess_proof::read_fence;
+use ess_proof::{Standing, standing};
 use ess_run::Report as _;
 use ess_synapse::Config;
 use ess_synapse::config::Database;
@@ -353,8 +353,8 @@ struct State {
 
 /// What the source says of its schema; nothing when it is no source to look into.
 fn rows_of(source: &Source, findings: &mut Vec<Finding>) -> Option<SchemaRows> {
-    let fence = read_fence(&source.session);
-    if found(fence, "the fence of an earlier migration", findings)?.is_some() {
+    let fence = standing(&source.session);
+    if let Standing::Whole(_) = found(fence, "the fence of an earlier migration", findings)? {
         findings.push(
             blocker(
                 Blocker::SourceFenced,
@@ -459,7 +459,7 @@ fn of_this_machine(
 
 /// The rows that a Synapse left there, rather than our fence.
 fn target_schema(target: &Target) -> Result<Option<SchemaRows>, Error> {
-    if read_fence(&target.session)?.is_some() {
+    if standing(&target.session)? != Standing::Nothing {
         return Ok(None);
     }
     schema_rows(&target.session).map(Some)

@@ -3,6 +3,11 @@
 //! On an empty `schema_version` Synapse silently founds a new homeserver, and clients log out.
 //! So from the wipe until the proof holds, both version tables say that the database is too new
 //! (`prepare_database` in Synapse refuses a `compat_version` above its own).
+//!
+//! A comment names the migration that put the fence up. The comment alone is no fence: once the true rows are back,
+//! Synapse starts, and people write.
+
+use std::fmt;
 
 use ess_document::Identity;
 use ess_postgres::{Error, SchemaRows, Session, escape_literal};
@@ -48,8 +53,6 @@ impl Fence {
 
     /// Puts the fence up, in the transaction of the caller, whatever a dump has made of the tables.
     pub fn raise(&self) -> String {
-        // A struct of strings is always JSON.
-        let comment = serde_json::to_string(self).unwrap_or_default();
         format!(
             "
 CREATE TABLE IF NOT EXISTS public.schema_version (
@@ -62,62 +65,226 @@ INSERT INTO public.schema_version (version, upgraded) VALUES ({SENTINEL}, true);
 INSERT INTO public.schema_compat_version (compat_version) VALUES ({SENTINEL});
 COMMENT ON TABLE public.schema_version IS {};
 ",
-            escape_literal(&comment)
+            escape_literal(&self.comment())
         )
     }
 
-    /// Takes the fence down: the true rows, last of all.
+    /// Fails the transaction of the caller unless this very fence stands, and keeps it as it is until that ends.
     ///
-    /// A table that the source does not have goes again.
-    pub fn lift(rows: &SchemaRows) -> String {
-        let number = |n: i32| n.to_string();
-        let version = match (rows.version, rows.upgraded) {
-            (Some(version), upgraded) => format!(
-                "INSERT INTO public.schema_version (version, upgraded) VALUES ({}, {});",
-                number(version),
-                upgraded.unwrap_or(true)
-            ),
-            (None, _) => String::new(),
-        };
+    /// plpgsql is there: Synapse's own triggers are written in it.
+    pub(crate) fn require(&self) -> String {
+        format!(
+            "LOCK TABLE public.schema_version, public.schema_compat_version IN ACCESS EXCLUSIVE MODE;
+DO $fence$ BEGIN
+    IF obj_description('public.schema_version'::regclass, 'pg_class') IS DISTINCT FROM {}
+       OR (SELECT array_agg(version) FROM public.schema_version) IS DISTINCT FROM ARRAY[{SENTINEL}]
+       OR (SELECT array_agg(compat_version) FROM public.schema_compat_version) IS DISTINCT FROM ARRAY[{SENTINEL}]
+    THEN RAISE 'the fence is no longer whole: Synapse may have run'; END IF;
+END $fence$;
+",
+            escape_literal(&self.comment())
+        )
+    }
+
+    /// Takes the fence down, in the transaction of the caller: the source's version rows, last of all.
+    ///
+    /// A table that the source does not have, by `has`, goes again.
+    pub(crate) fn lift(rows: VersionRows, has: impl Fn(&str) -> bool) -> String {
         let compat = rows.compat_version.map_or_else(String::new, |compat| {
-            format!(
-                "INSERT INTO public.schema_compat_version (compat_version) VALUES ({});",
-                number(compat)
-            )
+            format!("INSERT INTO public.schema_compat_version (compat_version) VALUES ({compat});\n")
         });
+        let drop = if has("schema_compat_version") {
+            ""
+        } else {
+            "DROP TABLE public.schema_compat_version;\n"
+        };
         format!(
             "DELETE FROM public.schema_version;
 DELETE FROM public.schema_compat_version;
-{version}
-{compat}
-COMMENT ON TABLE public.schema_version IS NULL;
-"
+INSERT INTO public.schema_version (version, upgraded) VALUES ({}, {});
+{compat}{drop}COMMENT ON TABLE public.schema_version IS NULL;
+",
+            rows.version, rows.upgraded
         )
+    }
+
+    /// What it says about itself, as it stands on the table.
+    fn comment(&self) -> String {
+        // A struct of strings is always JSON.
+        serde_json::to_string(self).unwrap_or_default()
     }
 }
 
-/// The fence that stands on a database, if one of ours does.
-pub fn read_fence(session: &Session) -> Result<Option<Fence>, Error> {
-    let row = session.one(
-        "look for the fence",
-        "SELECT obj_description(to_regclass('public.schema_version'), 'pg_class')",
-        &[],
-    )?;
-    let comment: Option<String> = row.get(0);
-    Ok(comment.and_then(|text| serde_json::from_str(&text).ok()))
+/// Version rows with which a Synapse starts on what it finds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct VersionRows {
+    version: i32,
+    upgraded: bool,
+    compat_version: Option<i32>,
+}
+
+impl VersionRows {
+    /// Those of a source; none if on them a Synapse would found a new server, or refuse to start.
+    pub(crate) fn of(rows: &SchemaRows) -> Option<Self> {
+        let is_a_version = |version: &i32| (1..SENTINEL).contains(version);
+        Some(Self {
+            version: rows.version.filter(is_a_version)?,
+            upgraded: rows.upgraded?,
+            compat_version: match rows.compat_version {
+                Some(compat) => Some(Some(compat).filter(is_a_version)?),
+                None => None,
+            },
+        })
+    }
+}
+
+/// What of a fence stands on a database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// Nothing.
+    Nothing,
+    /// All of it: no Synapse can start.
+    Whole(Fence),
+    /// A part, by which it cannot be known whether a Synapse has run.
+    Half(Half),
+}
+
+/// A fence that was damaged, or taken down in part.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Half {
+    /// What of it is not as it should be.
+    pub what: String,
+    /// What makes it a fence again, or a live database.
+    pub remedy: String,
+}
+
+/// Looks for a fence: its comment, and the sentinel row in both version tables.
+pub fn standing(session: &Session) -> Result<Standing, Error> {
+    let sql = "SELECT obj_description(to_regclass('public.schema_version'), 'pg_class')";
+    let comment: Option<String> = session.one("look for the fence", sql, &[])?.get(0);
+    let version = versions(session, "schema_version", "version")?;
+    let compat = versions(session, "schema_compat_version", "compat_version")?;
+    Ok(judge(comment.as_deref(), &version, &compat))
+}
+
+fn judge(comment: Option<&str>, version: &Versions, compat: &Versions) -> Standing {
+    let damaged = [("schema_version", version), ("schema_compat_version", compat)]
+        .into_iter()
+        .find(|(_, versions)| !versions.are_sentinel());
+    let fence = comment.map(serde_json::from_str::<Fence>);
+    match (fence, damaged) {
+        (Some(Ok(fence)), None) => Standing::Whole(fence),
+        (Some(Ok(_)), Some((table, versions))) => Standing::Half(Half {
+            what: format!("its comment stands, but {table} {versions}"),
+            remedy: format!(
+                "if Synapse has run on it since, declare it live: COMMENT ON TABLE public.schema_version IS NULL; if \
+                 not, put the fence back: the one row of both version tables has version {SENTINEL}"
+            ),
+        }),
+        (other, None) => Standing::Half(Half {
+            what: match other {
+                Some(_) => "both version rows stand, but the comment is not one of these tools".to_owned(),
+                None => "both version rows stand, but its comment is missing".to_owned(),
+            },
+            remedy: "if everything on the target may be erased, DROP TABLE public.schema_version, \
+                     public.schema_compat_version; ess-wipe then treats it like a live database"
+                .to_owned(),
+        }),
+        (_, Some(_)) => Standing::Nothing,
+    }
+}
+
+/// What a version table holds: nothing at all when it is missing.
+#[derive(Debug, PartialEq, Eq)]
+struct Versions(Option<Vec<Option<i32>>>);
+
+impl Versions {
+    fn are_sentinel(&self) -> bool {
+        self.0.as_deref() == Some(&[Some(SENTINEL)])
+    }
+}
+
+impl fmt::Display for Versions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.as_deref() {
+            None => f.write_str("is missing"),
+            Some([]) => f.write_str("is empty"),
+            Some([Some(version)]) => write!(f, "holds version {version}"),
+            Some([None]) => f.write_str("holds no version"),
+            Some(_) => f.write_str("holds several rows"),
+        }
+    }
+}
+
+/// The rows of a version table; a view of that name is none.
+fn versions(session: &Session, table: &str, column: &str) -> Result<Versions, Error> {
+    let what = "look for the fence";
+    let sql = "SELECT EXISTS (SELECT FROM pg_class WHERE oid = to_regclass($1) AND relkind = 'r')";
+    let is_table: bool = session.one(what, sql, &[&format!("public.{table}")])?.get(0);
+    if !is_table {
+        return Ok(Versions(None));
+    }
+    let rows = session.rows(what, &format!("SELECT {column} FROM public.{table} LIMIT 2"), &[])?;
+    Ok(Versions(Some(rows.iter().map(|row| row.get(0)).collect())))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn holds(version: i32) -> Versions {
+        Versions(Some(vec![Some(version)]))
+    }
+
     #[test]
-    fn a_fence_is_recognised_by_its_comment_alone() {
+    fn a_fence_is_its_comment_and_both_sentinel_rows() {
         let fence = Fence::new("i'd".to_owned(), None, Some("/x\\y".to_owned()));
-        let text = serde_json::to_string(&fence).expect("it is JSON");
+        let text = fence.comment();
         assert_eq!(text, r#"{"ess-migrate":"fence","id":"i'd","backup":"/x\\y"}"#);
-        assert_eq!(serde_json::from_str::<Fence>(&text).ok(), Some(fence));
-        assert!(serde_json::from_str::<Fence>(r#"{"id":"x"}"#).is_err());
-        assert!(serde_json::from_str::<Fence>(r#"{"ess-migrate":"other","id":"x"}"#).is_err());
+        let whole = judge(Some(&text), &holds(SENTINEL), &holds(SENTINEL));
+        assert_eq!(whole, Standing::Whole(fence));
+        for (comment, version, compat) in [
+            (Some(text.as_str()), holds(94), holds(SENTINEL)),
+            (Some(&text), holds(SENTINEL), holds(84)),
+            (Some(&text), holds(SENTINEL), Versions(None)),
+            (Some(&text), Versions(Some(vec![Some(SENTINEL); 2])), holds(SENTINEL)),
+            (Some(r#"{"id":"x"}"#), holds(SENTINEL), holds(SENTINEL)),
+            (
+                Some(r#"{"ess-migrate":"other","id":"x"}"#),
+                holds(SENTINEL),
+                holds(SENTINEL),
+            ),
+            (None, holds(SENTINEL), holds(SENTINEL)),
+        ] {
+            let judged = judge(comment, &version, &compat);
+            assert!(
+                matches!(judged, Standing::Half(_)),
+                "{comment:?} {version:?} {compat:?}: {judged:?}"
+            );
+        }
+        assert_eq!(judge(Some("users' own"), &holds(94), &holds(84)), Standing::Nothing);
+        assert_eq!(judge(None, &Versions(None), &Versions(None)), Standing::Nothing);
+    }
+
+    #[test]
+    fn only_versions_on_which_a_synapse_starts_take_the_place_of_a_fence() {
+        let rows = |version, upgraded, compat_version| SchemaRows {
+            version,
+            upgraded,
+            compat_version,
+        };
+        for good in [rows(Some(94), Some(true), Some(84)), rows(Some(58), Some(false), None)] {
+            assert!(VersionRows::of(&good).is_some(), "{good:?}");
+        }
+        for bad in [
+            rows(None, None, None),
+            rows(None, None, Some(84)),
+            rows(Some(94), None, Some(84)),
+            rows(Some(0), Some(true), Some(84)),
+            rows(Some(SENTINEL), Some(true), Some(84)),
+            rows(Some(94), Some(true), Some(SENTINEL)),
+        ] {
+            assert!(VersionRows::of(&bad).is_none(), "{bad:?}");
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Is the target equal to the manifest, or to the live source? Owns the fence, and loads behind it.
 
 mod compare;
+mod conclude;
 mod expected;
 mod fence;
 mod load;
@@ -8,12 +9,15 @@ mod movement;
 mod prove;
 mod source;
 mod target;
+mod way_back;
 
 pub use compare::differences;
+pub use conclude::{Conclusion, Expected, State, Way, unchecked};
 pub use expected::live_inventory;
-pub use fence::{Fence, read_fence};
-pub use load::{Loaded, Loading};
-pub use movement::{identify_source, source_moved};
-pub use prove::{Proof, Proving, is_loaded};
+pub use fence::{Fence, Half, Standing, standing};
+pub use load::{Loaded, Loading, not_empty};
+pub use movement::identify_source;
+pub use prove::{Proof, Proving};
 pub use source::{is_no_subscriber, is_whole};
-pub use target::{Target, nobody_else, not_synapse, take_lock};
+pub use target::{Target, nobody_else, not_synapse, require_public, take_lock};
+pub use way_back::way_back;

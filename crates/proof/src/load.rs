@@ -18,6 +18,8 @@ pub struct Loaded {
     pub dropped: Vec<Dropped>,
     /// The version rows that the dump itself holds.
     pub schema: SchemaRows,
+    /// The fence that stands before it now.
+    pub fence: Fence,
 }
 
 /// A load about to begin.
@@ -61,7 +63,7 @@ impl Loading<'_> {
                 self.console.stage("loading", None);
                 let outcome = restoring.load_plain(path, &self.before()?, &self.fence().raise())?;
                 self.console.done();
-                return Ok(outcome.into());
+                return Ok(self.loaded_plain(outcome));
             }
         };
         let (toc, schema) = thread::scope(|scope| {
@@ -86,7 +88,23 @@ impl Loading<'_> {
         self.console.stage("loading", None);
         restoring.load_data_and_post_data(&archive, &rows)?;
         self.console.done();
-        Ok(Loaded { dropped, schema })
+        Ok(Loaded {
+            dropped,
+            schema,
+            fence: self.fence(),
+        })
+    }
+
+    fn loaded_plain(&self, outcome: PlainOutcome) -> Loaded {
+        let dropped = outcome.dropped.into_iter().map(|entry| Dropped {
+            entry,
+            reason: "belongs to the source's server".to_owned(),
+        });
+        Loaded {
+            dropped: dropped.collect(),
+            schema: outcome.schema,
+            fence: self.fence(),
+        }
     }
 
     /// Loads the structure if, in the end, `checked` finds nothing wrong with the dump.
@@ -130,9 +148,16 @@ impl Loading<'_> {
             .target
             .other_role()
             .map_or_else(String::new, |role| format!("SET ROLE {};\n", escape_identifier(role)));
-        let drops = drop_statements(&objects(&self.target.session)?);
+        let objects = objects(&self.target.session)?;
+        let fence = match &self.target.fence {
+            Some(fence) => fence.require(),
+            // Only what is behind a fence is dropped.
+            None if objects.is_empty() => String::new(),
+            None => return Err(not_empty().into()),
+        };
+        let drops = drop_statements(&objects);
         Ok(format!(
-            "SET lock_timeout = '5s';\n{drops}SET lock_timeout = 0;\n{role}"
+            "SET lock_timeout = '5s';\n{fence}{drops}SET lock_timeout = 0;\n{role}"
         ))
     }
 
@@ -148,24 +173,13 @@ impl Loading<'_> {
     }
 }
 
+/// A target that holds what these tools did not put there.
+pub fn not_empty() -> Stop {
+    Stop::no("the target is not empty").hint("empty it with ess-wipe, which takes a backup first")
+}
+
 /// The entries of the rows that the fence stands for.
 fn fence_numbers(toc: &Toc) -> Vec<&str> {
     let data = FENCE_TABLES.iter().filter_map(|table| toc.data_of("public", table));
     data.map(Entry::number).collect()
-}
-
-impl From<PlainOutcome> for Loaded {
-    fn from(outcome: PlainOutcome) -> Self {
-        Self {
-            schema: outcome.schema,
-            dropped: outcome
-                .dropped
-                .into_iter()
-                .map(|entry| Dropped {
-                    entry,
-                    reason: "belongs to the source's server".to_owned(),
-                })
-                .collect(),
-        }
-    }
 }

@@ -1,57 +1,76 @@
-//! The source must not move after its dump.
+//! The source must not change after its dump.
 
-use ess_cli::{Context, Stop};
+use ess_cli::{Context, SourceBeside, Stop};
+use ess_document::{Identity, SourceCheck};
 use ess_postgres::{Access, Conninfo, Error, Inventory, Reading, Session, facts, moved};
 use ess_run::Report;
 
-/// Refuses when the source, as far as it can be reached, was written to after `then`.
+use crate::Proving;
+
+/// Asks the source of a dump whether it was written to since; refuses if it was.
 ///
-/// The other host of a migration often has no route to it: that is said, and is no error.
-pub fn source_moved(
-    source: &Conninfo,
-    application_name: &str,
-    identity: &ess_document::Identity,
-    then: &Inventory,
-    jobs: usize,
-    report: &dyn Report,
-) -> anyhow::Result<()> {
-    let session = match Session::connect(source, application_name, Access::ReadOnly) {
-        Ok(session) => session,
-        Err(error @ Error::Connect { .. }) => {
-            report.note(&format!(
-                "cannot see whether the source has moved since the dump: {error}"
-            ));
-            return Ok(());
+/// The other host of a migration often has no route to it. That is no error here: [`SourceCheck`] says what was
+/// found, and whoever lifts a fence decides.
+pub(crate) fn check_source(
+    proving: &Proving<'_>,
+    source: &SourceBeside,
+    identity: &Identity,
+    dumped: &Inventory,
+) -> anyhow::Result<SourceCheck> {
+    let conninfo = match source {
+        SourceBeside::NotNamed => return Ok(SourceCheck::NotNamed),
+        SourceBeside::Unusable(reason) => {
+            return Ok(SourceCheck::Unchecked { reason: reason.clone() });
         }
-        Err(error) => return Err(error.into()),
+        SourceBeside::Known(conninfo) => conninfo,
     };
-    if facts(&session)?.identity != *identity {
-        report.note(&format!(
-            "{source} is not the database that was dumped; not asked whether it has moved"
-        ));
-        return Ok(());
+    match ask(proving, conninfo, identity, dumped) {
+        Ok(Answer::Unchanged) => Ok(SourceCheck::Unchanged),
+        Ok(Answer::Changed(change)) => Err(Stop::no(format!("the old Synapse ran after the dump: {change}"))
+            .hint("stop it for good, then take the dump again: pgdump-wrap --replace")
+            .into()),
+        Ok(Answer::Another(other)) => Ok(SourceCheck::Unchecked {
+            reason: format!("{conninfo} is {other}, and the dump is of {identity}"),
+        }),
+        Err(error @ Error::Interrupted(_)) => Err(error.into()),
+        Err(error) => Ok(SourceCheck::Unchecked {
+            reason: error.to_string(),
+        }),
+    }
+}
+
+enum Answer {
+    Unchanged,
+    Changed(String),
+    Another(Identity),
+}
+
+fn ask(proving: &Proving<'_>, source: &Conninfo, identity: &Identity, dumped: &Inventory) -> Result<Answer, Error> {
+    let session = Session::connect(source, proving.application_name, Access::ReadOnly)?;
+    let found = facts(&session)?.identity;
+    if found != *identity {
+        return Ok(Answer::Another(found));
     }
     let beside = Reading {
         conninfo: source,
-        application_name,
+        application_name: proving.application_name,
         snapshot: None,
-        jobs,
+        jobs: proving.jobs,
         queue: None,
         access: Access::ReadOnly,
-        report,
+        report: proving.report,
     };
-    match moved(&session, Some(&beside), then)? {
-        None => Ok(()),
-        Some(change) => Err(Stop::no(format!("the old Synapse ran after the dump: {change}"))
-            .hint("stop it for good, then take the dump again: pgdump-wrap --replace")
-            .into()),
-    }
+    let change = moved(&session, Some(&beside), dumped)?;
+    Ok(change.map_or(Answer::Unchanged, Answer::Changed))
 }
 
 /// Notes in the document which database the source is, when no tool before this one did.
 ///
 /// A source that cannot be reached stays unknown, which is said.
-pub fn identify_source(context: &mut Context, source: &Conninfo) -> anyhow::Result<()> {
+pub fn identify_source(context: &mut Context, source: &SourceBeside) -> anyhow::Result<()> {
+    let Some(source) = source.conninfo() else {
+        return Ok(());
+    };
     if context.source_section().identity.is_some() {
         return Ok(());
     }

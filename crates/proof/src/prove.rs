@@ -6,10 +6,10 @@ use ess_postgres::{
     invalid_indexes, mark, not_owned_by, schema_rows, tables,
 };
 use ess_run::Report;
-use ess_synapse::schema::ONE_TIME_KEYS_TABLE;
+use ess_synapse::schema::{HOUSEKEEPING_TABLES, ONE_TIME_KEYS_TABLE};
 
 use crate::compare::{self, differences};
-use crate::fence::{Fence, read_fence};
+use crate::fence::{Standing, standing};
 
 /// A target about to be held against what it should be.
 pub struct Proving<'a> {
@@ -48,6 +48,53 @@ impl Proving<'_> {
     ///
     /// `analyze` gathers the planner's statistics in the same pass.
     pub fn prove(&self, session: &Session, expected: &Inventory, analyze: bool) -> anyhow::Result<Proof> {
+        let found = self.read(session, expected, analyze)?;
+        let mut differences = differences(expected, &found);
+        differences.extend(
+            invalid_indexes(session)?
+                .into_iter()
+                .map(|name| format!("index {name} is not valid")),
+        );
+        differences.extend(
+            not_owned_by(session, self.role)?
+                .into_iter()
+                .map(|object| format!("{object} is not owned by {}", self.role)),
+        );
+        differences.extend(behind_their_streams(&found));
+        if leaves_keys_behind(expected) && holds_keys(session)? {
+            differences.push(format!(
+                "table public.{ONE_TIME_KEYS_TABLE} has rows, and one-time keys were left behind"
+            ));
+        }
+        if standing(session)? == Standing::Nothing && found.schema != expected.schema {
+            differences.push("the schema version is not that of the source".to_owned());
+        }
+        Ok(Proof {
+            differences,
+            tables: found.table_count(),
+            rows: found.row_count(),
+        })
+    }
+
+    /// What shows that people used a homeserver since it held `before`, in a sentence; none if nothing does.
+    ///
+    /// What a Synapse writes by itself when it starts is not use, nor is where its sequences stand.
+    pub fn used_since(&self, session: &Session, before: &Inventory) -> anyhow::Result<Option<String>> {
+        let mut expected = before.clone();
+        let own =
+            |table: &&mut TableRecord| table.schema == "public" && HOUSEKEEPING_TABLES.contains(&table.name.as_str());
+        expected
+            .tables
+            .iter_mut()
+            .filter(own)
+            .for_each(|table| table.carried = Carried::Structure);
+        let found = self.read(session, &expected, false)?;
+        expected.mark = found.mark.clone();
+        Ok(differences(&expected, &found).into_iter().next())
+    }
+
+    /// What the target holds of what is expected.
+    fn read(&self, session: &Session, expected: &Inventory, analyze: bool) -> anyhow::Result<Inventory> {
         let all = tables(session)?;
         let to_read: Vec<&Table> = all
             .iter()
@@ -74,7 +121,7 @@ impl Proving<'_> {
         })?;
         self.report.done();
         let mut sums = sums.into_iter();
-        let found = Inventory {
+        Ok(Inventory {
             algorithm: expected.algorithm,
             tables: all
                 .iter()
@@ -90,68 +137,13 @@ impl Proving<'_> {
             mark: mark(session)?,
             schema: schema_rows(session)?,
             catalogue: catalogue(session)?,
-        };
-        let mut differences = differences(expected, &found);
-        differences.extend(
-            invalid_indexes(session)?
-                .into_iter()
-                .map(|name| format!("index {name} is not valid")),
-        );
-        differences.extend(
-            not_owned_by(session, self.role)?
-                .into_iter()
-                .map(|object| format!("{object} is not owned by {}", self.role)),
-        );
-        differences.extend(behind_their_streams(&found));
-        if leaves_keys_behind(expected) && holds_keys(session)? {
-            differences.push(format!(
-                "table public.{ONE_TIME_KEYS_TABLE} has rows, and one-time keys were left behind"
-            ));
-        }
-        if read_fence(session)?.is_none() && found.schema != expected.schema {
-            differences.push("the schema version is not that of the source".to_owned());
-        }
-        Ok(Proof {
-            differences,
-            tables: found.table_count(),
-            rows: found.row_count(),
         })
-    }
-
-    /// The proof of a target that holds all of this already, with no fence in the way of Synapse.
-    ///
-    /// What is quickly read comes first: a target of another history is told by that.
-    pub fn holds(&self, session: &Session, expected: &Inventory) -> anyhow::Result<Option<Proof>> {
-        if read_fence(session)?.is_some() || schema_rows(session)? != expected.schema || !is_loaded(session, expected)?
-        {
-            return Ok(None);
-        }
-        Ok(Some(self.prove(session, expected, false)?).filter(Proof::holds))
-    }
-
-    /// The proof's last transaction: the true version rows, durably.
-    pub fn lift_fence(&self, session: &Session, expected: &Inventory) -> Result<(), Error> {
-        let has = |name: &str| expected.tables.iter().any(|t| t.schema == "public" && t.name == name);
-        let drop = |name: &str| {
-            if has(name) {
-                String::new()
-            } else {
-                format!("DROP TABLE public.{name};\n")
-            }
-        };
-        let sql = format!(
-            "BEGIN; SET LOCAL synchronous_commit = on; {} {} {} COMMIT;",
-            Fence::lift(&expected.schema),
-            drop("schema_version"),
-            drop("schema_compat_version"),
-        );
-        session.batch("lift the fence", &sql)
     }
 }
 
 /// Whether a load came to its end, as far as is quickly seen: rows are not read, but nothing of the structure is
 /// missing, of which a load makes indexes and constraints last.
-pub fn is_loaded(session: &Session, expected: &Inventory) -> Result<bool, Error> {
+pub(crate) fn is_loaded(session: &Session, expected: &Inventory) -> Result<bool, Error> {
     let now = mark(session)?;
     let mut structure = Vec::new();
     compare::catalogue(expected, &catalogue(session)?, &mut structure);

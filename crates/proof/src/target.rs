@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use ess_cli::{Context, Exit, Stop};
 use ess_document::Identity;
-use ess_postgres::{Access, Conninfo, Facts, Session, end_leftovers, facts, lock, others, owners_among, rights};
+use ess_postgres::{
+    Access, Conninfo, Elsewhere, Facts, Session, elsewhere, end_leftovers, facts, lock, others, owners_among, rights,
+};
 use ess_run::Report;
 
-use crate::fence::{Fence, read_fence};
+use crate::fence::{Fence, Standing, standing};
 
 /// A target under our lock.
 pub struct Target {
@@ -55,7 +57,16 @@ impl Target {
         target.identity = Some(facts.identity.clone());
         target.server_version = Some(facts.version_text.clone());
         let role = target.role.clone().unwrap_or_else(|| facts.owner.clone());
-        let fence = read_fence(&session)?;
+        require_public(&session, &role, "target")?;
+        let fence = match standing(&session)? {
+            Standing::Nothing => None,
+            Standing::Whole(fence) => Some(fence),
+            Standing::Half(half) => {
+                return Err(Stop::no(format!("the target holds half a fence: {}", half.what))
+                    .hint(half.remedy)
+                    .into());
+            }
+        };
         Ok(Self {
             session,
             facts,
@@ -93,6 +104,26 @@ impl Target {
         }
         Ok(())
     }
+}
+
+/// Refuses a database in which Synapse does not look into the schema `public`, which is the one that these tools move.
+///
+/// Where a Synapse does not find its tables it founds a new server.
+pub fn require_public(session: &Session, role: &str, whose: &str) -> anyhow::Result<()> {
+    let stop = match elsewhere(session, role)? {
+        None => return Ok(()),
+        Some(Elsewhere::In(schema)) => Stop::no(format!(
+            "Synapse's tables are in schema {schema} of the {whose}, not in public, which is what these tools move"
+        ))
+        .hint("move them with Synapse stopped: ALTER TABLE ... SET SCHEMA public, sequences and functions too"),
+        Some(Elsewhere::SearchPath(path)) => Stop::no(format!(
+            "the search_path of role {role} on the {whose} is {path}, so Synapse does not look into the schema public"
+        ))
+        .hint(format!(
+            "reset it: ALTER ROLE {role} RESET search_path, and the same IN DATABASE (see pg_db_role_setting)"
+        )),
+    };
+    Err(stop.into())
 }
 
 /// Takes the lock of a database, which one run at a time holds, until the session ends.
@@ -139,11 +170,11 @@ pub fn nobody_else(session: &Session, ignored_roles: &[String], whose: &str) -> 
         found = others(session, ignored_roles)?;
     }
     let list: Vec<String> = found.iter().take(5).map(ToString::to_string).collect();
-    Err(Stop::no(format!(
-        "{} other sessions use the {whose}: {}",
-        found.len(),
-        list.join(", ")
-    ))
-    .hint("stop Synapse and everything else there (--ignore-role NAME for a monitor)")
-    .into())
+    let sessions = match found.len() {
+        1 => "1 other session is".to_owned(),
+        n => format!("{n} other sessions are"),
+    };
+    Err(Stop::no(format!("{sessions} using the {whose}: {}", list.join(", ")))
+        .hint("stop Synapse and everything else there (--ignore-role NAME for a monitor)")
+        .into())
 }

@@ -5,15 +5,13 @@ mod expected;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use ess_archive::{Found, Kind, Origin, find};
-use ess_cli::{Context, Exit, SourceArgs, Stop, TargetArgs, now, processors};
+use ess_archive::{Found, Kind, Origin, check_is_of, find, place_of};
+use ess_cli::{Context, Exit, LiftArgs, SourceArgs, Stop, TargetArgs, now, processors};
 use ess_document::{Against, Document, Dropped, FenceState, Identity, Next, OneTimeKeys, Restore};
-use ess_postgres::{Conninfo, Session, exists, objects};
-use ess_proof::{Loaded, Loading, Proof, Proving, Target, is_loaded, nobody_else};
+use ess_postgres::{Session, exists};
+use ess_proof::{Conclusion, Expected, Loaded, Loading, Proving, State, Target, Way, nobody_else, not_empty, way_back};
 use ess_run::Report;
 use ess_synapse::schema::ONE_TIME_KEYS_TABLE;
-
-use expected::Expected;
 
 /// Load a dump, prove what was loaded, let Synapse start
 ///
@@ -44,34 +42,86 @@ pub struct Args {
     target: TargetArgs,
     #[command(flatten)]
     source: SourceArgs,
+    #[command(flatten)]
+    lift: LiftArgs,
 }
 
-/// Does the job of restore.
+/// Does the job of restore. Whatever ends it behind a fence, the line that goes back is printed.
 pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
+    let mut way_back = None;
+    let outcome = load_and_prove(args, context, &mut way_back);
+    if let (Some(line), Err(_) | Ok(Exit::No)) = (way_back, &outcome) {
+        context.console.line(&format!("to go back: {line}"));
+    }
+    outcome
+}
+
+fn load_and_prove(args: &Args, context: &mut Context, way_back: &mut Option<String>) -> anyhow::Result<Exit> {
     let reached = ess_target::needed(context, &args.target)?;
     let conninfo = &reached.conninfo;
     let source = context.source_beside(&args.source)?;
     if let Some(export) = context.document.export.clone().filter(|export| export.is_dir()) {
         context.lock(&export.join(".lock"))?;
     }
-    let from = place(args, &context.document)?;
+    let from = place_of(args.from.as_deref(), &context.document)?.ok_or_else(|| {
+        Stop::usage("there is no dump: neither --from nor the document's `dump` says where it is")
+            .hint("give --from PATH (and --export DIR if the export was carried here)")
+    })?;
     let found = find(&from)?;
-    check_dump(context, &found)?;
-    if let Some(source) = &source {
-        ess_proof::identify_source(context, source)?;
-    }
-    let target = Target::open(context, conninfo)?;
+    // Its files are checked while the structure is loaded.
+    check_is_of(&found, context.document.dump.as_ref())?;
+    ess_proof::identify_source(context, &source)?;
+    let mut target = Target::open(context, conninfo)?;
+    *way_back = way_back_of(context, &target);
     let origin = Origin::of(&found).with_context(|| format!("cannot read the dump at {}", from.display()))?;
     is_fit(context, &target, &found, &origin)?;
     nobody_else(&target.session, &args.ignore_role, "target")?;
     let jobs = args.jobs.map_or_else(processors, usize::from);
-    let already = held_already(context, conninfo, &target, jobs, &found)?;
-    let expectation = expected::choose(context, args, source.as_ref(), &found)?;
-    if let Some(proof) = already {
-        record(context, &from, &expectation, None, keys(&found), &proof);
+    let name = context.application_name();
+    let proving = Proving {
+        conninfo,
+        application_name: &name,
+        role: &target.role.clone(),
+        jobs,
+        report: &context.console.clone(),
+    };
+    let way = Way {
+        source: &source,
+        allow: args.lift,
+        analyze: true,
+        console: &context.console.clone(),
+    };
+    let dumped = match &found {
+        Found::Ours { manifest, .. } => Some(Expected::of_dump(manifest)),
+        _ => None,
+    };
+    // What a run leaves that was ended after its load: with a fence before it came to its proof, without one before
+    // it came to its document.
+    let state = proving.state(&target, dumped.as_ref())?;
+    if let State::Foreign = state {
+        return Err(not_empty().into());
+    }
+    let expected = expected::choose(context, args, &proving, &source, &found)?;
+    let held = match (state, &expected) {
+        (State::Proven(proof), Some(expected)) => Some(proving.settle(&target, expected, proof, &way)?),
+        (State::Loaded, Some(expected)) => {
+            let proof = proving.prove(&target.session, &expected.inventory, true)?;
+            match proof.holds() {
+                true => Some(proving.settle(&target, expected, proof, &way)?),
+                false => None,
+            }
+        }
+        _ => None,
+    };
+    if let (Some(conclusion), Some(expected)) = (held, &expected) {
         drop(target);
-        context.finish()?;
-        return Ok(Exit::Done);
+        let done = Done {
+            against: expected.against,
+            dropped: None,
+            keys: keys(&found),
+            conclusion,
+        };
+        return finish(args, context, &from, done);
     }
 
     let programs = origin.programs(args.pg_bin.as_deref(), &target.facts.version_text)?;
@@ -89,64 +139,45 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     let mut loaded = loading
         .load(&found)
         .context("the target is fenced or as it was, and Synapse cannot start on a half-loaded one; once this is mended, run the same line again")?;
+    target.fence = Some(loaded.fence.clone());
 
-    let keys = match expectation {
-        Expected::Manifest(_) => keys(&found),
-        Expected::Source(_) => Some(OneTimeKeys {
-            kept: true,
-            reason: "the dump holds the keys of the stopped source".to_owned(),
-        }),
-        Expected::Nothing => leave_keys_out(&target.session, &mut loaded)?,
-    };
-    let proof = prove(context, conninfo, &target, jobs, &expectation, &loaded)?;
-    record(context, &from, &expectation, Some(loaded.dropped), keys, &proof);
-    drop(target);
-    context.finish()?;
-    Ok(Exit::Done)
-}
-
-fn place(args: &Args, document: &Document) -> anyhow::Result<PathBuf> {
-    let known = document.dump.as_ref().map(|dump| document.locate(&dump.path));
-    match (&args.from, known) {
-        (Some(from), known) => {
-            let from = std::path::absolute(from).with_context(|| format!("cannot use {}", from.display()))?;
-            if let Some(known) = known
-                && known != from
-            {
-                return Err(Stop::usage(format!(
-                    "--from says {}, the document's `dump.path` says {}",
-                    from.display(),
-                    known.display()
-                ))
-                .hint("give -n with --target to load another dump than the document's")
-                .into());
-            }
-            Ok(from)
+    let still = "the target is fenced, and Synapse cannot start on it; once this is mended, run the same line again";
+    let (keys, expected) = match expected {
+        Some(expected) if expected.against == Against::Manifest => (keys(&found), expected),
+        Some(expected) => {
+            let reason = "the dump holds the keys of the stopped source".to_owned();
+            (Some(OneTimeKeys { kept: true, reason }), expected)
         }
-        (None, Some(known)) => Ok(known),
-        (None, None) => Err(
-            Stop::usage("there is no dump: neither --from nor the document's `dump` says where it is")
-                .hint("give --from PATH (and --export DIR if the export was carried here)")
-                .into(),
-        ),
+        None => {
+            let keys = leave_keys_out(&target.session, &mut loaded)?;
+            let mut inventory = ess_proof::live_inventory(conninfo, &name, jobs, &context.console).context(still)?;
+            inventory.schema = loaded.schema.clone();
+            (keys, Expected::accepted(inventory))
+        }
+    };
+    let conclusion = proving.conclude(&target, &expected, &way).context(still)?;
+    if let Some(differences) = conclusion.differences() {
+        return Err(Stop::no(format!(
+            "the target is not what the source was: {differences}; it stays fenced"
+        ))
+        .hint("run the same line again (ess-wipe takes no second backup); if it repeats, keep the old server")
+        .into());
     }
+    drop(target);
+    let done = Done {
+        against: expected.against,
+        dropped: Some(loaded.dropped),
+        keys,
+        conclusion,
+    };
+    finish(args, context, &from, done)
 }
 
-/// The dump must be the one of the document. Its files are checked while the structure is loaded.
-fn check_dump(context: &Context, found: &Found) -> anyhow::Result<()> {
-    let Found::Ours { dump, sha256, .. } = found else {
-        return Ok(());
-    };
-    if let Some(section) = &context.document.dump
-        && section.manifest_sha256 != *sha256
-    {
-        return Err(
-            Stop::data(format!("the dump at {} is not the one in the document", dump.display()))
-                .hint("its manifest has another SHA-256; look for the dump that pgdump-wrap made in this migration")
-                .into(),
-        );
-    }
-    Ok(())
+/// The line that goes back, where a wipe has left a backup.
+fn way_back_of(context: &Context, target: &Target) -> Option<String> {
+    let backup = target.fence.as_ref()?.backup.as_ref()?;
+    let name = context.document.source.as_ref().and_then(|s| s.server_name.as_deref());
+    Some(way_back(&context.document, Path::new(backup), name))
 }
 
 /// The target must be empty or fenced by us, as ESS makes it, and not the source.
@@ -185,50 +216,6 @@ fn is_fit(context: &Context, target: &Target, found: &Found, origin: &Origin) ->
         .into());
     }
     Ok(())
-}
-
-/// The proof of a target that holds this very dump already; without a fence it must, or be empty.
-///
-/// That is what a run leaves that was ended after its load: with a fence before it came to its proof, without one
-/// before it came to its document.
-fn held_already(
-    context: &Context,
-    conninfo: &Conninfo,
-    target: &Target,
-    jobs: usize,
-    found: &Found,
-) -> anyhow::Result<Option<Proof>> {
-    if target.fence.is_none() && objects(&target.session)?.is_empty() {
-        return Ok(None);
-    }
-    if let Found::Ours { manifest, .. } = found {
-        let name = context.application_name();
-        let expected = &manifest.inventory;
-        let proving = Proving {
-            conninfo,
-            application_name: &name,
-            role: &target.role,
-            jobs,
-            report: &context.console,
-        };
-        if target.fence.is_none() {
-            if let Some(proof) = proving.holds(&target.session, expected)? {
-                return Ok(Some(proof));
-            }
-        } else if is_loaded(&target.session, expected)? {
-            let proof = proving.prove(&target.session, expected, true)?;
-            if proof.holds() {
-                proving.lift_fence(&target.session, expected)?;
-                return Ok(Some(proof));
-            }
-        }
-    }
-    if target.fence.is_some() {
-        return Ok(None);
-    }
-    Err(Stop::no("the target is not empty")
-        .hint("empty it with ess-wipe, which takes a backup first")
-        .into())
 }
 
 /// What a dump of ours says of one-time keys.
@@ -270,75 +257,43 @@ fn identity(context: &Context, found: &Found) -> Option<Identity> {
     }
 }
 
-fn prove(
-    context: &Context,
-    conninfo: &Conninfo,
-    target: &Target,
-    jobs: usize,
-    expectation: &Expected,
-    loaded: &Loaded,
-) -> anyhow::Result<Proof> {
-    let name = context.application_name();
-    let proving = Proving {
-        conninfo,
-        application_name: &name,
-        role: &target.role,
-        jobs,
-        report: &context.console,
-    };
-    let still = "the target is fenced, and Synapse cannot start on it; once this is mended, run the same line again";
-    let inventory = match expectation {
-        Expected::Manifest(inventory) | Expected::Source(inventory) => (**inventory).clone(),
-        Expected::Nothing => {
-            let mut inventory = ess_proof::live_inventory(conninfo, &name, jobs, &context.console).context(still)?;
-            inventory.schema = loaded.schema.clone();
-            inventory
-        }
-    };
-    let proof = proving.prove(&target.session, &inventory, true).context(still)?;
-    if !proof.holds() {
-        for difference in &proof.differences {
-            context.console.line(&format!("  {difference}"));
-        }
-        return Err(Stop::no(format!(
-            "the target is not what the source was: {} differences; it stays fenced",
-            proof.differences.len()
-        ))
-        .hint("run the same line again (ess-wipe takes no second backup); if it repeats, keep the old server")
-        .into());
-    }
-    proving.lift_fence(&target.session, &inventory).context(
-        "the target is proven, and the answer is lost that would say whether the fence is lifted; verify tells, and lifts it",
-    )?;
-    Ok(proof)
+/// What came of a run.
+struct Done {
+    against: Against,
+    /// What was left out, or nothing when the target held it all already.
+    dropped: Option<Vec<Dropped>>,
+    keys: Option<OneTimeKeys>,
+    conclusion: Conclusion,
 }
 
-/// `dropped` is what was left out, or nothing when the target held it all already.
-fn record(
-    context: &mut Context,
-    from: &Path,
-    expectation: &Expected,
-    dropped: Option<Vec<Dropped>>,
-    one_time_keys: Option<OneTimeKeys>,
-    proof: &Proof,
-) {
+/// The last line, the section and the document.
+fn finish(args: &Args, context: &mut Context, from: &Path, done: Done) -> anyhow::Result<Exit> {
+    let Done {
+        against,
+        dropped,
+        keys,
+        conclusion,
+    } = done;
     let kept = dropped.is_none();
-    let proven_against = match expectation {
-        Expected::Manifest(_) => Against::Manifest,
-        Expected::Source(_) => Against::Source,
-        Expected::Nothing => Against::Nothing,
-    };
-    let verdict = match proven_against {
+    let equal = match against {
         Against::Manifest => "all equal to what the source held when it was dumped",
         Against::Source => "all equal to what the stopped source holds",
-        Against::Nothing => "accepted without proof: nothing says what the dump should hold",
+        Against::Nothing => "accepted without proof: nothing shows what the dump should hold",
     };
     let already = if kept { "the target held it already: " } else { "" };
+    let stands = conclusion.fence == FenceState::Standing;
+    let end = if stands {
+        "the fence stands, Synapse cannot start"
+    } else {
+        "Synapse can start"
+    };
     context.console.line(&format!(
-        "restore: {already}{} tables, {} rows, {verdict}; Synapse can start",
-        proof.tables, proof.rows
+        "restore: {already}{} tables, {} rows, {equal}{}; {end}",
+        conclusion.proof.tables,
+        conclusion.proof.rows,
+        conclusion.caveat(),
     ));
-    if let Some(keys) = &one_time_keys {
+    if let Some(keys) = &keys {
         context.console.note(&keys.to_string());
     }
     let go_back = context
@@ -346,21 +301,31 @@ fn record(
         .wipe
         .as_ref()
         .and_then(|wipe| wipe.next.go_back.clone());
+    let go_on = if stands {
+        vec!["verify --allow-running-source".to_owned()]
+    } else {
+        vec!["verify".to_owned()]
+    };
     context.document.restore = Some(Restore {
         version: context.version(),
         started_at: context.started_at.clone(),
         finished_at: now(),
         from: Document::relative(context.document.export.as_deref(), from),
-        proven_against,
-        tables: proof.tables,
-        rows: proof.rows,
+        proven_against: against,
+        tables: conclusion.proof.tables,
+        rows: conclusion.proof.rows,
         dropped: dropped.unwrap_or_default(),
-        one_time_keys,
-        fence: FenceState::Lifted,
-        kept,
-        next: Next {
-            go_on: vec!["verify".to_owned()],
-            go_back,
+        one_time_keys: keys,
+        fence: if stands {
+            FenceState::Standing
+        } else {
+            FenceState::Lifted
         },
+        source: conclusion.source,
+        overrides: args.lift.overrides(),
+        kept,
+        next: Next { go_on, go_back },
     });
+    context.finish()?;
+    Ok(if stands { Exit::No } else { Exit::Done })
 }

@@ -6,6 +6,7 @@ pub mod media;
 pub mod schema;
 pub mod secrets;
 pub mod signing_key;
+pub mod tables;
 pub mod yaml;
 
 mod text;

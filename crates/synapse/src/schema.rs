@@ -146,5 +146,31 @@ pub const UNLOGGED_TABLES: &[&str] = &["worker_read_write_locks", "worker_read_w
 /// One-time keys. Clients take them while Synapse runs: handing out one twice breaks encrypted messages.
 pub const ONE_TIME_KEYS_TABLE: &str = "e2e_one_time_keys_json";
 
+/// What a Synapse writes by itself, without a user: a server on which only these changed was not used.
+///
+/// Positions and locks of its own processes, tasks that it plans, counters that it derives from other tables
+/// (`synapse/storage/databases/main/`), and what it learns of other servers.
+pub const HOUSEKEEPING_TABLES: &[&str] = &[
+    "background_updates",
+    "cache_invalidation_stream_by_instance",
+    "destination_rooms",
+    "destinations",
+    "device_lists_changes_converted_stream_position",
+    "event_push_summary",
+    "event_push_summary_last_receipt_stream_id",
+    "event_push_summary_stream_ordering",
+    "federation_stream_position",
+    "instance_map",
+    "presence_stream",
+    "scheduled_tasks",
+    "server_keys_json",
+    "server_signature_keys",
+    "stats_incremental_position",
+    "stream_positions",
+    "user_daily_visits",
+    "user_directory_stream_pos",
+    "worker_locks",
+];
+
 /// The two tables that Synapse reads first; the fence stands in them.
 pub const FENCE_TABLES: &[&str] = &["schema_version", "schema_compat_version"];

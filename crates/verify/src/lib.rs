@@ -2,12 +2,11 @@
 
 use std::path::PathBuf;
 
-use anyhow::Context as _;
-use ess_archive::{Found, find};
-use ess_cli::{Context, Exit, SourceArgs, Stop, TargetArgs, now, processors};
-use ess_document::{Against, FenceState, Next, OneTimeKeys, Verify};
-use ess_postgres::Inventory;
-use ess_proof::{Proving, Target};
+use ess_archive::{Found, Manifest, check_is_of, find, place_of};
+use ess_cli::{Context, Exit, LiftArgs, SourceArgs, SourceBeside, Stop, TargetArgs, now, processors};
+use ess_document::{FenceState, Next, SourceCheck, Verify};
+use ess_postgres::{Access, Conninfo, Session, facts};
+use ess_proof::{Conclusion, Expected, Proving, Target, Way, nobody_else, unchecked};
 
 /// Prove that the target holds what the source held
 ///
@@ -22,123 +21,143 @@ pub struct Args {
     /// How many sessions read; the number of processors by default
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
+    /// A role that may stay connected, such as a monitor's; repeatable
+    #[arg(long, value_name = "ROLE")]
+    ignore_role: Vec<String>,
     #[command(flatten)]
     target: TargetArgs,
     #[command(flatten)]
     source: SourceArgs,
+    #[command(flatten)]
+    lift: LiftArgs,
 }
 
 /// Does the job of verify.
 pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     let reached = ess_target::needed(context, &args.target)?;
     let conninfo = &reached.conninfo;
-    let jobs = args.jobs.map_or_else(processors, usize::from);
-    let (against, expected, one_time_keys) = expected(args, context, jobs)?;
+    let source = context.source_beside(&args.source)?;
+    let manifest = manifest(args, context)?;
     let target = Target::open(context, conninfo)?;
+    nobody_else(&target.session, &args.ignore_role, "target")?;
     let name = context.application_name();
     let proving = Proving {
         conninfo,
         application_name: &name,
         role: &target.role,
-        jobs,
+        jobs: args.jobs.map_or_else(processors, usize::from),
         report: &context.console,
     };
-    let proof = proving.prove(&target.session, &expected, false)?;
-    let fence = match (&target.fence, proof.holds()) {
-        (Some(_), true) => {
-            proving.lift_fence(&target.session, &expected)?;
-            FenceState::Lifted
-        }
-        (Some(_), false) => FenceState::Standing,
-        (None, _) => FenceState::Absent,
+    let expected = match &manifest {
+        Some(manifest) => Expected::of_dump(manifest),
+        None => of_source(args, &proving, &target, &source)?,
     };
-    let console = &context.console;
-    for difference in &proof.differences {
-        console.line(&format!("  {difference}"));
+    target.is_not(expected.source())?;
+    // A proof that could not lift the fence in the end is not begun.
+    if let Some(SourceCheck::Unchecked { reason }) = proving.check_source(&expected, &source)?
+        && target.fence.is_some()
+        && !args.lift.allow_unchecked_source
+    {
+        return Err(unchecked(&reason).into());
     }
-    let verdict = if proof.holds() {
-        "all equal".to_owned()
-    } else {
-        format!("{} differences", proof.differences.len())
+    let way = Way {
+        source: &source,
+        allow: args.lift,
+        analyze: false,
+        console: &context.console,
     };
-    let fence_says = match fence {
+    let conclusion = proving.conclude(&target, &expected, &way)?;
+    drop(target);
+    finish(args, context, manifest.as_ref(), &expected, conclusion)
+}
+
+/// The last line, the section and the document.
+fn finish(
+    args: &Args,
+    context: &mut Context,
+    manifest: Option<&Manifest>,
+    expected: &Expected,
+    conclusion: Conclusion,
+) -> anyhow::Result<Exit> {
+    let differences = conclusion.differences();
+    let equal = differences.is_none();
+    let verdict = differences.unwrap_or_else(|| "all equal".to_owned());
+    let end = match conclusion.fence {
         FenceState::Lifted => "; the fence is lifted, Synapse can start",
         FenceState::Standing => "; the fence stands, Synapse cannot start",
         FenceState::Absent => "",
     };
+    let console = &context.console;
     console.line(&format!(
-        "verify: {} tables, {} rows, {verdict}{fence_says}",
-        proof.tables, proof.rows
+        "verify: {} tables, {} rows, {verdict}{}{end}",
+        conclusion.proof.tables,
+        conclusion.proof.rows,
+        conclusion.caveat(),
     ));
-    if let Some(keys) = one_time_keys.as_ref().filter(|_| proof.holds()) {
+    let one_time_keys = manifest.and_then(Manifest::one_time_keys);
+    if let Some(keys) = one_time_keys.as_ref().filter(|_| equal) {
         console.line(&format!("verify: {keys}"));
     }
-    let equal = proof.holds();
+    let stands = conclusion.fence == FenceState::Standing;
     context.document.verify = Some(Verify {
         version: context.version(),
         started_at: context.started_at.clone(),
         finished_at: now(),
         equal,
-        against,
-        tables: proof.tables,
-        rows: proof.rows,
-        differences: proof.differences,
+        against: expected.against,
+        tables: conclusion.proof.tables,
+        rows: conclusion.proof.rows,
+        differences: conclusion.proof.differences,
         one_time_keys,
-        fence,
+        fence: conclusion.fence,
+        source: conclusion.source,
+        overrides: args.lift.overrides(),
         next: Next::default(),
     });
-    drop(target);
     context.finish()?;
-    Ok(if equal { Exit::Done } else { Exit::No })
+    Ok(if equal && !stands { Exit::Done } else { Exit::No })
 }
 
-fn expected(
-    args: &Args,
-    context: &mut Context,
-    jobs: usize,
-) -> anyhow::Result<(Against, Inventory, Option<OneTimeKeys>)> {
-    let dump = context
-        .document
-        .dump
-        .as_ref()
-        .map(|dump| context.document.locate(&dump.path));
-    let wants_source = args.source.source.is_some() || !args.source.config.is_empty();
-    let path = match (&args.from, dump) {
-        (Some(from), _) => Some(std::path::absolute(from).with_context(|| format!("cannot use {}", from.display()))?),
-        (None, dump) if !wants_source => dump,
-        _ => None,
-    };
-    let source = context.source_beside(&args.source)?;
-    let name = context.application_name();
-    if let Some(path) = path {
-        let Found::Ours { manifest, .. } = find(&path)? else {
-            return Err(
-                Stop::data(format!("{} has no manifest to compare with", path.display()))
-                    .hint("give -c or --source of the stopped source instead")
-                    .into(),
-            );
-        };
-        if let Some(source) = source
-            && manifest.kind == ess_archive::Kind::Migration
-            && !manifest.source_was_running
-        {
-            let inventory = &manifest.inventory;
-            ess_proof::source_moved(&source, &name, &manifest.source, inventory, jobs, &context.console)?;
-        }
-        let keys = manifest.one_time_keys();
-        return Ok((Against::Manifest, manifest.inventory, keys));
+/// The manifest of the dump that the target is compared with; none when it is compared with the source itself.
+fn manifest(args: &Args, context: &Context) -> anyhow::Result<Option<Manifest>> {
+    let names_source = args.source.source.is_some() || !args.source.config.is_empty();
+    if names_source && args.from.is_none() {
+        return Ok(None);
     }
-    let source = source.ok_or_else(|| {
-        Stop::usage("there is nothing to compare with: no --from, no document with a dump, and no source")
+    let Some(path) = place_of(args.from.as_deref(), &context.document)? else {
+        return Ok(None);
+    };
+    let found = find(&path)?;
+    check_is_of(&found, context.document.dump.as_ref())?;
+    match found {
+        Found::Ours { manifest, .. } => Ok(Some(*manifest)),
+        _ => Err(
+            Stop::data(format!("{} has no manifest to compare with", path.display()))
+                .hint("give -c or --source of the stopped source instead")
+                .into(),
+        ),
+    }
+}
+
+/// What the stopped source holds.
+fn of_source(args: &Args, proving: &Proving<'_>, target: &Target, source: &SourceBeside) -> anyhow::Result<Expected> {
+    let source: &Conninfo = match source {
+        SourceBeside::Known(source) => source,
+        SourceBeside::Unusable(reason) => return Err(Stop::usage(format!("cannot read the source: {reason}")).into()),
+        SourceBeside::NotNamed => {
+            return Err(Stop::usage(
+                "there is nothing to compare with: no --from, no document with a dump, and no source",
+            )
             .hint("give --from DUMP, or -c or --source of the stopped source")
-    })?;
-    let session = ess_postgres::Session::connect(&source, &name, ess_postgres::Access::ReadOnly)?;
-    ess_proof::is_whole(&session, ess_postgres::facts(&session)?.standby)?;
+            .into());
+        }
+    };
+    let session = Session::connect(source, proving.application_name, Access::ReadOnly)?;
+    let facts = facts(&session)?;
+    target.is_not(Some(&facts.identity))?;
+    ess_proof::is_whole(&session, facts.standby)?;
     ess_proof::is_no_subscriber(&session)?;
-    ess_proof::nobody_else(&session, &[], "source")?;
-    Ok((
-        Against::Source,
-        ess_proof::live_inventory(&source, &name, jobs, &context.console)?,
-        None,
-    ))
+    nobody_else(&session, &args.ignore_role, "source")?;
+    let inventory = ess_proof::live_inventory(source, proving.application_name, proving.jobs, proving.report)?;
+    Ok(Expected::of_source(facts.identity, inventory))
 }

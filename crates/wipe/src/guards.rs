@@ -2,9 +2,10 @@
 
 use ess_cli::{Context, Stop};
 use ess_document::Identity;
-use ess_postgres::{server_names, usage};
+use ess_postgres::{objects, server_names, usage};
 use ess_proof::Target;
-use ess_run::Report;
+use ess_run::{Report, quoted};
+use ess_synapse::tables::TABLES;
 
 use crate::Args;
 
@@ -37,8 +38,41 @@ pub(crate) fn check(
         return Ok(true);
     }
     serves_no_other(context, target)?;
+    foreign_tables(args, target)?;
     unused(args, target)?;
     Ok(false)
+}
+
+/// Refuses tables of another program, unless they are named: a bridge's beside Synapse's, or somebody's own database.
+fn foreign_tables(args: &Args, target: &Target) -> anyhow::Result<()> {
+    let objects = objects(&target.session)?;
+    let tables = || {
+        objects
+            .iter()
+            .filter(|object| object.kind == "table")
+            .map(|object| object.name.as_str())
+    };
+    let is_synapses = |name: &str| name.strip_prefix("public.").is_some_and(|name| TABLES.contains(&name));
+    let foreign: Vec<&str> = tables()
+        .filter(|name| !is_synapses(name) && !args.also_erase.iter().any(|named| named == name))
+        .collect();
+    let Some(first) = foreign.first() else { return Ok(()) };
+    let count = match foreign.len() {
+        1 => "1 table that is not Synapse's".to_owned(),
+        n => format!("{n} tables that are not Synapse's"),
+    };
+    let whose = if tables().any(is_synapses) {
+        count
+    } else {
+        format!("none of Synapse's tables, but {count}")
+    };
+    let some: Vec<&str> = foreign.iter().take(5).copied().collect();
+    Err(Stop::no(format!("the target holds {whose}: {}", some.join(", ")))
+        .hint(format!(
+            "check --target; if they may be erased too, name each: --also-erase {}",
+            quoted(first)
+        ))
+        .into())
 }
 
 /// Refuses a database of another homeserver, which nothing overrides.

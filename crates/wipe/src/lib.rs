@@ -7,11 +7,13 @@ mod undo;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use ess_archive::{Compression, Dumping, Found, Kind, Layout, Manifest, Origin, find, is_there, read_back, take};
-use ess_cli::{Context, Exit, SourceArgs, Stop, TargetArgs, make_directory, now, processors};
-use ess_document::{FenceState, Identity, Next, Wipe};
-use ess_postgres::{Access, Conninfo, Error, Inventory, Reading, Session, count_by_kind, facts, moved};
-use ess_proof::{Fence, Proving, Target, is_loaded, nobody_else};
+use ess_archive::{
+    Compression, Dumping, Found, Kind, Layout, Manifest, Origin, check_is_of, find, is_there, read_back, take,
+};
+use ess_cli::{Context, Exit, LiftArgs, SourceArgs, SourceBeside, Stop, TargetArgs, make_directory, now, processors};
+use ess_document::{FenceState, Identity, Next, SourceCheck, Wipe};
+use ess_postgres::{Access, Conninfo, Inventory, Reading, count_by_kind, moved};
+use ess_proof::{Expected, Fence, Proving, State, Target, nobody_else, way_back};
 use ess_run::{Installation, Need, Report, choose};
 
 use plan::Plan;
@@ -54,6 +56,9 @@ pub struct Args {
     /// Erase a database that people have used
     #[arg(long)]
     allow_used: bool,
+    /// A table that is not Synapse's and may be erased too, as SCHEMA.TABLE; repeatable
+    #[arg(long, value_name = "NAME")]
+    also_erase: Vec<String>,
     /// Erase what another migration has put behind its fence
     #[arg(long)]
     allow_other_migration: bool,
@@ -73,36 +78,43 @@ pub struct Args {
     target: TargetArgs,
     #[command(flatten)]
     source: SourceArgs,
+    #[command(flatten)]
+    lift: LiftArgs,
 }
 
 /// Does the job of ess-wipe.
 pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
+    if args.undo {
+        // The export alone is enough to go back.
+        context.adopt_kept();
+    }
     let reached = ess_target::needed(context, &args.target)?;
     let conninfo = &reached.conninfo;
-    if let Some(server_name) = &args.server_name {
-        context.source_section().server_name = Some(server_name.clone());
-    }
+    context.name_server(args.server_name.as_deref())?;
     if args.undo {
         return undo::run(args, context, conninfo);
     }
     let source = context.source_beside(&args.source)?;
     lock_export(context)?;
-    if let Some(source) = &source {
-        ess_proof::identify_source(context, source)?;
-    }
+    ess_proof::identify_source(context, &source)?;
     let target = Target::open(context, conninfo)?;
-    let identity = source_identity(args, context, source.as_ref())?;
+    let identity = source_identity(args, context)?;
     target.is_not(identity.as_ref())?;
     target.may_act()?;
     let dump = dump(context)?;
-    if let (Some(source), Some(dump)) = (&source, &dump) {
-        source_stands_still(args, context, source, dump)?;
-    }
-    if let Some(dump) = dump.filter(|_| !args.no_fence) {
-        if let Some(how) = is_there_already(args, context, conninfo, &target, &dump)? {
-            return leave_it(args, context, target, how);
+    let expected = dump.as_ref().map(Expected::of_dump);
+    if let (Some(dump), Some(expected)) = (&dump, &expected) {
+        let name = context.application_name();
+        let proving = proving(args, context, conninfo, &target, &name);
+        check_source(args, &proving, &source, expected)?;
+        if !args.no_fence {
+            match proving.state(&target, Some(expected))? {
+                State::Loaded => return leave_it(args, context, target, FenceState::Standing),
+                State::Proven(_) => return leave_it(args, context, target, FenceState::Lifted),
+                State::Empty | State::Foreign | State::Fenced => {}
+            }
+            can_be_loaded(args, context, &target, dump)?;
         }
-        can_be_loaded(args, context, &target, &dump)?;
     }
 
     let resumed = guards::check(args, context, &target, identity.as_ref())?;
@@ -132,6 +144,18 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
         identity,
         backup.as_ref().map(|path| path.to_string_lossy().into_owned()),
     );
+    let undo = backup
+        .as_deref()
+        .map(|backup| way_back(&context.document, backup, Some(&server_name)));
+    // From here on the way back is known, whatever ends this run.
+    let planned = Done {
+        plan: Some(&plan),
+        backup: backup.clone(),
+        undo: undo.clone(),
+        ..Done::default()
+    };
+    context.document.wipe = Some(section(context, args, planned));
+    context.keep()?;
     plan.execute(&target, (!args.no_fence).then_some(&fence), held.flatten().as_ref())?;
     let what = plan.objects.len();
     let fenced = if args.no_fence {
@@ -142,9 +166,6 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     context
         .console
         .line(&format!("ess-wipe: erased {what} objects; {fenced}"));
-    let undo = backup
-        .as_deref()
-        .map(|backup| undo::line(args, context, backup, &server_name));
     let fence = if args.no_fence {
         FenceState::Absent
     } else {
@@ -166,21 +187,6 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// How the target holds a dump already: behind the fence, loaded to the end, or proven and without a fence.
-fn is_there_already(
-    args: &Args,
-    context: &Context,
-    conninfo: &Conninfo,
-    target: &Target,
-    dump: &Manifest,
-) -> anyhow::Result<Option<FenceState>> {
-    match &target.fence {
-        Some(fence) if fence.source.as_ref() != Some(&dump.source) => Ok(None),
-        Some(_) => Ok(is_loaded(&target.session, &dump.inventory)?.then_some(FenceState::Standing)),
-        None => Ok(holds(args, context, conninfo, target, dump)?.then_some(FenceState::Lifted)),
-    }
-}
-
 /// The target holds the dump already: nothing is erased, and the first backup stays the way back.
 fn leave_it(args: &Args, context: &mut Context, target: Target, fence: FenceState) -> anyhow::Result<Exit> {
     context.console.line(match fence {
@@ -198,7 +204,7 @@ fn leave_it(args: &Args, context: &mut Context, target: Target, fence: FenceStat
     let server_name = guards::server_name(context, &target, None)?;
     let undo = backup
         .as_deref()
-        .map(|backup| undo::line(args, context, backup, &server_name));
+        .map(|backup| way_back(&context.document, backup, Some(&server_name)));
     record(
         context,
         args,
@@ -263,20 +269,24 @@ fn agreed(args: &Args, context: &mut Context, target: &Target, plan: &Plan, serv
     Ok(true)
 }
 
-/// The manifest of the dump that is to come, when the document names one that is on this host.
+/// The dump that is to come, when the document names one: it must be here, whole, and the one of the document.
 fn dump(context: &Context) -> anyhow::Result<Option<Manifest>> {
-    let Some(dump) = &context.document.dump else {
+    let Some(section) = &context.document.dump else {
         return Ok(None);
     };
-    let place = context.document.locate(&dump.path);
-    if !place.is_dir() {
-        context.console.note(&format!(
-            "{} is not here: what it holds is not looked at",
-            place.display()
-        ));
-        return Ok(None);
-    }
-    Ok(Some(Manifest::read(&place)?.0))
+    let place = context.document.locate(&section.path);
+    let whole = || -> anyhow::Result<Manifest> {
+        let found = find(&place)?;
+        check_is_of(&found, Some(section))?;
+        let Found::Ours { manifest, .. } = found else {
+            return Err(Stop::data(format!("{} has no manifest", place.display()))
+                .hint("look for the dump that pgdump-wrap made in this migration")
+                .into());
+        };
+        manifest.check_unchanged(&place, &context.console)?;
+        Ok(*manifest)
+    };
+    whole().map(Some).context("nothing was erased")
 }
 
 /// Refuses to erase anything for a dump that no program here loads into the target.
@@ -292,19 +302,6 @@ fn can_be_loaded(args: &Args, context: &Context, target: &Target, dump: &Manifes
 fn backup_programs(args: &Args, target: &Target) -> anyhow::Result<Installation> {
     let target = target.facts.major();
     Ok(choose(args.pg_bin.as_deref(), Need::BackUp { target })?)
-}
-
-/// Whether the target is proven to hold a dump, with no fence: a restore ended before it could say so.
-fn holds(
-    args: &Args,
-    context: &Context,
-    conninfo: &Conninfo,
-    target: &Target,
-    dump: &Manifest,
-) -> anyhow::Result<bool> {
-    let name = context.application_name();
-    let proof = proving(args, context, conninfo, target, &name).holds(&target.session, &dump.inventory)?;
-    Ok(proof.is_some())
 }
 
 fn proving<'a>(
@@ -323,17 +320,14 @@ fn proving<'a>(
     }
 }
 
-fn source_identity(args: &Args, context: &Context, source: Option<&Conninfo>) -> anyhow::Result<Option<Identity>> {
+fn source_identity(args: &Args, context: &Context) -> anyhow::Result<Option<Identity>> {
     let known = context
         .document
         .source
         .as_ref()
         .and_then(|source| source.identity.clone());
     let Some(text) = &args.source_identity else {
-        return match (known, source) {
-            (None, Some(source)) => asked_identity(context, source),
-            (known, _) => Ok(known),
-        };
+        return Ok(known);
     };
     let given = text
         .split_once('/')
@@ -353,33 +347,21 @@ fn source_identity(args: &Args, context: &Context, source: Option<&Conninfo>) ->
     Ok(Some(given))
 }
 
-/// What a source that is only named says of itself: it may be the target by another name.
-fn asked_identity(context: &Context, source: &Conninfo) -> anyhow::Result<Option<Identity>> {
-    match Session::connect(source, &context.application_name(), Access::ReadOnly) {
-        Ok(session) => Ok(Some(facts(&session)?.identity)),
-        Err(error @ Error::Connect { .. }) => {
-            context
-                .console
-                .note(&format!("cannot see which database the source is: {error}"));
-            Ok(None)
+/// A wipe for a dump that is out of date, or whose fence could not be lifted in the end, would only cost time.
+fn check_source(args: &Args, proving: &Proving<'_>, source: &SourceBeside, expected: &Expected) -> anyhow::Result<()> {
+    match proving.check_source(expected, source)? {
+        Some(SourceCheck::Unchecked { reason }) if !args.lift.allow_unchecked_source => {
+            Err(ess_proof::unchecked(&reason).into())
         }
-        Err(error) => Err(error.into()),
+        Some(SourceCheck::InUse) if !args.lift.allow_running_source => Err(Stop::no(
+            "the dump was taken while the source was in use: what people wrote later is not in it",
+        )
+        .hint(
+            "stop the old Synapse and take the dump again: pgdump-wrap --replace; or give --allow-running-source if              what was written after the dump may be lost",
+        )
+        .into()),
+        _ => Ok(()),
     }
-}
-
-/// A wipe for a dump that is outdated already only costs time.
-fn source_stands_still(args: &Args, context: &Context, source: &Conninfo, dump: &Manifest) -> anyhow::Result<()> {
-    if dump.source_was_running {
-        return Ok(());
-    }
-    ess_proof::source_moved(
-        source,
-        &context.application_name(),
-        &dump.source,
-        &dump.inventory,
-        args.jobs.map_or_else(processors, usize::from),
-        &context.console,
-    )
 }
 
 /// Where the backup goes.
@@ -492,23 +474,35 @@ struct Done<'a> {
     undone: bool,
 }
 
+/// Notes what came of it in the document, and prints the line that goes back.
 fn record(context: &mut Context, args: &Args, done: Done<'_>) {
-    let overrides = [
+    if let Some(line) = &done.undo {
+        context.console.line(&format!("to go back: {line}"));
+    }
+    let mut section = section(context, args, done);
+    section.executed = args.execute;
+    context.document.wipe = Some(section);
+}
+
+/// The section, of a plan until it was carried out.
+fn section(context: &Context, args: &Args, done: Done<'_>) -> Wipe {
+    let mut overrides = args.lift.overrides();
+    let flags = [
         (args.allow_used, "--allow-used"),
+        (!args.also_erase.is_empty(), "--also-erase"),
         (args.allow_other_migration, "--allow-other-migration"),
         (args.no_backup, "--no-backup"),
         (args.no_fence, "--no-fence"),
         (!args.ignore_role.is_empty(), "--ignore-role"),
     ];
-    if let Some(line) = &done.undo {
-        context.console.line(&format!("to go back: {line}"));
-    }
+    let given = flags.iter().filter(|(given, _)| *given);
+    overrides.extend(given.map(|(_, flag)| (*flag).to_owned()));
     let planned = done.plan.filter(|_| !args.execute).map(|plan| plan.lines.clone());
-    context.document.wipe = Some(Wipe {
+    Wipe {
         version: context.version(),
         started_at: context.started_at.clone(),
         finished_at: now(),
-        executed: args.execute,
+        executed: false,
         plan: done.plan.map(Plan::hash),
         planned: planned.unwrap_or_default(),
         objects: done.plan.map(|plan| count_by_kind(&plan.objects)).unwrap_or_default(),
@@ -518,11 +512,7 @@ fn record(context: &mut Context, args: &Args, done: Done<'_>) {
             .backup
             .map(|path| ess_document::Document::relative(context.document.export.as_deref(), &path)),
         fence: done.fence,
-        overrides: overrides
-            .iter()
-            .filter(|(given, _)| *given)
-            .map(|(_, flag)| (*flag).to_owned())
-            .collect(),
+        overrides,
         next: Next {
             go_on: if done.undone {
                 Vec::new()
@@ -531,5 +521,5 @@ fn record(context: &mut Context, args: &Args, done: Done<'_>) {
             },
             go_back: done.undo,
         },
-    });
+    }
 }

@@ -1,10 +1,8 @@
 //! The plan of a wipe: shown, hashed, checked, carried out in one transaction.
 
-use std::path::Path;
-
 use anyhow::Context as _;
 use ess_cli::{Console, Context, Exit, Stop, hex};
-use ess_document::{Document, MAX_BYTES};
+use ess_document::Document;
 use ess_postgres::{
     Error, Inventory, LOCKS_PER_TABLE, Object, Session, count_by_kind, drop_statements, escape_identifier, free_locks,
     keepsakes, mark, moved, objects, row_counts,
@@ -242,10 +240,5 @@ fn planned(context: &Context, hash: &str) -> Option<Vec<String>> {
         let wipe = document.wipe.as_ref()?;
         (wipe.plan.as_deref() == Some(hash) && !wipe.planned.is_empty()).then(|| wipe.planned.clone())
     };
-    let kept = |export: &Path| {
-        let entries = std::fs::read_dir(export.join("documents")).ok()?.flatten();
-        let mut texts = entries.filter_map(|entry| ess_files::read(&entry.path(), MAX_BYTES).ok());
-        texts.find_map(|text| of(&Document::parse(&text).ok()?))
-    };
-    of(&context.document).or_else(|| kept(context.document.export.as_deref()?))
+    of(&context.document).or_else(|| context.kept_documents().iter().find_map(of))
 }

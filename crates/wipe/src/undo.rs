@@ -4,14 +4,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use ess_archive::{Found, Kind, Manifest, Origin, find};
-use ess_cli::{Context, Exit, Stop, processors};
+use ess_cli::{Context, Exit, SourceBeside, Stop, processors};
 use ess_document::FenceState;
-use ess_postgres::{Conninfo, Inventory, objects};
-use ess_proof::{Fence, Loading, Target, nobody_else};
-use ess_run::Report;
+use ess_postgres::{Conninfo, Inventory};
+use ess_proof::{Expected, Fence, Loading, State, Target, Way, nobody_else};
 
 use crate::plan::Plan;
-use crate::{Args, Done, agreed, back_up, backup_programs, guards, holds, lock_export, proving, record, shell};
+use crate::{Args, Done, agreed, back_up, backup_programs, guards, lock_export, proving, record};
 
 /// Memory for each index that is built, in MiB.
 const MAINTENANCE: u64 = 256;
@@ -20,20 +19,26 @@ const MAINTENANCE: u64 = 256;
 pub(crate) fn run(args: &Args, context: &mut Context, conninfo: &Conninfo) -> anyhow::Result<Exit> {
     lock_export(context)?;
     let mut target = Target::open(context, conninfo)?;
+    let name = context.application_name();
     let backup = place(args, context, &target)?;
     let found = find(&backup)?;
     let (manifest, sha256) = of_this_target(&found, &backup, &target)?;
     target.may_act()?;
     let server_name = guards::server_name(context, &target, manifest.server_name.as_deref())?;
-    context.source_section().server_name = Some(server_name.clone());
-    if holds(args, context, conninfo, &target, manifest)? {
+    context.name_server(Some(&server_name))?;
+    let expected = Expected::of_dump(manifest);
+    let state = proving(args, context, conninfo, &target, &name).state(&target, Some(&expected))?;
+    if let State::Proven(_) = state {
         context
             .console
             .line("ess-wipe: the target is as it was before the wipe, proven; there is nothing to bring back");
         return finish(args, context, target, None, backup);
     }
     let programs = Origin::of_ours(&backup, manifest).programs(args.pg_bin.as_deref(), &target.facts.version_text)?;
-    let to_be_kept = is_used(args, context, conninfo, &target)? && !args.no_backup;
+    let to_be_kept = match state {
+        State::Foreign => is_used(args, context, conninfo, &target)? && !args.no_backup,
+        _ => false,
+    };
     let keepers = to_be_kept.then(|| backup_programs(args, &target)).transpose()?;
     let plan = Plan::of(
         &target,
@@ -77,7 +82,7 @@ pub(crate) fn run(args: &Args, context: &mut Context, conninfo: &Conninfo) -> an
     plan.execute(&target, Some(&fence), held.as_ref())?;
     target.fence = Some(fence);
     let still = "the target is fenced, and Synapse cannot start on it; once this is mended, run the same line again";
-    Loading {
+    let loaded = Loading {
         conninfo,
         target: &target,
         programs: &programs,
@@ -90,25 +95,24 @@ pub(crate) fn run(args: &Args, context: &mut Context, conninfo: &Conninfo) -> an
     }
     .load(&found)
     .context(still)?;
-    let name = context.application_name();
-    let proving = proving(args, context, conninfo, &target, &name);
-    let proof = proving
-        .prove(&target.session, &manifest.inventory, true)
+    target.fence = Some(loaded.fence);
+    let way = Way {
+        source: &SourceBeside::NotNamed,
+        allow: args.lift,
+        analyze: true,
+        console: &context.console.clone(),
+    };
+    let conclusion = proving(args, context, conninfo, &target, &name)
+        .conclude(&target, &expected, &way)
         .context(still)?;
-    if !proof.holds() {
-        for difference in &proof.differences {
-            context.console.line(&format!("  {difference}"));
-        }
-        return Err(Stop::no(format!(
-            "the target is not what it was: {} differences; it stays fenced",
-            proof.differences.len()
-        ))
-        .hint("run the same line again")
-        .into());
+    if let Some(differences) = conclusion.differences() {
+        return Err(
+            Stop::no(format!("the target is not what it was: {differences}; it stays fenced"))
+                .hint("run the same line again")
+                .into(),
+        );
     }
-    proving
-        .lift_fence(&target.session, &manifest.inventory)
-        .context(still)?;
+    let proof = conclusion.proof;
     context.console.line(&format!(
         "ess-wipe: brought back {} tables, {} rows, all equal to what was there before the wipe; Synapse can start",
         proof.tables, proof.rows
@@ -177,23 +181,14 @@ fn of_this_target<'a>(found: &'a Found, place: &Path, target: &Target) -> Result
 
 /// Whether something would be erased that no dump holds; refuses that unless it was allowed.
 fn is_used(args: &Args, context: &Context, conninfo: &Conninfo, target: &Target) -> anyhow::Result<bool> {
-    if target.fence.is_some() {
-        context
-            .console
-            .note("a fence of ours stands there: what is behind it was loaded by these tools");
-        return Ok(false);
-    }
-    if objects(&target.session)?.is_empty() {
-        return Ok(false);
-    }
     let Some(dump) = dump(args, context)? else {
         guards::serves_no_other(context, target)?;
         guards::unused(args, target)?;
         return Ok(true);
     };
     let name = context.application_name();
-    let proof = proving(args, context, conninfo, target, &name).prove(&target.session, &dump.inventory, false)?;
-    match proof.differences.first() {
+    let used = proving(args, context, conninfo, target, &name).used_since(&target.session, &dump.inventory)?;
+    match used {
         None => Ok(false),
         Some(_) if args.allow_used => Ok(true),
         Some(first) => Err(Stop::no(format!("the target was used since it was restored: {first}"))
@@ -214,42 +209,4 @@ fn dump(args: &Args, context: &Context) -> anyhow::Result<Option<Manifest>> {
         Found::Ours { manifest, .. } => Ok(Some(*manifest)),
         _ => Err(Stop::data(format!("{} has no manifest to compare with", place.display())).into()),
     }
-}
-
-/// The line that brings the erased database back.
-pub(crate) fn line(args: &Args, context: &Context, backup: &Path, server_name: &str) -> String {
-    let document = &context.document;
-    let target = document.target.clone().unwrap_or_default();
-    let place: Vec<String> = ["host", "port", "user", "dbname", "sslmode", "sslrootcert"]
-        .iter()
-        .filter_map(|keyword| target.connection.get(*keyword).map(|value| (keyword, value)))
-        .map(|(keyword, value)| format!("{keyword}='{}'", value.replace('\\', r"\\").replace('\'', r"\'")))
-        .collect();
-    let database = target.identity.map(|identity| identity.database).unwrap_or_default();
-    let mut words = match &target.kube {
-        Some(kube) => vec![("--target", kube.to_string())],
-        None => vec![("--target", place.join(" "))],
-    };
-    if let Some(context) = target.kube.as_ref().and_then(|kube| kube.context.clone()) {
-        words.push(("--kube-context", context));
-    }
-    if let Some(ess_document::PasswordAt::File { path }) = &target.password {
-        words.push(("--target-password-file", path.display().to_string()));
-    }
-    if let Some(role) = args.target.role.as_ref().or(target.role.as_ref()) {
-        words.push(("--role", role.clone()));
-    }
-    words.push(("--backup", backup.display().to_string()));
-    if let Some(export) = &document.export {
-        words.push(("--export", export.display().to_string()));
-    }
-    if let Some(dump) = &document.dump {
-        words.push(("--dump", document.locate(&dump.path).display().to_string()));
-    }
-    words.push(("--confirm", format!("{server_name}/{database}")));
-    let words: Vec<String> = words
-        .iter()
-        .map(|(flag, word)| format!("{flag} {}", shell(word)))
-        .collect();
-    format!("ess-wipe -n --undo {} --execute", words.join(" "))
 }

@@ -5,7 +5,7 @@ use ess_postgres::{
     Error, Facts, LOCKS_PER_TABLE, Session, catalogue, free_locks, mark, objects, others, schema_rows, server_names,
     usage,
 };
-use ess_proof::{Fence, read_fence};
+use ess_proof::{Fence, Standing, standing};
 
 use super::host::clock;
 use super::source::Source;
@@ -144,11 +144,14 @@ fn rights(target: &Target) -> Found {
 }
 
 fn content(target: &Target) -> Found {
-    if let Some(fence) = read_fence(&target.session)? {
-        return Ok(vec![fenced(
-            &fence,
-            target.source.as_ref().map(|facts| &facts.identity),
-        )]);
+    let source = target.source.as_ref().map(|facts| &facts.identity);
+    match standing(&target.session)? {
+        Standing::Nothing => {}
+        Standing::Whole(fence) => return Ok(vec![fenced(&fence, source)]),
+        Standing::Half(half) => {
+            let message = format!("the target holds half a fence: {}", half.what);
+            return Ok(vec![blocker(Blocker::TargetFenced, message).hint(half.remedy)]);
+        }
     }
     let mut found = Vec::new();
     let names = server_names(&target.session)?;

@@ -1,0 +1,296 @@
+//! The fence: recognised only whole, lifted only over a proof and a source that has not changed.
+
+use rustix::process::Signal;
+use serde_json::json;
+
+use crate::scene::{Scene, assert_failed, source_cluster, target_cluster, wait_until};
+use crate::support::{SERVER_NAME, Stdin};
+
+/// Puts the source's version rows back by hand, as an administrator in a hurry does; the comment stays.
+const BY_HAND: &str = "UPDATE schema_version SET version = 94; UPDATE schema_compat_version SET compat_version = 84";
+
+#[test]
+fn a_comment_without_sentinel_rows_is_a_live_database() {
+    for (damage, what) in [
+        (BY_HAND, "schema_version holds version 94"),
+        (
+            "UPDATE schema_version SET version = 94",
+            "schema_version holds version 94",
+        ),
+        (
+            "UPDATE schema_compat_version SET compat_version = 84",
+            "schema_compat_version holds version 84",
+        ),
+        ("DELETE FROM schema_version", "schema_version is empty"),
+        ("DROP TABLE schema_compat_version", "schema_compat_version is missing"),
+        ("COMMENT ON TABLE schema_version IS NULL", "its comment is missing"),
+        (
+            "COMMENT ON TABLE schema_version IS '{\"ess-migrate\":\"fence\"'",
+            "the comment is not one of these tools",
+        ),
+    ] {
+        let scene = Scene::wiped();
+        // What a Synapse and its users made after somebody let it start.
+        scene.on_target("SET ROLE synapse_user; CREATE TABLE users (name text, is_guest int); INSERT INTO users VALUES ('@alice:other.example', 0)");
+        scene.on_target(damage);
+        let before = scene.target_dump();
+        let confirm = scene.confirmation();
+
+        let wipe = scene.wiper().args(["--execute", "--confirm", &confirm]).run();
+        let restore = scene.restore().run();
+        let verify = scene.verify().run();
+        let undo = scene.wiper().args(["--undo", "--backup", "export/dump"]).run();
+
+        for ran in [wipe, restore, verify, undo] {
+            assert_failed(&ran, 1, "the target holds half a fence: ");
+            assert!(ran.stderr.contains(what), "{what}: {ran}");
+            assert!(ran.stderr.contains("\nhint: "), "{ran}");
+        }
+        assert_eq!(scene.target_dump(), before, "{damage}");
+    }
+}
+
+#[test]
+fn a_database_that_is_declared_live_meets_the_guards_of_one() {
+    let scene = Scene::wiped();
+    scene.on_target("SET ROLE synapse_user; CREATE TABLE users (name text, is_guest int); INSERT INTO users VALUES ('@alice:other.example', 0)");
+    scene.on_target(BY_HAND);
+    scene.on_target("COMMENT ON TABLE schema_version IS NULL");
+    let before = scene.target_dump();
+
+    let ran = scene.wipe(Stdin::Null);
+
+    assert_failed(&ran, 1, "the target serves other.example, not example.org");
+    assert_failed(&scene.restore().run(), 1, "the target is not empty");
+    assert_eq!(scene.target_dump(), before);
+}
+
+#[test]
+fn a_fence_that_falls_while_the_dump_is_read_keeps_what_is_behind_it() {
+    let scene = Scene::wiped();
+    scene.on_target("SET ROLE synapse_user; CREATE TABLE people (name text); INSERT INTO people VALUES ('alice')");
+    // Between the look at the target and the transaction that drops.
+    let change = format!(
+        "psql -qX -h {} -p {} -U synapse_user -d {} -c \"{BY_HAND}\" >&2",
+        target_cluster().dir.display(),
+        target_cluster().port,
+        scene.target
+    );
+    crate::scene::write_program(
+        &scene.world,
+        "bin/pg_restore",
+        &format!(
+            "[[ $* != *--list* ]] || {change}\nexec {}/pg_restore \"$@\"\n",
+            crate::scene::pgbin()
+        ),
+    );
+    crate::scene::link_programs(&scene.world, "bin");
+
+    let ran = scene.restore().args(["--pg-bin", "bin"]).run();
+
+    assert_ne!(ran.status.code(), Some(0), "{ran}");
+    assert!(ran.stderr.contains("the fence is no longer whole"), "{ran}");
+    assert_eq!(scene.on_target("SELECT name FROM people"), "alice");
+}
+
+/// A target that a restore has loaded to its end behind the fence, killed before it was proven; and the document.
+fn loaded_behind_the_fence(scene: &Scene) -> String {
+    let dumped = scene.dump().success().stdout;
+    let wiped = scene.wipe(dumped.as_str()).success().stdout;
+    let restore = scene.tool("restore").stdin(wiped.as_str()).start();
+    let last = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'ANALYZE %'";
+    wait_until("the proof begins", || scene.on_target(last) != "0");
+    restore.signal(Signal::KILL);
+    let _ = restore.wait();
+    assert!(scene.is_fenced());
+    wiped
+}
+
+#[test]
+fn the_fence_stays_when_the_old_synapse_ran_after_the_load() {
+    let scene = Scene::new();
+    let wiped = loaded_behind_the_fence(&scene);
+    scene.on_source("UPDATE profiles SET displayname = displayname || '!'");
+
+    for tool in ["restore", "verify"] {
+        let ran = scene.tool(tool).stdin(wiped.as_str()).run();
+        assert_failed(&ran, 1, "the old Synapse ran after the dump: ");
+        assert!(scene.is_fenced(), "{ran}");
+    }
+}
+
+#[test]
+fn a_source_that_changes_during_the_load_keeps_the_fence_up() {
+    let scene = Scene::new();
+    let dumped = scene.dump().success().stdout;
+    let wiped = scene.wipe(dumped.as_str()).success().stdout;
+    // After the first look at the source: pg_restore runs.
+    let change = format!(
+        "psql -qX -h {} -p {} -U postgres -d '{}' -c \"UPDATE profiles SET displayname = 'later'\" >&2",
+        source_cluster().dir.display(),
+        source_cluster().port,
+        scene.source.name
+    );
+    crate::scene::write_program(
+        &scene.world,
+        "bin/pg_restore",
+        &format!(
+            "[[ $* != *--list* ]] || {change}\nexec {}/pg_restore \"$@\"\n",
+            crate::scene::pgbin()
+        ),
+    );
+    crate::scene::link_programs(&scene.world, "bin");
+
+    let ran = scene
+        .tool("restore")
+        .args(["--pg-bin", "bin"])
+        .stdin(wiped.as_str())
+        .run();
+
+    assert_failed(&ran, 1, "the old Synapse ran after the dump: ");
+    assert!(scene.is_fenced(), "{ran}");
+}
+
+#[test]
+fn a_known_source_that_cannot_be_asked_keeps_the_fence_up_unless_a_person_lifts_it() {
+    let scene = Scene::new();
+    let dumped = scene.dump().success().stdout;
+    let wiped = scene.wipe(dumped.as_str()).success().stdout;
+    let port = source_cluster().port;
+    let unreachable = wiped.replace(&format!("\"port\":\"{port}\""), "\"port\":\"9\"");
+
+    let gone = scene.tool("restore").stdin(unreachable.as_str()).run();
+    scene
+        .world
+        .write("pgpass", format!("127.0.0.1:{port}:*:synapse:wrong\n"));
+    let wrong_password = scene.tool("restore").stdin(wiped.as_str()).run();
+    for ran in [gone, wrong_password] {
+        assert_failed(&ran, 1, "the source cannot be checked for changes since the dump: ");
+        assert!(ran.stderr.contains("--allow-unchecked-source"), "{ran}");
+        assert!(scene.is_fenced());
+    }
+
+    let ran = scene
+        .tool("restore")
+        .args(["--allow-unchecked-source"])
+        .stdin(unreachable.as_str())
+        .run()
+        .success();
+
+    let section = &ran.json()["restore"];
+    assert_eq!(section["source"]["state"], "unchecked", "{ran}");
+    assert!(
+        section["source"]["reason"].as_str().unwrap().contains("cannot connect"),
+        "{ran}"
+    );
+    assert_eq!(section["overrides"], json!(["--allow-unchecked-source"]));
+    let last = ran.stderr.lines().find(|line| line.starts_with("restore: ")).unwrap();
+    assert!(
+        last.contains("the source was not checked for changes since the dump"),
+        "{last}"
+    );
+    assert!(!scene.is_fenced());
+}
+
+#[test]
+fn a_source_that_was_never_named_is_said_not_to_have_been_checked() {
+    let scene = Scene::wiped();
+
+    let ran = scene.restore().run().success();
+
+    assert_eq!(ran.json()["restore"]["source"], json!({"state": "not-named"}));
+    assert!(
+        ran.stderr
+            .contains("no source was named, so it was not checked for changes since the dump"),
+        "{ran}"
+    );
+}
+
+#[test]
+fn verify_refuses_the_source_itself_as_the_target() {
+    let scene = Scene::wiped();
+    let before = scene.target_dump();
+    let same = target_cluster().socket_url(&scene.target, "synapse_user");
+
+    let ran = scene
+        .tool("verify")
+        .args(scene.target_args())
+        .args(["--source", &same])
+        .run();
+
+    assert_failed(&ran, 1, "source and target are the same database");
+    assert_eq!(scene.target_dump(), before);
+    assert!(scene.is_fenced());
+}
+
+#[test]
+fn verify_refuses_a_manifest_that_is_not_the_documents() {
+    let scene = Scene::new();
+    let dumped = scene.dump().success().stdout;
+    let wiped = scene.wipe(dumped.as_str()).success().stdout;
+    let restored = scene.tool("restore").stdin(wiped.as_str()).run().success().stdout;
+    scene
+        .world
+        .shell(r#"sed -i 's/"pg_dump_version":"/&1/; s/,"seal":"[0-9a-f]*"//' export/dump/manifest.json"#)
+        .success();
+
+    let ran = scene.tool("verify").stdin(restored.as_str()).run();
+
+    assert_failed(&ran, 65, "is not the one in the document");
+}
+
+#[test]
+fn verify_refuses_a_target_in_use() {
+    let scene = Scene::restored();
+    let _visitor = crate::scene::Visitor::new(target_cluster(), &scene.target, "synapse_user");
+
+    let ran = scene.verify().run();
+
+    assert_failed(&ran, 1, "1 other session is using the target: synapse_user (process ");
+}
+
+#[test]
+fn a_server_name_that_contradicts_the_document_is_a_usage_error() {
+    let scene = Scene::new();
+    let dumped = scene.dump().success().stdout;
+    let before = scene.target_dump();
+    let target = scene.target_args();
+    let wipe = scene
+        .tool("ess-wipe")
+        .args(&target[1..])
+        .args([
+            "--server-name",
+            "other.example",
+            "--execute",
+            "--confirm",
+            &format!("other.example/{}", scene.target),
+        ])
+        .stdin(dumped.as_str())
+        .run();
+    let dump = scene
+        .tool("pgdump-wrap")
+        .args(["--server-name", "other.example"])
+        .stdin(dumped.as_str())
+        .run();
+    let well_known = scene
+        .tool("well-known")
+        .args([
+            "--server-name",
+            "other.example",
+            "--host",
+            "matrix.other.example",
+            "--out",
+            "well-known",
+        ])
+        .stdin(dumped.as_str())
+        .run();
+
+    for ran in [wipe, dump, well_known] {
+        assert_failed(
+            &ran,
+            64,
+            &format!("--server-name says other.example, the document's `source.server_name` says {SERVER_NAME}"),
+        );
+    }
+    assert_eq!(scene.target_dump(), before);
+}

@@ -1,0 +1,112 @@
+//! The way back: known after any end, short enough to type, and safe to take.
+
+use rustix::process::Signal;
+
+use crate::scene::{Scene, Visitor, assert_failed, link_programs, pgbin, target_cluster, write_program};
+use crate::support::{Identity, Stdin, Synapse};
+
+/// Undo with nothing but the export.
+fn undo_from_export(scene: &Scene, args: &[&str]) -> crate::support::Ran {
+    scene
+        .tool("ess-wipe")
+        .args(["-n", "--undo", "--export", "export"])
+        .args(args)
+        .run()
+}
+
+#[test]
+fn an_interrupted_restore_prints_the_line_that_goes_back_and_the_export_is_enough_for_it() {
+    let scene = Scene::new();
+    let before = scene.target_dump();
+    let dumped = scene.dump().success().stdout;
+    let wiped = scene.wipe(dumped.as_str()).success().stdout;
+    let script = format!(
+        "[[ $* != *--section=data* ]] || sleep 1000\nexec {}/pg_restore \"$@\"\n",
+        pgbin()
+    );
+    write_program(&scene.world, "bin/pg_restore", &script);
+    link_programs(&scene.world, "bin");
+    let mut restore = scene
+        .tool("restore")
+        .args(["-v", "--pg-bin", "bin"])
+        .stdin(wiped.as_str())
+        .start();
+    restore.wait_for("--section=data");
+    restore.signal(Signal::TERM);
+    let ran = restore.wait();
+    assert_eq!(ran.stdout, "", "{ran}");
+    let line = ran.stderr.lines().find_map(|line| line.strip_prefix("to go back: "));
+    let line = line.unwrap_or_else(|| panic!("no way back in {ran}")).to_owned();
+    assert!(scene.is_fenced());
+
+    // It shows what to type, and changes nothing before that is typed.
+    let planned = undo_from_export(&scene, &[]).success();
+    let confirm = format!("--execute --confirm '{}'", scene.confirmation());
+    assert!(planned.stderr.contains(&confirm), "{planned}");
+    assert!(scene.is_fenced());
+    scene.world.shell(&format!("set -e; {line} >/dev/null")).success();
+
+    assert_eq!(scene.target_dump(), before);
+}
+
+#[test]
+fn every_failure_after_the_wipe_prints_the_line_that_goes_back() {
+    let scene = Scene::new();
+    let dumped = scene.dump().success().stdout;
+    let wiped = scene.wipe(dumped.as_str()).success().stdout;
+    let fails = |restore: crate::support::Ran| {
+        assert!(!restore.status.success(), "{restore}");
+        assert!(restore.stderr.contains("to go back: ess-wipe -n --undo "), "{restore}");
+        assert!(scene.is_fenced(), "{restore}");
+    };
+    let restore = || scene.tool("restore").stdin(wiped.as_str());
+
+    let visitor = Visitor::new(target_cluster(), &scene.target, "synapse_user");
+    fails(restore().run());
+    drop(visitor);
+    scene.world.shell("mv export/dump/data export/dump/gone").success();
+    fails(restore().run());
+    scene.world.shell("mv export/dump/gone export/dump/data").success();
+    scene.on_source("UPDATE profiles SET displayname = displayname || '!'");
+    fails(restore().run());
+}
+
+#[test]
+fn a_synapse_that_started_once_without_users_does_not_block_the_way_back() {
+    let scene = Scene::dumped();
+    let before = scene.target_dump();
+    scene.wipe(Stdin::Null).success();
+    scene.restore().run().success();
+    let synapse = Synapse::new(&scene.world, "ess", &scene.target_database(), &Identity::old());
+    synapse.start();
+    let verify = scene.verify().run();
+    assert_failed(&verify, 1, "using the target: ");
+    synapse.stop();
+
+    let confirm = scene.confirmation();
+    undo_from_export(&scene, &["--execute", "--confirm", &confirm]).success();
+
+    assert_eq!(scene.target_dump(), before);
+}
+
+#[test]
+fn the_same_line_runs_again_after_it_was_undone() {
+    let scene = Scene::new();
+    let before = scene.target_dump();
+    let line = || {
+        let dumped = scene.dump().success().stdout;
+        let wiped = scene.wipe(dumped.as_str()).success().stdout;
+        scene.tool("restore").stdin(wiped.as_str()).run().success();
+    };
+    line();
+    let restored = scene.target_dump();
+    let confirm = scene.confirmation();
+    undo_from_export(&scene, &["--execute", "--confirm", &confirm]).success();
+    assert_eq!(scene.target_dump(), before);
+
+    line();
+
+    assert_eq!(scene.target_dump(), restored);
+    undo_from_export(&scene, &["--execute", "--confirm", &confirm]).success();
+    assert_eq!(scene.target_dump(), before);
+}

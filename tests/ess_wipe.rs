@@ -107,8 +107,8 @@ fn a_plan_that_drifted_is_refused_with_what_differs() {
     target_cluster().psql("postgres", "CREATE ROLE other_owner; GRANT other_owner TO synapse_user");
     for (change, was, is) in [
         (
-            "SET ROLE synapse_user; CREATE TABLE more (x int)",
-            "planned: it is: table public.more of synapse_user, 0 rows",
+            "SET ROLE synapse_user; CREATE VIEW more AS SELECT 1 AS x",
+            "planned: it is: view public.more of synapse_user",
             "",
         ),
         (
@@ -318,7 +318,7 @@ fn a_database_in_use_is_refused_and_the_user_named() {
 
     let ran = scene.wipe(Stdin::Null);
 
-    assert_failed(&ran, 1, "1 other sessions use the target: synapse_user (process ");
+    assert_failed(&ran, 1, "1 other session is using the target: synapse_user (process ");
     assert_eq!(scene.target_dump(), before);
 }
 
@@ -377,7 +377,16 @@ fn what_belongs_to_somebody_else_is_refused_with_everything_intact() {
     scene.on_target("CREATE TABLE audit (x int); CREATE VIEW spy AS SELECT name FROM users");
     let before = scene.target_dump();
 
-    let ran = scene.wipe(Stdin::Null);
+    let ran = scene
+        .wiper()
+        .args([
+            "--execute",
+            "--also-erase",
+            "public.audit",
+            "--confirm",
+            &scene.confirmation(),
+        ])
+        .run();
 
     assert_failed(
         &ran,
@@ -418,9 +427,18 @@ fn everything_goes_but_extensions_and_the_schema_itself() {
         SELECT datacl FROM pg_database WHERE datname = current_database()";
     let before = scene.on_target(stays);
 
+    let others = [
+        "public.a",
+        "public.b",
+        "public.g",
+        "public.p",
+        "public.p1",
+        "\"Extra one\".\"t\"\"t\"",
+    ];
     scene
         .wiper()
         .args(["--no-fence", "--execute", "--confirm", &scene.confirmation()])
+        .args(others.iter().flat_map(|name| ["--also-erase", name]))
         .run()
         .success();
 
@@ -472,11 +490,12 @@ fn a_server_with_a_small_lock_table_is_refused_before_anything_is_dropped() {
 fn nothing_is_erased_unless_the_backup_can_be_read() {
     let scene = Scene::dumped();
     let before = scene.target_dump();
-    write_program(
-        &scene.world,
-        "bin/pg_restore",
-        "echo 'pg_restore: error: could not uncompress data' >&2; exit 1\n",
+    let fails = "echo 'pg_restore: error: could not uncompress data' >&2; exit 1";
+    let script = format!(
+        "[[ $* != *--file=/dev/null* ]] || {{ {fails}; }}\nexec {}/pg_restore \"$@\"\n",
+        pgbin()
     );
+    write_program(&scene.world, "bin/pg_restore", &script);
     link_programs(&scene.world, "bin");
 
     let ran = scene
@@ -704,7 +723,7 @@ fn what_people_read_of_a_wipe() {
     insta::assert_snapshot!(said.join("\n"), @r"
     ess-wipe: backed up the target to $WORLD/export/ess-before-wipe
     ess-wipe: erased 202 objects; Synapse cannot start on it until a restore is proven
-    to go back: ess-wipe -n --undo --target 'host='\''127.0.0.1'\'' port='\''$TARGET_PORT'\'' user='\''synapse_user'\'' dbname='\''$TARGET'\'' sslmode='\''prefer'\''' --target-password-file '$WORLD/target.pw' --backup '$WORLD/export/ess-before-wipe' --export '$WORLD/export' --confirm 'example.org/$TARGET' --execute
+    to go back: ess-wipe -n --undo --export '$WORLD/export' --confirm 'example.org/$TARGET' --execute
     -- exit status: 0 --
     ");
     assert_eq!(ran.json()["wipe"]["fence"], "standing");
@@ -845,7 +864,11 @@ fn undo_is_as_careful_as_the_wipe() {
     let restored = scene.target_dump();
 
     let visitor = Visitor::new(target_cluster(), &scene.target, "synapse_user");
-    assert_failed(&undo(&scene).run(), 1, "1 other sessions use the target: synapse_user");
+    assert_failed(
+        &undo(&scene).run(),
+        1,
+        "1 other session is using the target: synapse_user",
+    );
     drop(visitor);
 
     let other = Scene::dumped();

@@ -100,7 +100,17 @@ impl Encrypted {
         let cluster = Cluster::new(&world, "encrypted");
         cluster.create_role("app", "pw");
         cluster.create_database("plain", "app");
-        cluster.psql_as("app", "plain", "CREATE TABLE t AS SELECT 1 AS x");
+        cluster.psql_as(
+            "app",
+            "plain",
+            "CREATE TABLE t AS SELECT 1 AS x;
+             CREATE TABLE schema_version (lock char(1) DEFAULT 'X' NOT NULL UNIQUE CHECK (lock = 'X'), version int NOT NULL,
+                                          upgraded bool NOT NULL);
+             CREATE TABLE schema_compat_version (lock char(1) DEFAULT 'X' NOT NULL UNIQUE CHECK (lock = 'X'),
+                                                 compat_version int NOT NULL);
+             INSERT INTO schema_version (version, upgraded) VALUES (94, true);
+             INSERT INTO schema_compat_version (compat_version) VALUES (84)",
+        );
         world.shell("cp good.crt tls.crt; cp good.key tls.key").success();
         for (name, value) in [("ssl_cert_file", "tls.crt"), ("ssl_key_file", "tls.key")] {
             let value = world.path(value).display().to_string();

@@ -215,6 +215,7 @@ fn comments_and_names_of_several_lines_arrive_as_they_are() {
                 "--confirm",
                 &scene.confirmation(),
             ])
+            .args(["--also-erase", "public.\"a\n\\! touch ran\n--\""])
             .run()
             .success();
     }

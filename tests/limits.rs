@@ -8,7 +8,7 @@ const SET: &str = "statement_timeout = '5s' lock_timeout = '1ms' idle_in_transac
     idle_session_timeout = '5s' default_transaction_read_only = on default_transaction_isolation = serializable \
     default_transaction_deferrable = on row_security = on array_nulls = off client_encoding = LATIN1 \
     standard_conforming_strings = off bytea_output = escape DateStyle = 'SQL, DMY' extra_float_digits = 0 \
-    TimeZone = 'Asia/Kolkata' quote_all_identifiers = on exit_on_error = on search_path = nowhere";
+    TimeZone = 'Asia/Kolkata' quote_all_identifiers = on exit_on_error = on search_path = public,nowhere";
 
 fn limit(cluster: &crate::support::Cluster, whose: &str) {
     for (at, _) in SET.match_indices(" = ") {

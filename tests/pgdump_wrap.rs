@@ -120,7 +120,7 @@ fn a_source_in_use_is_refused_and_the_user_named() {
 
     let ran = scene.dump();
 
-    assert_failed(&ran, 1, "1 other sessions use the source: postgres (process ");
+    assert_failed(&ran, 1, "1 other session is using the source: postgres (process ");
     assert!(ran.stderr.contains("visitor"), "{ran}");
     assert!(!scene.world.path("export/dump").exists());
     drop(visitor);

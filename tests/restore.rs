@@ -63,7 +63,7 @@ fn a_restore_is_proven_against_the_manifest_and_lifts_the_fence() {
     let said = ran.to_string();
     let (_, said) = said.split_once("-- stderr --\n").unwrap();
     insta::assert_snapshot!(said, @r"
-    restore: 172 tables, $COUNT, all equal to what the source held when it was dumped; Synapse can start
+    restore: 172 tables, $COUNT, all equal to what the source held when it was dumped; no source was named, so it was not checked for changes since the dump; Synapse can start
     restore: one-time keys kept: nobody used the source while it was dumped, so none was handed out meanwhile
     -- exit status: 0 --
     ");
@@ -249,7 +249,7 @@ fn a_target_in_use_is_refused() {
     assert_failed(
         &scene.restore().run(),
         1,
-        "1 other sessions use the target: synapse_user (process ",
+        "1 other session is using the target: synapse_user (process ",
     );
     assert!(scene.is_fenced());
 }
@@ -489,6 +489,7 @@ fn an_export_that_was_carried_elsewhere_is_enough() {
         .args([
             "--export",
             "other/carried",
+            "--allow-unchecked-source",
             "--execute",
             "--confirm",
             &scene.confirmation(),
@@ -496,7 +497,13 @@ fn an_export_that_was_carried_elsewhere_is_enough() {
         .stdin(document.as_str())
         .run()
         .success();
-    let restored = scene.world.tool("restore").stdin(wiped.stdout.as_str()).run().success();
+    let restored = scene
+        .world
+        .tool("restore")
+        .args(["--allow-unchecked-source"])
+        .stdin(wiped.stdout.as_str())
+        .run()
+        .success();
     let verified = scene
         .world
         .tool("verify")
@@ -505,7 +512,11 @@ fn an_export_that_was_carried_elsewhere_is_enough() {
         .success();
 
     for ran in [&wiped, &restored, &verified] {
-        assert!(ran.stderr.contains("cannot see whether the source has moved"), "{ran}");
+        assert!(
+            ran.stderr
+                .contains("the source was not checked for changes since the dump"),
+            "{ran}"
+        );
     }
     assert!(
         scene
@@ -599,9 +610,22 @@ fn a_dump_of_a_running_source_brings_no_one_time_keys_back() {
     let why =
         "one-time keys left out: the source was in use, and a key that is handed out twice makes messages unreadable";
     assert!(dumped.stderr.contains(why), "{dumped}");
-    let wiped = scene.wipe(dumped.stdout.as_str()).success();
+    let refused = scene.wipe(dumped.stdout.as_str());
+    assert_failed(&refused, 1, "the dump was taken while the source was in use");
+    let wipe = scene.tool("ess-wipe").args(&scene.target_args()[1..]);
+    let wiped = wipe
+        .args(["--export", "export", "--allow-running-source", "--execute", "--confirm"])
+        .args([scene.confirmation()])
+        .stdin(dumped.stdout.as_str())
+        .run()
+        .success();
 
-    let restored = scene.tool("restore").stdin(wiped.stdout.as_str()).run().success();
+    let restore = || scene.tool("restore").stdin(wiped.stdout.as_str());
+    let proven = restore().run();
+    assert_eq!(proven.status.code(), Some(1), "{proven}");
+    assert_eq!(proven.json()["restore"]["fence"], "standing");
+    assert!(scene.is_fenced(), "a proof of a live server's dump is no migration");
+    let restored = restore().args(["--allow-running-source"]).run().success();
 
     let verified = scene.tool("verify").stdin(restored.stdout.as_str()).run().success();
     for (ran, section) in [(&dumped, "dump"), (&restored, "restore"), (&verified, "verify")] {

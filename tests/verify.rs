@@ -198,7 +198,7 @@ fn a_document_that_verify_denied_is_not_acted_on_but_verified_again() {
         .stdin(denied.as_str())
         .run();
 
-    assert_failed(&restore, 1, "the document says no: `verify` found 1 differences");
+    assert_failed(&restore, 1, "the document says no: `verify` found 1 difference");
     assert_eq!(differences(&verify).len(), 1);
 }
 
@@ -236,7 +236,7 @@ fn a_fence_left_standing_is_lifted_when_all_is_equal() {
 
     assert_eq!(ran.json()["verify"]["fence"], "lifted");
     assert!(
-        ran.stderr.contains("all equal; the fence is lifted, Synapse can start"),
+        ran.stderr.contains("all equal; no source was named, so it was not checked for changes since the dump; the fence is lifted, Synapse can start"),
         "{ran}"
     );
     assert!(!scene.is_fenced());
@@ -285,7 +285,7 @@ fn a_source_in_use_is_no_measure() {
 
     let ran = against_source(&scene, &other.source_url()).run();
 
-    assert_failed(&ran, 1, "1 other sessions use the source: synapse (process ");
+    assert_failed(&ran, 1, "1 other session is using the source: synapse (process ");
 }
 
 #[test]

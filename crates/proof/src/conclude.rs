@@ -1,5 +1,6 @@
 //! What a target holds, and the one way in which a fence comes down.
 
+use anyhow::Context as _;
 use ess_archive::{Kind, Manifest};
 use ess_cli::{Console, LiftArgs, SourceBeside, Stop};
 use ess_document::{Against, FenceState, Identity, SourceCheck};
@@ -251,6 +252,7 @@ fn lift(session: &Session, fence: &Fence, expected: &Inventory) -> anyhow::Resul
         let _ = session.batch("leave the fence", "ROLLBACK");
         return Err(error);
     }
-    session.batch("commit the lifting of the fence", "COMMIT")?;
-    Ok(())
+    session.batch("lift the fence", "COMMIT").context(
+        "the target was proven, but the connection was lost while lifting the fence; run verify to check and lift it",
+    )
 }

@@ -76,7 +76,7 @@ COMMENT ON TABLE public.schema_version IS {};
         format!(
             "LOCK TABLE public.schema_version, public.schema_compat_version IN ACCESS EXCLUSIVE MODE;
 DO $fence$ BEGIN
-    IF obj_description('public.schema_version'::regclass, 'pg_class') IS DISTINCT FROM {}
+    IF obj_description('public.schema_version'::regclass, 'pg_class')::jsonb IS DISTINCT FROM {}::jsonb
        OR (SELECT array_agg(version) FROM public.schema_version) IS DISTINCT FROM ARRAY[{SENTINEL}]
        OR (SELECT array_agg(compat_version) FROM public.schema_compat_version) IS DISTINCT FROM ARRAY[{SENTINEL}]
     THEN RAISE 'the fence is no longer whole: Synapse may have run'; END IF;

@@ -6,16 +6,13 @@ use ess_document::{Document, PasswordAt};
 
 /// The line that brings a backup back, as one types it.
 ///
-/// An export that keeps a document of this migration has all that it takes; otherwise everything is in the line.
+/// An export has all that it takes; without one everything is in the line.
 /// Without the homeserver's name it shows the plan, which ends with what to add.
 pub fn way_back(document: &Document, backup: &Path, server_name: Option<&str>) -> String {
     let target = document.target.clone().unwrap_or_default();
     let mut words: Vec<(&str, String)> = Vec::new();
-    let kept = document
-        .export
-        .as_ref()
-        .filter(|export| export.join("documents").is_dir());
-    if let Some(export) = kept {
+    // Every tool that knows the export keeps its document there, ess-wipe before it erases anything.
+    if let Some(export) = document.export.as_ref().filter(|export| export.is_dir()) {
         words.push(("--export", export.display().to_string()));
     } else {
         words.extend(address(document));

@@ -102,16 +102,9 @@ fn load_and_prove(args: &Args, context: &mut Context, way_back: &mut Option<Stri
         return Err(not_empty().into());
     }
     let expected = expected::choose(context, args, &proving, &source, &found)?;
-    let held = match (state, &expected) {
-        (State::Proven(proof), Some(expected)) => Some(proving.settle(&target, expected, proof, &way)?),
-        (State::Loaded, Some(expected)) => {
-            let proof = proving.prove(&target.session, &expected.inventory, true)?;
-            match proof.holds() {
-                true => Some(proving.settle(&target, expected, proof, &way)?),
-                false => None,
-            }
-        }
-        _ => None,
+    let held = match &expected {
+        Some(expected) => settled(&proving, &target, state, expected, &way)?,
+        None => None,
     };
     if let (Some(conclusion), Some(expected)) = (held, &expected) {
         drop(target);
@@ -144,10 +137,7 @@ fn load_and_prove(args: &Args, context: &mut Context, way_back: &mut Option<Stri
     let still = "the target is fenced, and Synapse cannot start on it; once this is mended, run the same line again";
     let (keys, expected) = match expected {
         Some(expected) if expected.against == Against::Manifest => (keys(&found), expected),
-        Some(expected) => {
-            let reason = "the dump holds the keys of the stopped source".to_owned();
-            (Some(OneTimeKeys { kept: true, reason }), expected)
-        }
+        Some(expected) => (Some(keys_of_the_source()), expected),
         None => {
             let keys = leave_keys_out(&target.session, &mut loaded)?;
             let mut inventory = ess_proof::live_inventory(conninfo, &name, jobs, &context.console).context(still)?;
@@ -171,6 +161,25 @@ fn load_and_prove(args: &Args, context: &mut Context, way_back: &mut Option<Stri
         conclusion,
     };
     finish(args, context, &from, done)
+}
+
+/// What came of a target that holds the dump already; none where it has to be loaded.
+fn settled(
+    proving: &Proving<'_>,
+    target: &Target,
+    state: State,
+    expected: &Expected,
+    way: &Way<'_>,
+) -> anyhow::Result<Option<Conclusion>> {
+    let proof = match state {
+        State::Proven(proof) => proof,
+        State::Loaded => proving.prove(&target.session, &expected.inventory, true)?,
+        State::Empty | State::Foreign | State::Fenced => return Ok(None),
+    };
+    if !proof.holds() {
+        return Ok(None);
+    }
+    proving.settle(target, expected, proof, way).map(Some)
 }
 
 /// The line that goes back, where a wipe has left a backup.
@@ -216,6 +225,14 @@ fn is_fit(context: &Context, target: &Target, found: &Found, origin: &Origin) ->
         .into());
     }
     Ok(())
+}
+
+/// The keys of a source that was stopped, and compared with what was loaded.
+fn keys_of_the_source() -> OneTimeKeys {
+    OneTimeKeys {
+        kept: true,
+        reason: "the dump holds the keys of the stopped source".to_owned(),
+    }
 }
 
 /// What a dump of ours says of one-time keys.

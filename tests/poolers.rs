@@ -34,7 +34,7 @@ fn while_somebody_writes<T>(pooler: &Pooler, scene: &Scene, work: impl FnOnce() 
     let over = AtomicBool::new(false);
     let done = thread::scope(|scope| {
         let over = &over;
-        let writes = scope.spawn(move || {
+        let writing = scope.spawn(move || {
             let mut count = 0;
             while !over.load(Ordering::Relaxed) && pipe.write_all(b"INSERT INTO written VALUES (1);\n").is_ok() {
                 count += 1;
@@ -44,7 +44,7 @@ fn while_somebody_writes<T>(pooler: &Pooler, scene: &Scene, work: impl FnOnce() 
         });
         let done = work();
         over.store(true, Ordering::Relaxed);
-        assert!(writes.join().unwrap() > 1);
+        assert!(writing.join().unwrap() > 1);
         done
     });
     assert!(writer.wait().unwrap().success(), "a write failed: see above");

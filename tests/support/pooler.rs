@@ -17,16 +17,17 @@ pub(crate) struct Pooler {
 }
 
 impl Pooler {
-    /// `more`: lines of its configuration.
-    pub(crate) fn new(world: &World, cluster: &Cluster, roles: &[&str], mode: &str, size: u32, more: &str) -> Self {
+    /// `settings`: lines of its configuration.
+    pub(crate) fn new(world: &World, cluster: &Cluster, roles: &[&str], mode: &str, size: u32, settings: &str) -> Self {
         let port = free_port();
         world.mask(port.to_string(), "$POOLER_PORT");
-        let listed: String = roles.iter().map(|role| format!("\"{role}\" \"\"\n")).collect();
+        let listed: Vec<String> = roles.iter().map(|role| format!("\"{role}\" \"\"\n")).collect();
+        let listed = listed.concat();
         let users = world.write("pooler/users", listed);
         let settings = format!(
             "[databases]\n* = host={} port={}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n\
              unix_socket_dir =\nauth_type = trust\nauth_file = {}\npool_mode = {mode}\ndefault_pool_size = {size}\n\
-             ignore_startup_parameters = options,extra_float_digits\n{more}\n",
+             ignore_startup_parameters = options,extra_float_digits\n{settings}\n",
             cluster.dir.display(),
             cluster.port,
             users.display(),

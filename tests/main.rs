@@ -32,6 +32,7 @@ mod media_sync;
 mod media_sync_cluster;
 mod movement;
 mod odd_files;
+mod old_databases;
 mod pgdump_wrap;
 mod pipeline;
 mod poolers;

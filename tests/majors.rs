@@ -30,7 +30,17 @@ const ADDED: &str = "SET ROLE synapse;
     CREATE STATISTICS related ON a, b FROM added;
     CREATE FUNCTION stamp() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
     CREATE TRIGGER stamped BEFORE UPDATE ON added FOR EACH ROW WHEN (OLD.b IS DISTINCT FROM NEW.b) EXECUTE FUNCTION stamp();
-    SELECT lo_from_bytea(77, 'large')";
+    SELECT lo_from_bytea(77, 'large');
+    CREATE TYPE span AS RANGE (subtype = float8, subtype_diff = float8mi); CREATE TABLE spans (s span); INSERT INTO spans VALUES ('[1,2)');
+    CREATE TABLE parts (id int, r text) PARTITION BY LIST (r); CREATE TABLE parts_a PARTITION OF parts FOR VALUES IN ('a');
+    CREATE TABLE parts_d PARTITION OF parts DEFAULT; INSERT INTO parts VALUES (1, 'a'), (2, 'b');
+    CREATE TRIGGER stamped AFTER INSERT ON parts FOR EACH ROW EXECUTE FUNCTION stamp();
+    CREATE UNIQUE INDEX parts_key ON parts (id, r); CREATE TABLE refers (id int, r text, FOREIGN KEY (id, r) REFERENCES parts (id, r));
+    ALTER TABLE added ALTER a SET STORAGE EXTERNAL, ALTER b SET STATISTICS 55; ALTER STATISTICS related SET STATISTICS 44;
+    CREATE TEXT SEARCH CONFIGURATION found (COPY = pg_catalog.english); CREATE AGGREGATE total (int) (SFUNC = int4pl, STYPE = int, INITCOND = '7');
+    CREATE FUNCTION same(word, word) RETURNS bool IMMUTABLE LANGUAGE sql AS 'SELECT $1::text = $2::text';
+    CREATE OPERATOR === (LEFTARG = word, RIGHTARG = word, FUNCTION = same);
+    COMMENT ON TABLE added IS 'ours'; COMMENT ON COLUMN added.a IS 'a'; COMMENT ON TYPE span IS 's'; COMMENT ON TEXT SEARCH CONFIGURATION found IS 'f'";
 
 impl Move {
     /// `None` is the system's own version.

@@ -83,6 +83,7 @@ fn is_finding(word: &str) -> bool {
 #[test]
 fn each_finding_of_the_page_is_provoked_by_a_test() {
     let tests = [
+        include_str!("old_databases.rs"),
         include_str!("preflight.rs"),
         include_str!("preflight_cluster.rs"),
         include_str!("preflight_each.rs"),
@@ -681,6 +682,25 @@ fn each_step_is_reckoned_from_samples_of_both_servers() {
     ] {
         assert!(row.contains(step), "{step} in {row}");
     }
+}
+
+#[test]
+fn an_estimate_that_cannot_be_made_is_unknown_and_blocks_nothing() {
+    let stage = Stage::new();
+    // The largest table, of which no sample can be had: its rows have no text.
+    stage.scene.on_source(
+        "CREATE TABLE large AS SELECT n, (SELECT string_agg(md5(n::text || m), '') FROM generate_series(1, 50) m) AS t
+             FROM generate_series(1, 4000) n;
+         CREATE FUNCTION textless(large) RETURNS text LANGUAGE plpgsql AS $$ BEGIN RAISE 'too large'; END $$;
+         CREATE CAST (large AS text) WITH FUNCTION textless(large);
+         ALTER TABLE large OWNER TO synapse; ALTER FUNCTION textless OWNER TO synapse",
+    );
+
+    let ran = stage.preflight().run().success();
+
+    assert_eq!(serious(&ran), [""; 0], "{ran}");
+    fires(&ran, &["info unknown"]);
+    assert!(ran.stderr.contains("not checked: how long it takes"), "{ran}");
 }
 
 #[test]

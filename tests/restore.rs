@@ -237,7 +237,7 @@ fn a_target_with_another_collation_is_refused() {
     assert_failed(
         &ran,
         1,
-        "the target database is UTF8 with collation C.UTF-8 and ctype C.UTF-8, and Synapse wants UTF8, C, C",
+        "the target database is UTF8/C.UTF-8/C.UTF-8, and Synapse needs UTF8/C/C",
     );
 }
 

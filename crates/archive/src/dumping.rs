@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use anyhow::Context;
 use ess_cli::{Exit, Stop, make_directory, now, sync_directory};
-use ess_document::Carried;
+use ess_document::{Carried, Dropped};
 use ess_postgres::{
-    Access, Algorithm, Conninfo, Digest, Facts, Inventory, Mark, Reading, Session, Table, TableRecord, catalogue,
-    digests, escape_identifier, mark, plausible_schema_rows, schema_rows, stream_positions, tables, unreadable,
+    Access, Algorithm, Conninfo, Digest, Facts, Inventory, Mark, NotInADump, Reading, Session, Table, TableRecord,
+    catalogue, digests, escape_identifier, extension_rows, foreign_tables, mark, not_in_a_dump, plausible_schema_rows,
+    schema_rows, stream_positions, tables, unreadable,
 };
 use ess_run::{Installation, Program, Report};
 use ess_synapse::schema::{FENCE_TABLES, ONE_TIME_KEYS_TABLE, UNLOGGED_TABLES};
@@ -129,13 +130,13 @@ fn fill(dumping: &Dumping<'_>, partial: &Path) -> anyhow::Result<Taken> {
     if !forbidden.is_empty() {
         let some: Vec<&str> = forbidden.iter().take(5).map(String::as_str).collect();
         let message = format!(
-            "{} may not read {} objects: {}",
+            "{} may not read {}{}",
             dumping.facts.user,
-            forbidden.len(),
-            some.join(", ")
+            some.join(", "),
+            if forbidden.len() > some.len() { " and more" } else { "" }
         );
         return Err(Stop::new(Exit::Permission, message)
-            .hint("connect as the role that owns them")
+            .hint("connect as the role that owns them; where policies are forced on it too, as one with BYPASSRLS")
             .into());
     }
     let before = mark(&holder)?;
@@ -153,6 +154,11 @@ fn fill(dumping: &Dumping<'_>, partial: &Path) -> anyhow::Result<Taken> {
     };
     let streams = stream_positions(&holder)?;
     let lines = catalogue(&holder)?;
+    let left_out = not_in_a_dump(&holder)?
+        .into_iter()
+        .filter(|left| left.erased || dumping.kind == Kind::Migration)
+        .map(|NotInADump { entry, reason, .. }| Dropped { entry, reason })
+        .collect();
 
     let data = PathBuf::from(match dumping.layout {
         Layout::Directory => "data",
@@ -165,7 +171,7 @@ fn fill(dumping: &Dumping<'_>, partial: &Path) -> anyhow::Result<Taken> {
         .collect();
     let heap: i64 = to_read.iter().map(|t| t.bytes).sum();
     report.stage("dumping and reading every table", u64::try_from(heap).ok());
-    let program = command(dumping, &snapshot, partial, &data, &records)?;
+    let program = command(dumping, &snapshot, partial, &data, &records, &excluded(&holder)?)?;
     let sealing = Sealing::new(partial, &data);
     let (sums, files) = dump_and_read(dumping, program, &snapshot, &to_read, sealing)?;
     report.done();
@@ -221,6 +227,7 @@ fn fill(dumping: &Dumping<'_>, partial: &Path) -> anyhow::Result<Taken> {
             schema,
             catalogue: lines,
         },
+        left_out,
         seal: None,
     };
     let sha256 = manifest.write(partial)?;
@@ -309,12 +316,25 @@ fn seal(
     }
 }
 
+/// What `pg_dump` is to leave out beside what it is told by table.
+fn excluded(session: &Session) -> Result<Vec<String>, ess_postgres::Error> {
+    let pattern =
+        |(schema, name): (String, String)| format!("{}.{}", escape_identifier(&schema), escape_identifier(&name));
+    let foreign = foreign_tables(session)?.into_iter();
+    let rows = extension_rows(session)?.into_iter();
+    Ok(foreign
+        .map(|table| format!("--exclude-table={}", pattern(table)))
+        .chain(rows.map(|table| format!("--exclude-table-data={}", pattern(table))))
+        .collect())
+}
+
 fn command(
     dumping: &Dumping<'_>,
     snapshot: &str,
     partial: &Path,
     data: &Path,
     records: &[(&Table, Carried)],
+    excluded: &[String],
 ) -> anyhow::Result<Program> {
     let bytes = records.iter().map(|(table, _)| table.bytes).sum::<i64>();
     let has_room = has_room(partial, u64::try_from(bytes).unwrap_or(u64::MAX));
@@ -333,6 +353,7 @@ fn command(
         Layout::Custom => program.args(["--format", "custom"]),
     };
     let program = program.arg("--file").arg(partial.join(data));
+    let program = excluded.iter().fold(program, Program::arg);
     let program = records
         .iter()
         .filter(|(_, carried)| *carried == Carried::Structure)

@@ -9,7 +9,7 @@ use std::thread;
 
 use anyhow::Context;
 use ess_cli::{Stop, hash_file, hex, processors, write_file};
-use ess_document::{Carried, Identity, OneTimeKeys};
+use ess_document::{Carried, Dropped, Identity, OneTimeKeys};
 use ess_postgres::{Inventory, TableRecord};
 use ess_run::Report;
 use ess_synapse::schema::{FENCE_TABLES, ONE_TIME_KEYS_TABLE, UNLOGGED_TABLES};
@@ -50,6 +50,9 @@ pub struct Manifest {
     pub files: BTreeMap<String, FileRecord>,
     /// What the database held in the dump's snapshot.
     pub inventory: Inventory,
+    /// What of the database the dump does not hold; of a backup, what a wipe takes away with it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<Dropped>,
     /// SHA-256 of the whole file with zeros in this place: a flipped bit is no other inventory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seal: Option<String>,

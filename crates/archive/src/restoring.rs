@@ -34,12 +34,13 @@ pub struct Restoring<'a> {
 }
 
 /// Never: they differ between servers or need rights that the role lacks.
-const LEFT_TO_THE_TARGET: [&str; 5] = [
+const LEFT_TO_THE_TARGET: [&str; 6] = [
     "--no-owner",
     "--no-acl",
     "--no-publications",
     "--no-subscriptions",
     "--no-security-labels",
+    "--no-tablespaces",
 ];
 
 impl Restoring<'_> {

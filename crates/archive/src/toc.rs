@@ -69,7 +69,12 @@ const LOADED: [&str; 44] = [
 ];
 
 /// What is left out, and why.
-const LEFT_OUT: [(&str, &str); 15] = [
+const LEFT_OUT: [(&str, &str); 20] = [
+    ("FOREIGN TABLE", "foreign servers belong to a superuser"),
+    ("TEXT SEARCH PARSER", "text search parsers belong to a superuser"),
+    ("TEXT SEARCH TEMPLATE", "text search templates belong to a superuser"),
+    ("ACCESS METHOD", "access methods belong to a superuser"),
+    ("TRANSFORM", "languages belong to a superuser"),
     ("EVENT TRIGGER", "event triggers belong to a superuser"),
     ("EXTENSION", "extensions are the target's own"),
     ("PUBLICATION TABLE", "replication is the source's own"),

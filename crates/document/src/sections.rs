@@ -174,6 +174,9 @@ pub struct Dump {
     /// True when other sessions were allowed to go on using the source.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub source_was_running: bool,
+    /// What of the source is not in the dump, with the reason.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dropped: Vec<Dropped>,
     /// What became of one-time keys; absent when the source has no table of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub one_time_keys: Option<OneTimeKeys>,
@@ -497,7 +500,7 @@ pub struct Restore {
     pub tables: u64,
     /// Rows compared.
     pub rows: u64,
-    /// Entries of the dump that were left out, with the reason.
+    /// Entries of the dump that were left out, and what of the source is not in it, with the reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dropped: Vec<Dropped>,
     /// What became of one-time keys.

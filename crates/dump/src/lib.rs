@@ -1,12 +1,14 @@
 //! pgdump-wrap: `pg_dump` under a snapshot, with the proof of what it holds.
 
+mod sound;
+
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::ValueEnum;
 use ess_archive::{Compression, Dumping, Found, Kind, Layout, Manifest, Origin, find, is_there, major, take};
 use ess_cli::{Context, Exit, PgVariables, SourceArgs, Stop, make_directory, now, processors};
-use ess_document::{Document, Dump, Next};
+use ess_document::{Document, Dropped, Dump, Next};
 use ess_postgres::{Access, Conninfo, Facts, Reading, Session, end_leftovers, facts, moved};
 use ess_run::{Installation, LAST_WITHOUT_TRANSACTION_TIMEOUT, Need, Report, choose};
 
@@ -100,6 +102,7 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
         kept
     } else {
         let programs = programs(args, context, &facts)?;
+        sound::check(&session, &facts, &context.console)?;
         let aside = std::fs::symlink_metadata(&out).is_ok().then(|| aside(&out));
         let taken = take(
             &Dumping {
@@ -267,6 +270,12 @@ fn record(context: &mut Context, out: &Path, manifest: &Manifest, sha256: String
         "pgdump-wrap: {tables} tables, {rows} rows, {bytes} bytes in {}",
         out.display()
     ));
+    if !manifest.left_out.is_empty() {
+        context.console.note(&format!(
+            "not in the dump: {}; the document lists the reasons",
+            some_of(&manifest.left_out)
+        ));
+    }
     let one_time_keys = manifest.one_time_keys();
     if let Some(keys) = &one_time_keys {
         context.console.note(&keys.to_string());
@@ -291,10 +300,21 @@ fn record(context: &mut Context, out: &Path, manifest: &Manifest, sha256: String
         rows,
         kept,
         source_was_running: manifest.source_was_running,
+        dropped: manifest.left_out.clone(),
         one_time_keys,
         next: Next {
             go_on: vec!["ess-wipe".to_owned(), "restore".to_owned()],
             go_back: None,
         },
     });
+}
+
+/// The first few entries, in a sentence.
+fn some_of(left_out: &[Dropped]) -> String {
+    const SHOWN: usize = 5;
+    let shown: Vec<&str> = left_out.iter().take(SHOWN).map(|left| left.entry.as_str()).collect();
+    match left_out.len().saturating_sub(SHOWN) {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
 }

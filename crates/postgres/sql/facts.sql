@@ -6,6 +6,8 @@ SELECT (SELECT system_identifier::text FROM pg_control_system()) AS system_ident
        current_setting('server_encoding') AS encoding,
        d.datcollate::text AS collate,
        d.datctype::text AS ctype,
+       -- From PostgreSQL 15 on.
+       coalesce(to_jsonb(d) ->> 'datlocprovider', 'c') AS provider,
        pg_get_userbyid(d.datdba)::text AS owner,
        session_user::text AS "user",
        r.rolsuper AS superuser,

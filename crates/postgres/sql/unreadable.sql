@@ -1,4 +1,4 @@
--- Tables, sequences and large objects that our role may not read.
+-- Tables, sequences and large objects that our role may not read, or of which a policy hides rows from it.
 SELECT format('%I.%I', n.nspname, c.relname)
   FROM pg_class c
   JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -7,7 +7,7 @@ SELECT format('%I.%I', n.nspname, c.relname)
    AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = c.oid AND deptype = 'e')
    AND NOT (has_schema_privilege(n.oid, 'USAGE')
             AND CASE WHEN c.relkind = 'S' THEN has_sequence_privilege(c.oid, 'SELECT')
-                     ELSE has_table_privilege(c.oid, 'SELECT') END)
+                     ELSE has_table_privilege(c.oid, 'SELECT') AND NOT row_security_active(c.oid) END)
 UNION ALL
 SELECT format('large object %s', oid)
   FROM pg_largeobject_metadata

@@ -2,10 +2,13 @@
 
 use crate::{Error, Session};
 
+/// Begins each line of a catalogue that names what must be on a server beforehand.
+const NEEDS: &str = "needs ";
+
 /// One line for each object and property that a dump carries, sorted.
 ///
-/// Comments, owners and privileges are left out: ownership has its own check, and
-/// a restore under another role changes the rest on purpose.
+/// Owners have a check of their own. Privileges and the like are not carried: [`crate::not_in_a_dump`] lists them. The
+/// rows of a materialised view are not compared: a restore makes them anew.
 pub fn catalogue(session: &Session) -> Result<Vec<String>, Error> {
     let rows = session.rows("read the catalogue", include_str!("../sql/catalogue.sql"), &[])?;
     let mut lines: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
@@ -23,10 +26,91 @@ pub fn invalid_indexes(session: &Session) -> Result<Vec<String>, Error> {
     )
 }
 
-/// How many more locks the server's lock table is sure to hold.
-pub fn free_locks(session: &Session) -> Result<i64, Error> {
-    let sql = include_str!("../sql/free_locks.sql");
-    Ok(session.one("read the size of the lock table", sql, &[])?.get(0))
+/// A server's lock table, which all its transactions share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LockTable {
+    /// How many more locks it is sure to hold.
+    pub free: i64,
+    /// `max_locks_per_transaction`.
+    pub each: i64,
+    /// For so many transactions it has room.
+    pub transactions: i64,
+}
+
+impl LockTable {
+    /// The `max_locks_per_transaction` that is enough for so many locks more; none when this one is.
+    pub fn wanted(&self, needed: i64) -> Option<i64> {
+        let lacking = needed.saturating_sub(self.free);
+        let transactions = self.transactions.max(1);
+        (lacking > 0).then(|| self.each.saturating_add((lacking + transactions - 1) / transactions))
+    }
+}
+
+/// How large the server's lock table is.
+pub fn lock_table(session: &Session) -> Result<LockTable, Error> {
+    let sql = include_str!("../sql/lock_table.sql");
+    let row = session.one("read the size of the lock table", sql, &[])?;
+    Ok(LockTable {
+        free: row.get("free"),
+        each: row.get("each"),
+        transactions: row.get("transactions"),
+    })
+}
+
+/// How many locks a dump takes, with the digests beside it.
+pub fn dump_locks(session: &Session) -> Result<i64, Error> {
+    let sql = include_str!("../sql/dump_locks.sql");
+    Ok(session.one("count what a dump locks", sql, &[])?.get(0))
+}
+
+/// Of what a catalogue needs, that which the session's server lacks, such as `role grafana`; each with what to do.
+///
+/// `role` is to own everything there.
+pub fn lacking(session: &Session, role: &str, catalogue: &[String]) -> Result<Vec<(String, String)>, Error> {
+    let needs: Vec<&str> = catalogue.iter().filter_map(|line| line.strip_prefix(NEEDS)).collect();
+    let lacks = names(
+        session,
+        "look for what the dump needs",
+        include_str!("../sql/lacks.sql"),
+        &[&needs, &role],
+    )?;
+    Ok(lacks
+        .into_iter()
+        .map(|need| {
+            let remedy = remedy(&need);
+            (need, remedy)
+        })
+        .collect())
+}
+
+/// What to do about something that a server lacks.
+fn remedy(need: &str) -> String {
+    let words: Vec<&str> = need.splitn(2, ' ').collect();
+    let name = words.get(1).copied().unwrap_or_default();
+    match words.first().copied().unwrap_or_default() {
+        "extension" => {
+            let (name, schema) = name.split_once(" in schema ").unwrap_or((name, "public"));
+            format!(
+                "on the target, as a superuser: CREATE EXTENSION {} SCHEMA {}; or drop on the source what uses it",
+                crate::escape_identifier(name),
+                crate::escape_identifier(schema)
+            )
+        }
+        "role" => format!(
+            "on the target: CREATE ROLE {}; or drop on the source the policies that name it",
+            crate::escape_identifier(name)
+        ),
+        "right" if name.starts_with("SUPERUSER") => {
+            "drop it on the source, or make a superuser of the role that is to own everything on the target".to_owned()
+        }
+        "right" => {
+            "on the source: ALTER TABLE ... NO FORCE ROW LEVEL SECURITY; or connect to the target as a superuser, \
+                    with --role"
+                .to_owned()
+        }
+        "compression" => "on the source: ALTER TABLE ... ALTER COLUMN ... SET COMPRESSION pglz".to_owned(),
+        _ => "use a target that has it, or drop on the source what uses it".to_owned(),
+    }
 }
 
 /// Tables and sequences that the session's role may not read.
@@ -57,4 +141,27 @@ fn names(
 ) -> Result<Vec<String>, Error> {
     let rows = session.rows(what, sql, params)?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wanted_setting_holds_the_locks() {
+        let table = LockTable {
+            free: 6_400,
+            each: 64,
+            transactions: 100,
+        };
+        assert_eq!(table.wanted(6_400), None);
+        assert_eq!(table.wanted(6_401), Some(65));
+        assert_eq!(table.wanted(60_000), Some(600));
+    }
+
+    #[test]
+    fn names_in_a_remedy_are_quoted() {
+        let remedy = remedy("extension a b in schema x\"y");
+        assert!(remedy.contains(r#"CREATE EXTENSION "a b" SCHEMA "x""y""#), "{remedy}");
+    }
 }

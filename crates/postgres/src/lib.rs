@@ -21,13 +21,14 @@ mod sequences;
 mod service;
 mod session;
 mod signatures;
+mod soundness;
 mod tables;
 mod tls;
 mod uploads;
 mod usage;
 
 pub use activity::{Other, end_leftovers, lock, others, owners_among, prepared_transactions, subscriptions};
-pub use catalogue::{catalogue, free_locks, invalid_indexes, not_owned_by, unreadable};
+pub use catalogue::{LockTable, catalogue, dump_locks, invalid_indexes, lacking, lock_table, not_owned_by, unreadable};
 pub use conninfo::{ChildEnvironment, Conninfo, ConninfoError, Env, PasswordOrigin};
 pub use digest::{Algorithm, Digest, digest};
 pub use error::Error;
@@ -45,6 +46,10 @@ pub use search_path::{Elsewhere, elsewhere};
 pub use sequences::{Sequence, relation_names, sequences};
 pub use session::{Access, CopyIn, Session};
 pub use signatures::{newest_own_event, server_signature_keys};
+pub use soundness::{
+    Condition, ForeignKey, Held, PAST_INDEXES, UniqueKey, conditions, extension_rows, foreign_keys, foreign_tables,
+    not_utf8, unique_keys, without_support,
+};
 pub use tables::{Column, Kind, Table, tables};
 pub use tls::{ConnectError, Connection, Tls, TlsError};
 pub use uploads::{UPLOADS_PAGE, Upload, has_media_repo, not_uploads, upload_digests, uploads};

@@ -26,7 +26,7 @@ use std::time::Duration;
 use ess_document::Finding;
 use ess_postgres::{Access, Conninfo, Error, Facts, Session, facts};
 
-use crate::finding::{Blocker, Detail, blocker};
+use crate::finding::{Blocker, Detail, blocker, info};
 
 /// What a check on a server found, or why it could not be made.
 pub(crate) type Found = Result<Vec<Finding>, Error>;
@@ -46,8 +46,38 @@ pub(crate) fn all<T>(on: &T, checks: &[Check<T>]) -> Vec<Finding> {
 const QUERY_CANCELED: &str = "57014";
 const LOCK_NOT_AVAILABLE: &str = "55P03";
 
+/// Checks that only inform: where one cannot be made, something is unknown, and that stops nobody.
+const INFORMING: [&str; 19] = [
+    "background updates",
+    "extensions of the source",
+    "files that no row knows",
+    "how fast the target is",
+    "how long it takes",
+    "how users log in",
+    "invalid indexes",
+    "large objects of the source",
+    "replication slots",
+    "schemas of the source",
+    "sessions on the source",
+    "sessions on the target",
+    "the source's clock",
+    "the source's tables",
+    "the target's clock",
+    "uploads without a file",
+    "users",
+    "what stays behind",
+    "whether the target holds the source already",
+];
+
+/// A check that could not be made: a blocker, unless it only informs.
 pub(crate) fn not_checked(what: &str, error: &Error) -> Finding {
-    let found = blocker(Blocker::NotChecked, format!("not checked: {what}: {error}")).with("check", what);
+    let message = format!("not checked: {what}: {error}");
+    let found = if INFORMING.contains(&what) {
+        info("unknown", message)
+    } else {
+        blocker(Blocker::NotChecked, message)
+    };
+    let found = found.with("check", what);
     if is_canceled(error) {
         found.hint("the server is busy, or the table is locked; try again when it is quiet")
     } else {
@@ -91,7 +121,29 @@ fn number_of(session: &Session, what: &str, sql: &str) -> Result<i64, Error> {
 
 #[cfg(test)]
 mod tests {
-    use super::Facts;
+    use super::{Facts, INFORMING};
+
+    /// Where checks are named.
+    const SOURCES: [&str; 6] = [
+        include_str!("look.rs"),
+        include_str!("checks/homeserver.rs"),
+        include_str!("checks/media.rs"),
+        include_str!("checks/pace.rs"),
+        include_str!("checks/source.rs"),
+        include_str!("checks/target.rs"),
+    ];
+
+    #[test]
+    fn what_only_informs_is_named_as_its_check_is() {
+        assert!(INFORMING.is_sorted());
+        for what in INFORMING {
+            let named = format!("\"{what}\"");
+            assert!(
+                SOURCES.iter().any(|source| source.contains(&named)),
+                "{what} is no check"
+            );
+        }
+    }
 
     /// A source of that collation.
     pub(crate) fn facts(collate: &str, ctype: &str) -> Facts {
@@ -105,6 +157,7 @@ mod tests {
             encoding: "UTF8".to_owned(),
             collate: collate.to_owned(),
             ctype: ctype.to_owned(),
+            provider: "c".to_owned(),
             owner: "synapse".to_owned(),
             user: "synapse".to_owned(),
             superuser: false,

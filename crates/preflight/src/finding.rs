@@ -27,8 +27,14 @@ pub(crate) enum Blocker {
     SourceFenced,
     /// The source's text is not UTF-8.
     SourceEncoding,
+    /// The source cannot be dumped as a whole.
+    SourceLocks,
+    /// A dump would hold what needs something that it does not hold.
+    SourceParts,
     /// Restore cannot build a unique index.
     Duplicates,
+    /// Restore cannot add a foreign key.
+    Orphans,
     /// The dump could not read everything.
     SourceUnreadable,
     /// The programs that dump and restore are missing or too old.
@@ -75,8 +81,10 @@ pub(crate) enum Blocker {
     TargetVersion,
     /// The target takes no writes.
     TargetStandby,
-    /// The target cannot drop everything at once.
+    /// The target cannot drop or load everything at once.
     TargetLocks,
+    /// The target lacks what the source's data need.
+    TargetLacks,
     /// Encoding or collation that Synapse refuses.
     TargetLocale,
     /// The target serves another homeserver.
@@ -87,6 +95,8 @@ pub(crate) enum Blocker {
     TargetFenced,
     /// Our role may not do there what is to be done.
     TargetRights,
+    /// Rows that a constraint would refuse.
+    UnsoundRows,
 }
 
 impl Blocker {

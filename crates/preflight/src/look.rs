@@ -100,6 +100,9 @@ pub(crate) fn look(args: &Args, selection: Selection<'_>, context: &mut Context)
         let size = cluster::media_size(&findings);
         findings.extend(media.zip(size).and_then(|(media, size)| media.room(size)));
     }
+    if let Some(target) = &target {
+        findings.extend(target::room(target, source.as_ref()));
+    }
     // Alone, so that nothing of ours disturbs what is measured.
     if let Some(source) = &source {
         if let Some(target) = &target {

@@ -2,6 +2,7 @@
 
 mod expected;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -134,6 +135,11 @@ fn load_and_prove(args: &Args, context: &mut Context, way_back: &mut Option<Stri
         .context("the target is fenced or as it was, and Synapse cannot start on a half-loaded one; once this is mended, run the same line again")?;
     target.fence = Some(loaded.fence.clone());
 
+    if let Found::Ours { manifest, .. } = &found {
+        let known: BTreeSet<String> = loaded.dropped.iter().map(|left| left.entry.clone()).collect();
+        let more = manifest.left_out.iter().filter(|left| !known.contains(&left.entry));
+        loaded.dropped.extend(more.cloned());
+    }
     let still = "the target is fenced, and Synapse cannot start on it; once this is mended, run the same line again";
     let (keys, expected) = match expected {
         Some(expected) if expected.against == Against::Manifest => (keys(&found), expected),
@@ -202,14 +208,9 @@ fn is_fit(context: &Context, target: &Target, found: &Found, origin: &Origin) ->
     if let Some(manifest) = manifest.filter(|m| m.kind == Kind::Migration) {
         target.is_not(Some(&manifest.source))?;
     }
-    let is_c = |locale: &str| locale == "C" || locale == "POSIX";
-    if facts.encoding != "UTF8" || !is_c(&facts.collate) || !is_c(&facts.ctype) {
-        return Err(Stop::no(format!(
-            "the target database is {} with collation {} and ctype {}, and Synapse wants UTF8, C, C",
-            facts.encoding, facts.collate, facts.ctype
-        ))
-        .hint("make it with: createdb --encoding=UTF8 --locale=C --template=template0 --owner=ROLE DBNAME")
-        .into());
+    ess_proof::is_for_synapse(facts)?;
+    if let Some(manifest) = manifest {
+        ess_proof::can_take(target, &manifest.inventory)?;
     }
     origin.may_go_to(&facts.version_text)?;
     if let (Some(fence), Some(manifest)) = (&target.fence, manifest)

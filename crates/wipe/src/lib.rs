@@ -102,8 +102,12 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     target.is_not(identity.as_ref())?;
     target.may_act()?;
     let dump = dump(context)?;
+    if !args.no_fence {
+        ess_proof::is_for_synapse(&target.facts)?;
+    }
     let expected = dump.as_ref().map(Expected::of_dump);
     if let (Some(dump), Some(expected)) = (&dump, &expected) {
+        ess_proof::can_take(&target, &dump.inventory)?;
         let name = context.application_name();
         let proving = proving(args, context, conninfo, &target, &name);
         check_source(args, &proving, &source, expected)?;

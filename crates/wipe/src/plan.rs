@@ -4,8 +4,8 @@ use anyhow::Context as _;
 use ess_cli::{Console, Context, Exit, Stop, hex};
 use ess_document::Document;
 use ess_postgres::{
-    Error, Inventory, LOCKS_PER_TABLE, Object, Session, count_by_kind, drop_statements, escape_identifier, free_locks,
-    keepsakes, mark, moved, objects, row_counts,
+    Error, Inventory, LOCKS_PER_TABLE, Object, Session, count_by_kind, drop_statements, escape_identifier, keepsakes,
+    lock_table, mark, moved, not_in_a_dump, objects, row_counts,
 };
 use ess_proof::{Fence, Target};
 use sha2::{Digest, Sha256};
@@ -19,6 +19,8 @@ pub(crate) struct Plan {
     pub(crate) objects: Vec<Object>,
     /// The plan as text: which database, of whom, each object, how many rows, where sequences and streams stand.
     pub(crate) lines: Vec<String>,
+    /// What goes with it that no backup holds.
+    lost: Vec<String>,
     /// What the caller adds to that.
     more: Vec<String>,
 }
@@ -31,7 +33,18 @@ impl Plan {
         let mut lines = vec![format!("database {}", target.facts.identity)];
         lines.extend_from_slice(&more);
         lines.extend(self::lines(&target.session, &objects)?);
-        Ok(Self { objects, lines, more })
+        let lost = not_in_a_dump(&target.session)?;
+        let lost = lost
+            .into_iter()
+            .filter(|left| left.erased)
+            .map(|left| left.entry)
+            .collect();
+        Ok(Self {
+            objects,
+            lines,
+            lost,
+            more,
+        })
     }
 
     /// The SHA-256 of its lines: the same as long as nothing changes.
@@ -79,6 +92,12 @@ impl Plan {
             target.facts.bytes
         ));
         console.line(&format!("to be erased: {what}"));
+        if !self.lost.is_empty() {
+            console.line(&format!(
+                "erased too, and the backup will not hold it: {}",
+                self.lost.join("; ")
+            ));
+        }
         console.line(&format!("plan: {}", self.hash()));
     }
 
@@ -180,12 +199,15 @@ fn can_be_dropped(session: &Session, objects: &[Object]) -> anyhow::Result<()> {
     let needed = i64::try_from(tables)
         .unwrap_or(i64::MAX)
         .saturating_mul(LOCKS_PER_TABLE);
-    let free = free_locks(session)?;
-    if free < needed {
+    let table = lock_table(session)?;
+    if let Some(wanted) = table.wanted(needed) {
         return Err(Stop::no(format!(
-            "the server has room for {free} locks, and dropping {tables} tables at once needs about {needed}"
+            "the server has room for {} locks, and dropping {tables} tables at once needs about {needed}",
+            table.free
         ))
-        .hint("raise max_locks_per_transaction on the target and restart it")
+        .hint(format!(
+            "on the target, set max_locks_per_transaction to {wanted} and restart it"
+        ))
         .into());
     }
     Ok(())

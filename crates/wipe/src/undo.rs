@@ -113,8 +113,14 @@ pub(crate) fn run(args: &Args, context: &mut Context, conninfo: &Conninfo) -> an
         );
     }
     let proof = conclusion.proof;
+    let lost: Vec<&str> = manifest.left_out.iter().map(|left| left.entry.as_str()).collect();
+    let but = if lost.is_empty() {
+        String::new()
+    } else {
+        format!(" but for what a dump does not hold ({})", lost.join("; "))
+    };
     context.console.line(&format!(
-        "ess-wipe: brought back {} tables, {} rows, all equal to what was there before the wipe; Synapse can start",
+        "ess-wipe: brought back {} tables, {} rows, all equal{but} to what was there before the wipe; Synapse can start",
         proof.tables, proof.rows
     ));
     finish(args, context, target, Some(&plan), backup)

@@ -1,35 +1,35 @@
-//! An order of text that may have changed beneath the indexes, and what that can hide.
+//! An order of text that may have changed beneath the indexes, and keys that hold no longer.
 
 use std::time::{Duration, Instant};
 
 use ess_document::Finding;
-use ess_postgres::{Error, Facts, Session};
+use ess_postgres::{
+    Condition, Error, Facts, ForeignKey, Held, PAST_INDEXES, Session, UniqueKey, conditions, foreign_keys, unique_keys,
+};
 
 use super::source::Source;
 use super::{Found, is_canceled, not_checked};
-use crate::finding::{Blocker, Detail, blocker, info, some_of, warning};
+use crate::finding::{Blocker, Detail, blocker, count, info, number, warning};
 
 /// Together, and one alone: the server is in use.
-const ALL: Duration = Duration::from_secs(5);
+const ALL: Duration = Duration::from_secs(15);
 const LARGEST: i64 = 64 << 20;
 
-/// By whom and how the source sorts; where that may have changed, some unique keys are tried.
+/// By whom and how the source sorts, and some of its keys tried: pgdump-wrap tries all of those that may not hold.
 pub(crate) fn check(source: &Source) -> Found {
     let sql = include_str!("../../sql/locale_provider.sql");
     let row = source.session.one("read who sorts", sql, &[])?;
     let (provider, locale): (String, String) = (row.get("provider"), row.get("locale"));
     let mut found = order(&source.facts, &provider, &locale);
-    if found
-        .iter()
-        .any(|found| found.severity == ess_document::Severity::Warning)
-    {
-        let tried = try_keys(&source.session);
-        // It must be ended however it went.
-        source.session.batch("end the search for duplicates", "ROLLBACK")?;
-        match tried {
-            Ok(tried) => found.extend(tried.findings()),
-            Err(error) => found.push(not_checked("duplicates under unique keys", &error)),
-        }
+    let may_have_changed = !source.facts.sorts_by_bytes();
+    let tried = try_keys(&source.session);
+    // It must be ended however it went.
+    source.session.batch("end the search for duplicates", "ROLLBACK")?;
+    match tried {
+        // Somebody locks a table just now.
+        Err(error) if is_canceled(&error) => {}
+        Ok(tried) => found.extend(tried.findings(may_have_changed)),
+        Err(error) => found.push(not_checked("unique and foreign keys", &error)),
     }
     Ok(found)
 }
@@ -72,70 +72,136 @@ fn order(facts: &Facts, provider: &str, locale: &str) -> Vec<Finding> {
 struct Tried {
     keys: usize,
     looked_at: usize,
-    with_duplicates: Vec<String>,
+    duplicates: Vec<(UniqueKey, i64)>,
+    orphans: Vec<(ForeignKey, i64)>,
+    unsound: Vec<(Condition, String)>,
 }
 
 /// Reads small tables past their indexes, as building them anew does.
 fn try_keys(session: &Session) -> Result<Tried, Error> {
     let (started, mut tried) = (Instant::now(), Tried::default());
+    let is_over = |bytes: i64| bytes > LARGEST || started.elapsed() >= ALL;
     session.batch(
         "begin the search for duplicates",
-        "BEGIN READ ONLY; SET LOCAL statement_timeout = '3s'; SET LOCAL enable_indexscan = off; \
-         SET LOCAL enable_indexonlyscan = off; SET LOCAL enable_bitmapscan = off",
+        &format!("BEGIN READ ONLY; SET LOCAL statement_timeout = '3s'; {PAST_INDEXES}"),
     )?;
-    let sql = include_str!("../../sql/unique_text_indexes.sql");
-    let keys = session.rows("list the unique keys", sql, &[])?;
-    tried.keys = keys.len();
-    for key in &keys {
-        let (table, columns, bytes): (String, Vec<String>, i64) =
-            (key.get("table"), key.get("columns"), key.get("bytes"));
-        if bytes > LARGEST || started.elapsed() >= ALL {
-            break;
+    // What sorts text first: there an update of the system leaves duplicates.
+    let (of_text, others): (Vec<UniqueKey>, Vec<UniqueKey>) =
+        unique_keys(session)?.into_iter().partition(|key| key.sorts_text);
+    tried.keys = of_text.len();
+    for key in of_text.into_iter().chain(others) {
+        if is_over(key.bytes) {
+            continue;
         }
-        // An empty key is equal to no other.
-        let there: Vec<String> = columns.iter().map(|column| format!("{column} IS NOT NULL")).collect();
-        let sql = format!(
-            "SELECT EXISTS (SELECT FROM ONLY {table} WHERE {} GROUP BY {} HAVING count(*) > 1)",
-            there.join(" AND "),
-            columns.join(", ")
-        );
-        match session.one(&format!("look for duplicates in {table}"), &sql, &[]) {
-            Ok(row) if row.get(0) => tried.with_duplicates.push(key.get("index")),
-            Ok(_) => {}
+        match key.duplicates(session) {
+            Ok(duplicates) => {
+                tried.looked_at += usize::from(key.sorts_text);
+                if duplicates > 0 {
+                    tried.duplicates.push((key, duplicates));
+                }
+            }
             // The server has better things to do, and nothing more is possible in this transaction.
-            Err(error) if is_canceled(&error) => break,
+            Err(error) if is_canceled(&error) => return Ok(tried),
             Err(error) => return Err(error),
         }
-        tried.looked_at += 1;
+    }
+    for key in foreign_keys(session)? {
+        if is_over(key.bytes) {
+            continue;
+        }
+        match key.orphans(session) {
+            Ok(0) => {}
+            Ok(orphans) => tried.orphans.push((key, orphans)),
+            Err(error) if is_canceled(&error) => return Ok(tried),
+            Err(error) => return Err(error),
+        }
+    }
+    for condition in conditions(session)? {
+        if is_over(0) {
+            break;
+        }
+        match condition.holds(session) {
+            Ok(Held::All) => {}
+            Ok(Held::Not(rows)) => tried
+                .unsound
+                .push((condition, format!("it is violated by {}", counted(rows, "row")))),
+            Ok(Held::Fails(why)) => {
+                let why = format!("it cannot be evaluated with an empty search_path: {why}");
+                tried.unsound.push((condition, why));
+            }
+            Err(error) if is_canceled(&error) => return Ok(tried),
+            Err(error) => return Err(error),
+        }
     }
     Ok(tried)
 }
 
+fn counted(n: i64, what: &str) -> String {
+    count(usize::try_from(n).unwrap_or_default(), what)
+}
+
 impl Tried {
-    fn findings(self) -> Vec<Finding> {
+    fn findings(self, may_have_changed: bool) -> Vec<Finding> {
         let (looked_at, keys) = (self.looked_at, self.keys);
-        let mut found = vec![
-            info(
-                "duplicates-tried",
-                format!("{looked_at} of {keys} unique keys that sort text were tried for duplicates"),
-            )
-            .with("keys", keys)
-            .with("tried", looked_at),
-        ];
-        if !self.with_duplicates.is_empty() {
-            let indexes = self.with_duplicates;
+        let mut found = Vec::new();
+        if may_have_changed {
             found.push(
-                blocker(
-                    Blocker::Duplicates,
-                    format!(
-                        "restore cannot build a unique index where there are duplicates: {}",
-                        some_of(&indexes)
-                    ),
+                info(
+                    "duplicates-tried",
+                    format!("{looked_at} of {keys} unique keys that sort text were tried for duplicates"),
                 )
-                .hint("remove the rows that are too many while Synapse is stopped, then REINDEX")
-                .with("indexes", indexes),
+                .with("keys", keys)
+                .with("tried", looked_at),
             );
         }
+        found.extend(self.duplicates.into_iter().map(|(key, duplicates)| {
+            blocker(
+                Blocker::Duplicates,
+                format!(
+                    "restore cannot build unique index {} of table {}: there are duplicates of {}",
+                    key.index,
+                    key.table,
+                    counted(duplicates, "key")
+                ),
+            )
+            .hint(format!(
+                "look at the rows with: {}; while Synapse is stopped, delete those that are too many, then REINDEX INDEX {}",
+                key.shown(),
+                key.index
+            ))
+            .with("index", key.index)
+            .with("table", key.table)
+            .with("keys", number(duplicates))
+        }));
+        found.extend(self.orphans.into_iter().map(|(key, orphans)| {
+            blocker(
+                Blocker::Orphans,
+                format!(
+                    "restore cannot add foreign key {} of table {}: no row of {} matches {} of it",
+                    key.name,
+                    key.table,
+                    key.other,
+                    counted(orphans, "row")
+                ),
+            )
+            .hint(format!(
+                "look at the rows with: {}; delete or correct them while Synapse is stopped",
+                key.shown()
+            ))
+            .with("key", key.name)
+            .with("table", key.table)
+            .with("rows", number(orphans))
+        }));
+        found.extend(self.unsound.into_iter().map(|(condition, why)| {
+            let Condition { kind, name, table, .. } = condition;
+            blocker(
+                Blocker::UnsoundRows,
+                format!("restore cannot load table {table} with {kind} {name}: {why}"),
+            )
+            .hint("correct the rows, or name schemas in the functions that it calls, or drop it")
+            .with("name", name)
+            .with("table", table)
+        }));
         found
     }
 }
@@ -158,12 +224,11 @@ mod tests {
         assert_eq!(ids("C.UTF-8", "C.UTF-8", "c"), ["Info source-collation"]);
         assert_eq!(ids("de_DE.UTF-8", "C", "c"), ["Warning source-collation"]);
         assert_eq!(ids("C", "C", "i"), ["Warning source-collation"]);
-        let ids = |tried: Tried| tried.findings().into_iter().map(|found| found.id).collect::<Vec<_>>();
-        assert_eq!(ids(Tried::default()), ["duplicates-tried"]);
-        let tried = Tried {
-            with_duplicates: vec!["a".to_owned()],
-            ..Tried::default()
+        let ids = |changed| -> Vec<String> {
+            let found = Tried::default().findings(changed);
+            found.into_iter().map(|found| found.id).collect()
         };
-        assert_eq!(ids(tried), ["duplicates-tried", "duplicates"]);
+        assert_eq!(ids(true), ["duplicates-tried"]);
+        assert!(ids(false).is_empty());
     }
 }

@@ -91,7 +91,8 @@ fn bytes(session: &Session) -> Result<u64, Error> {
 /// Rows as a dump reads them, then hashed as the proof does.
 fn sample(session: &Session, table: &Table) -> Result<From, Error> {
     let name = table.qualified();
-    let mut rows = 100;
+    // One value alone can be as large as a server's memory.
+    let mut rows = 1;
     loop {
         let started = Instant::now();
         let sql = format!("SELECT (r.*)::text FROM ONLY {name} AS r LIMIT {rows}");

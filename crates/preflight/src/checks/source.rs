@@ -1,11 +1,14 @@
 //! The source as a database, whatever is in it.
 
 use ess_document::Finding;
-use ess_postgres::{Facts, Session, Table, invalid_indexes, others, tables, unreadable};
+use ess_postgres::{
+    Facts, Session, Table, dump_locks, invalid_indexes, lock_table, not_in_a_dump, not_utf8, others, tables,
+    unreadable, without_support,
+};
 use ess_synapse::schema::UNLOGGED_TABLES;
 use serde_json::Value;
 
-use super::{Check, Found, all, number_of, texts};
+use super::{Check, Found, all, is_canceled, number_of, texts};
 use crate::finding::{Blocker, Detail, blocker, count, info, number, size, some_of, warning};
 
 /// A source that we are connected to.
@@ -20,7 +23,10 @@ pub(crate) struct Source {
 pub(crate) fn check(source: &Source) -> Vec<Finding> {
     let checks: &[Check<Source>] = &[
         ("the source's server", |source| Ok(server(&source.facts))),
-        ("the source's encoding", |source| Ok(encoding(&source.facts))),
+        ("the source's encoding", encoding),
+        ("the source's lock table", locks),
+        ("what cannot be carried", parts),
+        ("what stays behind", left_behind),
         ("the source's collation", super::collation::check),
         ("the source's tables", content),
         ("what our role may read", readable),
@@ -70,18 +76,81 @@ fn server(facts: &Facts) -> Vec<Finding> {
     found
 }
 
-fn encoding(facts: &Facts) -> Vec<Finding> {
-    let mut found = Vec::new();
-    if facts.encoding != "UTF8" {
-        found.push(
-            blocker(
-                Blocker::SourceEncoding,
-                format!("the source's encoding is {}, and Synapse needs UTF8", facts.encoding),
-            )
-            .with("encoding", facts.encoding.as_str()),
-        );
+fn encoding(source: &Source) -> Found {
+    let facts = &source.facts;
+    if facts.encoding == "UTF8" {
+        return Ok(Vec::new());
     }
-    found
+    // It can take longer than a check may.
+    let wrong = match not_utf8(&source.session) {
+        Err(error) if !is_canceled(&error) => return Err(error),
+        wrong => wrong.ok().flatten(),
+    };
+    let shown = wrong.as_ref().map_or_else(String::new, |(table, column)| {
+        format!("; column {column} of table {table} holds bytes that are not UTF-8")
+    });
+    let found = blocker(
+        Blocker::SourceEncoding,
+        format!(
+            "the source's encoding is {}, and Synapse needs UTF8{shown}",
+            facts.encoding
+        ),
+    );
+    let (table, column) = wrong.unzip();
+    Ok(vec![
+        found
+            .hint("bring it into a UTF8 database first: createdb --encoding=UTF8 --locale=C --template=template0, then pg_dump | psql")
+            .with("encoding", facts.encoding.as_str())
+            .with("table", table)
+            .with("column", column),
+    ])
+}
+
+/// A dump locks every table until it ends.
+fn locks(source: &Source) -> Found {
+    let (needed, table) = (dump_locks(&source.session)?, lock_table(&source.session)?);
+    Ok(table
+        .wanted(needed)
+        .map(|wanted| {
+            blocker(
+                Blocker::SourceLocks,
+                format!(
+                    "the source's lock table has room for {} locks, and a dump takes about {needed}",
+                    table.free
+                ),
+            )
+            .hint(format!(
+                "on the source, set max_locks_per_transaction to {wanted} and restart it"
+            ))
+            .with("free", number(table.free))
+            .with("needed", number(needed))
+            .with("max_locks_per_transaction", number(wanted))
+        })
+        .into_iter()
+        .collect())
+}
+
+fn parts(source: &Source) -> Found {
+    Ok(named(without_support(&source.session)?, |names| {
+        blocker(
+            Blocker::SourceParts,
+            format!("what moves needs what stays behind: {names}"),
+        )
+        .hint("drop it on the source, or move what it shows into a table first")
+    }))
+}
+
+/// Extensions have a finding of their own.
+fn left_behind(source: &Source) -> Found {
+    let entries = not_in_a_dump(&source.session)?.into_iter().map(|left| left.entry);
+    let entries: Vec<String> = entries.filter(|entry| !entry.starts_with("EXTENSION ")).collect();
+    Ok(named(entries, |names| {
+        info(
+            "left-behind",
+            format!("no dump holds these, and they stay behind: {names}"),
+        )
+        .hint("make anew on the target what is still wanted there")
+    }))
 }
 
 fn content(source: &Source) -> Found {

@@ -2,10 +2,10 @@
 
 use ess_document::{Finding, Identity};
 use ess_postgres::{
-    Error, Facts, LOCKS_PER_TABLE, Session, catalogue, free_locks, mark, objects, others, schema_rows, server_names,
-    usage,
+    Error, Facts, LockTable, Session, catalogue, lacking, lock_table, mark, objects, others, schema_rows, server_names,
+    tables, usage,
 };
-use ess_proof::{Fence, Standing, standing};
+use ess_proof::{Fence, Standing, locks_needed, standing};
 
 use super::host::clock;
 use super::source::Source;
@@ -41,7 +41,6 @@ pub(crate) fn check(target: &Target) -> Vec<Finding> {
         ("settings of the target", |target| {
             super::settings::of_target(&target.session)
         }),
-        ("the target's lock table", locks),
         ("the target's clock", |target| clock(&target.session, "the target")),
     ];
     all(target, checks)
@@ -93,19 +92,19 @@ fn server(facts: &Facts, source: Option<&Facts>) -> Vec<Finding> {
 }
 
 fn locale(facts: &Facts) -> Vec<Finding> {
-    let is = [facts.encoding.as_str(), &facts.collate, &facts.ctype];
-    if is == ["UTF8", "C", "C"] {
+    if facts.is_for_synapse() {
         return Vec::new();
     }
     vec![
         blocker(
             Blocker::TargetLocale,
-            format!("the target is {}, and Synapse wants UTF8/C/C", is.join("/")),
+            format!("the target is {}, and Synapse needs UTF8/C/C", facts.locale()),
         )
-        .hint("make it anew: createdb --encoding=UTF8 --locale=C --template=template0 --owner=ROLE DBNAME")
+        .hint(facts.remedy())
         .with("encoding", facts.encoding.as_str())
         .with("collate", facts.collate.as_str())
-        .with("ctype", facts.ctype.as_str()),
+        .with("ctype", facts.ctype.as_str())
+        .with("icu", facts.provider == "i"),
     ]
 }
 
@@ -224,30 +223,59 @@ fn fenced(fence: &Fence, source: Option<&Identity>) -> Finding {
     .with("id", fence.id.as_str())
 }
 
-/// The wipe drops everything in one transaction.
-fn locks(target: &Target) -> Found {
-    let tables = objects(&target.session)?
-        .iter()
-        .filter(|object| object.kind == "table")
-        .count();
-    Ok(lock_table(tables, free_locks(&target.session)?).into_iter().collect())
+/// Whether the target has what it takes to load the source, and to drop what it holds before.
+pub(crate) fn room(target: &Target, source: Option<&Source>) -> Vec<Finding> {
+    let checks: &[Check<(&Target, Option<&Source>)>] = &[
+        ("the target's lock table", |(target, source)| locks(target, *source)),
+        ("what the source needs on the target", |(target, source)| {
+            source.map_or_else(|| Ok(Vec::new()), |source| lacks(target, source))
+        }),
+    ];
+    all(&(target, source), checks)
 }
 
-fn lock_table(tables: usize, free: i64) -> Option<Finding> {
-    let needed = i64::try_from(tables)
-        .unwrap_or(i64::MAX)
-        .saturating_mul(LOCKS_PER_TABLE);
-    (free < needed).then(|| {
+/// The wipe drops everything in one transaction, and restore makes everything in one.
+fn locks(target: &Target, source: Option<&Source>) -> Found {
+    let objects = objects(&target.session)?;
+    let dropped = objects.iter().filter(|object| object.kind == "table").count();
+    let loaded = source.map_or(Ok(0), |source| tables(&source.session).map(|tables| tables.len()))?;
+    Ok(lock_room(dropped, loaded, lock_table(&target.session)?)
+        .into_iter()
+        .collect())
+}
+
+fn lock_room(dropped: usize, loaded: usize, table: LockTable) -> Option<Finding> {
+    let needed = locks_needed(dropped, loaded);
+    let wanted = table.wanted(needed)?;
+    Some(
         blocker(
             Blocker::TargetLocks,
             format!(
-                "the target's lock table holds {free} locks, and ess-wipe needs about {needed} for {tables} tables"
+                "the target's lock table has room for {} locks, and to drop {dropped} tables and load {loaded} takes about {needed}",
+                table.free
             ),
         )
-        .hint("raise max_locks_per_transaction on the target and restart it")
-        .with("free", number(free))
+        .hint(format!("on the target, set max_locks_per_transaction to {wanted} and restart it"))
+        .with("free", number(table.free))
         .with("needed", number(needed))
-    })
+        .with("max_locks_per_transaction", number(wanted)),
+    )
+}
+
+/// What is not carried, and what is carried needs: extensions, roles, collations.
+fn lacks(target: &Target, source: &Source) -> Found {
+    let lacking = lacking(&target.session, &target.role, &catalogue(&source.session)?)?;
+    Ok(lacking
+        .into_iter()
+        .map(|(need, remedy)| {
+            blocker(
+                Blocker::TargetLacks,
+                format!("the source's data need on the target what is not there: {need}"),
+            )
+            .hint(remedy)
+            .with("need", need)
+        })
+        .collect())
 }
 
 fn sessions(target: &Target) -> Found {
@@ -280,6 +308,7 @@ mod tests {
             encoding: "UTF8".to_owned(),
             collate: "C".to_owned(),
             ctype: "C".to_owned(),
+            provider: "c".to_owned(),
             owner: "synapse_user".to_owned(),
             user: "synapse_user".to_owned(),
             superuser: false,
@@ -305,8 +334,18 @@ mod tests {
 
     #[test]
     fn a_lock_table_holds_all_tables_or_the_wipe_fails() {
-        assert!(lock_table(170, 6_400).is_none());
-        assert_eq!(lock_table(170, 1_699).expect("it is small").id, "target-locks");
+        let table = |free| LockTable {
+            free,
+            each: 64,
+            transactions: 100,
+        };
+        assert!(lock_room(170, 170, table(6_400)).is_none());
+        assert!(lock_room(170, 0, table(1_700)).is_none());
+        let small = lock_room(170, 100, table(1_700)).expect("it is small");
+        assert_eq!(
+            (small.id.as_str(), &small.data["max_locks_per_transaction"]),
+            ("target-locks", &69.into())
+        );
     }
 
     #[test]

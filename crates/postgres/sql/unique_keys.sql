@@ -1,9 +1,11 @@
--- Unique indexes that sort text, smallest table first, with their table and key columns; none on expressions or parts.
-SELECT i.indexrelid::regclass::text AS index,
+-- Unique indexes, smallest table first, with their table and key columns; none on expressions or parts.
+SELECT format('%I.%I', n.nspname, x.relname) AS index,
        format('%I.%I', n.nspname, c.relname) AS "table",
        k.columns,
+       k.sorts_text,
        pg_table_size(c.oid) AS bytes
   FROM pg_index i
+  JOIN pg_class x ON x.oid = i.indexrelid
   JOIN pg_class c ON c.oid = i.indrelid
   JOIN pg_namespace n ON n.oid = c.relnamespace
   CROSS JOIN LATERAL (
@@ -11,7 +13,7 @@ SELECT i.indexrelid::regclass::text AS index,
          FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS key(attnum, n)
          JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = key.attnum
         WHERE key.n <= i.indnkeyatts) k
- WHERE i.indisunique AND i.indexprs IS NULL AND i.indpred IS NULL AND k.sorts_text
+ WHERE i.indisunique AND i.indisvalid AND i.indexprs IS NULL AND i.indpred IS NULL
    AND c.relkind = 'r' AND n.nspname NOT LIKE 'pg\_%' AND n.nspname <> 'information_schema'
-   AND has_table_privilege(c.oid, 'SELECT')
+   AND has_table_privilege(c.oid, 'SELECT') AND NOT row_security_active(c.oid)
  ORDER BY bytes, 1

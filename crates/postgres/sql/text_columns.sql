@@ -1,0 +1,13 @@
+-- Each table with its columns whose values are sent as text, largest table last; to look for bytes that are not UTF-8.
+SELECT format('%I.%I', n.nspname, c.relname) AS "table",
+       array_agg(a.attname::text ORDER BY a.attnum) AS columns
+  FROM pg_class c
+  JOIN pg_namespace n ON n.oid = c.relnamespace
+  JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+  JOIN pg_type t ON t.oid = a.atttypid
+ WHERE c.relkind = 'r' AND n.nspname NOT LIKE 'pg\_%' AND n.nspname <> 'information_schema'
+   -- Numbers, booleans and times have no text of their own.
+   AND t.typcategory NOT IN ('B', 'N', 'D', 'T') AND a.atttypid <> 'bytea'::regtype
+   AND has_table_privilege(c.oid, 'SELECT') AND NOT row_security_active(c.oid)
+ GROUP BY c.oid, n.nspname, c.relname
+ ORDER BY pg_table_size(c.oid), 1

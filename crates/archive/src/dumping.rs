@@ -123,10 +123,9 @@ fn remove_partial(partial: &Path) -> anyhow::Result<()> {
     }
 }
 
-fn fill(dumping: &Dumping<'_>, partial: &Path) -> anyhow::Result<Taken> {
-    let report = dumping.report;
-    let holder = Session::connect(dumping.conninfo, dumping.application_name, Access::ReadOnly)?;
-    let forbidden = unreadable(&holder)?;
+/// Refuses what our role may not read, before anything is dumped.
+fn refuse_unreadable(dumping: &Dumping<'_>, holder: &Session) -> anyhow::Result<()> {
+    let forbidden = unreadable(holder)?;
     if !forbidden.is_empty() {
         let some: Vec<&str> = forbidden.iter().take(5).map(String::as_str).collect();
         let message = format!(
@@ -139,6 +138,13 @@ fn fill(dumping: &Dumping<'_>, partial: &Path) -> anyhow::Result<Taken> {
             .hint("connect as the role that owns them; where policies are forced on it too, as one with BYPASSRLS")
             .into());
     }
+    Ok(())
+}
+
+fn fill(dumping: &Dumping<'_>, partial: &Path) -> anyhow::Result<Taken> {
+    let report = dumping.report;
+    let holder = Session::connect(dumping.conninfo, dumping.application_name, Access::ReadOnly)?;
+    refuse_unreadable(dumping, &holder)?;
     let before = mark(&holder)?;
     holder.batch("begin the snapshot", "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")?;
     let snapshot: String = holder

@@ -135,11 +135,7 @@ fn load_and_prove(args: &Args, context: &mut Context, way_back: &mut Option<Stri
         .context("the target is fenced or as it was, and Synapse cannot start on a half-loaded one; once this is mended, run the same line again")?;
     target.fence = Some(loaded.fence.clone());
 
-    if let Found::Ours { manifest, .. } = &found {
-        let known: BTreeSet<String> = loaded.dropped.iter().map(|left| left.entry.clone()).collect();
-        let more = manifest.left_out.iter().filter(|left| !known.contains(&left.entry));
-        loaded.dropped.extend(more.cloned());
-    }
+    list_left_out(&found, &mut loaded);
     let still = "the target is fenced, and Synapse cannot start on it; once this is mended, run the same line again";
     let (keys, expected) = match expected {
         Some(expected) if expected.against == Against::Manifest => (keys(&found), expected),
@@ -167,6 +163,15 @@ fn load_and_prove(args: &Args, context: &mut Context, way_back: &mut Option<Stri
         conclusion,
     };
     finish(args, context, &from, done)
+}
+
+/// Adds what pgdump-wrap left out to what the archive's load left out.
+fn list_left_out(found: &Found, loaded: &mut Loaded) {
+    if let Found::Ours { manifest, .. } = found {
+        let known: BTreeSet<String> = loaded.dropped.iter().map(|left| left.entry.clone()).collect();
+        let more = manifest.left_out.iter().filter(|left| !known.contains(&left.entry));
+        loaded.dropped.extend(more.cloned());
+    }
 }
 
 /// What came of a target that holds the dump already; none where it has to be loaded.

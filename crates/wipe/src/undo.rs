@@ -8,6 +8,7 @@ use ess_cli::{Context, Exit, SourceBeside, Stop, processors};
 use ess_document::FenceState;
 use ess_postgres::{Conninfo, Inventory};
 use ess_proof::{Expected, Fence, Loading, State, Target, Way, nobody_else};
+use ess_run::Installation;
 
 use crate::plan::Plan;
 use crate::{Args, Done, agreed, back_up, backup_programs, guards, lock_export, proving, record};
@@ -59,21 +60,10 @@ pub(crate) fn run(args: &Args, context: &mut Context, conninfo: &Conninfo) -> an
 
     nobody_else(&target.session, &args.ignore_role, "target")?;
     manifest.check_files(&backup, &context.console)?;
-    let held: Option<Inventory> = if let Some(programs) = keepers {
-        let name = backup.file_name().unwrap_or_default().to_string_lossy();
-        let beside = backup.with_file_name(format!("{name}.undone"));
-        Some(back_up(
-            args,
-            context,
-            conninfo,
-            &target,
-            &server_name,
-            &beside,
-            &programs,
-        )?)
-    } else {
-        None
-    };
+    let name_of_backup = backup.file_name().unwrap_or_default().to_string_lossy();
+    let beside = backup.with_file_name(format!("{name_of_backup}.undone"));
+    let keep = |programs: Installation| back_up(args, context, conninfo, &target, &server_name, &beside, &programs);
+    let held: Option<Inventory> = keepers.map(keep).transpose()?;
     let fence = Fence::new(
         context.document.id.clone().unwrap_or_default(),
         Some(manifest.source.clone()),
@@ -113,17 +103,22 @@ pub(crate) fn run(args: &Args, context: &mut Context, conninfo: &Conninfo) -> an
         );
     }
     let proof = conclusion.proof;
-    let lost: Vec<&str> = manifest.left_out.iter().map(|left| left.entry.as_str()).collect();
-    let but = if lost.is_empty() {
-        String::new()
-    } else {
-        format!(" but for what a dump does not hold ({})", lost.join("; "))
-    };
     context.console.line(&format!(
-        "ess-wipe: brought back {} tables, {} rows, all equal{but} to what was there before the wipe; Synapse can start",
-        proof.tables, proof.rows
+        "ess-wipe: brought back {} tables, {} rows, all equal{} to what was there before the wipe; Synapse can start",
+        proof.tables,
+        proof.rows,
+        except(manifest)
     ));
     finish(args, context, target, Some(&plan), backup)
+}
+
+/// What of the target its backup does not hold, in words that follow "all equal"; nothing where it holds all.
+fn except(manifest: &Manifest) -> String {
+    let lost: Vec<&str> = manifest.left_out.iter().map(|left| left.entry.as_str()).collect();
+    if lost.is_empty() {
+        return String::new();
+    }
+    format!(" but for what a dump does not hold ({})", lost.join("; "))
 }
 
 fn finish(

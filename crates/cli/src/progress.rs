@@ -27,7 +27,7 @@ struct Inner {
     verbose: bool,
     terminal: bool,
     stage: Mutex<Option<Stage>>,
-    /// What is kept back, while it is.
+    /// What is kept back, while it is: visible text.
     held: Mutex<Option<Vec<String>>>,
 }
 
@@ -58,7 +58,7 @@ impl Console {
     /// Says what was kept back, and goes on as usual.
     pub fn release(&self) {
         let held = self.held().take();
-        held.iter().flatten().for_each(|line| self.print(line));
+        held.iter().flatten().for_each(|line| self.write(line));
     }
 
     fn held(&self) -> MutexGuard<'_, Option<Vec<String>>> {
@@ -91,12 +91,25 @@ impl Console {
 
     /// A line for people that is the tool's own output, such as a plan: without prefix.
     pub fn line(&self, text: &str) {
+        self.keep_or_write(visible::message(text).into_owned());
+    }
+
+    /// Such a line, which begins with a word in one of the terminal's colours (a parameter of SGR).
+    pub fn coloured(&self, colour: Option<u8>, word: &str, rest: &str) {
+        let (word, rest) = (visible::message(word), visible::message(rest));
+        self.keep_or_write(match colour {
+            Some(colour) => format!("\x1b[{colour}m{word}\x1b[0m{rest}"),
+            None => format!("{word}{rest}"),
+        });
+    }
+
+    fn keep_or_write(&self, text: String) {
         if self.0.quiet {
             return;
         }
         match &mut *self.held() {
-            Some(held) => held.push(text.to_owned()),
-            None => self.print(text),
+            Some(held) => held.push(text),
+            None => self.write(&text),
         }
     }
 

@@ -164,11 +164,11 @@ fn tell(preflight: &Preflight, report: bool, context: &Context) {
     let console = &context.console;
     if report {
         let stderr = std::io::stderr();
-        let look = report::Look {
-            colours: stderr.is_terminal() && std::env::var_os("NO_COLOR").is_none(),
-            width: tcgetwinsize(&stderr).ok().map(|size| size.ws_col.into()),
-        };
-        console.line(&report::table(preflight, look));
+        let colours = stderr.is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        let columns = tcgetwinsize(&stderr).ok().map(|size| size.ws_col.into());
+        for row in report::table(preflight, columns) {
+            console.coloured(colours.then_some(row.colour), &row.word, &row.rest);
+        }
     } else {
         each(preflight, console);
     }

@@ -1,54 +1,43 @@
 //! Findings as a table for people.
 
-use std::fmt::Write as _;
+use ess_document::{Finding, Preflight, Severity};
 
-use ess_document::{Preflight, Severity};
-
-/// How a table is drawn.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Look {
-    pub(crate) colours: bool,
-    /// Columns that a line may have; none where nobody counts them.
-    pub(crate) width: Option<usize>,
+/// A row of the table: how bad it is, in a colour, and the finding, with what to do about it below.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Row {
+    /// A parameter of SGR.
+    pub(crate) colour: u8,
+    pub(crate) word: String,
+    /// Lines after the first are indented to the column of messages.
+    pub(crate) rest: String,
 }
 
-/// One finding a row, what to do about it below.
-pub(crate) fn table(preflight: &Preflight, look: Look) -> String {
+/// One row a finding; no line has more than so many columns, if they are counted.
+pub(crate) fn table(preflight: &Preflight, columns: Option<usize>) -> Vec<Row> {
     let ids = preflight.findings.iter().map(|finding| finding.id.len());
     let width = ids.max().unwrap_or(0);
     let indent = 8 + 2 + width + 2;
     // Too narrow a column is worse than long lines.
-    let room = look
-        .width
+    let room = columns
         .and_then(|all| all.checked_sub(indent))
         .filter(|room| *room >= 30);
-    let mut table = String::new();
-    for finding in &preflight.findings {
+    let row = |finding: &Finding| {
         let (word, colour) = match finding.severity {
             Severity::Blocker if preflight.accepted.contains(&finding.id) => ("accepted", 36),
             Severity::Blocker => ("BLOCKER", 31),
             Severity::Warning => ("warning", 33),
             Severity::Info => ("info", 32),
         };
-        let word = format!("{word:8}");
-        let word = if look.colours {
-            format!("\x1b[{colour}m{word}\x1b[0m")
-        } else {
-            word
-        };
         let hint = finding.hint.as_ref().map(|hint| format!("-> {hint}"));
         let mut lines = wrapped(&finding.message, room);
         lines.extend(hint.iter().flat_map(|hint| wrapped(hint, room)));
-        for (number, line) in lines.iter().enumerate() {
-            let _ = if number == 0 {
-                writeln!(table, "{word}  {:width$}  {line}", finding.id)
-            } else {
-                writeln!(table, "{:indent$}{line}", "")
-            };
+        Row {
+            colour,
+            word: format!("{word:8}"),
+            rest: format!("  {:width$}  {}", finding.id, lines.join(&format!("\n{:indent$}", ""))),
         }
-    }
-    table.truncate(table.trim_end().len());
-    table
+    };
+    preflight.findings.iter().map(row).collect()
 }
 
 /// Lines of no more than so many characters, unless a word is longer.
@@ -88,16 +77,13 @@ mod tests {
             accepted: Vec::new(),
             next: ess_document::Next::default(),
         };
-        let plain = Look {
-            colours: false,
-            width: None,
-        };
+        let rows = table(&preflight, None);
+        let lines: Vec<String> = rows.iter().map(|row| format!("{}{}", row.word, row.rest)).collect();
         assert_eq!(
-            table(&preflight, plain),
+            lines.join("\n"),
             "BLOCKER   target-used  it is used\n                       -> look\ninfo      dns          well"
         );
-        let colours = Look { colours: true, ..plain };
-        assert!(table(&preflight, colours).starts_with("\x1b[31mBLOCKER"));
+        assert_eq!(rows[0].colour, 31);
     }
 
     #[test]

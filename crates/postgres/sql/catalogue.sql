@@ -1,6 +1,6 @@
 -- Everything in the database but its rows, one comparable line each.
 -- search_path is empty, so every name that PostgreSQL prints is qualified.
--- Not here, because no dump holds it: not_in_a_dump.sql lists it.
+-- Not here: contents of large objects, and what no dump holds (not_in_a_dump.sql).
 WITH RECURSIVE part AS (
     -- Of an extension; constructors of a range type and what newer versions make beside it are of the type.
     SELECT classid, objid, deptype FROM pg_depend WHERE deptype IN ('e', 'i') AND objsubid = 0
@@ -16,13 +16,6 @@ WITH RECURSIVE part AS (
 ), older AS (
     -- Servers before PostgreSQL 14 lack this column of pg_attribute: in a subquery, the name is then this one's.
     SELECT ''::"char" AS attcompression
-), piece AS (
-    -- Of large objects, which can be larger than a value.
-    SELECT m.oid, 0::int8 AS place, length(d) AS bytes, encode(sha256(d), 'hex') AS hash
-      FROM pg_largeobject_metadata m CROSS JOIN LATERAL lo_get(m.oid, 0, 1 << 20) AS d
-    UNION ALL
-    SELECT p.oid, p.place + (1 << 20), length(d), encode(sha256(d), 'hex')
-      FROM piece p CROSS JOIN LATERAL lo_get(p.oid, p.place + (1 << 20), 1 << 20) AS d WHERE p.bytes = 1 << 20
 ), extensions AS (
     -- An extension's objects, and what belongs to these in turn, such as the rule of a view.
     SELECT classid, objid, refobjid AS extension FROM pg_depend WHERE deptype = 'e' AND refclassid = 'pg_extension'::regclass
@@ -247,9 +240,5 @@ WITH RECURSIVE part AS (
     SELECT DISTINCT format('needs access method %s', amname)
       FROM rel JOIN pg_am a ON a.oid = relam
      WHERE a.oid >= 16384 AND NOT EXISTS (SELECT FROM extensions m WHERE m.classid = 'pg_am'::regclass AND m.objid = a.oid)
-    UNION ALL
-    SELECT format('large objects %s contents %s', count(DISTINCT oid),
-                  sum(hashtextextended(format('%s %s %s', oid, place, hash), 0)))
-      FROM piece HAVING count(*) > 0
 )
 SELECT line FROM line

@@ -17,6 +17,5 @@ SELECT k.conname::text AS name,
  -- MATCH SIMPLE; a partitioned table's stands for its copies on partitions.
  WHERE k.contype = 'f' AND k.convalidated AND k.confmatchtype = 's' AND k.conparentid = 0 AND c.relkind IN ('r', 'p') AND r.relkind IN ('r', 'p')
    AND n.nspname NOT LIKE 'pg\_%' AND n.nspname <> 'information_schema'
-   AND has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(r.oid, 'SELECT')
-   AND NOT row_security_active(c.oid) AND NOT row_security_active(r.oid)
+   AND is_readable(c) AND is_readable(r)
  ORDER BY bytes, 2, 1

@@ -8,6 +8,6 @@ SELECT format('%I.%I', n.nspname, c.relname) AS "table",
  WHERE c.relkind = 'r' AND n.nspname NOT LIKE 'pg\_%' AND n.nspname <> 'information_schema'
    -- Numbers, booleans and times have no text of their own.
    AND t.typcategory NOT IN ('B', 'N', 'D', 'T') AND a.atttypid <> 'bytea'::regtype
-   AND has_table_privilege(c.oid, 'SELECT') AND NOT row_security_active(c.oid)
+   AND is_readable(c)
  GROUP BY c.oid, n.nspname, c.relname
  ORDER BY pg_table_size(c.oid), 1

@@ -15,5 +15,5 @@ SELECT format('%I.%I', n.nspname, x.relname) AS index,
         WHERE key.n <= i.indnkeyatts) k
  WHERE i.indisunique AND i.indisvalid AND i.indexprs IS NULL AND i.indpred IS NULL
    AND c.relkind = 'r' AND n.nspname NOT LIKE 'pg\_%' AND n.nspname <> 'information_schema'
-   AND has_table_privilege(c.oid, 'SELECT') AND NOT row_security_active(c.oid)
+   AND is_readable(c)
  ORDER BY bytes, 1

@@ -5,15 +5,31 @@ use crate::{Error, Session};
 /// Begins each line of a catalogue that names what must be on a server beforehand.
 const NEEDS: &str = "needs ";
 
-/// One line for each object and property that a dump carries, sorted.
+/// One line for each object and property that a dump carries, sorted; one for the contents of all large objects.
 ///
 /// Owners have a check of their own. Privileges and the like are not carried: [`crate::not_in_a_dump`] lists them. The
 /// rows of a materialised view are not compared: a restore makes them anew.
 pub fn catalogue(session: &Session) -> Result<Vec<String>, Error> {
-    let rows = session.rows("read the catalogue", include_str!("../sql/catalogue.sql"), &[])?;
-    let mut lines: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    let mut lines = objects(session)?;
+    lines.extend(names(
+        session,
+        "read the large objects",
+        include_str!("../sql/large_objects.sql"),
+        &[],
+    )?);
     lines.sort_unstable();
     Ok(lines)
+}
+
+/// The lines of the catalogue that name what must be on a server beforehand.
+pub fn needs(session: &Session) -> Result<Vec<String>, Error> {
+    let mut lines = objects(session)?;
+    lines.retain(|line| line.starts_with(NEEDS));
+    Ok(lines)
+}
+
+fn objects(session: &Session) -> Result<Vec<String>, Error> {
+    names(session, "read the catalogue", include_str!("../sql/catalogue.sql"), &[])
 }
 
 /// Indexes that a failed build left unusable.

@@ -36,9 +36,25 @@ pub struct ForeignKey {
     other_only: String,
 }
 
+/// Puts in place of `is_readable(x)` in `sql` whether our role may read all rows of the table `x` of `pg_class` here.
+///
+/// A standby has no rows of unlogged tables, and refuses to read them.
+fn of_readable(sql: &str) -> String {
+    ["c", "r"].iter().fold(sql.to_owned(), |sql, x| {
+        sql.replace(
+            &format!("is_readable({x})"),
+            &format!(
+                "has_schema_privilege({x}.relnamespace, 'USAGE') AND has_table_privilege({x}.oid, 'SELECT') \
+                 AND NOT row_security_active({x}.oid) AND NOT ({x}.relpersistence = 'u' AND pg_is_in_recovery())"
+            ),
+        )
+    })
+}
+
 /// Every unique index over plain columns of a whole table, that of the smallest table first.
 pub fn unique_keys(session: &Session) -> Result<Vec<UniqueKey>, Error> {
-    let rows = session.rows("list the unique keys", include_str!("../sql/unique_keys.sql"), &[])?;
+    let sql = of_readable(include_str!("../sql/unique_keys.sql"));
+    let rows = session.rows("list the unique keys", &sql, &[])?;
     Ok(rows
         .iter()
         .map(|row| UniqueKey {
@@ -53,7 +69,8 @@ pub fn unique_keys(session: &Session) -> Result<Vec<UniqueKey>, Error> {
 
 /// Every foreign key that a restore checks, that of the smallest table first.
 pub fn foreign_keys(session: &Session) -> Result<Vec<ForeignKey>, Error> {
-    let rows = session.rows("list the foreign keys", include_str!("../sql/foreign_keys.sql"), &[])?;
+    let sql = of_readable(include_str!("../sql/foreign_keys.sql"));
+    let rows = session.rows("list the foreign keys", &sql, &[])?;
     Ok(rows
         .iter()
         .map(|row| ForeignKey {
@@ -158,11 +175,8 @@ pub enum Held {
 
 /// Every validated check constraint, and what calls functions of the database's users.
 pub fn conditions(session: &Session) -> Result<Vec<Condition>, Error> {
-    let rows = session.rows(
-        "list the conditions on rows",
-        include_str!("../sql/conditions.sql"),
-        &[],
-    )?;
+    let sql = of_readable(include_str!("../sql/conditions.sql"));
+    let rows = session.rows("list the conditions on rows", &sql, &[])?;
     Ok(rows
         .iter()
         .map(|row| Condition {
@@ -208,8 +222,8 @@ impl Condition {
 ///
 /// In a database of another encoding than UTF-8, where such a text can be.
 pub fn not_utf8(session: &Session) -> Result<Option<(String, String)>, Error> {
-    let sql = include_str!("../sql/text_columns.sql");
-    for row in session.rows("list the columns of text", sql, &[])? {
+    let sql = of_readable(include_str!("../sql/text_columns.sql"));
+    for row in session.rows("list the columns of text", &sql, &[])? {
         let (table, columns): (String, Vec<String>) = (row.get("table"), row.get("columns"));
         if is_utf8(session, &table, &columns)? {
             continue;

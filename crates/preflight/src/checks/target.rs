@@ -2,8 +2,8 @@
 
 use ess_document::{Finding, Identity};
 use ess_postgres::{
-    Error, Facts, LockTable, Session, catalogue, lacking, lock_table, mark, objects, others, schema_rows, server_names,
-    tables, usage,
+    Error, Facts, LockTable, Session, catalogue, lacking, lock_table, mark, needs, objects, others, schema_rows,
+    server_names, tables, usage,
 };
 use ess_proof::{Fence, Standing, locks_needed, standing};
 
@@ -264,7 +264,7 @@ fn lock_room(dropped: usize, loaded: usize, table: LockTable) -> Option<Finding>
 
 /// What is not carried, and what is carried needs: extensions, roles, collations.
 fn lacks(target: &Target, source: &Source) -> Found {
-    let lacking = lacking(&target.session, &target.role, &catalogue(&source.session)?)?;
+    let lacking = lacking(&target.session, &target.role, &needs(&source.session)?)?;
     Ok(lacking
         .into_iter()
         .map(|(need, remedy)| {

@@ -482,7 +482,11 @@ fn a_server_with_a_small_lock_table_is_refused_before_anything_is_dropped() {
         .run();
 
     assert_failed(&ran, 1, "the server has room for ");
-    assert!(ran.stderr.contains("hint: raise max_locks_per_transaction"), "{ran}");
+    assert!(
+        ran.stderr
+            .contains("hint: on the target, set max_locks_per_transaction to "),
+        "{ran}"
+    );
     assert_eq!(cluster.psql("synapse", "SELECT count(*) FROM pg_class"), tables);
 }
 

@@ -1,5 +1,6 @@
 //! What a role or a database has set for everybody, and what must not get into messages and documents.
 
+use crate::preflight::fires;
 use crate::scene::{Scene, assert_failed, source_cluster, target_cluster};
 use crate::support::{OFFLINE, SERVER_NAME};
 
@@ -65,9 +66,8 @@ fn preflight_names_what_only_a_superuser_can_change() {
             .replace(":DBNAME", &format!("\"{}\"", scene.source.name))
             .as_str(),
     );
-    let script = format!(
-        "preflight -n {OFFLINE} --source \"$SOURCE\" --target \"$TARGET\" --target-password-file target.pw >checked.json"
-    );
+    let script =
+        format!("preflight -n {OFFLINE} --source \"$SOURCE\" --target \"$TARGET\" --target-password-file target.pw");
     let call = scene
         .world
         .script(&script)
@@ -76,6 +76,14 @@ fn preflight_names_what_only_a_superuser_can_change() {
         .env("SOURCE", scene.source_url())
         .env("TARGET", scene.target_url())
         .run();
+    fires(
+        &ran,
+        &[
+            "warning temp-file-limit",
+            "warning log-holds-rows",
+            "warning damage-hidden",
+        ],
+    );
     for said in [
         "warning: temp_file_limit is 1024 kB at the target",
         "warning: log_statement is mod at the target",

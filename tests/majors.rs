@@ -194,6 +194,8 @@ fn programs_that_have_a_method_compress_by_it() {
         programs_of(16).display()
     );
     write_program(&scene.world, "bin/pg_dump", &script);
+    let restores = format!("exec {}/pg_restore \"$@\"\n", programs_of(16).display());
+    write_program(&scene.world, "bin/pg_restore", &restores);
     link_programs(&scene.world, "bin");
 
     let said = dump_without_a_wish(&scene, "bin", "dump");

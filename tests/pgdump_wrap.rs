@@ -370,7 +370,7 @@ fn a_table_that_may_not_be_read_is_named() {
 
     let ran = scene.dump();
 
-    assert_failed(&ran, 77, "synapse may not read 1 objects: public.private");
+    assert_failed(&ran, 77, "synapse may not read public.private");
     assert_eq!(names_in(&scene.world, "export"), [".lock"]);
 }
 

@@ -83,6 +83,7 @@ fn is_finding(word: &str) -> bool {
 #[test]
 fn each_finding_of_the_page_is_provoked_by_a_test() {
     let tests = [
+        include_str!("limits.rs"),
         include_str!("old_databases.rs"),
         include_str!("preflight.rs"),
         include_str!("preflight_cluster.rs"),

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::scene::{Scene, assert_failed, source_cluster, target_cluster};
+use crate::scene::{Scene, assert_failed, link_programs, pgbin, source_cluster, target_cluster, write_program};
 use crate::support::{SERVER_NAME, Stdin};
 
 /// Puts the source's version rows back by hand, as an administrator in a hurry does; the comment stays.
@@ -64,6 +64,16 @@ fn a_database_that_is_declared_live_meets_the_guards_of_one() {
     assert_eq!(scene.target_dump(), before);
 }
 
+/// Programs in `bin` of which `pg_restore --list` runs a command first.
+fn while_the_list_is_read(scene: &Scene, command: &str) {
+    let script = format!(
+        "[[ $* != *--list* ]] || {command}\nexec {}/pg_restore \"$@\"\n",
+        pgbin()
+    );
+    write_program(&scene.world, "bin/pg_restore", &script);
+    link_programs(&scene.world, "bin");
+}
+
 #[test]
 fn a_fence_that_falls_while_the_dump_is_read_keeps_what_is_behind_it() {
     let scene = Scene::wiped();
@@ -75,15 +85,7 @@ fn a_fence_that_falls_while_the_dump_is_read_keeps_what_is_behind_it() {
         target_cluster().port,
         scene.target
     );
-    crate::scene::write_program(
-        &scene.world,
-        "bin/pg_restore",
-        &format!(
-            "[[ $* != *--list* ]] || {change}\nexec {}/pg_restore \"$@\"\n",
-            crate::scene::pgbin()
-        ),
-    );
-    crate::scene::link_programs(&scene.world, "bin");
+    while_the_list_is_read(&scene, &change);
 
     let ran = scene.restore().args(["--pg-bin", "bin"]).run();
 
@@ -132,15 +134,7 @@ fn a_source_that_changes_during_the_load_keeps_the_fence_up() {
         source_cluster().port,
         scene.source.name
     );
-    crate::scene::write_program(
-        &scene.world,
-        "bin/pg_restore",
-        &format!(
-            "[[ $* != *--list* ]] || {change}\nexec {}/pg_restore \"$@\"\n",
-            crate::scene::pgbin()
-        ),
-    );
-    crate::scene::link_programs(&scene.world, "bin");
+    while_the_list_is_read(&scene, &change);
 
     let ran = scene
         .tool("restore")

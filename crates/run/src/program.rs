@@ -29,9 +29,6 @@ type Source<'a> = &'a mut (dyn FnMut(&mut dyn Write) -> io::Result<()> + Send);
 /// Reads a child's stdout.
 type Sink<'a> = &'a mut dyn FnMut(&mut dyn Read) -> io::Result<()>;
 
-/// Takes a line of a child's stderr, or leaves it for the message.
-type Lines<'a> = &'a (dyn Fn(&str) -> bool + Sync);
-
 /// Programs that repeat what a server says, values of rows and all.
 const POSTGRES: [&str; 3] = ["pg_dump", "pg_restore", "psql"];
 
@@ -146,42 +143,26 @@ impl Program {
     pub fn capture(self, report: &dyn Report) -> Result<Vec<u8>, Error> {
         let mut output = Vec::new();
         let sink: Sink<'_> = &mut |stdout: &mut dyn Read| stdout.read_to_end(&mut output).map(|_| ());
-        self.run(report, None, Some(sink), &|_| false)?;
+        self.run(report, None, Some(sink))?;
         Ok(output)
     }
 
     /// Runs it to its end while `sink` reads its stdout.
     pub fn read(self, report: &dyn Report, sink: Sink<'_>) -> Result<(), Error> {
-        self.run(report, None, Some(sink), &|_| false)
+        self.run(report, None, Some(sink))
     }
 
     /// Runs it to its end; what it writes on stdout is dropped.
     pub fn finish(self, report: &dyn Report) -> Result<(), Error> {
-        self.run(report, None, None, &|_| false)
-    }
-
-    /// Runs it to its end; `lines` sees each line of its stderr first, and says whether it took it.
-    pub fn watch(self, report: &dyn Report, lines: Lines<'_>) -> Result<(), Error> {
-        self.run(report, None, None, lines)
-    }
-
-    /// Runs it to its end while `source` writes its stdin.
-    pub fn feed(self, report: &dyn Report, source: Source<'_>) -> Result<(), Error> {
-        self.run(report, Some(source), None, &|_| false)
+        self.run(report, None, None)
     }
 
     /// Runs it to its end while `source` writes its stdin and `sink` reads its stdout.
     pub fn converse(self, report: &dyn Report, source: Source<'_>, sink: Sink<'_>) -> Result<(), Error> {
-        self.run(report, Some(source), Some(sink), &|_| false)
+        self.run(report, Some(source), Some(sink))
     }
 
-    fn run(
-        mut self,
-        report: &dyn Report,
-        source: Option<Source<'_>>,
-        sink: Option<Sink<'_>>,
-        lines: Lines<'_>,
-    ) -> Result<(), Error> {
+    fn run(mut self, report: &dyn Report, source: Option<Source<'_>>, sink: Option<Sink<'_>>) -> Result<(), Error> {
         report.command(&self.shown());
         if source.is_some() {
             self.command.stdin(Stdio::piped());
@@ -195,9 +176,8 @@ impl Program {
         })?;
         let watched = Watched::new(child.id());
         let redacted = POSTGRES.contains(&program.as_str());
-        let (fed, taken, messages, lingering) = pump(&mut child, self.patience, source, sink, &|pipe| {
-            last_of(pipe, redacted, lines)
-        });
+        let (fed, taken, messages, lingering) =
+            pump(&mut child, self.patience, source, sink, &|pipe| last_of(pipe, redacted));
         let ended = child.wait();
         drop((lingering, watched));
         if let Some(interrupted) = interrupted() {
@@ -300,22 +280,19 @@ impl Read for Patient {
     }
 }
 
-/// The last [`MESSAGES`] bytes of a stream, without the lines that `lines` took, nor the values of rows where these
-/// are to be `redacted`.
-fn last_of(pipe: impl Read, redacted: bool, lines: Lines<'_>) -> String {
+/// The last [`MESSAGES`] bytes of a stream, without the values of rows where these are to be `redacted`.
+fn last_of(pipe: impl Read, redacted: bool) -> String {
     let mut kept: Vec<u8> = Vec::new();
     let mut shown = redact::Lines::default();
     let mut pipe = BufReader::new(pipe);
     let mut line = Vec::new();
     // A line without end comes in pieces.
     while let Ok(1..) = pipe.by_ref().take(MESSAGES as u64).read_until(b'\n', &mut line) {
-        let text = String::from_utf8_lossy(&line);
-        if !lines(text.trim_end()) {
-            if redacted {
-                kept.extend(shown.next(&text).iter().flat_map(|shown| shown.bytes()));
-            } else {
-                kept.extend_from_slice(&line);
-            }
+        if redacted {
+            let text = String::from_utf8_lossy(&line);
+            kept.extend(shown.next(&text).iter().flat_map(|shown| shown.bytes()));
+        } else {
+            kept.extend_from_slice(&line);
         }
         line.clear();
         if kept.len() > 2 * MESSAGES {
@@ -375,21 +352,6 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_somebody_takes_are_not_in_the_message() {
-        let taken = std::sync::Mutex::new(Vec::new());
-        let error = Program::new("sh")
-            .args(["-c", "echo done: 1 >&2; echo broken >&2; echo done: 2 >&2; exit 1"])
-            .watch(&Silent, &|line| {
-                let done = line.strip_prefix("done: ");
-                taken.lock().unwrap().extend(done.map(str::to_owned));
-                done.is_some()
-            })
-            .unwrap_err();
-        assert_eq!(error.to_string(), "sh failed (exit status: 1)\n  | broken");
-        assert_eq!(*taken.lock().unwrap(), ["1", "2"]);
-    }
-
-    #[test]
     fn the_environment_is_not_inherited() {
         let output = Program::new("env")
             .envs(&[("PGAPPNAME".to_owned(), "x".into())])
@@ -409,10 +371,14 @@ mod tests {
     fn a_failed_child_explains_a_broken_pipe() {
         let error = Program::new("sh")
             .args(["-c", "echo no room >&2; exit 1"])
-            .feed(&Silent, &mut |stdin| {
-                let block = vec![b'x'; 65536];
-                (0..64).try_for_each(|_| stdin.write_all(&block))
-            })
+            .converse(
+                &Silent,
+                &mut |stdin| {
+                    let block = vec![b'x'; 65536];
+                    (0..64).try_for_each(|_| stdin.write_all(&block))
+                },
+                &mut |_| Ok(()),
+            )
             .unwrap_err();
         assert_eq!(error.to_string(), "sh failed (exit status: 1)\n  | no room");
     }

@@ -10,9 +10,8 @@ use anyhow::Context;
 use ess_cli::{Exit, Stop, make_directory, now, sync_directory};
 use ess_document::{Carried, Dropped};
 use ess_postgres::{
-    Access, Algorithm, Conninfo, Digest, Facts, Inventory, Mark, NotInADump, Reading, Session, Table, TableRecord,
-    catalogue, digests, escape_identifier, extension_rows, foreign_tables, mark, not_in_a_dump, plausible_schema_rows,
-    schema_rows, stream_positions, tables, unreadable,
+    Access, Conninfo, Digest, Facts, Inventory, Mark, NotInADump, Reading, Session, Table, digests, escape_identifier,
+    extension_rows, foreign_tables, mark, not_in_a_dump, plausible_schema_rows, stream_positions, tables, unreadable,
 };
 use ess_run::{Installation, Program, Report};
 use ess_synapse::schema::{FENCE_TABLES, ONE_TIME_KEYS_TABLE, UNLOGGED_TABLES};
@@ -152,14 +151,11 @@ fn fill(dumping: &Dumping<'_>, partial: &Path) -> anyhow::Result<Taken> {
         .get(0);
     let taken_at = now();
     let all = tables(&holder)?;
-    let records: Vec<(&Table, Carried)> = all.iter().map(|t| (t, carried(t, dumping.source_is_running))).collect();
-    let schema = match dumping.kind {
-        Kind::Migration => plausible_schema_rows(&holder)?.map_err(|why| not_a_homeserver(&why))?,
-        // What a wipe erases may be anything.
-        Kind::Backup => schema_rows(&holder)?,
-    };
-    let streams = stream_positions(&holder)?;
-    let lines = catalogue(&holder)?;
+    let carried = |table: &Table| carried(table, dumping.source_is_running);
+    // What a wipe erases may be anything.
+    if dumping.kind == Kind::Migration {
+        plausible_schema_rows(&holder)?.map_err(|why| not_a_homeserver(&why))?;
+    }
     let left_out = not_in_a_dump(&holder)?
         .into_iter()
         .filter(|left| left.erased || dumping.kind == Kind::Migration)
@@ -170,11 +166,8 @@ fn fill(dumping: &Dumping<'_>, partial: &Path) -> anyhow::Result<Taken> {
         Layout::Directory => "data",
         Layout::Custom => "data.dump",
     });
-    let to_read: Vec<&Table> = records
-        .iter()
-        .filter(|(_, c)| *c == Carried::Rows)
-        .map(|(t, _)| *t)
-        .collect();
+    let records: Vec<(&Table, Carried)> = all.iter().map(|table| (table, carried(table))).collect();
+    let to_read: Vec<&Table> = all.iter().filter(|table| carried(table) == Carried::Rows).collect();
     let heap: i64 = to_read.iter().map(|t| t.bytes).sum();
     report.stage("dumping and reading every table", u64::try_from(heap).ok());
     let program = command(dumping, &snapshot, partial, &data, &records, &excluded(&holder)?)?;
@@ -186,6 +179,12 @@ fn fill(dumping: &Dumping<'_>, partial: &Path) -> anyhow::Result<Taken> {
     } else {
         before.sequences.clone()
     };
+    let mark_of_dump = Mark {
+        sequences,
+        stream_positions: stream_positions(&holder)?,
+        ..before.clone()
+    };
+    let inventory = Inventory::read(&holder, &all, carried, sums, mark_of_dump)?;
     holder.batch("end the snapshot", "COMMIT")?;
     check_sql(&partial.join(&data), dumping.programs, report).context("restore could not load what was dumped")?;
 
@@ -198,7 +197,6 @@ fn fill(dumping: &Dumping<'_>, partial: &Path) -> anyhow::Result<Taken> {
             .into());
     }
 
-    let mut sums = to_read.iter().zip(sums);
     let manifest = Manifest {
         format: Format::V1,
         kind: dumping.kind,
@@ -212,27 +210,7 @@ fn fill(dumping: &Dumping<'_>, partial: &Path) -> anyhow::Result<Taken> {
         data,
         source_was_running: dumping.source_is_running,
         files,
-        inventory: Inventory {
-            algorithm: Algorithm::default(),
-            tables: records
-                .iter()
-                .map(|(table, carried)| TableRecord {
-                    schema: table.schema.clone(),
-                    name: table.name.clone(),
-                    carried: *carried,
-                    digest: (*carried == Carried::Rows)
-                        .then(|| sums.next().map(|(_, sum)| sum))
-                        .flatten(),
-                })
-                .collect(),
-            mark: Mark {
-                sequences,
-                stream_positions: streams,
-                ..before
-            },
-            schema,
-            catalogue: lines,
-        },
+        inventory,
         left_out,
         seal: None,
     };

@@ -239,15 +239,9 @@ fn kept(
     manifest
         .check_files(out, &context.console)
         .map_err(|error| refuse(format!("{error:#}")))?;
-    let beside = Reading {
-        conninfo,
-        application_name: &context.application_name(),
-        snapshot: None,
-        jobs: args.jobs.map_or_else(processors, usize::from),
-        queue: None,
-        access: Access::ReadOnly,
-        report: &context.console,
-    };
+    let name = context.application_name();
+    let jobs = args.jobs.map_or_else(processors, usize::from);
+    let beside = Reading::now(conninfo, &name, jobs, &context.console);
     if let Some(change) = moved(session, Some(&beside), &manifest.inventory)? {
         return Err(refuse(format!("the source has moved since: {change}")).into());
     }

@@ -9,7 +9,9 @@ use ess_document::Carried;
 use ess_run::Report;
 use serde::{Deserialize, Serialize};
 
-use crate::{Access, Algorithm, Conninfo, Digest, Error, Mark, SchemaRows, Session, Table, digest};
+use crate::{
+    Access, Algorithm, Conninfo, Digest, Error, Mark, SchemaRows, Session, Table, catalogue, digest, schema_rows,
+};
 
 /// What a database holds, enough to tell whether another holds the same.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -43,6 +45,35 @@ pub struct TableRecord {
 }
 
 impl Inventory {
+    /// Reads the rest of what a database holds, where its tables have been read.
+    ///
+    /// `digests` are those of the tables whose rows are `carried`, in their order.
+    pub fn read(
+        session: &Session,
+        tables: &[Table],
+        carried: impl Fn(&Table) -> Carried,
+        digests: Vec<Digest>,
+        mark: Mark,
+    ) -> Result<Self, Error> {
+        let mut digests = digests.into_iter();
+        let record = |table: &Table| {
+            let carried = carried(table);
+            TableRecord {
+                schema: table.schema.clone(),
+                name: table.name.clone(),
+                carried,
+                digest: (carried == Carried::Rows).then(|| digests.next()).flatten(),
+            }
+        };
+        Ok(Self {
+            algorithm: Algorithm::default(),
+            tables: tables.iter().map(record).collect(),
+            mark,
+            schema: schema_rows(session)?,
+            catalogue: catalogue(session)?,
+        })
+    }
+
     /// What of a table is carried; nothing but the fence's if it is not in here.
     pub fn carried(&self, table: &Table) -> Carried {
         self.tables
@@ -82,6 +113,21 @@ pub struct Reading<'a> {
     pub access: Access,
     /// Who is told.
     pub report: &'a dyn Report,
+}
+
+impl<'a> Reading<'a> {
+    /// Reads every table as it is now, in the order given.
+    pub fn now(conninfo: &'a Conninfo, application_name: &'a str, jobs: usize, report: &'a dyn Report) -> Self {
+        Self {
+            conninfo,
+            application_name,
+            snapshot: None,
+            jobs,
+            queue: None,
+            access: Access::ReadOnly,
+            report,
+        }
+    }
 }
 
 /// Says which table is read next.

@@ -367,3 +367,31 @@ pub fn exists(session: &Session, table: &str) -> Result<bool, Error> {
     let row = session.one("look for a table", "SELECT to_regclass($1) IS NOT NULL", &[&table])?;
     Ok(row.get(0))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_versions_on_which_a_synapse_starts_are_plausible() {
+        let rows = |version, upgraded, compat_version| SchemaRows {
+            version,
+            upgraded,
+            compat_version,
+        };
+        for good in [rows(Some(94), Some(true), Some(84)), rows(Some(58), Some(false), None)] {
+            assert_eq!(good.implausible(), None, "{good:?}");
+        }
+        for bad in [
+            rows(None, None, None),
+            rows(None, None, Some(84)),
+            rows(Some(94), None, Some(84)),
+            rows(Some(94), Some(true), None),
+            rows(Some(0), Some(true), Some(84)),
+            rows(Some(FENCE_VERSION), Some(true), Some(84)),
+            rows(Some(94), Some(true), Some(FENCE_VERSION)),
+        ] {
+            assert!(bad.implausible().is_some(), "{bad:?}");
+        }
+    }
+}

@@ -4,10 +4,10 @@ use anyhow::Context as _;
 use ess_archive::{Kind, Manifest};
 use ess_cli::{Console, LiftArgs, SourceBeside, Stop};
 use ess_document::{Against, FenceState, Identity, SourceCheck};
-use ess_postgres::{Inventory, Session, objects, schema_rows};
+use ess_postgres::{Inventory, Session, objects, plausible_schema_rows, schema_rows};
 
 use crate::Target;
-use crate::fence::{Fence, VersionRows};
+use crate::fence::Fence;
 use crate::movement::check_source;
 use crate::prove::{Proof, Proving, is_loaded};
 
@@ -121,6 +121,21 @@ impl Proving<'_> {
         }
     }
 
+    /// As [`Proving::check_source`], before work that would end with a fence that nothing may lift: refuses a source
+    /// that is known and cannot be asked, too, unless a person allows it.
+    pub fn require_source(
+        &self,
+        expected: &Expected,
+        source: &SourceBeside,
+        allow: LiftArgs,
+    ) -> anyhow::Result<Option<SourceCheck>> {
+        let check = self.check_source(expected, source)?;
+        match &check {
+            Some(SourceCheck::Unchecked { reason }) if !allow.allow_unchecked_source => Err(unchecked(reason).into()),
+            _ => Ok(check),
+        }
+    }
+
     /// Decides what a target holds, for every tool in the same way.
     ///
     /// What is quickly read comes first: only what may well be proven is read whole.
@@ -183,16 +198,15 @@ impl Proving<'_> {
         if !conclusion.proof.holds() {
             return Ok(conclusion);
         }
-        conclusion.source = self.check_source(expected, way.source)?;
         let Some(fence) = &target.fence else {
+            conclusion.source = self.check_source(expected, way.source)?;
             return Ok(conclusion);
         };
-        match &conclusion.source {
-            Some(SourceCheck::Unchecked { reason }) if !way.allow.allow_unchecked_source => {
-                return Err(unchecked(reason).into());
-            }
-            Some(SourceCheck::InUse) if !way.allow.allow_running_source => return Ok(conclusion),
-            _ => {}
+        conclusion.source = self.require_source(expected, way.source, way.allow)?;
+        if let Some(SourceCheck::InUse) = conclusion.source
+            && !way.allow.allow_running_source
+        {
+            return Ok(conclusion);
         }
         lift(&target.session, fence, &expected.inventory)?;
         conclusion.fence = FenceState::Lifted;
@@ -213,7 +227,7 @@ pub struct Way<'a> {
 }
 
 /// A source that is known, and could not be asked.
-pub fn unchecked(reason: &str) -> Stop {
+fn unchecked(reason: &str) -> Stop {
     Stop::no(format!(
         "the source cannot be checked for changes since the dump: {reason}"
     ))
@@ -225,27 +239,29 @@ pub fn unchecked(reason: &str) -> Stop {
 
 /// The proof's last transaction: the source's version rows, durably.
 fn lift(session: &Session, fence: &Fence, expected: &Inventory) -> anyhow::Result<()> {
-    let Some(rows) = VersionRows::of(&expected.schema) else {
-        return Err(Stop::data(
-            "the dump holds no version with which Synapse would start: on this target it would found a new server",
-        )
+    if let Some(why) = expected.schema.implausible() {
+        return Err(Stop::data(format!(
+            "the dump holds no version with which Synapse would start: {why}"
+        ))
         .hint("take the dump again from a database that Synapse has used")
         .into());
-    };
+    }
     let has = |name: &str| expected.tables.iter().any(|t| t.schema == "public" && t.name == name);
-    let sql = format!("{}{}", fence.require(), Fence::lift(rows, has));
+    let sql = format!("{}{}", fence.require(), Fence::lift(&expected.schema, has));
     session.batch("begin to lift the fence", "BEGIN; SET LOCAL synchronous_commit = on")?;
     let lifted = session.batch("lift the fence", &sql).map_err(anyhow::Error::from);
     let lifted = lifted.and_then(|()| {
         // What a trigger or a rule made of it is not what was asked for.
-        if schema_rows(session)? == expected.schema {
-            return Ok(());
-        }
-        Err(
-            Stop::no("the target's version rows are not those of the dump once they are written")
-                .hint("look for a rule or a trigger on public.schema_version")
-                .into(),
-        )
+        let why = match plausible_schema_rows(session)? {
+            Ok(rows) if rows == expected.schema => return Ok(()),
+            Ok(_) => "they are others".to_owned(),
+            Err(why) => why,
+        };
+        Err(Stop::no(format!(
+            "the target's version rows are not those of the dump once they are written: {why}"
+        ))
+        .hint("look for a rule or a trigger on public.schema_version and public.schema_compat_version")
+        .into())
     });
     if let Err(error) = lifted {
         // A lost connection has rolled back already.

@@ -10,11 +10,8 @@
 use std::fmt;
 
 use ess_document::Identity;
-use ess_postgres::{Error, SchemaRows, Session, escape_literal};
+use ess_postgres::{Error, FENCE_VERSION, SchemaRows, Session, escape_literal};
 use serde::{Deserialize, Serialize};
-
-/// Newer than any Synapse.
-const SENTINEL: i32 = i32::MAX;
 
 /// What a fence says about itself, as the comment on `schema_version`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,8 +58,8 @@ CREATE TABLE IF NOT EXISTS public.schema_compat_version (
     lock character(1) DEFAULT 'X' NOT NULL UNIQUE CHECK (lock = 'X'), compat_version integer NOT NULL);
 DELETE FROM public.schema_version;
 DELETE FROM public.schema_compat_version;
-INSERT INTO public.schema_version (version, upgraded) VALUES ({SENTINEL}, true);
-INSERT INTO public.schema_compat_version (compat_version) VALUES ({SENTINEL});
+INSERT INTO public.schema_version (version, upgraded) VALUES ({FENCE_VERSION}, true);
+INSERT INTO public.schema_compat_version (compat_version) VALUES ({FENCE_VERSION});
 COMMENT ON TABLE public.schema_version IS {};
 ",
             escape_literal(&self.comment())
@@ -77,8 +74,8 @@ COMMENT ON TABLE public.schema_version IS {};
             "LOCK TABLE public.schema_version, public.schema_compat_version IN ACCESS EXCLUSIVE MODE;
 DO $fence$ BEGIN
     IF obj_description('public.schema_version'::regclass, 'pg_class')::jsonb IS DISTINCT FROM {}::jsonb
-       OR (SELECT array_agg(version) FROM public.schema_version) IS DISTINCT FROM ARRAY[{SENTINEL}]
-       OR (SELECT array_agg(compat_version) FROM public.schema_compat_version) IS DISTINCT FROM ARRAY[{SENTINEL}]
+       OR (SELECT array_agg(version) FROM public.schema_version) IS DISTINCT FROM ARRAY[{FENCE_VERSION}]
+       OR (SELECT array_agg(compat_version) FROM public.schema_compat_version) IS DISTINCT FROM ARRAY[{FENCE_VERSION}]
     THEN RAISE 'the fence is no longer whole: Synapse may have run'; END IF;
 END $fence$;
 ",
@@ -89,7 +86,7 @@ END $fence$;
     /// Takes the fence down, in the transaction of the caller: the source's version rows, last of all.
     ///
     /// A table that the source does not have, by `has`, goes again.
-    pub(crate) fn lift(rows: VersionRows, has: impl Fn(&str) -> bool) -> String {
+    pub(crate) fn lift(rows: &SchemaRows, has: impl Fn(&str) -> bool) -> String {
         let compat = rows.compat_version.map_or_else(String::new, |compat| {
             format!("INSERT INTO public.schema_compat_version (compat_version) VALUES ({compat});\n")
         });
@@ -104,7 +101,8 @@ DELETE FROM public.schema_compat_version;
 INSERT INTO public.schema_version (version, upgraded) VALUES ({}, {});
 {compat}{drop}COMMENT ON TABLE public.schema_version IS NULL;
 ",
-            rows.version, rows.upgraded
+            or_null(rows.version),
+            or_null(rows.upgraded)
         )
     }
 
@@ -115,27 +113,9 @@ INSERT INTO public.schema_version (version, upgraded) VALUES ({}, {});
     }
 }
 
-/// Version rows with which a Synapse starts on what it finds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct VersionRows {
-    version: i32,
-    upgraded: bool,
-    compat_version: Option<i32>,
-}
-
-impl VersionRows {
-    /// Those of a source; none if on them a Synapse would found a new server, or refuse to start.
-    pub(crate) fn of(rows: &SchemaRows) -> Option<Self> {
-        let is_a_version = |version: &i32| (1..SENTINEL).contains(version);
-        Some(Self {
-            version: rows.version.filter(is_a_version)?,
-            upgraded: rows.upgraded?,
-            compat_version: match rows.compat_version {
-                Some(compat) => Some(Some(compat).filter(is_a_version)?),
-                None => None,
-            },
-        })
-    }
+/// A value of SQL; the columns of both version tables refuse NULL.
+fn or_null(value: Option<impl fmt::Display>) -> String {
+    value.map_or_else(|| "NULL".to_owned(), |value| value.to_string())
 }
 
 /// What of a fence stands on a database.
@@ -178,7 +158,7 @@ fn judge(comment: Option<&str>, version: &Versions, compat: &Versions) -> Standi
             what: format!("its comment stands, but {table} {versions}"),
             remedy: format!(
                 "if Synapse has run on it since, declare it live: COMMENT ON TABLE public.schema_version IS NULL; if \
-                 not, put the fence back: the one row of both version tables has version {SENTINEL}"
+                 not, put the fence back: the one row of both version tables has version {FENCE_VERSION}"
             ),
         }),
         (other, None) => Standing::Half(Half {
@@ -200,7 +180,7 @@ struct Versions(Option<Vec<Option<i32>>>);
 
 impl Versions {
     fn are_sentinel(&self) -> bool {
-        self.0.as_deref() == Some(&[Some(SENTINEL)])
+        self.0.as_deref() == Some(&[Some(FENCE_VERSION)])
     }
 }
 
@@ -216,7 +196,7 @@ impl fmt::Display for Versions {
     }
 }
 
-/// The rows of a version table; a view of that name is none.
+/// The rows of a version table, which may be another program's; a view of that name is none.
 fn versions(session: &Session, table: &str, column: &str) -> Result<Versions, Error> {
     let what = "look for the fence";
     let sql = "SELECT EXISTS (SELECT FROM pg_class WHERE oid = to_regclass($1) AND relkind = 'r')";
@@ -224,8 +204,10 @@ fn versions(session: &Session, table: &str, column: &str) -> Result<Versions, Er
     if !is_table {
         return Ok(Versions(None));
     }
-    let rows = session.rows(what, &format!("SELECT {column} FROM public.{table} LIMIT 2"), &[])?;
-    Ok(Versions(Some(rows.iter().map(|row| row.get(0)).collect())))
+    let sql = format!("SELECT to_jsonb(t) ->> '{column}' FROM public.{table} t LIMIT 2");
+    let rows = session.rows(what, &sql, &[])?;
+    let texts = rows.iter().map(|row| row.get::<_, Option<String>>(0));
+    Ok(Versions(Some(texts.map(|text| text?.parse().ok()).collect())))
 }
 
 #[cfg(test)]
@@ -241,20 +223,24 @@ mod tests {
         let fence = Fence::new("i'd".to_owned(), None, Some("/x\\y".to_owned()));
         let text = fence.comment();
         assert_eq!(text, r#"{"ess-migrate":"fence","id":"i'd","backup":"/x\\y"}"#);
-        let whole = judge(Some(&text), &holds(SENTINEL), &holds(SENTINEL));
+        let whole = judge(Some(&text), &holds(FENCE_VERSION), &holds(FENCE_VERSION));
         assert_eq!(whole, Standing::Whole(fence));
         for (comment, version, compat) in [
-            (Some(text.as_str()), holds(94), holds(SENTINEL)),
-            (Some(&text), holds(SENTINEL), holds(84)),
-            (Some(&text), holds(SENTINEL), Versions(None)),
-            (Some(&text), Versions(Some(vec![Some(SENTINEL); 2])), holds(SENTINEL)),
-            (Some(r#"{"id":"x"}"#), holds(SENTINEL), holds(SENTINEL)),
+            (Some(text.as_str()), holds(94), holds(FENCE_VERSION)),
+            (Some(&text), holds(FENCE_VERSION), holds(84)),
+            (Some(&text), holds(FENCE_VERSION), Versions(None)),
+            (
+                Some(&text),
+                Versions(Some(vec![Some(FENCE_VERSION); 2])),
+                holds(FENCE_VERSION),
+            ),
+            (Some(r#"{"id":"x"}"#), holds(FENCE_VERSION), holds(FENCE_VERSION)),
             (
                 Some(r#"{"ess-migrate":"other","id":"x"}"#),
-                holds(SENTINEL),
-                holds(SENTINEL),
+                holds(FENCE_VERSION),
+                holds(FENCE_VERSION),
             ),
-            (None, holds(SENTINEL), holds(SENTINEL)),
+            (None, holds(FENCE_VERSION), holds(FENCE_VERSION)),
         ] {
             let judged = judge(comment, &version, &compat);
             assert!(
@@ -264,27 +250,5 @@ mod tests {
         }
         assert_eq!(judge(Some("users' own"), &holds(94), &holds(84)), Standing::Nothing);
         assert_eq!(judge(None, &Versions(None), &Versions(None)), Standing::Nothing);
-    }
-
-    #[test]
-    fn only_versions_on_which_a_synapse_starts_take_the_place_of_a_fence() {
-        let rows = |version, upgraded, compat_version| SchemaRows {
-            version,
-            upgraded,
-            compat_version,
-        };
-        for good in [rows(Some(94), Some(true), Some(84)), rows(Some(58), Some(false), None)] {
-            assert!(VersionRows::of(&good).is_some(), "{good:?}");
-        }
-        for bad in [
-            rows(None, None, None),
-            rows(None, None, Some(84)),
-            rows(Some(94), None, Some(84)),
-            rows(Some(0), Some(true), Some(84)),
-            rows(Some(SENTINEL), Some(true), Some(84)),
-            rows(Some(94), Some(true), Some(SENTINEL)),
-        ] {
-            assert!(VersionRows::of(&bad).is_none(), "{bad:?}");
-        }
     }
 }

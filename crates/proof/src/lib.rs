@@ -13,7 +13,7 @@ mod target;
 mod way_back;
 
 pub use compare::differences;
-pub use conclude::{Conclusion, Expected, State, Way, unchecked};
+pub use conclude::{Conclusion, Expected, State, Way};
 pub use expected::live_inventory;
 pub use fence::{Fence, Half, Standing, standing};
 pub use fit::{can_take, is_for_synapse, locks_needed};

@@ -51,15 +51,7 @@ fn ask(proving: &Proving<'_>, source: &Conninfo, identity: &Identity, dumped: &I
     if found != *identity {
         return Ok(Answer::Another(found));
     }
-    let beside = Reading {
-        conninfo: source,
-        application_name: proving.application_name,
-        snapshot: None,
-        jobs: proving.jobs,
-        queue: None,
-        access: Access::ReadOnly,
-        report: proving.report,
-    };
+    let beside = Reading::now(source, proving.application_name, proving.jobs, proving.report);
     let change = moved(&session, Some(&beside), dumped)?;
     Ok(change.map_or(Answer::Unchanged, Answer::Changed))
 }

@@ -3,7 +3,7 @@
 use ess_document::Carried;
 use ess_postgres::{
     Access, Conninfo, Error, Inventory, Reading, Session, Table, TableRecord, catalogue, digest, each_table, exists,
-    invalid_indexes, mark, not_owned_by, schema_rows, tables,
+    invalid_indexes, mark, not_owned_by, tables,
 };
 use ess_run::Report;
 use ess_synapse::schema::{HOUSEKEEPING_TABLES, ONE_TIME_KEYS_TABLE};
@@ -103,15 +103,10 @@ impl Proving<'_> {
         let bytes = u64::try_from(to_read.iter().map(|t| t.bytes).sum::<i64>()).ok();
         self.report.stage("proving every table", bytes);
         let reading = Reading {
-            conninfo: self.conninfo,
-            application_name: self.application_name,
-            snapshot: None,
-            jobs: self.jobs,
-            queue: None,
             access: if analyze { Access::ReadWrite } else { Access::ReadOnly },
-            report: self.report,
+            ..Reading::now(self.conninfo, self.application_name, self.jobs, self.report)
         };
-        let sums = each_table(&reading, &to_read, &|session, table| {
+        let digests = each_table(&reading, &to_read, &|session, table| {
             let sum = digest(session, table)?;
             if analyze {
                 let statement = format!("ANALYZE {}", table.qualified());
@@ -120,24 +115,8 @@ impl Proving<'_> {
             Ok(sum)
         })?;
         self.report.done();
-        let mut sums = sums.into_iter();
-        Ok(Inventory {
-            algorithm: expected.algorithm,
-            tables: all
-                .iter()
-                .map(|table| TableRecord {
-                    schema: table.schema.clone(),
-                    name: table.name.clone(),
-                    carried: expected.carried(table),
-                    digest: (expected.carried(table) == Carried::Rows)
-                        .then(|| sums.next())
-                        .flatten(),
-                })
-                .collect(),
-            mark: mark(session)?,
-            schema: schema_rows(session)?,
-            catalogue: catalogue(session)?,
-        })
+        let carried = |table: &Table| expected.carried(table);
+        Ok(Inventory::read(session, &all, carried, digests, mark(session)?)?)
     }
 }
 

@@ -2,7 +2,6 @@
 
 use ess_archive::Found;
 use ess_cli::{Context, SourceBeside, Stop};
-use ess_document::SourceCheck;
 use ess_postgres::{Access, Conninfo, Session, facts};
 use ess_proof::{Expected, Proving};
 use ess_run::Report;
@@ -21,11 +20,7 @@ pub(crate) fn choose(
 ) -> anyhow::Result<Option<Expected>> {
     if let Found::Ours { manifest, .. } = found {
         let expected = Expected::of_dump(manifest);
-        if let Some(SourceCheck::Unchecked { reason }) = proving.check_source(&expected, source)?
-            && !args.lift.allow_unchecked_source
-        {
-            return Err(ess_proof::unchecked(&reason).into());
-        }
+        proving.require_source(&expected, source, args.lift)?;
         return Ok(Some(expected));
     }
     if args.accept_unproven {

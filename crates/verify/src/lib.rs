@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use ess_archive::{Found, Manifest, check_is_of, find, place_of};
 use ess_cli::{Context, Exit, LiftArgs, SourceArgs, SourceBeside, Stop, TargetArgs, now, processors};
-use ess_document::{FenceState, Next, SourceCheck, Verify};
+use ess_document::{FenceState, Next, Verify};
 use ess_postgres::{Access, Conninfo, Session, facts};
-use ess_proof::{Conclusion, Expected, Proving, Target, Way, nobody_else, unchecked};
+use ess_proof::{Conclusion, Expected, Proving, Target, Way, nobody_else};
 
 /// Prove that the target holds what the source held
 ///
@@ -54,11 +54,8 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     };
     target.is_not(expected.source())?;
     // A proof that could not lift the fence in the end is not begun.
-    if let Some(SourceCheck::Unchecked { reason }) = proving.check_source(&expected, &source)?
-        && target.fence.is_some()
-        && !args.lift.allow_unchecked_source
-    {
-        return Err(unchecked(&reason).into());
+    if target.fence.is_some() {
+        proving.require_source(&expected, &source, args.lift)?;
     }
     let way = Way {
         source: &source,

@@ -12,7 +12,7 @@ use ess_archive::{
 };
 use ess_cli::{Context, Exit, LiftArgs, SourceArgs, SourceBeside, Stop, TargetArgs, make_directory, now, processors};
 use ess_document::{FenceState, Identity, Next, SourceCheck, Wipe};
-use ess_postgres::{Access, Conninfo, Inventory, Reading, count_by_kind, moved};
+use ess_postgres::{Conninfo, Inventory, Reading, count_by_kind, moved};
 use ess_proof::{Expected, Fence, Proving, State, Target, nobody_else, way_back};
 use ess_run::{Installation, Need, Report, choose};
 
@@ -353,15 +353,13 @@ fn source_identity(args: &Args, context: &Context) -> anyhow::Result<Option<Iden
 
 /// A wipe for a dump that is out of date, or whose fence could not be lifted in the end, would only cost time.
 fn check_source(args: &Args, proving: &Proving<'_>, source: &SourceBeside, expected: &Expected) -> anyhow::Result<()> {
-    match proving.check_source(expected, source)? {
-        Some(SourceCheck::Unchecked { reason }) if !args.lift.allow_unchecked_source => {
-            Err(ess_proof::unchecked(&reason).into())
-        }
+    match proving.require_source(expected, source, args.lift)? {
         Some(SourceCheck::InUse) if !args.lift.allow_running_source => Err(Stop::no(
             "the dump was taken while the source was in use: what people wrote later is not in it",
         )
         .hint(
-            "stop the old Synapse and take the dump again: pgdump-wrap --replace; or give --allow-running-source if              what was written after the dump may be lost",
+            "stop the old Synapse and take the dump again: pgdump-wrap --replace; or give --allow-running-source if \
+             what was written after the dump may be lost",
         )
         .into()),
         Some(check @ (SourceCheck::Unchecked { .. } | SourceCheck::InUse)) => {
@@ -421,15 +419,9 @@ fn back_up(
         if manifest.source != target.facts.identity {
             return Err(refuse(format!("it is of {}", manifest.source)).into());
         }
-        let beside = Reading {
-            conninfo,
-            application_name: &context.application_name(),
-            snapshot: None,
-            jobs: args.jobs.map_or_else(processors, usize::from),
-            queue: None,
-            access: Access::ReadOnly,
-            report: &context.console,
-        };
+        let name = context.application_name();
+        let jobs = args.jobs.map_or_else(processors, usize::from);
+        let beside = Reading::now(conninfo, &name, jobs, &context.console);
         if let Some(change) = moved(&target.session, Some(&beside), &manifest.inventory)? {
             return Err(refuse(format!("the target has moved since: {change}")).into());
         }

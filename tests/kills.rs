@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::process::ExitStatusExt as _;
 
 use rustix::process::Signal;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::scene::{
     Scene, assert_failed, link_programs, names_in, pgbin, source_cluster, target_cluster, wait_for_session, wait_until,
@@ -111,6 +111,27 @@ fn a_wipe_killed_while_it_commits_has_done_all_or_nothing() {
         names_in(&scene.world, "export"),
         [".lock", "documents", "dump", "ess-before-wipe"]
     );
+}
+
+#[test]
+fn a_wipe_killed_before_it_erases_has_left_the_line_that_goes_back() {
+    let scene = Scene::dumped();
+    let before = scene.target_dump();
+    let kept = scene.world.path("export/documents/01-ess-wipe.json");
+    let mut running = wiper(&scene).start();
+    running.wait_for("ess-wipe: backed up the target");
+    wait_until("the plan is kept", || kept.exists());
+
+    running.kill();
+
+    wait_until_all_ended(&scene);
+    let document: Value = serde_json::from_slice(&fs::read(&kept).unwrap()).unwrap();
+    let line = document["wipe"]["next"]["go_back"].as_str().unwrap();
+    assert!(line.contains("ess-wipe -n --undo --export"), "{line}");
+    if scene.target_dump() != before {
+        scene.world.shell(&format!("set -e; {line} >/dev/null")).success();
+        assert_eq!(scene.target_dump(), before);
+    }
 }
 
 #[test]
@@ -268,7 +289,7 @@ fn a_restore_killed_in_its_proof_loads_nothing_again() {
     );
     let script = format!(
         "{}/pg_restore \"$@\" || exit\n\
-         [[ $* != *post-data* ]] || {{ {hold} >hold 2>&1 & until grep -q held hold; do sleep 0.1; done; }}\n",
+         [[ $* != *--dbname* ]] || {{ {hold} >hold 2>&1 & until grep -q held hold; do sleep 0.1; done; }}\n",
         pgbin()
     );
     write_program(&scene.world, "bin/pg_restore", &script);

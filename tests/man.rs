@@ -106,7 +106,7 @@ fn help(world: &World, tool: &str) -> String {
 }
 
 /// What stands in a section.
-fn section<'a>(page: &'a str, title: &str) -> &'a str {
+pub(crate) fn section<'a>(page: &'a str, title: &str) -> &'a str {
     let start = page
         .find(&format!(".Sh {title}\n"))
         .unwrap_or_else(|| panic!("no section {title}"));
@@ -121,7 +121,7 @@ fn entries<'a>(text: &'a str, mark: &str) -> BTreeSet<&'a str> {
 }
 
 /// The examples, without roff's escapes, each by itself.
-fn literals(page: &str) -> Vec<String> {
+pub(crate) fn literals(page: &str) -> Vec<String> {
     let mut blocks = Vec::new();
     let mut literal = false;
     for line in page.lines() {

@@ -1,7 +1,10 @@
 //! The way back: known after any end, short enough to type, and safe to take.
 
+use std::fs;
+
 use rustix::process::Signal;
 
+use crate::man::{literals, section};
 use crate::scene::{Scene, Visitor, assert_failed, link_programs, pgbin, target_cluster, write_program};
 use crate::support::{Identity, Stdin, Synapse};
 
@@ -85,6 +88,25 @@ fn a_synapse_that_started_once_without_users_does_not_block_the_way_back() {
 
     let confirm = scene.confirmation();
     undo_from_export(&scene, &["--execute", "--confirm", &confirm]).success();
+
+    assert_eq!(scene.target_dump(), before);
+}
+
+#[test]
+fn the_numbered_way_back_of_the_runbook_leads_back() {
+    let scene = Scene::new();
+    let before = scene.target_dump();
+    let dumped = scene.dump().success().stdout;
+    let wiped = scene.wipe(dumped.as_str()).success().stdout;
+    scene.tool("restore").stdin(wiped.as_str()).run().success();
+    let page = fs::read_to_string("man/ess-migrate.7").unwrap();
+    let commands = literals(section(&page, "THE WAY BACK"));
+    assert_eq!(commands.len(), 2, "{commands:?}");
+
+    for command in commands {
+        let typed = command.replace("example.org/synapse", &scene.confirmation());
+        scene.world.shell(&typed).success();
+    }
 
     assert_eq!(scene.target_dump(), before);
 }

@@ -43,6 +43,8 @@ pub struct Context {
     /// When this run began, RFC 3339.
     pub started_at: String,
     locks: Vec<Lock>,
+    /// Where this run's document is kept already.
+    kept: Option<PathBuf>,
 }
 
 impl Context {
@@ -66,6 +68,7 @@ impl Context {
             console,
             started_at: now(),
             locks: Vec::new(),
+            kept: None,
         })
     }
 
@@ -173,25 +176,30 @@ impl Context {
         }
     }
 
-    /// Leaves the document as `EXPORT/documents/NN-TOOL.json`, where there is an export.
-    pub fn keep(&self) -> anyhow::Result<Option<PathBuf>> {
+    /// Leaves the document as `EXPORT/documents/NN-TOOL.json`, where there is an export: one of each run, the newest.
+    pub fn keep(&mut self) -> anyhow::Result<Option<PathBuf>> {
         let Some(export) = self.document.export.as_deref().filter(|e| e.is_dir()) else {
             return Ok(None);
         };
         let directory = export.join("documents");
         make_directory(&directory)?;
-        let names = std::fs::read_dir(&directory).with_context(|| format!("cannot read {}", directory.display()))?;
-        let last = names
-            .flatten()
-            .filter_map(|entry| number_of(&entry.file_name()))
-            .max()
-            .unwrap_or(0);
-        let path = directory.join(format!("{:02}-{}.json", last + 1, self.tool));
+        let path = match &self.kept {
+            Some(path) => path.clone(),
+            None => directory.join(format!("{:02}-{}.json", next_number(&directory)?, self.tool)),
+        };
         let mut text = serde_json::to_vec_pretty(&self.document).context("cannot write the document")?;
         text.push(b'\n');
         write_file(&path, &text)?;
+        self.kept = Some(path.clone());
         Ok(Some(path))
     }
+}
+
+/// The number of the next document that is kept in a directory.
+fn next_number(directory: &Path) -> anyhow::Result<u32> {
+    let names = std::fs::read_dir(directory).with_context(|| format!("cannot read {}", directory.display()))?;
+    let last = names.flatten().filter_map(|entry| number_of(&entry.file_name())).max();
+    Ok(last.unwrap_or(0) + 1)
 }
 
 /// The number of a kept document.

@@ -6,8 +6,8 @@ _default:
 demo: install-needs
     cargo test --locked --quiet --test e2e demo::demo -- --exact --ignored --nocapture
 
-# The data path against its peers on a source of so many MB; pgcopydb takes part where it is installed
-bench mb="2000" rounds="5": install-needs
+# The data path against its peers on sources of so many MB in two shapes; pgcopydb takes part where it is installed
+bench mb="2000" rounds="9": install-needs
     BENCH_MB={{ mb }} BENCH_ROUNDS={{ rounds }} cargo test --release --locked --quiet --test e2e bench::bench -- --exact --ignored --nocapture
 
 # The data path killed at each stage, and how long the same line then takes to finish

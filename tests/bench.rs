@@ -1,7 +1,8 @@
 //! What `just bench` runs: the data path against its peers, on the same servers, in one run.
 //!
-//! `BENCH_MB` is the size of the source, `BENCH_ROUNDS` how often each is run, `BENCH_LINES` which lines if not
-//! all. Ratios are between runs of one round, so that a slow minute of the machine slows both.
+//! `BENCH_MB` is the size of the source, `BENCH_ROUNDS` how often each is run, `BENCH_LINES` which lines and
+//! `BENCH_SHAPES` which shapes of a source if not all. Ratios are between runs of one round, so that a slow minute of
+//! the machine slows both.
 #![expect(clippy::print_stdout, reason = "it is there to be read")]
 #![expect(clippy::cast_precision_loss, reason = "figures for people")]
 
@@ -14,8 +15,28 @@ use std::{env, thread};
 
 use crate::support::{Cluster, Database, ESS_PASSWORD, SERVER_NAME, TOOLS, World};
 
-/// Bytes that one message of `tests/data/bench.sql` takes, with its indexes.
-const PER_MESSAGE: u64 = 5_500;
+/// A kind of homeserver.
+pub(crate) struct Shape {
+    name: &'static str,
+    /// Fills Synapse's schema with `:events` messages.
+    sql: &'static str,
+    /// Bytes that one message takes, with its indexes.
+    per_message: u64,
+}
+
+/// Few wide rows: messages are most of it.
+pub(crate) const WIDE: Shape = Shape {
+    name: "wide",
+    sql: include_str!("data/bench.sql"),
+    per_message: 5_500,
+};
+
+/// Many narrow rows: the state of rooms is most of it, as on a server of many years.
+const MIX: Shape = Shape {
+    name: "mix",
+    sql: include_str!("data/bench_mix.sql"),
+    per_message: 11_500,
+};
 
 /// The peers, and ours, in phases. `$S` and `$T` are the databases; each line leaves `$T` complete and
 /// analyzed, or as the advice leaves it. Ours run one after the other in a pipe too.
@@ -109,6 +130,17 @@ struct Figures {
 fn bench() {
     let number = |name: &str, other| env::var(name).map_or(other, |text| text.parse::<u64>().unwrap());
     let (megabytes, rounds) = (number("BENCH_MB", 2000), number("BENCH_ROUNDS", 5));
+    let wanted = |list: &str, name: &str| {
+        let list = env::var(list).unwrap_or_default();
+        list.is_empty() || list.split(' ').any(|wanted| wanted == name)
+    };
+    for shape in [WIDE, MIX].iter().filter(|shape| wanted("BENCH_SHAPES", shape.name)) {
+        compare(shape, megabytes, rounds, &|line| wanted("BENCH_LINES", line));
+    }
+}
+
+/// Runs every line as often as that on a homeserver of one shape.
+fn compare(shape: &Shape, megabytes: u64, rounds: u64, wanted: &dyn Fn(&str) -> bool) {
     let world = World::new();
     let source = Cluster::new(&world, "source");
     let target = Cluster::ess(&world, "target");
@@ -118,14 +150,16 @@ fn bench() {
         cluster.stop();
         cluster.start();
     }
-    let (from, events) = fill(&source, megabytes);
+    let (from, events) = fill(&source, shape, megabytes);
     let size = source.psql(
         &from.name,
         "SELECT pg_size_pretty(pg_database_size(current_database()))",
     );
     println!(
-        "source: {size}, {events} messages, {rounds} rounds, {} processors\n",
-        cores()
+        "\n## {}: {size}, {events} messages, {rounds} rounds, {} processors\n\n{}\n",
+        shape.name,
+        cores(),
+        source.psql(&from.name, LARGEST)
     );
 
     let estimate = world
@@ -136,10 +170,9 @@ fn bench() {
         .success();
     println!("{}", estimate.stderr);
 
-    let wanted = env::var("BENCH_LINES").unwrap_or_default();
     let lines: Vec<&Line> = LINES
         .iter()
-        .filter(|line| wanted.is_empty() || wanted.split(' ').any(|name| name == line.name))
+        .filter(|line| wanted(line.name))
         .filter(|line| line.name != "pgcopydb" || world.shell("command -v pgcopydb").status.success())
         .collect();
     let mut figures: BTreeMap<&str, Figures> = BTreeMap::new();
@@ -154,13 +187,18 @@ fn bench() {
     tell(&lines, &figures);
 }
 
+/// The largest tables with their indexes, and the part of the whole that each is.
+const LARGEST: &str = "SELECT round(100.0 * pg_total_relation_size(oid) / sum(pg_total_relation_size(oid)) OVER (), 1) || ' %',
+       relname, pg_size_pretty(pg_total_relation_size(oid)), reltuples::bigint || ' rows',
+       (SELECT count(*) FROM pg_index WHERE indrelid = c.oid) || ' indexes'
+  FROM pg_class c WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace ORDER BY pg_total_relation_size(oid) DESC LIMIT 10";
+
 /// A homeserver of so many MB, and how many messages that makes.
-pub(crate) fn fill(source: &Cluster, megabytes: u64) -> (Database, u64) {
+pub(crate) fn fill(source: &Cluster, shape: &Shape, megabytes: u64) -> (Database, u64) {
     let from = Database::awkward(source);
     source.load_synapse(&from.name, &from.role);
-    let events = megabytes * 1_000_000 / PER_MESSAGE;
-    let sql = include_str!("data/bench.sql").replace(":events", &events.to_string());
-    source.psql(&from.name, &sql);
+    let events = megabytes * 1_000_000 / shape.per_message;
+    source.psql(&from.name, &shape.sql.replace(":events", &events.to_string()));
     (from, events)
 }
 

@@ -10,7 +10,7 @@ use std::{env, fs, thread};
 
 use rustix::process::Signal;
 
-use crate::bench::fill;
+use crate::bench::{WIDE, fill};
 use crate::scene::{names_in, wait_until};
 use crate::support::{Call, Cluster, Database, ESS_PASSWORD, Running, TOOLS, World};
 
@@ -28,7 +28,11 @@ const STAGES: [(&str, &str, &str); 8] = [
     ),
     ("after the backup", "ess-wipe: backed up the target", ""),
     ("after the wipe", "ess-wipe: erased", ""),
-    ("while rows are loaded and indexes built", "--section=post-data", PROOF),
+    (
+        "while rows are loaded and indexes built",
+        "--section=data --section=post-data",
+        PROOF,
+    ),
     ("during the proof", PROOF, LIFTED),
     ("after the fence was lifted", LIFTED, ""),
 ];
@@ -52,7 +56,7 @@ fn bench_kills() {
     let world = World::new();
     let source = Cluster::new(&world, "source");
     let target = Cluster::ess(&world, "target");
-    let (from, _) = fill(&source, megabytes);
+    let (from, _) = fill(&source, &WIDE, megabytes);
     let bench = Bench {
         world,
         source,

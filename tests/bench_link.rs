@@ -14,7 +14,7 @@ use std::{env, thread};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use crate::bench::fill;
+use crate::bench::{WIDE, fill};
 use crate::support::{Cluster, World};
 
 /// Where each part of the line runs. `$S` and `$T` are the databases as that host reaches them.
@@ -130,7 +130,7 @@ fn bench_link() {
     let world = World::new();
     let source = Cluster::new(&world, "source");
     let target = Cluster::ess(&world, "target");
-    let (from, events) = fill(&source, megabytes);
+    let (from, events) = fill(&source, &WIDE, megabytes);
     for (host, cluster) in [(Host::Old, &source), (Host::New, &target)] {
         cluster.psql("postgres", "ALTER SYSTEM SET shared_buffers = '128MB'");
         cluster.psql("postgres", "ALTER SYSTEM SET listen_addresses = '*'");

@@ -581,7 +581,12 @@ fn each_stage_is_as_safe() {
         ("ess-wipe", "/pg_dump --no-password", TargetKilled, Target::AsItWas),
         ("ess-wipe", "--file=/dev/null", TargetCut, Target::AsItWas),
         ("restore", "--section=pre-data", TargetReset, Target::Fenced),
-        ("restore", "--section=post-data", TargetKilled, Target::Fenced),
+        (
+            "restore",
+            "--section=data --section=post-data",
+            TargetKilled,
+            Target::Fenced,
+        ),
     ] {
         let round = || {
             let said = soak.world.path("first").join(tool);

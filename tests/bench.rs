@@ -35,7 +35,7 @@ pub(crate) const WIDE: Shape = Shape {
 const MIX: Shape = Shape {
     name: "mix",
     sql: include_str!("data/bench_mix.sql"),
-    per_message: 11_500,
+    per_message: 11_100,
 };
 
 /// The peers, and ours, in phases. `$S` and `$T` are the databases; each line leaves `$T` complete and
@@ -50,7 +50,7 @@ const LINES: [Line; 6] = [
             ),
             (
                 "wipe",
-                "ess-wipe -q --target \"$T\" --backup backup --execute --confirm example.org/synapse --allow-used \
+                "ess-wipe -q --target \"$T\" --target-password-file target.pw --backup backup --execute --confirm example.org/synapse --allow-used \
                    < 1.json > 2.json",
             ),
             ("restore", "restore -q < 2.json > 3.json"),
@@ -63,7 +63,7 @@ const LINES: [Line; 6] = [
             ("dump", "pg_dump -Fd -j 2 -Z 0 --no-owner --no-acl -d \"$S\" -f dump"),
             (
                 "wipe",
-                "ess-wipe -q -n --target \"$T\" --server-name example.org --backup backup --execute \
+                "ess-wipe -q -n --target \"$T\" --target-password-file target.pw --server-name example.org --backup backup --execute \
                    --confirm example.org/synapse --allow-used --no-fence > /dev/null",
             ),
             (
@@ -150,6 +150,7 @@ fn compare(shape: &Shape, megabytes: u64, rounds: u64, wanted: &dyn Fn(&str) -> 
         cluster.stop();
         cluster.start();
     }
+    world.write("target.pw", ESS_PASSWORD);
     let (from, events) = fill(&source, shape, megabytes);
     let size = source.psql(
         &from.name,

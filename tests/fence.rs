@@ -2,7 +2,9 @@
 
 use serde_json::json;
 
-use crate::scene::{Scene, assert_failed, link_programs, pgbin, source_cluster, target_cluster, write_program};
+use crate::scene::{
+    Scene, assert_failed, link_programs, pgbin, source_cluster, target_cluster, wait_until, write_program,
+};
 use crate::support::{SERVER_NAME, Stdin};
 
 /// Puts the source's version rows back by hand, as an administrator in a hurry does; the comment stays.
@@ -288,4 +290,50 @@ fn a_server_name_that_contradicts_the_document_is_a_usage_error() {
         );
     }
     assert_eq!(scene.target_dump(), before);
+}
+
+#[test]
+fn a_target_that_is_written_to_while_it_is_proven_stays_fenced() {
+    let scene = Scene::new();
+    let dumped = scene.dump().success().stdout;
+    let wiped = scene.wipe(dumped.as_str()).success().stdout;
+    // A table is held when all is loaded, so that the proof has read it and waits to analyze it.
+    let hold = format!(
+        "PGAPPNAME=ess-migrate/psql/hold psql -qX -h {} -p {} -U postgres -d {} \
+         -c 'BEGIN; LOCK TABLE users IN SHARE UPDATE EXCLUSIVE MODE' -c '\\echo held' -c 'SELECT pg_sleep(600)'",
+        target_cluster().dir.display(),
+        target_cluster().port,
+        scene.target
+    );
+    let script = format!(
+        "{}/pg_restore \"$@\" || exit\n\
+         [[ $* != *--dbname* ]] || {{ {hold} >hold 2>&1 & until grep -q held hold; do sleep 0.1; done; }}\n",
+        pgbin()
+    );
+    write_program(&scene.world, "bin/pg_restore", &script);
+    link_programs(&scene.world, "bin");
+    let restore = scene
+        .tool("restore")
+        .args(["--pg-bin", "bin"])
+        .stdin(wiped.as_str())
+        .start();
+    let waits = format!(
+        "SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = '{}' AND wait_event_type = 'Lock' \
+            AND starts_with(application_name, 'ess-migrate/restore')",
+        scene.target
+    );
+    wait_until("the proof waits", || target_cluster().psql("postgres", &waits) == "t");
+    scene.on_target("SELECT nextval('events_stream_seq')");
+    scene.on_target(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'ess-migrate/psql/hold'",
+    );
+
+    let ran = restore.wait();
+
+    assert_failed(&ran, 1, "");
+    assert!(scene.is_fenced(), "{ran}");
+    assert!(
+        ran.stderr.contains("somebody wrote to the target while it was proven"),
+        "{ran}"
+    );
 }

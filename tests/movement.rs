@@ -4,7 +4,8 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::scene::{Scene, assert_failed, target_cluster, wait_until};
+use crate::preflight::Sleeper;
+use crate::scene::{Scene, assert_failed, source_cluster, target_cluster, wait_until};
 use crate::support::{Call, Cluster, Database, ESS_PASSWORD, Ran, Stdin, World, place};
 
 /// A source on a server of its own, whose transaction counter a test may move.
@@ -369,4 +370,44 @@ fn a_dump_of_a_server_that_works_is_proven_against_what_it_holds() {
         target_cluster().psql(target, "SELECT last_value FROM events_stream_seq"),
         dumped.to_string()
     );
+}
+
+#[test]
+fn a_transaction_that_is_open_on_the_source_may_have_written() {
+    let scene = Scene::new();
+    let dumped = scene.dump().success().stdout;
+    let writer = Sleeper::new(&scene, "BEGIN; UPDATE profiles SET displayname = 'later';");
+
+    let ran = scene.wipe(dumped.as_str());
+
+    assert_failed(
+        &ran,
+        1,
+        "the old Synapse ran after the dump: a transaction of postgres is open",
+    );
+    drop(writer);
+    let open = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND backend_xid IS NOT NULL";
+    wait_until("it has ended", || scene.on_source(open) == "0");
+    scene.wipe(dumped.as_str()).success();
+}
+
+#[test]
+fn a_copy_under_the_sources_name_is_not_the_source() {
+    let scene = Scene::new();
+    let name = &scene.source.name;
+    let server = |sql: &str| source_cluster().psql("postgres", sql);
+    // No sequence, no stream and no count tells the two apart, and every row is older than the dump.
+    server(&format!("CREATE DATABASE \"{name} copy\" TEMPLATE \"{name}\""));
+    source_cluster().psql(
+        &format!("{name} copy"),
+        "UPDATE profiles SET displayname = displayname || '!'",
+    );
+    let dumped = scene.dump().success().stdout;
+    server(&format!("ALTER DATABASE \"{name}\" RENAME TO \"{name} old\""));
+    server(&format!("ALTER DATABASE \"{name} copy\" RENAME TO \"{name}\""));
+
+    let ran = scene.wipe(dumped.as_str());
+
+    assert_failed(&ran, 1, "the old Synapse ran after the dump: ");
+    assert!(ran.stderr.contains("has other contents"), "{ran}");
 }

@@ -539,3 +539,25 @@ fn a_wipe_tells_what_its_backup_does_not_hold() {
         "{undone}"
     );
 }
+
+#[test]
+fn what_stays_behind_with_an_index_that_is_not_valid_is_not_missed() {
+    let scene = Scene::new();
+    scene.on_source("CREATE EXTENSION pg_trgm");
+    as_synapse(
+        &scene,
+        "CREATE TABLE half_indexed (a text, b text COLLATE \"C\", gone text);
+         CREATE INDEX half ON half_indexed USING gin (a public.gin_trgm_ops);
+         CREATE INDEX half_too ON half_indexed (a COLLATE \"C.utf8\");
+         INSERT INTO half_indexed VALUES ('a', 'b', 'c'); ALTER TABLE half_indexed DROP COLUMN gone",
+    );
+    scene.on_source(
+        "UPDATE pg_index SET indisvalid = false WHERE indexrelid IN ('half'::regclass, 'half_too'::regclass)",
+    );
+
+    let dumped = scene.dump().success().stdout;
+    let wiped = scene.wipe(dumped.as_str()).success().stdout;
+
+    scene.tool("restore").stdin(wiped.as_str()).run().success();
+    scene.verify().run().success();
+}

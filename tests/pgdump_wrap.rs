@@ -560,3 +560,17 @@ fn what_people_read_of_a_dump() {
     -- exit status: 0 --
     ");
 }
+
+#[test]
+fn a_dump_of_a_stopped_source_is_not_one_of_a_source_in_use() {
+    let scene = Scene::new();
+    scene.dump().success();
+
+    let ran = scene.dumper().args(["--allow-running"]).run();
+
+    assert_failed(
+        &ran,
+        1,
+        "it was taken of a stopped source, and --allow-running says that this one is in use",
+    );
+}

@@ -175,6 +175,21 @@ fn another_owner_is_one_difference() {
 }
 
 #[test]
+fn rows_are_the_same_whether_a_column_may_be_null_or_not() {
+    let scene = Scene::restored();
+    scene.on_target("ALTER TABLE stats_incremental_position ALTER COLUMN stream_id DROP NOT NULL");
+    scene.on_target("ALTER TABLE room_stats_state ALTER COLUMN room_id DROP NOT NULL");
+    scene.on_target("ALTER TABLE access_tokens ALTER COLUMN token DROP NOT NULL");
+
+    let listed = differences(&scene.verify().run());
+
+    assert!(
+        listed.iter().all(|line| line.contains("column public.")) && listed.len() >= 3,
+        "{listed:?}"
+    );
+}
+
+#[test]
 fn a_version_that_is_not_the_sources_is_a_difference() {
     let scene = Scene::restored();
     scene.on_target("UPDATE schema_version SET version = version + 1");

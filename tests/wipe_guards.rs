@@ -1,6 +1,6 @@
 //! What keeps ess-wipe from erasing a database that it does not understand, or for a dump that is not there.
 
-use crate::scene::{Scene, assert_failed};
+use crate::scene::{Scene, assert_failed, target_cluster, wait_for_session};
 use crate::support::Stdin;
 
 #[test]
@@ -156,4 +156,105 @@ fn a_source_whose_tables_are_not_in_public_is_refused_at_the_dump() {
         "Synapse's tables are in schema matrix of the source, not in public",
     );
     assert!(!scene.world.path("export/dump").exists());
+}
+
+#[test]
+fn a_dump_is_not_a_backup() {
+    let scene = Scene::dumped();
+    let before = scene.target_dump();
+    scene
+        .tool("pgdump-wrap")
+        .args([
+            "-n",
+            "--source",
+            &scene.target_url(),
+            "--source-password-file",
+            "target.pw",
+        ])
+        .args(["--out", "export/ess-before-wipe"])
+        .run()
+        .success();
+
+    let ran = scene.wipe(Stdin::Null);
+
+    assert_failed(&ran, 1, "it is a dump of pgdump-wrap, which --undo does not bring back");
+    assert_eq!(scene.target_dump(), before);
+}
+
+#[test]
+fn a_fence_that_falls_while_the_wipe_waits_keeps_what_is_behind_it() {
+    let scene = Scene::wiped();
+    scene.on_target("SET ROLE synapse_user; CREATE TABLE people (name text); INSERT INTO people VALUES ('alice')");
+    let mut psql = target_cluster().program("psql");
+    psql.args(["-X", "-q", "-U", "postgres", "-d", &scene.target]);
+    // An administrator declares the database live, after it was looked at and before it is erased.
+    psql.env("PGAPPNAME", "ess-migrate/psql/live").args([
+        "-c",
+        "BEGIN; LOCK TABLE people IN SHARE MODE; SELECT pg_sleep(3); UPDATE schema_version SET version = 94;
+         UPDATE schema_compat_version SET compat_version = 84; COMMIT",
+    ]);
+    let mut psql = psql.spawn().unwrap();
+    wait_for_session(target_cluster(), &scene.target, "ess-migrate/psql/live");
+
+    let ran = scene.wipe(Stdin::Null);
+
+    psql.wait().unwrap();
+    assert_ne!(ran.status.code(), Some(0), "{ran}");
+    assert!(ran.stderr.contains("nothing was erased"), "{ran}");
+    assert!(ran.stderr.contains("the fence is no longer whole"), "{ran}");
+    assert_eq!(scene.on_target("SELECT name FROM people"), "alice");
+}
+
+#[test]
+fn a_database_without_version_rows_comes_back_as_it_was() {
+    let scene = Scene::dumped();
+    scene.on_target("DROP TABLE schema_version, schema_compat_version");
+    let before = scene.target_dump();
+    scene.wipe(Stdin::Null).success();
+    assert!(scene.is_fenced());
+
+    let undo = scene.tool("ess-wipe").args(["-n", "--undo", "--export", "export"]);
+    undo.args(scene.target_args().split_at(1).1)
+        .args(["--execute", "--confirm", &scene.confirmation()])
+        .run()
+        .success();
+
+    assert_eq!(scene.target_dump(), before);
+}
+
+#[test]
+fn a_user_without_a_name_does_not_stop_the_guards() {
+    let scene = Scene::dumped();
+    scene.on_target("INSERT INTO users (name) VALUES (NULL)");
+
+    scene.wipe(Stdin::Null).success();
+}
+
+#[test]
+fn a_role_whose_rights_are_not_inherited_is_refused() {
+    let scene = Scene::dumped();
+    let before = scene.target_dump();
+    target_cluster().psql(
+        "postgres",
+        "DO $$ BEGIN CREATE ROLE not_inheriting LOGIN NOINHERIT PASSWORD 'pw'; GRANT synapse_user TO not_inheriting;
+         EXCEPTION WHEN duplicate_object THEN NULL; END $$",
+    );
+    scene.world.write("other.pw", "pw\n");
+    let url = target_cluster().url(&scene.target, "not_inheriting");
+    let wipe = scene
+        .tool("ess-wipe")
+        .args([
+            "-n",
+            "--target",
+            &url,
+            "--target-password-file",
+            "other.pw",
+            "--role",
+            "synapse_user",
+        ])
+        .args(["--export", "export", "--server-name", "example.org"])
+        .args(["--execute", "--confirm", &scene.confirmation()]);
+
+    assert_failed(&wipe.run(), 77, "but does not inherit its rights");
+    assert_eq!(scene.target_dump(), before);
 }

@@ -34,14 +34,14 @@ INSERT INTO event_push_actions (room_id, event_id, user_id, actions, topological
                                 unread, thread_id)
     SELECT room, id, '@user' || (i * 7 + n) % 900 || ':example.org', '["notify",{"set_tweak":"highlight","value":false}]', i,
            i + 100000, 1, 0, 1, 'main'
-      FROM message, generate_series(1, 3) n;
+      FROM message, generate_series(1, 1 + i % 2) n;
 INSERT INTO device_inbox (user_id, device_id, stream_id, message_json, instance_name)
     SELECT sender, upper(left(md5(sender), 10)), i, '{"type":"m.room.encrypted","sender":"' || sender || '","content":{"ciphertext":"'
            || pg_temp.noise(id || 'd', 28) || '"}}', 'master' FROM message WHERE i % 2 = 0;
 INSERT INTO state_groups_state (state_group, room_id, type, state_key, event_id)
     SELECT i / 4 + 1000, room, 'm.room.member', '@user' || (i * 7 + n) % 5000 || ':example.org',
            '$' || encode(sha256(((i * 7 + n) % 100000)::text::bytea), 'base64')
-      FROM message, generate_series(1, 17) n;
+      FROM message, generate_series(1, 22) n;
 INSERT INTO state_groups (id, room_id, event_id) SELECT i / 4 + 1000, room, id FROM message WHERE i % 4 = 0;
 INSERT INTO state_group_edges (state_group, prev_state_group) SELECT i / 4 + 1000, i / 4 + 999 FROM message WHERE i % 4 = 0;
 INSERT INTO receipts_linearized (stream_id, room_id, receipt_type, user_id, event_id, data, instance_name)

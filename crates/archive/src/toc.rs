@@ -169,14 +169,6 @@ impl Toc {
         let all = self.entries.iter().filter(|entry| entry.is_data_of(schema, name));
         all.min_by_key(|entry| entry.rest.len())
     }
-
-    /// Whether the archive holds this table of Synapse's schema.
-    pub fn has_table(&self, name: &str) -> bool {
-        let start = format!("public {name} ");
-        self.entries
-            .iter()
-            .any(|e| e.kind == "TABLE" && e.rest.starts_with(&start))
-    }
 }
 
 impl Entry {
@@ -239,7 +231,6 @@ mod tests {
                 "NOVELTY public x synapse",
             ]
         );
-        assert!(toc.has_table("users") && !toc.has_table("user"));
         assert!(loaded[3].is_data_of("public", "schema_version"));
         assert_eq!(loaded[3].number(), "3651");
     }

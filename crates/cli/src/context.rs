@@ -85,6 +85,14 @@ impl Context {
         Ok(())
     }
 
+    /// Takes the export's lock, where there is an export.
+    pub fn lock_export(&mut self) -> anyhow::Result<()> {
+        match self.document.export.clone().filter(|export| export.is_dir()) {
+            Some(export) => self.lock(&export.join(".lock")),
+            None => Ok(()),
+        }
+    }
+
     /// Takes the lock that covers `path`: the export's when it lies there, its own otherwise.
     pub fn lock_around(&mut self, path: &Path) -> anyhow::Result<()> {
         match &self.document.export {
@@ -118,11 +126,7 @@ impl Context {
 
     /// As [`Context::finish`], for a tool that only looks: an export that cannot be written is told, and no error.
     pub fn finish_anyway(&mut self) -> anyhow::Result<()> {
-        let locked = match self.document.export.clone().filter(|export| export.is_dir()) {
-            Some(export) => self.lock(&export.join(".lock")),
-            None => Ok(()),
-        };
-        let kept = locked.and_then(|()| self.keep()).unwrap_or_else(|error| {
+        let kept = self.lock_export().and_then(|()| self.keep()).unwrap_or_else(|error| {
             self.console
                 .note(&format!("the document is not kept in the export: {error:#}"));
             None

@@ -233,6 +233,12 @@ fn kept(
             .may_go_to(target)
             .map_err(|stop| refuse(stop.to_string()))?;
     }
+    if running && !manifest.source_was_running {
+        return Err(refuse(
+            "it was taken of a stopped source, and --allow-running says that this one is in use".to_owned(),
+        )
+        .into());
+    }
     if args.replace && manifest.source_was_running && !running {
         return Err(refuse("others used the source when it was taken, and now nobody does".to_owned()).into());
     }

@@ -193,6 +193,7 @@ WITH RECURSIVE part AS (
        AND d.classid <> ALL (ARRAY['pg_extension', 'pg_foreign_server', 'pg_foreign_data_wrapper', 'pg_user_mapping', 'pg_language',
                                    'pg_event_trigger', 'pg_transform']::regclass[])
        AND NOT EXISTS (SELECT FROM pg_class f WHERE d.classid = 'pg_class'::regclass AND f.oid = d.objid AND f.relkind = 'f')
+       AND NOT EXISTS (SELECT FROM pg_index i WHERE d.classid = 'pg_class'::regclass AND i.indexrelid = d.objid AND NOT indisvalid)
        AND NOT EXISTS (SELECT FROM pg_type t JOIN pg_class f ON f.oid = typrelid
                         WHERE d.classid = 'pg_type'::regclass AND t.oid = d.objid AND f.relkind = 'f')
     UNION ALL
@@ -201,6 +202,8 @@ WITH RECURSIVE part AS (
       FROM pg_depend d JOIN pg_collation k ON k.oid = refobjid
      WHERE refclassid = 'pg_collation'::regclass AND collnamespace = 'pg_catalog'::regnamespace AND objid >= 16384
        AND NOT EXISTS (SELECT FROM extensions m WHERE m.classid = d.classid AND m.objid = d.objid)
+       AND NOT EXISTS (SELECT FROM pg_class f WHERE d.classid = 'pg_class'::regclass AND f.oid = d.objid AND f.relkind = 'f')
+       AND NOT EXISTS (SELECT FROM pg_index i WHERE d.classid = 'pg_class'::regclass AND i.indexrelid = d.objid AND NOT indisvalid)
     UNION ALL
     SELECT DISTINCT 'needs locales of ICU'
       FROM pg_collation k JOIN ns ON ns.oid = collnamespace
@@ -211,7 +214,7 @@ WITH RECURSIVE part AS (
     UNION ALL
     SELECT 'needs compression lz4'
       FROM older
-     WHERE EXISTS (SELECT FROM pg_attribute WHERE attcompression = 'l' AND attrelid IN (SELECT oid FROM rel WHERE relkind IN ('r', 'p')))
+     WHERE EXISTS (SELECT FROM pg_attribute WHERE attcompression = 'l' AND NOT attisdropped AND attrelid IN (SELECT oid FROM rel WHERE relkind IN ('r', 'p')))
     UNION ALL
     -- Who owns a table reads it past its policies, but for this.
     SELECT DISTINCT 'needs right BYPASSRLS' FROM rel WHERE relrowsecurity AND relforcerowsecurity

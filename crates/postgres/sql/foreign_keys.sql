@@ -14,8 +14,8 @@ SELECT k.conname::text AS name,
   JOIN pg_namespace n ON n.oid = c.relnamespace
   JOIN pg_class r ON r.oid = k.confrelid
   JOIN pg_namespace rn ON rn.oid = r.relnamespace
- -- MATCH SIMPLE; a partitioned table's stands for its copies on partitions.
- WHERE k.contype = 'f' AND k.convalidated AND k.confmatchtype = 's' AND k.conparentid = 0 AND c.relkind IN ('r', 'p') AND r.relkind IN ('r', 'p')
+ -- MATCH SIMPLE, and not over periods (PostgreSQL 18); a partitioned table's stands for its copies on partitions.
+ WHERE NOT coalesce((to_jsonb(k) ->> 'conperiod')::bool, false) AND k.contype = 'f' AND k.convalidated AND k.confmatchtype = 's' AND k.conparentid = 0 AND c.relkind IN ('r', 'p') AND r.relkind IN ('r', 'p')
    AND n.nspname NOT LIKE 'pg\_%' AND n.nspname <> 'information_schema'
    AND is_readable(c) AND is_readable(r)
  ORDER BY bytes, 2, 1

@@ -4,7 +4,8 @@ SELECT n.nspname::text AS schema,
        c.relpersistence = 'u' AS unlogged,
        pg_total_relation_size(c.oid) AS bytes,
        coalesce(a.columns, '{}') AS columns,
-       coalesce(a.kinds, '{}') AS kinds
+       coalesce(a.kinds, '{}') AS kinds,
+       coalesce(a.nullable, '{}') AS nullable
   FROM pg_class c
   JOIN pg_namespace n ON n.oid = c.relnamespace
   LEFT JOIN LATERAL (
@@ -13,7 +14,12 @@ SELECT n.nspname::text AS schema,
                              WHEN atttypid IN ('int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'oid'::regtype)
                                   THEN 'integer'
                              ELSE 'other' END
-                        ORDER BY attname::text COLLATE "C") AS kinds
+                        ORDER BY attname::text COLLATE "C") AS kinds,
+              -- From PostgreSQL 18 on, a NOT NULL constraint that was never validated counts as one there.
+              array_agg(NOT attnotnull OR EXISTS (
+                            SELECT FROM pg_constraint
+                             WHERE conrelid = attrelid AND contype = 'n' AND NOT convalidated AND attnum = ANY (conkey))
+                        ORDER BY attname::text COLLATE "C") AS nullable
          FROM pg_attribute
         WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped) a ON true
  WHERE c.relkind = 'r'

@@ -24,8 +24,13 @@ pub fn catalogue(session: &Session) -> Result<Vec<String>, Error> {
 /// The lines of the catalogue that name what must be on a server beforehand.
 pub fn needs(session: &Session) -> Result<Vec<String>, Error> {
     let mut lines = objects(session)?;
-    lines.retain(|line| line.starts_with(NEEDS));
+    lines.retain(|line| is_need(line));
     Ok(lines)
+}
+
+/// Whether a line of a catalogue names what must be on a server beforehand.
+pub fn is_need(line: &str) -> bool {
+    line.starts_with(NEEDS)
 }
 
 fn objects(session: &Session) -> Result<Vec<String>, Error> {

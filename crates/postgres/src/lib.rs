@@ -29,7 +29,7 @@ mod usage;
 
 pub use activity::{Other, end_leftovers, lock, others, owners_among, prepared_transactions, subscriptions};
 pub use catalogue::{
-    LockTable, catalogue, dump_locks, invalid_indexes, lacking, lock_table, needs, not_owned_by, unreadable,
+    LockTable, catalogue, dump_locks, invalid_indexes, is_need, lacking, lock_table, needs, not_owned_by, unreadable,
 };
 pub use conninfo::{ChildEnvironment, Conninfo, ConninfoError, Env, PasswordOrigin};
 pub use digest::{Algorithm, Digest, digest};

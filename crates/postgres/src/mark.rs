@@ -13,6 +13,12 @@ pub struct Mark {
     /// The timeline, as the name of a WAL file begins; none where the server does not say it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeline: Option<String>,
+    /// How many bytes of WAL the server had written since it was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub written: Option<String>,
+    /// The object id of the database: a copy under its name has another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oid: Option<i64>,
     /// Every sequence.
     pub sequences: Vec<Sequence>,
     /// Synapse's own record of each stream.
@@ -37,16 +43,21 @@ pub struct StreamPosition {
 pub(crate) struct Later(u64);
 
 impl Mark {
-    /// Whether not one transaction of the whole cluster has ended between two marks of one server.
-    pub(crate) fn is_same_moment(&self, other: &Self) -> bool {
-        self.snapshot.is_some()
-            && self.timeline.is_some()
-            && (&self.snapshot, &self.timeline) == (&other.snapshot, &other.timeline)
+    /// Whether not one transaction of the whole cluster has ended between this mark and a later one.
+    pub(crate) fn is_same_moment(&self, now: &Self) -> bool {
+        self.comes_before(now) && self.snapshot.is_some() && self.snapshot == now.snapshot
+    }
+
+    /// Whether both are of one database, on one timeline that went forward, as far as the server lets us know.
+    fn comes_before(&self, now: &Self) -> bool {
+        let written = |mark: &Self| mark.written.as_ref()?.parse::<u64>().ok();
+        let went_on = written(self).zip(written(now)).is_some_and(|(then, now)| then <= now);
+        went_on && self.timeline.is_some() && (self.oid, &self.timeline) == (now.oid, &now.timeline)
     }
 
     /// From which transaction on a snapshot of `now` may see what this one did not; none when ids would not tell.
     pub(crate) fn later(&self, now: &Self) -> Option<Later> {
-        if self.timeline.is_none() || self.timeline != now.timeline {
+        if !self.comes_before(now) {
             return None;
         }
         let (first, then) = bounds(self.snapshot.as_deref()?)?;
@@ -79,21 +90,22 @@ fn bounds(snapshot: &str) -> Option<(u64, u64)> {
 /// Reads where the database stands now.
 pub fn mark(session: &Session) -> Result<Mark, Error> {
     let row = session.one("read the transaction counter", include_str!("../sql/mark.sql"), &[])?;
+    let is_writable = !row.get::<_, bool>(1);
+    let (timeline, written) = if is_writable && row.get(3) {
+        let row = session.one("read the timeline", include_str!("../sql/timeline.sql"), &[])?;
+        (row.get(0), row.get(1))
+    } else {
+        // Then transaction ids prove nothing.
+        (None, None)
+    };
     Ok(Mark {
         snapshot: Some(row.get(0)),
-        timeline: if row.get(1) { None } else { timeline(session)? },
+        timeline,
+        written,
+        oid: Some(row.get(2)),
         sequences: sequences(session)?,
         stream_positions: stream_positions(session)?,
     })
-}
-
-/// None where the server does not let us know: then its transaction ids prove nothing.
-fn timeline(session: &Session) -> Result<Option<String>, Error> {
-    match session.one("read the timeline", include_str!("../sql/timeline.sql"), &[]) {
-        Ok(row) => Ok(Some(row.get(0))),
-        Err(error) if error.db().is_some() => Ok(None),
-        Err(error) => Err(error),
-    }
 }
 
 /// Synapse's own record of each stream.
@@ -103,7 +115,9 @@ pub fn stream_positions(session: &Session) -> Result<Vec<StreamPosition>, Error>
     }
     let rows = session.rows(
         "read the stream positions",
-        "SELECT stream_name::text, instance_name::text, stream_id::text FROM public.stream_positions ORDER BY 1, 2, 3",
+        // By bytes: in another order on each server, equal positions would not look it.
+        "SELECT coalesce(stream_name::text, '') COLLATE \"C\", coalesce(instance_name::text, '') COLLATE \"C\",
+                coalesce(stream_id::text, '') COLLATE \"C\" FROM public.stream_positions ORDER BY 1, 2, 3",
         &[],
     )?;
     Ok(rows
@@ -124,6 +138,8 @@ mod tests {
         Mark {
             snapshot: Some(snapshot.to_owned()),
             timeline: timeline.map(str::to_owned),
+            written: Some("1000".to_owned()),
+            oid: Some(16_385),
             sequences: Vec::new(),
             stream_positions: Vec::new(),
         }
@@ -151,6 +167,25 @@ mod tests {
         assert_eq!(later("700:700:", "4294967996:4294967996:"), None);
         assert_eq!(at("1:1:", Some("1")).later(&at("2:2:", Some("2"))), None);
         assert_eq!(at("1:1:", None).later(&at("2:2:", None)), None);
+    }
+
+    #[test]
+    fn a_copy_and_a_server_that_was_put_back_are_not_the_database_that_was_marked() {
+        let then = at("700:700:", Some("1"));
+        let with = |oid, written: Option<&str>| Mark {
+            oid: Some(oid),
+            written: written.map(str::to_owned),
+            ..then.clone()
+        };
+        assert!(then.is_same_moment(&with(16_385, Some("1001"))));
+        for other in [
+            with(16_386, Some("1001")),
+            with(16_385, Some("999")),
+            with(16_385, None),
+        ] {
+            assert!(!then.is_same_moment(&other), "{other:?}");
+            assert_eq!(then.later(&other), None, "{other:?}");
+        }
     }
 
     #[test]

@@ -29,8 +29,15 @@
 //! ids tell nothing (another timeline, a counter that went backwards or on by 2^32, a manifest without a snapshot), the
 //! count and digest of its rows decide.
 //!
-//! Two things are taken for granted: that the server's files are not put back to an earlier state behind its back,
-//! and that a crash takes no commit back, which with `synchronous_commit = off` PostgreSQL promises after three times
+//! **It is this database.** Its object id tells a copy under the same name apart, and a position in the WAL that went
+//! back a server that was put back.
+//!
+//! All tables are looked at in one snapshot. What is open at that moment, or prepared, counts as a change; sequences,
+//! which are in no snapshot, are read once more afterwards.
+//!
+//! Three things are taken for granted: that the server's files are not put back to an earlier state behind its back;
+//! that of two standbys that were promoted apart, to timelines of one number, the one that was marked is asked; and
+//! that a crash takes no commit back, which with `synchronous_commit = off` PostgreSQL promises after three times
 //! `wal_writer_delay`.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -69,6 +76,11 @@ pub fn moved(session: &Session, beside: Option<&Reading<'_>>, then: &Inventory) 
             "it is a standby now, and what is written to its primary cannot be seen".to_owned(),
         ));
     }
+    if beside.is_some()
+        && let Some(writer) = writer(session)?
+    {
+        return Ok(Some(writer));
+    }
     let now = mark(session)?;
     if let Some(change) = change(&then.mark, &now) {
         return Ok(Some(change));
@@ -76,13 +88,47 @@ pub fn moved(session: &Session, beside: Option<&Reading<'_>>, then: &Inventory) 
     if then.mark.is_same_moment(&now) {
         return Ok(None);
     }
+    let Some(beside) = beside else {
+        return look(session, None, then, &now);
+    };
+    // All tables at one moment.
+    session.batch(
+        "begin to look for changes",
+        "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+    )?;
+    let snapshot: String = session
+        .one("export the snapshot", "SELECT pg_export_snapshot()", &[])?
+        .get(0);
+    let beside = Reading {
+        snapshot: Some(&snapshot),
+        ..*beside
+    };
+    let found = look(session, Some(&beside), then, &now)?;
+    session.batch("end the look for changes", "COMMIT")?;
+    if found.is_some() {
+        return Ok(found);
+    }
+    // Sequences are in no snapshot, and what is open yet was not in this one.
+    Ok(match writer(session)? {
+        Some(writer) => Some(writer),
+        None => change(&then.mark, &mark(session)?),
+    })
+}
+
+/// The rest of [`moved`], for a database that has come from `then.mark` to `now` without an obvious change.
+fn look(
+    session: &Session,
+    beside: Option<&Reading<'_>>,
+    then: &Inventory,
+    now: &Mark,
+) -> Result<Option<String>, Error> {
     if schema_rows(session)? != then.schema {
         return Ok(Some("it has another schema version".to_owned()));
     }
     if let Some(line) = other_line(&then.catalogue, &catalogue(session)?) {
         return Ok(Some(format!("its structure has changed: {line}")));
     }
-    let later = then.mark.later(&now);
+    let later = then.mark.later(now);
     let question = Question {
         then: then
             .tables
@@ -120,6 +166,12 @@ pub fn moved(session: &Session, beside: Option<&Reading<'_>>, then: &Inventory) 
     })?;
     beside.report.done();
     Ok(answers.into_iter().flatten().next())
+}
+
+/// A transaction of others that has written and not ended, in words: what it wrote is seen by nobody yet.
+fn writer(session: &Session) -> Result<Option<String>, Error> {
+    let rows = session.rows("look for open transactions", include_str!("../sql/writers.sql"), &[])?;
+    Ok(rows.first().map(|row| row.get(0)))
 }
 
 /// Whether the rows of a table are those that it had.
@@ -232,26 +284,13 @@ fn change(then: &Mark, now: &Mark) -> Option<String> {
 ///
 /// What is not one row, or not a number, is nothing here; [`plausible_schema_rows`] names it.
 pub fn schema_rows(session: &Session) -> Result<SchemaRows, Error> {
-    let (versions, compats) = (version_rows(session)?, compat_rows(session)?);
-    let one = |rows: &[VersionRow]| match rows {
-        [row] => row.clone(),
-        _ => VersionRow::default(),
-    };
-    let (version, compat) = (one(&versions), one(&compats));
-    Ok(SchemaRows {
-        version: version.number(),
-        upgraded: version.upgraded(),
-        compat_version: compat.number(),
-    })
+    Ok(SchemaRows::of(&version_rows(session)?, &compat_rows(session)?))
 }
 
 /// The same rows, or why Synapse would not start on the database, or would found a new server there: in a sentence.
 pub fn plausible_schema_rows(session: &Session) -> Result<Result<SchemaRows, String>, Error> {
-    let tables = [
-        ("schema_version", version_rows(session)?),
-        ("schema_compat_version", compat_rows(session)?),
-    ];
-    for (table, rows) in &tables {
+    let (versions, compats) = (version_rows(session)?, compat_rows(session)?);
+    for (table, rows) in [("schema_version", &versions), ("schema_compat_version", &compats)] {
         if rows.len() > 1 {
             return Ok(Err(format!("{table} holds more than one row")));
         }
@@ -274,7 +313,7 @@ pub fn plausible_schema_rows(session: &Session) -> Result<Result<SchemaRows, Str
         let table: String = row.get(0);
         return Ok(Err(format!("public.{table} {NOT_PLAIN}")));
     }
-    let rows = schema_rows(session)?;
+    let rows = SchemaRows::of(&versions, &compats);
     Ok(match rows.implausible() {
         Some(why) => Err(why),
         None => Ok(rows),
@@ -295,6 +334,19 @@ fn never_written(table: &str, version: &str) -> String {
 }
 
 impl SchemaRows {
+    fn of(versions: &[VersionRow], compats: &[VersionRow]) -> Self {
+        let one = |rows: &[VersionRow]| match rows {
+            [row] => row.clone(),
+            _ => VersionRow::default(),
+        };
+        let (version, compat) = (one(versions), one(compats));
+        Self {
+            version: version.number(),
+            upgraded: version.upgraded(),
+            compat_version: compat.number(),
+        }
+    }
+
     /// Why Synapse would not start on a database with these rows, or would found a new server there: in a sentence.
     pub fn implausible(&self) -> Option<String> {
         let real = |version: &i32| (1..FENCE_VERSION).contains(version);

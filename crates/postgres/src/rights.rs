@@ -7,6 +7,8 @@ use crate::{Error, Session};
 pub struct Rights {
     /// We may act as it.
     pub acts: bool,
+    /// We may read what is its own without acting as it.
+    pub inherits: bool,
     /// It may make tables in the schema public.
     pub creates: bool,
 }
@@ -16,6 +18,7 @@ pub fn rights(session: &Session, role: &str) -> Result<Option<Rights>, Error> {
     let rows = session.rows("read our rights", include_str!("../sql/rights.sql"), &[&role])?;
     Ok(rows.first().map(|row| Rights {
         acts: row.get("acts"),
+        inherits: row.get("inherits"),
         creates: row.get("creates"),
     }))
 }

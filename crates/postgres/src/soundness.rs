@@ -205,9 +205,9 @@ impl Condition {
                 0 => Held::All,
                 rows => Held::Not(rows),
             }),
-            // Limits of ours and lost connections are no answer.
+            // Limits of ours, a server in need and lost connections are no answer.
             Err(error) => match error.db() {
-                Some(db) if !db.code().code().starts_with("57") && !db.code().code().starts_with("55") => {
+                Some(db) if !["53", "55", "57", "58"].contains(&&db.code().code()[..2]) => {
                     let why = db.message().to_owned();
                     session.batch("end an evaluation", "ROLLBACK TO SAVEPOINT evaluation")?;
                     Ok(Held::Fails(why))

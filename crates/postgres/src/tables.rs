@@ -1,7 +1,5 @@
 //! The tables of a database and their columns.
 
-use serde::{Deserialize, Serialize};
-
 use crate::{Error, Session, qualified};
 
 /// A table that holds rows of its own.
@@ -20,17 +18,18 @@ pub struct Table {
 }
 
 /// A column, and how it enters a digest.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Column {
     /// Its name.
     pub name: String,
     /// How its values are read.
     pub kind: Kind,
+    /// Whether a value may be NULL.
+    pub nullable: bool,
 }
 
 /// What a digest takes a column's values for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// `boolean`.
     Boolean,
@@ -60,6 +59,7 @@ pub fn tables(session: &Session) -> Result<Vec<Table>, Error> {
         .map(|row| {
             let names: Vec<String> = row.get("columns");
             let kinds: Vec<String> = row.get("kinds");
+            let nullable: Vec<bool> = row.get("nullable");
             Table {
                 schema: row.get("schema"),
                 name: row.get("name"),
@@ -68,8 +68,10 @@ pub fn tables(session: &Session) -> Result<Vec<Table>, Error> {
                 columns: names
                     .into_iter()
                     .zip(kinds)
-                    .map(|(name, kind)| Column {
+                    .zip(nullable)
+                    .map(|((name, kind), nullable)| Column {
                         name,
+                        nullable,
                         kind: match kind.as_str() {
                             "boolean" => Kind::Boolean,
                             "integer" => Kind::Integer,

@@ -4,12 +4,12 @@ use anyhow::Context as _;
 use ess_archive::{Kind, Manifest};
 use ess_cli::{Console, LiftArgs, SourceBeside, Stop};
 use ess_document::{Against, FenceState, Identity, SourceCheck};
-use ess_postgres::{Inventory, Session, objects, plausible_schema_rows, schema_rows};
+use ess_postgres::{Inventory, Session, objects, plausible_schema_rows, schema_rows, sequences, stream_positions};
 
-use crate::Target;
 use crate::fence::Fence;
 use crate::movement::check_source;
 use crate::prove::{Proof, Proving, is_loaded};
+use crate::{Target, nobody_else};
 
 /// What a target must hold, and of which database that is.
 #[derive(Debug, Clone)]
@@ -58,6 +58,11 @@ impl Expected {
             against: Against::Nothing,
             source: None,
         }
+    }
+
+    /// Whether it is what a target held before its wipe.
+    fn is_backup(&self) -> bool {
+        self.against == Against::Manifest && self.source.is_none()
     }
 
     /// The database whose contents these are.
@@ -208,7 +213,8 @@ impl Proving<'_> {
         {
             return Ok(conclusion);
         }
-        lift(&target.session, fence, &expected.inventory)?;
+        nobody_else(&target.session, way.ignored_roles, "target")?;
+        lift(&target.session, fence, expected, &conclusion.proof)?;
         conclusion.fence = FenceState::Lifted;
         Ok(conclusion)
     }
@@ -220,6 +226,8 @@ pub struct Way<'a> {
     pub source: &'a SourceBeside,
     /// What a person allows.
     pub allow: LiftArgs,
+    /// Roles that may be connected to the target, such as a monitor's.
+    pub ignored_roles: &'a [String],
     /// Gather the planner's statistics in the same pass.
     pub analyze: bool,
     /// Where differences are listed.
@@ -238,22 +246,35 @@ fn unchecked(reason: &str) -> Stop {
 }
 
 /// The proof's last transaction: the source's version rows, durably.
-fn lift(session: &Session, fence: &Fence, expected: &Inventory) -> anyhow::Result<()> {
-    if let Some(why) = expected.schema.implausible() {
-        return Err(Stop::data(format!(
-            "the dump holds no version with which Synapse would start: {why}"
-        ))
-        .hint("take the dump again from a database that Synapse has used")
-        .into());
-    }
-    let has = |name: &str| expected.tables.iter().any(|t| t.schema == "public" && t.name == name);
-    let sql = format!("{}{}", fence.require(), Fence::lift(&expected.schema, has));
+///
+/// It fails if the target is no longer what was proven: a Synapse that ran before the wipe may have come back, since
+/// the fence keeps out only one that starts.
+fn lift(session: &Session, fence: &Fence, expected: &Expected, proof: &Proof) -> anyhow::Result<()> {
+    let inventory = &expected.inventory;
+    let has = |name: &str| inventory.tables.iter().any(|t| t.schema == "public" && t.name == name);
+    let had_no_version = expected.is_backup() && !has("schema_version") && !has("schema_compat_version");
+    let sql = if had_no_version {
+        format!("{}{}", fence.require(), Fence::REMOVE)
+    } else {
+        startable(expected)?;
+        format!("{}{}", fence.require(), Fence::lift(&inventory.schema, has))
+    };
     session.batch("begin to lift the fence", "BEGIN; SET LOCAL synchronous_commit = on")?;
     let lifted = session.batch("lift the fence", &sql).map_err(anyhow::Error::from);
     let lifted = lifted.and_then(|()| {
+        if (sequences(session)?, stream_positions(session)?)
+            != (proof.mark.sequences.clone(), proof.mark.stream_positions.clone())
+        {
+            return Err(Stop::no("somebody wrote to the target while it was proven")
+                .hint("see that no process of ESS's Synapse runs, then run the same line again")
+                .into());
+        }
+        if had_no_version {
+            return Ok(());
+        }
         // What a trigger or a rule made of it is not what was asked for.
         let why = match plausible_schema_rows(session)? {
-            Ok(rows) if rows == expected.schema => return Ok(()),
+            Ok(rows) if rows == inventory.schema => return Ok(()),
             Ok(_) => "they are others".to_owned(),
             Err(why) => why,
         };
@@ -271,4 +292,22 @@ fn lift(session: &Session, fence: &Fence, expected: &Inventory) -> anyhow::Resul
     session.batch("lift the fence", "COMMIT").context(
         "the target was proven, but the connection was lost while lifting the fence; run verify to check and lift it",
     )
+}
+
+/// Refuses version rows on which Synapse would not start, or would found a new server.
+fn startable(expected: &Expected) -> Result<(), Stop> {
+    let Some(why) = expected.inventory.schema.implausible() else {
+        return Ok(());
+    };
+    let stop = Stop::data(format!(
+        "all is loaded, but there is no version with which Synapse would start: {why}"
+    ));
+    Err(if expected.is_backup() {
+        stop.hint(
+            "it was so before the wipe; put what belongs there into schema_version and schema_compat_version, and end \
+             the fence: COMMENT ON TABLE public.schema_version IS NULL",
+        )
+    } else {
+        stop.hint("take the dump again from a database that Synapse has used")
+    })
 }

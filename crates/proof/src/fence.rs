@@ -69,7 +69,7 @@ COMMENT ON TABLE public.schema_version IS {};
     /// Fails the transaction of the caller unless this very fence stands, and keeps it as it is until that ends.
     ///
     /// plpgsql is there: Synapse's own triggers are written in it.
-    pub(crate) fn require(&self) -> String {
+    pub fn require(&self) -> String {
         format!(
             "LOCK TABLE public.schema_version, public.schema_compat_version IN ACCESS EXCLUSIVE MODE;
 DO $fence$ BEGIN
@@ -82,6 +82,9 @@ END $fence$;
             escape_literal(&self.comment())
         )
     }
+
+    /// Takes the fence down where there was no version of Synapse's schema before it.
+    pub(crate) const REMOVE: &str = "DROP TABLE public.schema_version, public.schema_compat_version;\n";
 
     /// Takes the fence down, in the transaction of the caller: the source's version rows, last of all.
     ///

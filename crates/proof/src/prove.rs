@@ -2,8 +2,8 @@
 
 use ess_document::Carried;
 use ess_postgres::{
-    Access, Conninfo, Error, Inventory, Reading, Session, Table, TableRecord, catalogue, digest, each_table, exists,
-    invalid_indexes, mark, not_owned_by, tables,
+    Access, Conninfo, Error, Inventory, Mark, Reading, Session, Table, TableRecord, catalogue, digest, each_table,
+    exists, invalid_indexes, mark, not_owned_by, tables,
 };
 use ess_run::Report;
 use ess_synapse::schema::{HOUSEKEEPING_TABLES, ONE_TIME_KEYS_TABLE};
@@ -34,6 +34,8 @@ pub struct Proof {
     pub tables: u64,
     /// Rows compared.
     pub rows: u64,
+    /// Where the target stood before its rows were read.
+    pub mark: Mark,
 }
 
 impl Proof {
@@ -73,13 +75,16 @@ impl Proving<'_> {
             differences,
             tables: found.table_count(),
             rows: found.row_count(),
+            mark: found.mark,
         })
     }
 
-    /// What shows that people used a homeserver since it held `before`, in a sentence; none if nothing does.
+    /// What the target holds, and what shows that people used it since it held `before`, in a sentence; none if
+    /// nothing does.
     ///
-    /// What a Synapse writes by itself when it starts is not use, nor is where its sequences stand.
-    pub fn used_since(&self, session: &Session, before: &Inventory) -> anyhow::Result<Option<String>> {
+    /// What a Synapse writes by itself when it starts is not use, nor is where its sequences stand. The inventory
+    /// leaves out the rows that it writes then.
+    pub fn used_since(&self, session: &Session, before: &Inventory) -> anyhow::Result<(Inventory, Option<String>)> {
         let mut expected = before.clone();
         let own =
             |table: &&mut TableRecord| table.schema == "public" && HOUSEKEEPING_TABLES.contains(&table.name.as_str());
@@ -90,7 +95,8 @@ impl Proving<'_> {
             .for_each(|table| table.carried = Carried::Structure);
         let found = self.read(session, &expected, false)?;
         expected.mark = found.mark.clone();
-        Ok(differences(&expected, &found).into_iter().next())
+        let first = differences(&expected, &found).into_iter().next();
+        Ok((found, first))
     }
 
     /// What the target holds of what is expected.
@@ -101,6 +107,7 @@ impl Proving<'_> {
             .filter(|table| expected.carried(table) == Carried::Rows)
             .collect();
         let bytes = u64::try_from(to_read.iter().map(|t| t.bytes).sum::<i64>()).ok();
+        let before = mark(session)?;
         self.report.stage("proving every table", bytes);
         let reading = Reading {
             access: if analyze { Access::ReadWrite } else { Access::ReadOnly },
@@ -116,7 +123,7 @@ impl Proving<'_> {
         })?;
         self.report.done();
         let carried = |table: &Table| expected.carried(table);
-        Ok(Inventory::read(session, &all, carried, digests, mark(session)?)?)
+        Ok(Inventory::read(session, &all, carried, digests, before)?)
     }
 }
 

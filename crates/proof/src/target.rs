@@ -57,6 +57,7 @@ impl Target {
         target.identity = Some(facts.identity.clone());
         target.server_version = Some(facts.version_text.clone());
         let role = target.role.clone().unwrap_or_else(|| facts.owner.clone());
+        inherits(&session, &facts, &role)?;
         require_public(&session, &role, "target")?;
         let fence = match standing(&session)? {
             Standing::Nothing => None,
@@ -103,6 +104,22 @@ impl Target {
             .hint("check --target"));
         }
         Ok(())
+    }
+}
+
+/// Refused: a role that may act as `role` but cannot read what is its own, as every check of these tools does.
+fn inherits(session: &Session, facts: &Facts, role: &str) -> anyhow::Result<()> {
+    match rights(session, role)? {
+        Some(rights) if rights.acts && !rights.inherits => Err(Stop::new(
+            Exit::Permission,
+            format!(
+                "role {} may act as {role}, but does not inherit its rights, with which the target is read",
+                facts.user
+            ),
+        )
+        .hint("connect as the role that Synapse uses there, or grant ours that role WITH INHERIT TRUE")
+        .into()),
+        _ => Ok(()),
     }
 }
 

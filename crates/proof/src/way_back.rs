@@ -58,6 +58,6 @@ fn address(document: &Document) -> Vec<(&'static str, String)> {
 }
 
 /// A word for a POSIX shell, always in quotes.
-fn quoted(word: &str) -> String {
+pub fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }

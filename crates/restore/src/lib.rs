@@ -61,9 +61,7 @@ fn load_and_prove(args: &Args, context: &mut Context, way_back: &mut Option<Stri
     let reached = ess_target::needed(context, &args.target)?;
     let conninfo = &reached.conninfo;
     let source = context.source_beside(&args.source)?;
-    if let Some(export) = context.document.export.clone().filter(|export| export.is_dir()) {
-        context.lock(&export.join(".lock"))?;
-    }
+    context.lock_export()?;
     let from = place_of(args.from.as_deref(), &context.document)?.ok_or_else(|| {
         Stop::usage("there is no dump: neither --from nor the document's `dump` says where it is")
             .hint("give --from PATH (and --export DIR if the export was carried here)")
@@ -89,6 +87,7 @@ fn load_and_prove(args: &Args, context: &mut Context, way_back: &mut Option<Stri
     let way = Way {
         source: &source,
         allow: args.lift,
+        ignored_roles: &args.ignore_role,
         analyze: true,
         console: &context.console.clone(),
     };

@@ -70,9 +70,7 @@ impl Args {
 
 /// Does the job of ess-scale.
 pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
-    if let Some(export) = context.document.export.clone().filter(|export| export.is_dir()) {
-        context.lock(&export.join(".lock"))?;
-    }
+    context.lock_export()?;
     let args = &args.with(context)?;
     let on = found(args, context)?;
     let warnings = who_would_undo(args, &on);

@@ -60,6 +60,7 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     let way = Way {
         source: &source,
         allow: args.lift,
+        ignored_roles: &args.ignore_role,
         analyze: false,
         console: &context.console,
     };

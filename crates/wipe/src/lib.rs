@@ -13,7 +13,7 @@ use ess_archive::{
 use ess_cli::{Context, Exit, LiftArgs, SourceArgs, SourceBeside, Stop, TargetArgs, make_directory, now, processors};
 use ess_document::{FenceState, Identity, Next, SourceCheck, Wipe};
 use ess_postgres::{Conninfo, Inventory, Reading, count_by_kind, moved};
-use ess_proof::{Expected, Fence, Proving, State, Target, nobody_else, way_back};
+use ess_proof::{Expected, Fence, Proving, State, Target, nobody_else, quoted, way_back};
 use ess_run::{Installation, Need, Report, choose};
 
 use plan::Plan;
@@ -95,7 +95,7 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
         return undo::run(args, context, conninfo);
     }
     let source = context.source_beside(&args.source)?;
-    lock_export(context)?;
+    context.lock_export()?;
     ess_proof::identify_source(context, &source)?;
     let target = Target::open(context, conninfo)?;
     let identity = source_identity(args, context)?;
@@ -224,13 +224,6 @@ fn leave_it(args: &Args, context: &mut Context, target: Target, fence: FenceStat
     Ok(Exit::Done)
 }
 
-fn lock_export(context: &mut Context) -> anyhow::Result<()> {
-    match context.document.export.clone().filter(|export| export.is_dir()) {
-        Some(export) => context.lock(&export.join(".lock")),
-        None => Ok(()),
-    }
-}
-
 /// Shows the plan; whether it is to be carried out now, by everything that was typed.
 ///
 /// When it is not, it is recorded as a plan.
@@ -243,7 +236,7 @@ fn agreed(args: &Args, context: &mut Context, target: &Target, plan: &Plan, serv
     if !args.execute {
         context.console.line(&format!(
             "nothing was changed; to go on, add: --execute --confirm {} --plan {}",
-            shell(&confirmation),
+            quoted(&confirmation),
             plan.hash()
         ));
         let fence = if target.fence.is_some() {
@@ -416,6 +409,9 @@ fn back_up(
         let Found::Ours { manifest, .. } = find(place).map_err(|error| refuse(format!("{error:#}")))? else {
             return Err(refuse("it is not a backup of ess-wipe".to_owned()).into());
         };
+        if manifest.kind != Kind::Backup {
+            return Err(refuse("it is a dump of pgdump-wrap, which --undo does not bring back".to_owned()).into());
+        }
         if manifest.source != target.facts.identity {
             return Err(refuse(format!("it is of {}", manifest.source)).into());
         }
@@ -456,10 +452,6 @@ fn back_up(
         .console
         .note(&format!("backed up the target to {}", place.display()));
     Ok(taken.manifest.inventory)
-}
-
-fn shell(word: &str) -> String {
-    format!("'{}'", word.replace('\'', r"'\''"))
 }
 
 /// What came of a run.

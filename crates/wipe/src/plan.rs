@@ -141,6 +141,10 @@ impl Plan {
                 )
                 .context("somebody uses the target, or it changed after the plan was made")?;
         }
+        // By which a backup was left out: long may have passed since it was looked at.
+        if let Some(standing) = &target.fence {
+            session.batch("see that the fence still stands", &standing.require())?;
+        }
         // Nobody can write any more: what is seen now is what goes.
         let now = Self::of(target, self.more.clone())?;
         if now.lines != self.lines {

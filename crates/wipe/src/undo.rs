@@ -11,14 +11,14 @@ use ess_proof::{Expected, Fence, Loading, State, Target, Way, nobody_else};
 use ess_run::Installation;
 
 use crate::plan::Plan;
-use crate::{Args, Done, agreed, back_up, backup_programs, guards, lock_export, proving, record};
+use crate::{Args, Done, agreed, back_up, backup_programs, guards, proving, record};
 
 /// Memory for each index that is built, in MiB.
 const MAINTENANCE: u64 = 256;
 
 /// Brings the backup back: as careful as the wipe, and behind the same fence.
 pub(crate) fn run(args: &Args, context: &mut Context, conninfo: &Conninfo) -> anyhow::Result<Exit> {
-    lock_export(context)?;
+    context.lock_export()?;
     let mut target = Target::open(context, conninfo)?;
     let name = context.application_name();
     let backup = place(args, context, &target)?;
@@ -36,10 +36,15 @@ pub(crate) fn run(args: &Args, context: &mut Context, conninfo: &Conninfo) -> an
         return finish(args, context, target, None, backup);
     }
     let programs = Origin::of_ours(&backup, manifest).programs(args.pg_bin.as_deref(), &target.facts.version_text)?;
-    let to_be_kept = match state {
-        State::Foreign => is_used(args, context, conninfo, &target)? && !args.no_backup,
-        _ => false,
+    let there = match state {
+        State::Foreign => {
+            // What is written while it is looked at would be erased unseen.
+            nobody_else(&target.session, &args.ignore_role, "target")?;
+            what_is_there(args, context, conninfo, &target)?
+        }
+        _ => There::Nothing,
     };
+    let to_be_kept = matches!(there, There::Used) && !args.no_backup;
     let keepers = to_be_kept.then(|| backup_programs(args, &target)).transpose()?;
     let plan = Plan::of(
         &target,
@@ -63,7 +68,10 @@ pub(crate) fn run(args: &Args, context: &mut Context, conninfo: &Conninfo) -> an
     let name_of_backup = backup.file_name().unwrap_or_default().to_string_lossy();
     let beside = backup.with_file_name(format!("{name_of_backup}.undone"));
     let keep = |programs: Installation| back_up(args, context, conninfo, &target, &server_name, &beside, &programs);
-    let held: Option<Inventory> = keepers.map(keep).transpose()?;
+    let held: Option<Inventory> = match there {
+        There::Unused(inventory) => Some(*inventory),
+        There::Used | There::Nothing => keepers.map(keep).transpose()?,
+    };
     let fence = Fence::new(
         context.document.id.clone().unwrap_or_default(),
         Some(manifest.source.clone()),
@@ -89,6 +97,7 @@ pub(crate) fn run(args: &Args, context: &mut Context, conninfo: &Conninfo) -> an
     let way = Way {
         source: &SourceBeside::NotNamed,
         allow: args.lift,
+        ignored_roles: &args.ignore_role,
         analyze: true,
         console: &context.console.clone(),
     };
@@ -180,18 +189,28 @@ fn of_this_target<'a>(found: &'a Found, place: &Path, target: &Target) -> Result
     }
 }
 
-/// Whether something would be erased that no dump holds; refuses that unless it was allowed.
-fn is_used(args: &Args, context: &Context, conninfo: &Conninfo, target: &Target) -> anyhow::Result<bool> {
+/// What an undo would erase.
+enum There {
+    /// What no dump holds, and a person allowed to erase.
+    Used,
+    /// What was restored, and nothing that people added: this.
+    Unused(Box<Inventory>),
+    /// A half-done load, or nothing at all.
+    Nothing,
+}
+
+/// What would be erased; refuses what no dump holds, unless it was allowed.
+fn what_is_there(args: &Args, context: &Context, conninfo: &Conninfo, target: &Target) -> anyhow::Result<There> {
     let Some(dump) = dump(args, context)? else {
         guards::serves_no_other(context, target)?;
         guards::unused(args, target)?;
-        return Ok(true);
+        return Ok(There::Used);
     };
     let name = context.application_name();
-    let used = proving(args, context, conninfo, target, &name).used_since(&target.session, &dump.inventory)?;
+    let (found, used) = proving(args, context, conninfo, target, &name).used_since(&target.session, &dump.inventory)?;
     match used {
-        None => Ok(false),
-        Some(_) if args.allow_used => Ok(true),
+        None => Ok(There::Unused(Box::new(found))),
+        Some(_) if args.allow_used => Ok(There::Used),
         Some(first) => Err(Stop::no(format!("the target was used since it was restored: {first}"))
             .hint("give --allow-used only if what people did there since may go; it is backed up first")
             .into()),

@@ -125,6 +125,11 @@ fn rights(target: &Target) -> Found {
             "role {user} may not act as {role}, which is to own everything"
         )));
     }
+    if rights.acts && !rights.inherits {
+        found.push(lacks(format!(
+            "role {user} may act as {role}, but does not inherit its rights, with which the proof reads"
+        )));
+    }
     if !rights.creates {
         found.push(lacks(format!(
             "role {role} may create nothing in the target's schema public"

@@ -638,7 +638,7 @@ fn a_target_that_awaits_another_source_is_refused() {
         .run();
 
     assert_failed(&ran, 1, "the target awaits another source, ");
-    assert!(ran.stderr.contains("give --allow-other-migration to drop"), "{ran}");
+    assert!(ran.stderr.contains("or --allow-other-migration to drop"), "{ran}");
     assert!(scene.is_fenced());
 
     let ran = scene

@@ -79,7 +79,7 @@ fn while_the_list_is_read(scene: &Scene, command: &str) {
 #[test]
 fn a_fence_that_falls_while_the_dump_is_read_keeps_what_is_behind_it() {
     let scene = Scene::wiped();
-    scene.on_target("SET ROLE synapse_user; CREATE TABLE people (name text); INSERT INTO people VALUES ('alice')");
+    scene.on_target("SET ROLE synapse_user; CREATE TABLE profiles (name text); INSERT INTO profiles VALUES ('alice')");
     // Between the look at the target and the transaction that drops.
     let change = format!(
         "psql -qX -h {} -p {} -U synapse_user -d {} -c \"{BY_HAND}\" >&2",
@@ -93,7 +93,7 @@ fn a_fence_that_falls_while_the_dump_is_read_keeps_what_is_behind_it() {
 
     assert_ne!(ran.status.code(), Some(0), "{ran}");
     assert!(ran.stderr.contains("the fence is no longer whole"), "{ran}");
-    assert_eq!(scene.on_target("SELECT name FROM people"), "alice");
+    assert_eq!(scene.on_target("SELECT name FROM profiles"), "alice");
 }
 
 /// A target that holds the whole dump behind its fence, as a restore leaves it that was killed during its proof; and
@@ -336,4 +336,57 @@ fn a_target_that_is_written_to_while_it_is_proven_stays_fenced() {
         ran.stderr.contains("somebody wrote to the target while it was proven"),
         "{ran}"
     );
+}
+
+#[test]
+fn a_fence_falls_for_the_source_that_it_awaits_and_for_no_other() {
+    let scene = Scene::new();
+    let other = format!("{} other", scene.source.name);
+    source_cluster().psql(
+        "postgres",
+        &format!("CREATE DATABASE \"{other}\" TEMPLATE \"{}\"", scene.source.name),
+    );
+    source_cluster().psql(&other, "UPDATE profiles SET displayname = 'stale'");
+    let dumped = scene.dump().success().stdout;
+    let wiped = scene.wipe(dumped.as_str()).success().stdout;
+    let mut pg_dump = source_cluster().program("pg_dump");
+    pg_dump.args(["-U", "postgres", "-Fc", "-d", &other, "-f"]);
+    assert!(pg_dump.arg(scene.world.path("x.dump")).status().unwrap().success());
+    let url = scene
+        .source_url()
+        .replace(&scene.source.name, &other.replace(' ', "%20"));
+    let target = scene.target_args();
+    let restore = |more: &[&str]| {
+        scene
+            .tool("restore")
+            .args(&target)
+            .args(["--from", "x.dump"])
+            .args(more)
+            .run()
+    };
+
+    assert_failed(&restore(&["--source", &url]), 1, "the target awaits ");
+    assert_failed(
+        &restore(&["--accept-unproven"]),
+        1,
+        "and nothing shows that this dump is of it",
+    );
+    assert!(scene.is_fenced());
+
+    // What another migration has loaded is not dropped by a line that knows nothing of it.
+    let ran = scene
+        .wiper()
+        .args(["--execute", "--confirm", &scene.confirmation()])
+        .run();
+    assert_failed(&ran, 1, "the target awaits another source");
+    scene.tool("restore").stdin(wiped.as_str()).run().success();
+}
+
+#[test]
+fn a_comment_that_says_more_than_is_known_is_half_a_fence() {
+    let scene = Scene::wiped();
+    scene.on_target(r#"COMMENT ON TABLE schema_version IS '{"ess-migrate":"fence","id":"x","extra":1}'"#);
+
+    assert_failed(&scene.restore().run(), 1, "the target holds half a fence");
+    assert!(scene.is_fenced());
 }

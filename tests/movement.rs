@@ -386,6 +386,7 @@ fn a_transaction_that_is_open_on_the_source_may_have_written() {
         "the old Synapse ran after the dump: a transaction of postgres is open",
     );
     drop(writer);
+    scene.on_source("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND backend_xid IS NOT NULL");
     let open = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND backend_xid IS NOT NULL";
     wait_until("it has ended", || scene.on_source(open) == "0");
     scene.wipe(dumped.as_str()).success();

@@ -132,3 +132,63 @@ fn the_same_line_runs_again_after_it_was_undone() {
     undo_from_export(&scene, &["--execute", "--confirm", &confirm]).success();
     assert_eq!(scene.target_dump(), before);
 }
+
+#[test]
+fn a_look_at_another_target_does_not_lead_the_way_back_astray() {
+    let scene = Scene::new();
+    let before = scene.target_dump();
+    let dumped = scene.dump().success().stdout;
+    scene.wipe(dumped.as_str()).success();
+    target_cluster().create_database("trial", "synapse_user");
+    let trial = target_cluster().url("trial", "synapse_user");
+    let source = scene.source_url();
+    let look = scene
+        .tool("preflight")
+        .args(["-n", "--source", &source, "--export", "export"]);
+    look.args(["--target", &trial, "--target-password-file", "target.pw"])
+        .run();
+    assert_eq!(
+        crate::scene::names_in(&scene.world, "export/documents").last().unwrap(),
+        "03-preflight.json"
+    );
+
+    undo_from_export(&scene, &["--execute", "--confirm", &scene.confirmation()]).success();
+
+    assert_eq!(scene.target_dump(), before);
+}
+
+#[test]
+fn an_export_that_was_carried_elsewhere_leads_back() {
+    let scene = Scene::new();
+    let before = scene.target_dump();
+    let dumped = scene.dump().success().stdout;
+    scene.wipe(dumped.as_str()).success();
+    scene.world.shell("mv export elsewhere").success();
+
+    let undo = scene.tool("ess-wipe").args([
+        "-n",
+        "--undo",
+        "--export",
+        "elsewhere",
+        "--execute",
+        "--confirm",
+        &scene.confirmation(),
+    ]);
+    undo.run().success();
+
+    assert_eq!(scene.target_dump(), before);
+}
+
+#[test]
+fn the_only_copy_of_what_was_restored_is_kept() {
+    let scene = Scene::new();
+    let dumped = scene.dump().success().stdout;
+    let wiped = scene.wipe(dumped.as_str()).success().stdout;
+    scene.tool("restore").stdin(wiped.as_str()).run().success();
+    scene.world.shell("rm export/dump/data/*.dat*").success();
+
+    let ran = undo_from_export(&scene, &["--execute", "--confirm", &scene.confirmation()]).success();
+
+    assert!(ran.stderr.contains("it is backed up first"), "{ran}");
+    assert!(scene.world.path("export/ess-before-wipe.undone/manifest.json").exists());
+}

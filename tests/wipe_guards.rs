@@ -184,25 +184,26 @@ fn a_dump_is_not_a_backup() {
 #[test]
 fn a_fence_that_falls_while_the_wipe_waits_keeps_what_is_behind_it() {
     let scene = Scene::wiped();
-    scene.on_target("SET ROLE synapse_user; CREATE TABLE people (name text); INSERT INTO people VALUES ('alice')");
+    scene.on_target("SET ROLE synapse_user; CREATE TABLE profiles (name text); INSERT INTO profiles VALUES ('alice')");
     let mut psql = target_cluster().program("psql");
     psql.args(["-X", "-q", "-U", "postgres", "-d", &scene.target]);
     // An administrator declares the database live, after it was looked at and before it is erased.
     psql.env("PGAPPNAME", "ess-migrate/psql/live").args([
         "-c",
-        "BEGIN; LOCK TABLE people IN SHARE MODE; SELECT pg_sleep(3); UPDATE schema_version SET version = 94;
+        "BEGIN; LOCK TABLE profiles IN SHARE MODE; SELECT pg_sleep(3); UPDATE schema_version SET version = 94;
          UPDATE schema_compat_version SET compat_version = 84; COMMIT",
     ]);
     let mut psql = psql.spawn().unwrap();
     wait_for_session(target_cluster(), &scene.target, "ess-migrate/psql/live");
 
-    let ran = scene.wipe(Stdin::Null);
+    let wipe = scene.wiper().args(["--execute", "--confirm", &scene.confirmation()]);
+    let ran = wipe.args(["--allow-other-migration"]).run();
 
     psql.wait().unwrap();
     assert_ne!(ran.status.code(), Some(0), "{ran}");
     assert!(ran.stderr.contains("nothing was erased"), "{ran}");
     assert!(ran.stderr.contains("the fence is no longer whole"), "{ran}");
-    assert_eq!(scene.on_target("SELECT name FROM people"), "alice");
+    assert_eq!(scene.on_target("SELECT name FROM profiles"), "alice");
 }
 
 #[test]
@@ -257,4 +258,131 @@ fn a_role_whose_rights_are_not_inherited_is_refused() {
 
     assert_failed(&wipe.run(), 77, "but does not inherit its rights");
     assert_eq!(scene.target_dump(), before);
+}
+
+#[test]
+fn the_source_of_the_dump_is_never_the_target_whatever_the_document_leaves_out() {
+    let scene = Scene::new();
+    scene.dump().success();
+    let dumped = scene
+        .world
+        .shell("jq -c 'del(.source, .target)' export/documents/01-pgdump-wrap.json");
+    let dumped = dumped.success().stdout;
+    scene.on_source("INSERT INTO profiles (user_id, full_user_id) VALUES ('zed', '@zed:example.org')");
+    let source = scene.source_url();
+
+    for moved in [true, false] {
+        if !moved {
+            scene.on_source("DELETE FROM profiles WHERE user_id = 'zed'");
+        }
+        let ran = scene
+            .tool("ess-wipe")
+            .args(["--target", &source, "--backup", "backup", "--execute", "--confirm"])
+            .args([format!("example.org/{}", scene.source.name)])
+            .stdin(dumped.as_str())
+            .run();
+        assert_failed(&ran, 1, "source and target are the same database");
+    }
+    let edited = scene
+        .world
+        .shell("jq -c '.source.identity.database = \"other\"' export/documents/01-pgdump-wrap.json");
+    let ran = scene.wipe(edited.success().stdout.as_str());
+    assert_failed(&ran, 65, "and the document's source is");
+}
+
+#[test]
+fn tables_of_others_behind_a_fence_are_refused_by_name() {
+    let scene = Scene::new();
+    let dumped = scene.dump().success().stdout;
+    let wiped = scene.wipe(dumped.as_str()).success().stdout;
+    scene.on_target("SET ROLE synapse_user; CREATE SCHEMA app; CREATE TABLE app.orders AS SELECT 1 AS x");
+    let stays = |ran: &crate::support::Ran| {
+        assert_eq!(ran.status.code(), Some(1), "{ran}");
+        assert!(ran.stderr.contains("app.orders"), "{ran}");
+        assert_eq!(scene.on_target("SELECT x FROM app.orders"), "1");
+    };
+
+    stays(&scene.tool("restore").stdin(wiped.as_str()).run());
+    stays(&scene.wipe(dumped.as_str()));
+    let undo = scene.tool("ess-wipe").args([
+        "-n",
+        "--undo",
+        "--export",
+        "export",
+        "--execute",
+        "--confirm",
+        &scene.confirmation(),
+    ]);
+    stays(&undo.run());
+
+    scene.on_target("DROP SCHEMA app CASCADE");
+    scene.tool("restore").stdin(wiped.as_str()).run().success();
+}
+
+#[test]
+fn what_a_backup_could_not_bring_back_is_refused_before_the_wipe() {
+    let scene = Scene::dumped();
+    let refused = |said: &str| {
+        let before = scene.target_dump();
+        assert_failed(&scene.wipe(Stdin::Null), 1, said);
+        assert_eq!(scene.target_dump(), before);
+    };
+    for attributes in [
+        "LEAKPROOF",
+        "SET log_statement = 'none'",
+        "SUPPORT pg_catalog.textlike_support",
+    ] {
+        scene.on_target(&format!(
+            "CREATE FUNCTION odd(int) RETURNS bool IMMUTABLE LANGUAGE sql {attributes} AS 'SELECT true';
+             ALTER FUNCTION odd OWNER TO synapse_user"
+        ));
+        refused(
+            "what is there could not be brought back: its backup would need right SUPERUSER for function public.odd",
+        );
+        scene.on_target("DROP FUNCTION odd");
+    }
+    scene.on_target(
+        "ALTER TABLE schema_version DROP CONSTRAINT schema_version_lock_key, DROP CONSTRAINT schema_version_lock_check;
+         INSERT INTO schema_version (lock, version, upgraded) VALUES ('Y', 1, true)",
+    );
+    refused("what is there could not be brought back: public.schema_version holds what Synapse never writes there");
+}
+
+#[test]
+fn an_ess_whose_first_start_was_cut_off_comes_back_as_it_was() {
+    let scene = Scene::dumped();
+    scene.on_target("DELETE FROM schema_version");
+    let before = scene.target_dump();
+    scene.wipe(Stdin::Null).success();
+
+    let undo = scene.tool("ess-wipe").args(["-n", "--undo", "--export", "export"]);
+    undo.args(scene.target_args().split_at(1).1)
+        .args(["--execute", "--confirm", &scene.confirmation()])
+        .run()
+        .success();
+
+    assert_eq!(scene.target_dump(), before);
+}
+
+#[test]
+fn the_dump_alone_names_the_homeserver_to_which_it_belongs() {
+    let scene = Scene::new();
+    let dumped = scene
+        .tool("pgdump-wrap")
+        .args(["-n", "--source", &scene.source_url(), "--export", "export"])
+        .run()
+        .success();
+    assert_eq!(dumped.json()["source"]["server_name"], "example.org");
+    scene.on_target("UPDATE users SET name = '@ess-test:other.org'");
+    let target = scene.target_args();
+
+    let ran = scene
+        .tool("ess-wipe")
+        .args(&target[1..])
+        .args(["--execute", "--confirm"])
+        .args([format!("other.org/{}", scene.target)])
+        .stdin(dumped.stdout.as_str())
+        .run();
+
+    assert_failed(&ran, 1, "the target serves other.org, not example.org");
 }

@@ -174,8 +174,18 @@ impl Context {
             return;
         }
         let export = self.document.export.clone();
-        let names_target = |document: &Document| document.target.as_ref().is_some_and(|t| t.identity.is_some());
-        if let Some(kept) = self.kept_documents().into_iter().find(names_target) {
+        let names_target = |document: &&Document| document.target.as_ref().is_some_and(|t| t.identity.is_some());
+        // A program that only looked may have looked at another target since.
+        let names_way_back = |document: &&Document| {
+            let wipe = document.wipe.as_ref();
+            names_target(document) && wipe.is_some_and(|wipe| wipe.next.go_back.is_some())
+        };
+        let kept = self.kept_documents();
+        let kept = kept
+            .iter()
+            .find(names_way_back)
+            .or_else(|| kept.iter().find(names_target));
+        if let Some(kept) = kept.cloned() {
             self.document = Document { export, ..kept };
         }
     }

@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use ess_archive::{Compression, Dumping, Found, Kind, Layout, Manifest, Origin, find, is_there, major, take};
 use ess_cli::{Context, Exit, PgVariables, SourceArgs, Stop, make_directory, now, processors};
 use ess_document::{Document, Dropped, Dump, Next};
-use ess_postgres::{Access, Conninfo, Facts, Reading, Session, end_leftovers, facts, moved};
+use ess_postgres::{Access, Conninfo, Facts, Reading, Session, end_leftovers, facts, moved, server_names};
 use ess_run::{Installation, LAST_WITHOUT_TRANSACTION_TIMEOUT, Need, Report, choose};
 
 /// Dump Synapse's database and prove what the dump holds
@@ -87,6 +87,11 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     context.source_section().identity = Some(facts.identity.clone());
     ess_proof::is_whole(&session, facts.standby)?;
     ess_proof::require_public(&session, &facts.user, "source")?;
+    if context.source_section().server_name.is_none() {
+        // Of a database whose users have several, preflight tells.
+        let mut names = server_names(&session)?;
+        context.source_section().server_name = names.pop().filter(|_| names.is_empty());
+    }
     let running = is_running(args, &session)?;
     not_back(context, &facts)?;
 

@@ -223,7 +223,9 @@ WITH RECURSIVE part AS (
     SELECT format('needs right SUPERUSER for %s %s', what, name)
       FROM (SELECT 'pg_proc'::regclass::oid AS classid, p.oid AS objid, 'function' AS what, p.oid::regprocedure::text AS name
               FROM pg_proc p JOIN ns ON ns.oid = pronamespace JOIN pg_language l ON l.oid = prolang
-             WHERE (NOT lanpltrusted AND prokind <> 'a' OR proleakproof)
+             WHERE (NOT lanpltrusted AND prokind <> 'a' OR proleakproof OR prosupport <> 0
+                    OR EXISTS (SELECT FROM unnest(proconfig) AS given(item) JOIN pg_settings s ON s.name = split_part(item, '=', 1)
+                                WHERE s.context IN ('superuser', 'superuser-backend')))
                AND NOT EXISTS (SELECT FROM part WHERE classid = 'pg_proc'::regclass AND objid = p.oid)
              UNION ALL
             SELECT 'pg_opclass'::regclass, c.oid, 'operator class', format('%I.%I', ns.nspname, opcname)

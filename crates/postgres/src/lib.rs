@@ -37,7 +37,9 @@ pub use error::Error;
 pub use facts::{Facts, facts};
 pub use inventory::{Inventory, Queue, Reading, TableRecord, digests, each_table};
 pub use mark::{Mark, StreamPosition, mark, stream_positions};
-pub use movement::{FENCE_VERSION, NOT_PLAIN, SchemaRows, exists, moved, plausible_schema_rows, schema_rows};
+pub use movement::{
+    FENCE_VERSION, NOT_PLAIN, SchemaRows, exists, moved, plausible_schema_rows, schema_rows, unkept_version,
+};
 pub use objects::{
     LOCKS_PER_TABLE, NotInADump, Object, count_by_kind, drop_statements, keepsakes, not_in_a_dump, objects, row_counts,
 };

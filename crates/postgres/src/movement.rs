@@ -320,6 +320,20 @@ pub fn plausible_schema_rows(session: &Session) -> Result<Result<SchemaRows, Str
     })
 }
 
+/// Why a backup could not put back what the tables of the schema version hold, such as rows of another program; none
+/// if it could.
+pub fn unkept_version(session: &Session) -> Result<Option<String>, Error> {
+    for (table, rows) in [
+        ("schema_version", version_rows(session)?),
+        ("schema_compat_version", compat_rows(session)?),
+    ] {
+        if rows.len() > 1 || rows.iter().any(|row| row.number().is_none()) {
+            return Ok(Some(format!("public.{table} holds what Synapse never writes there")));
+        }
+    }
+    Ok(None)
+}
+
 /// Of `schema_version`, more than which Synapse makes no database refuse it.
 pub const FENCE_VERSION: i32 = i32::MAX;
 

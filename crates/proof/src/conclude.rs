@@ -60,6 +60,17 @@ impl Expected {
         }
     }
 
+    /// Refused: that it is of another database than the one for which a fence stands.
+    pub fn is_awaited(&self, fence: &Fence) -> Result<(), Stop> {
+        match (&fence.source, self.source()) {
+            (Some(awaited), Some(other)) if awaited != other => Err(Stop::no(format!(
+                "the target awaits {awaited}, and what is to be there is of {other}"
+            ))
+            .hint("check --target and what it is compared with; ess-wipe clears it for another migration")),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether it is what a target held before its wipe.
     fn is_backup(&self) -> bool {
         self.against == Against::Manifest && self.source.is_none()
@@ -207,6 +218,7 @@ impl Proving<'_> {
             conclusion.source = self.check_source(expected, way.source)?;
             return Ok(conclusion);
         };
+        expected.is_awaited(fence)?;
         conclusion.source = self.require_source(expected, way.source, way.allow)?;
         if let Some(SourceCheck::InUse) = conclusion.source
             && !way.allow.allow_running_source
@@ -252,13 +264,16 @@ fn unchecked(reason: &str) -> Stop {
 fn lift(session: &Session, fence: &Fence, expected: &Expected, proof: &Proof) -> anyhow::Result<()> {
     let inventory = &expected.inventory;
     let has = |name: &str| inventory.tables.iter().any(|t| t.schema == "public" && t.name == name);
-    let had_no_version = expected.is_backup() && !has("schema_version") && !has("schema_compat_version");
-    let sql = if had_no_version {
-        format!("{}{}", fence.require(), Fence::REMOVE)
-    } else {
-        startable(expected)?;
-        format!("{}{}", fence.require(), Fence::lift(&inventory.schema, has))
-    };
+    if let Some(why) = inventory.schema.implausible()
+        && !expected.is_backup()
+    {
+        return Err(
+            Stop::data(format!("there is no version with which Synapse would start: {why}"))
+                .hint("take the dump again from a database that Synapse has used")
+                .into(),
+        );
+    }
+    let sql = format!("{}{}", fence.require(), Fence::lift(&inventory.schema, has));
     session.batch("begin to lift the fence", "BEGIN; SET LOCAL synchronous_commit = on")?;
     let lifted = session.batch("lift the fence", &sql).map_err(anyhow::Error::from);
     let lifted = lifted.and_then(|()| {
@@ -269,12 +284,11 @@ fn lift(session: &Session, fence: &Fence, expected: &Expected, proof: &Proof) ->
                 .hint("see that no process of ESS's Synapse runs, then run the same line again")
                 .into());
         }
-        if had_no_version {
-            return Ok(());
-        }
         // What a trigger or a rule made of it is not what was asked for.
         let why = match plausible_schema_rows(session)? {
             Ok(rows) if rows == inventory.schema => return Ok(()),
+            // Before a wipe, Synapse may not have come so far.
+            Err(_) if expected.is_backup() && schema_rows(session)? == inventory.schema => return Ok(()),
             Ok(_) => "they are others".to_owned(),
             Err(why) => why,
         };
@@ -292,22 +306,4 @@ fn lift(session: &Session, fence: &Fence, expected: &Expected, proof: &Proof) ->
     session.batch("lift the fence", "COMMIT").context(
         "the target was proven, but the connection was lost while lifting the fence; run verify to check and lift it",
     )
-}
-
-/// Refuses version rows on which Synapse would not start, or would found a new server.
-fn startable(expected: &Expected) -> Result<(), Stop> {
-    let Some(why) = expected.inventory.schema.implausible() else {
-        return Ok(());
-    };
-    let stop = Stop::data(format!(
-        "all is loaded, but there is no version with which Synapse would start: {why}"
-    ));
-    Err(if expected.is_backup() {
-        stop.hint(
-            "it was so before the wipe; put what belongs there into schema_version and schema_compat_version, and end \
-             the fence: COMMENT ON TABLE public.schema_version IS NULL",
-        )
-    } else {
-        stop.hint("take the dump again from a database that Synapse has used")
-    })
 }

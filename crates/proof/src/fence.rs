@@ -12,6 +12,7 @@ use std::fmt;
 use ess_document::Identity;
 use ess_postgres::{Error, FENCE_VERSION, SchemaRows, Session, escape_literal};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// What a fence says about itself, as the comment on `schema_version`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,30 +84,31 @@ END $fence$;
         )
     }
 
-    /// Takes the fence down where there was no version of Synapse's schema before it.
-    pub(crate) const REMOVE: &str = "DROP TABLE public.schema_version, public.schema_compat_version;\n";
-
     /// Takes the fence down, in the transaction of the caller: the source's version rows, last of all.
     ///
     /// A table that the source does not have, by `has`, goes again.
     pub(crate) fn lift(rows: &SchemaRows, has: impl Fn(&str) -> bool) -> String {
-        let compat = rows.compat_version.map_or_else(String::new, |compat| {
-            format!("INSERT INTO public.schema_compat_version (compat_version) VALUES ({compat});\n")
-        });
-        let drop = if has("schema_compat_version") {
-            ""
-        } else {
-            "DROP TABLE public.schema_compat_version;\n"
-        };
-        format!(
-            "DELETE FROM public.schema_version;
-DELETE FROM public.schema_compat_version;
-INSERT INTO public.schema_version (version, upgraded) VALUES ({}, {});
-{compat}{drop}COMMENT ON TABLE public.schema_version IS NULL;
-",
-            or_null(rows.version),
-            or_null(rows.upgraded)
-        )
+        let mut sql = vec![
+            "DELETE FROM public.schema_version".to_owned(),
+            "DELETE FROM public.schema_compat_version".to_owned(),
+        ];
+        if let Some(version) = rows.version {
+            let upgraded = or_null(rows.upgraded);
+            sql.push(format!(
+                "INSERT INTO public.schema_version (version, upgraded) VALUES ({version}, {upgraded})"
+            ));
+        }
+        if let Some(compat) = rows.compat_version {
+            sql.push(format!(
+                "INSERT INTO public.schema_compat_version (compat_version) VALUES ({compat})"
+            ));
+        }
+        sql.push("COMMENT ON TABLE public.schema_version IS NULL".to_owned());
+        let gone = ["schema_version", "schema_compat_version"]
+            .into_iter()
+            .filter(|table| !has(table));
+        sql.extend(gone.map(|table| format!("DROP TABLE public.{table}")));
+        sql.join(";\n")
     }
 
     /// What it says about itself, as it stands on the table.
@@ -154,7 +156,15 @@ fn judge(comment: Option<&str>, version: &Versions, compat: &Versions) -> Standi
     let damaged = [("schema_version", version), ("schema_compat_version", compat)]
         .into_iter()
         .find(|(_, versions)| !versions.are_sentinel());
-    let fence = comment.map(serde_json::from_str::<Fence>);
+    let fence = comment.map(|text| -> Result<Fence, serde_json::Error> {
+        let fence: Fence = serde_json::from_str(text)?;
+        // What another version of these tools has added, this one could not require.
+        if serde_json::from_str::<Value>(text)? == serde_json::to_value(&fence)? {
+            Ok(fence)
+        } else {
+            Err(serde::de::Error::custom("it says more than is known"))
+        }
+    });
     match (fence, damaged) {
         (Some(Ok(fence)), None) => Standing::Whole(fence),
         (Some(Ok(_)), Some((table, versions))) => Standing::Half(Half {

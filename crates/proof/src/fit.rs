@@ -3,7 +3,9 @@
 use ess_cli::Stop;
 use ess_postgres::{Error, Facts, Inventory, LOCKS_PER_TABLE, Session, lacking, lock_table, objects};
 
-use crate::Target;
+use ess_synapse::tables::TABLES;
+
+use crate::{Target, quoted};
 
 /// Locks that a table takes in the one transaction of a load's structure: itself, its TOAST, its sequence.
 const LOCKS_PER_LOADED_TABLE: i64 = 5;
@@ -61,4 +63,40 @@ fn has_locks(session: &Session, loaded: usize) -> anyhow::Result<()> {
 
 fn tables(session: &Session) -> Result<usize, Error> {
     Ok(objects(session)?.iter().filter(|object| object.kind == "table").count())
+}
+
+/// Tables on a target that are neither Synapse's nor of dumps that were loaded there, and whether it has Synapse's.
+///
+/// A bridge's beside Synapse's, or somebody's own database: not ours to drop unseen.
+pub fn strangers(session: &Session, dumps: &[&Inventory]) -> Result<(Vec<String>, bool), Error> {
+    let is_synapses = |name: &str| name.strip_prefix("public.").is_some_and(|name| TABLES.contains(&name));
+    let is_dumped = |name: &str| {
+        let lines = dumps.iter().flat_map(|inventory| &inventory.catalogue);
+        let relations = lines.filter_map(|line| line.strip_prefix("relation ")?.strip_prefix(name));
+        relations.into_iter().any(|rest| rest.starts_with(" kind "))
+    };
+    let mut names: Vec<String> = objects(session)?
+        .into_iter()
+        .filter(|object| object.kind == "table")
+        .map(|object| object.name)
+        .collect();
+    let has_synapses = names.iter().any(|name| is_synapses(name));
+    names.retain(|name| !is_synapses(name) && !is_dumped(name));
+    Ok((names, has_synapses))
+}
+
+/// Refused: to drop behind the fence what neither Synapse nor the dump has put there.
+pub fn is_ours_behind_the_fence(target: &Target, dump: &Inventory) -> anyhow::Result<()> {
+    let (strangers, _) = strangers(&target.session, &[dump])?;
+    let Some(first) = strangers.first() else { return Ok(()) };
+    let some: Vec<&str> = strangers.iter().take(5).map(String::as_str).collect();
+    Err(Stop::no(format!(
+        "the target holds what is neither Synapse's nor of the dump: {}",
+        some.join(", ")
+    ))
+    .hint(format!(
+        "bring it away, or, if it may go, run ess-wipe again with --also-erase {}",
+        quoted(first)
+    ))
+    .into())
 }

@@ -1,5 +1,6 @@
 //! The source must not change after its dump.
 
+use ess_archive::{Kind, Manifest};
 use ess_cli::{Context, SourceBeside, Stop};
 use ess_document::{Identity, SourceCheck};
 use ess_postgres::{Access, Conninfo, Error, Inventory, Reading, Session, facts, moved};
@@ -54,6 +55,25 @@ fn ask(proving: &Proving<'_>, source: &Conninfo, identity: &Identity, dumped: &I
     let beside = Reading::now(source, proving.application_name, proving.jobs, proving.report);
     let change = moved(&session, Some(&beside), dumped)?;
     Ok(change.map_or(Answer::Unchanged, Answer::Changed))
+}
+
+/// Notes in the document which database a dump is of; refuses a dump of another than the document's.
+pub fn adopt_source(context: &mut Context, manifest: &Manifest) -> Result<(), Stop> {
+    if manifest.kind != Kind::Migration {
+        return Ok(());
+    }
+    let known = context
+        .source_section()
+        .identity
+        .get_or_insert_with(|| manifest.source.clone());
+    if *known == manifest.source {
+        return Ok(());
+    }
+    Err(Stop::data(format!(
+        "the dump is of {}, and the document's source is {known}",
+        manifest.source
+    ))
+    .hint("look for the dump that pgdump-wrap made in this migration"))
 }
 
 /// Notes in the document which database the source is, when no tool before this one did.

@@ -62,13 +62,7 @@ fn load_and_prove(args: &Args, context: &mut Context, way_back: &mut Option<Stri
     let conninfo = &reached.conninfo;
     let source = context.source_beside(&args.source)?;
     context.lock_export()?;
-    let from = place_of(args.from.as_deref(), &context.document)?.ok_or_else(|| {
-        Stop::usage("there is no dump: neither --from nor the document's `dump` says where it is")
-            .hint("give --from PATH (and --export DIR if the export was carried here)")
-    })?;
-    let found = find(&from)?;
-    // Its files are checked while the structure is loaded.
-    check_is_of(&found, context.document.dump.as_ref())?;
+    let (from, found) = the_dump(args, context)?;
     ess_proof::identify_source(context, &source)?;
     let mut target = Target::open(context, conninfo)?;
     *way_back = way_back_of(context, &target);
@@ -102,6 +96,7 @@ fn load_and_prove(args: &Args, context: &mut Context, way_back: &mut Option<Stri
         return Err(not_empty().into());
     }
     let expected = expected::choose(context, args, &proving, &source, &found)?;
+    is_awaited(context, &target, expected.as_ref())?;
     let held = match &expected {
         Some(expected) => settled(&proving, &target, state, expected, &way)?,
         None => None,
@@ -164,6 +159,20 @@ fn load_and_prove(args: &Args, context: &mut Context, way_back: &mut Option<Stri
     finish(args, context, &from, done)
 }
 
+/// The dump that is to be loaded, and where it lies. Its files are checked while the structure is loaded.
+fn the_dump(args: &Args, context: &mut Context) -> anyhow::Result<(PathBuf, Found)> {
+    let from = place_of(args.from.as_deref(), &context.document)?.ok_or_else(|| {
+        Stop::usage("there is no dump: neither --from nor the document's `dump` says where it is")
+            .hint("give --from PATH (and --export DIR if the export was carried here)")
+    })?;
+    let found = find(&from)?;
+    check_is_of(&found, context.document.dump.as_ref())?;
+    if let Found::Ours { manifest, .. } = &found {
+        ess_proof::adopt_source(context, manifest)?;
+    }
+    Ok((from, found))
+}
+
 /// Adds what pgdump-wrap left out to what the archive's load left out.
 fn list_left_out(found: &Found, loaded: &mut Loaded) {
     if let Found::Ours { manifest, .. } = found {
@@ -217,19 +226,27 @@ fn is_fit(context: &Context, target: &Target, found: &Found, origin: &Origin) ->
         ess_proof::can_take(target, &manifest.inventory)?;
     }
     origin.may_go_to(&facts.version_text)?;
-    if let (Some(fence), Some(manifest)) = (&target.fence, manifest)
-        && let Some(awaited) = &fence.source
-        && manifest.kind == Kind::Migration
-        && *awaited != manifest.source
-    {
-        return Err(Stop::no(format!(
-            "the target awaits {awaited}, and the dump is of {}",
-            manifest.source
-        ))
-        .hint("check --target and --from")
-        .into());
+    if let (Some(fence), Some(manifest)) = (&target.fence, manifest) {
+        Expected::of_dump(manifest).is_awaited(fence)?;
+        ess_proof::is_ours_behind_the_fence(target, &manifest.inventory)?;
     }
     Ok(())
+}
+
+/// Refuses what is not, or not known to be, of the database for which the fence stands.
+fn is_awaited(context: &Context, target: &Target, expected: Option<&Expected>) -> Result<(), Stop> {
+    let Some(fence) = &target.fence else { return Ok(()) };
+    let Some(expected) = expected else {
+        let known = context.document.source.as_ref().and_then(|s| s.identity.as_ref());
+        return match &fence.source {
+            Some(awaited) if known != Some(awaited) => Err(Stop::no(format!(
+                "the target awaits {awaited}, and nothing shows that this dump is of it"
+            ))
+            .hint("give the document of that migration; ess-wipe clears the target for another one")),
+            _ => Ok(()),
+        };
+    };
+    expected.is_awaited(fence)
 }
 
 /// The keys of a source that was stopped, and compared with what was loaded.

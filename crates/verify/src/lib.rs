@@ -38,6 +38,9 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     let conninfo = &reached.conninfo;
     let source = context.source_beside(&args.source)?;
     let manifest = manifest(args, context)?;
+    if let Some(manifest) = &manifest {
+        ess_proof::adopt_source(context, manifest)?;
+    }
     let target = Target::open(context, conninfo)?;
     nobody_else(&target.session, &args.ignore_role, "target")?;
     let name = context.application_name();

@@ -1,11 +1,11 @@
 //! What keeps a wipe from the wrong database.
 
+use ess_archive::Manifest;
 use ess_cli::{Context, Stop};
 use ess_document::Identity;
-use ess_postgres::{objects, server_names, usage};
-use ess_proof::Target;
+use ess_postgres::{Inventory, lacking, needs, server_names, unkept_version, usage};
+use ess_proof::{Target, strangers};
 use ess_run::{Report, quoted};
-use ess_synapse::tables::TABLES;
 
 use crate::Args;
 
@@ -15,6 +15,7 @@ pub(crate) fn check(
     context: &Context,
     target: &Target,
     source: Option<&Identity>,
+    dump: Option<&Manifest>,
 ) -> anyhow::Result<bool> {
     if let Some(fence) = &target.fence {
         if fence.source.as_ref() == Some(&target.facts.identity) && !args.allow_other_migration {
@@ -22,51 +23,64 @@ pub(crate) fn check(
                 .hint("finish that with ess-wipe --undo, or give --allow-other-migration to wipe it again")
                 .into());
         }
-        if fence.source.is_some() && source.is_some() && fence.source.as_ref() != source && !args.allow_other_migration
-        {
+        if fence.source.is_some() && fence.source.as_ref() != source && !args.allow_other_migration {
             return Err(Stop::no(format!(
                 "the target awaits another source, {} (migration {})",
                 fence.source.as_ref().map(ToString::to_string).unwrap_or_default(),
                 fence.id
             ))
-            .hint("finish that migration, or give --allow-other-migration to drop what it has loaded")
+            .hint(
+                "give the document of that migration or --source-identity, or --allow-other-migration to drop what it \
+                 has loaded",
+            )
             .into());
         }
+        let loaded: Vec<&Inventory> = dump.iter().map(|dump| &dump.inventory).collect();
+        foreign_tables(args, target, &loaded)?;
         context
             .console
             .note("a fence of ours stands there: what is behind it was loaded by these tools");
         return Ok(true);
     }
     serves_no_other(context, target)?;
-    foreign_tables(args, target)?;
+    foreign_tables(args, target, &[])?;
     unused(args, target)?;
     Ok(false)
 }
 
-/// Refuses tables of another program, unless they are named: a bridge's beside Synapse's, or somebody's own database.
-fn foreign_tables(args: &Args, target: &Target) -> anyhow::Result<()> {
-    let objects = objects(&target.session)?;
-    let tables = || {
-        objects
-            .iter()
-            .filter(|object| object.kind == "table")
-            .map(|object| object.name.as_str())
+/// Refuses a target that `--undo` could not bring back from its backup.
+pub(crate) fn comes_back(target: &Target) -> anyhow::Result<()> {
+    let session = &target.session;
+    let refuse = |why: String, hint: String| {
+        Err(Stop::no(format!("what is there could not be brought back: {why}"))
+            .hint(format!("{hint}; or give --no-backup if it may go for good"))
+            .into())
     };
-    let is_synapses = |name: &str| name.strip_prefix("public.").is_some_and(|name| TABLES.contains(&name));
-    let foreign: Vec<&str> = tables()
-        .filter(|name| !is_synapses(name) && !args.also_erase.iter().any(|named| named == name))
-        .collect();
+    if let Some((need, remedy)) = lacking(session, &target.role, &needs(session)?)?.into_iter().next() {
+        return refuse(format!("its backup would need {need}"), remedy);
+    }
+    match unkept_version(session)? {
+        Some(why) => refuse(why, "see whose table that is, and correct it".to_owned()),
+        None => Ok(()),
+    }
+}
+
+/// Refuses tables of another program, unless they are named: a bridge's beside Synapse's, or somebody's own database.
+/// Those of the dumps were loaded from them.
+pub(crate) fn foreign_tables(args: &Args, target: &Target, dumps: &[&Inventory]) -> anyhow::Result<()> {
+    let (mut foreign, has_synapses) = strangers(&target.session, dumps)?;
+    foreign.retain(|name| !args.also_erase.contains(name));
     let Some(first) = foreign.first() else { return Ok(()) };
     let count = match foreign.len() {
         1 => "1 table that is not Synapse's".to_owned(),
         n => format!("{n} tables that are not Synapse's"),
     };
-    let whose = if tables().any(is_synapses) {
+    let whose = if has_synapses {
         count
     } else {
         format!("none of Synapse's tables, but {count}")
     };
-    let some: Vec<&str> = foreign.iter().take(5).copied().collect();
+    let some: Vec<&str> = foreign.iter().take(5).map(String::as_str).collect();
     Err(Stop::no(format!("the target holds {whose}: {}", some.join(", ")))
         .hint(format!(
             "check --target; if they may be erased too, name each: --also-erase {}",

@@ -96,36 +96,32 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     }
     let source = context.source_beside(&args.source)?;
     context.lock_export()?;
+    let dump = dump(context)?;
+    if let Some(dump) = &dump {
+        ess_proof::adopt_source(context, dump)?;
+    }
     ess_proof::identify_source(context, &source)?;
     let target = Target::open(context, conninfo)?;
     let identity = source_identity(args, context)?;
     target.is_not(identity.as_ref())?;
     target.may_act()?;
-    let dump = dump(context)?;
     if !args.no_fence {
         ess_proof::is_for_synapse(&target.facts)?;
     }
-    let expected = dump.as_ref().map(Expected::of_dump);
-    if let (Some(dump), Some(expected)) = (&dump, &expected) {
-        ess_proof::can_take(&target, &dump.inventory)?;
-        let name = context.application_name();
-        let proving = proving(args, context, conninfo, &target, &name);
-        check_source(args, &proving, &source, expected)?;
-        if !args.no_fence {
-            match proving.state(&target, Some(expected))? {
-                State::Loaded => return leave_it(args, context, target, FenceState::Standing),
-                State::Proven(_) => return leave_it(args, context, target, FenceState::Lifted),
-                State::Empty | State::Foreign | State::Fenced => {}
-            }
-            can_be_loaded(args, context, &target, dump)?;
-        }
+    if let Some(dump) = &dump
+        && let Some(fence) = already(args, context, conninfo, &target, dump, &source)?
+    {
+        return leave_it(args, context, target, fence);
     }
 
-    let resumed = guards::check(args, context, &target, identity.as_ref())?;
+    let resumed = guards::check(args, context, &target, identity.as_ref(), dump.as_ref())?;
     let server_name = guards::server_name(context, &target, None)?;
     let plan = Plan::of(&target, vec![format!("homeserver {server_name}")])?;
     let needs_backup = !args.no_backup && !resumed && !plan.objects.is_empty();
     let programs = needs_backup.then(|| backup_programs(args, &target)).transpose()?;
+    if needs_backup {
+        guards::comes_back(&target)?;
+    }
     if !agreed(args, context, &target, &plan, &server_name)? {
         drop(target);
         context.finish()?;
@@ -189,6 +185,33 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     drop(target);
     context.finish()?;
     Ok(Exit::Done)
+}
+
+/// What stands in the way of Synapse where the target holds the dump already; none where it has to be erased, which is
+/// refused for a dump that could not take its place.
+fn already(
+    args: &Args,
+    context: &Context,
+    conninfo: &Conninfo,
+    target: &Target,
+    dump: &Manifest,
+    source: &SourceBeside,
+) -> anyhow::Result<Option<FenceState>> {
+    let expected = Expected::of_dump(dump);
+    ess_proof::can_take(target, &dump.inventory)?;
+    let name = context.application_name();
+    let proving = proving(args, context, conninfo, target, &name);
+    check_source(args, &proving, source, &expected)?;
+    if args.no_fence {
+        return Ok(None);
+    }
+    match proving.state(target, Some(&expected))? {
+        State::Loaded => return Ok(Some(FenceState::Standing)),
+        State::Proven(_) => return Ok(Some(FenceState::Lifted)),
+        State::Empty | State::Foreign | State::Fenced => {}
+    }
+    can_be_loaded(args, context, target, dump)?;
+    Ok(None)
 }
 
 /// The target holds the dump already: nothing is erased, and the first backup stays the way back.

@@ -8,7 +8,7 @@ use ess_cli::{Context, Exit, SourceBeside, Stop, processors};
 use ess_document::FenceState;
 use ess_postgres::{Conninfo, Inventory};
 use ess_proof::{Expected, Fence, Loading, State, Target, Way, nobody_else};
-use ess_run::Installation;
+use ess_run::{Installation, Report};
 
 use crate::plan::Plan;
 use crate::{Args, Done, agreed, back_up, backup_programs, guards, proving, record};
@@ -36,14 +36,7 @@ pub(crate) fn run(args: &Args, context: &mut Context, conninfo: &Conninfo) -> an
         return finish(args, context, target, None, backup);
     }
     let programs = Origin::of_ours(&backup, manifest).programs(args.pg_bin.as_deref(), &target.facts.version_text)?;
-    let there = match state {
-        State::Foreign => {
-            // What is written while it is looked at would be erased unseen.
-            nobody_else(&target.session, &args.ignore_role, "target")?;
-            what_is_there(args, context, conninfo, &target)?
-        }
-        _ => There::Nothing,
-    };
+    let there = there(args, context, conninfo, &target, manifest, &state)?;
     let to_be_kept = matches!(there, There::Used) && !args.no_backup;
     let keepers = to_be_kept.then(|| backup_programs(args, &target)).transpose()?;
     let plan = Plan::of(
@@ -155,18 +148,19 @@ fn place(args: &Args, context: &Context, target: &Target) -> anyhow::Result<Path
     let document = &context.document;
     let fence = target.fence.as_ref().and_then(|fence| fence.backup.clone());
     let wipe = document.wipe.as_ref().and_then(|wipe| wipe.backup.as_ref());
-    let place = args
-        .backup
-        .clone()
-        .or(fence.map(PathBuf::from))
-        .or(wipe.map(|path| document.locate(path)))
-        .or(document.export.as_ref().map(|export| export.join("ess-before-wipe")))
-        .ok_or_else(|| {
-            Stop::usage(
-                "there is no backup to bring back: neither --backup nor the document or a fence says where it is",
-            )
+    let in_export = document.export.as_ref().map(|export| export.join("ess-before-wipe"));
+    let known = [
+        fence.map(PathBuf::from),
+        wipe.map(|path| document.locate(path)),
+        in_export,
+    ];
+    let known: Vec<PathBuf> = known.into_iter().flatten().collect();
+    // An export may have been carried elsewhere since.
+    let there = known.iter().find(|place| place.exists()).or(known.first()).cloned();
+    let place = args.backup.clone().or(there).ok_or_else(|| {
+        Stop::usage("there is no backup to bring back: neither --backup nor the document or a fence says where it is")
             .hint("give --backup DIR")
-        })?;
+    })?;
     std::path::absolute(&place).with_context(|| format!("cannot use {}", place.display()))
 }
 
@@ -199,9 +193,67 @@ enum There {
     Nothing,
 }
 
+/// What is to go, once it is known that it may.
+fn there(
+    args: &Args,
+    context: &Context,
+    conninfo: &Conninfo,
+    target: &Target,
+    backup: &Manifest,
+    state: &State,
+) -> anyhow::Result<There> {
+    match state {
+        State::Foreign => {
+            // What is written while it is looked at would be erased unseen.
+            nobody_else(&target.session, &args.ignore_role, "target")?;
+            what_is_there(args, context, conninfo, target)
+        }
+        State::Fenced | State::Loaded => {
+            may_be_dropped(args, context, target, backup)?;
+            Ok(There::Nothing)
+        }
+        State::Empty | State::Proven(_) => Ok(There::Nothing),
+    }
+}
+
+/// Refuses what another migration has put behind its fence, and tables that neither the backup nor the dump has.
+fn may_be_dropped(args: &Args, context: &Context, target: &Target, backup: &Manifest) -> anyhow::Result<()> {
+    let dump = dump(args, context)?;
+    let loaded: Vec<&Inventory> = dump
+        .iter()
+        .map(|(dump, _)| dump)
+        .chain([backup])
+        .map(|m| &m.inventory)
+        .collect();
+    guards::foreign_tables(args, target, &loaded)?;
+    let Some(fence) = &target.fence else { return Ok(()) };
+    let document = context.document.source.as_ref().and_then(|s| s.identity.as_ref());
+    let sources = [
+        Some(&target.facts.identity),
+        document,
+        dump.as_ref().map(|(dump, _)| &dump.source),
+    ];
+    if args.allow_other_migration
+        || fence.id == backup.id
+        || fence.source.is_none()
+        || sources
+            .iter()
+            .flatten()
+            .any(|source| fence.source.as_ref() == Some(*source))
+    {
+        return Ok(());
+    }
+    Err(Stop::no(format!(
+        "the target awaits {}, and this is the backup of another migration",
+        fence.source.as_ref().map(ToString::to_string).unwrap_or_default()
+    ))
+    .hint("finish that migration, or give --allow-other-migration to drop what it has loaded")
+    .into())
+}
+
 /// What would be erased; refuses what no dump holds, unless it was allowed.
 fn what_is_there(args: &Args, context: &Context, conninfo: &Conninfo, target: &Target) -> anyhow::Result<There> {
-    let Some(dump) = dump(args, context)? else {
+    let Some((dump, place)) = dump(args, context)? else {
         guards::serves_no_other(context, target)?;
         guards::unused(args, target)?;
         return Ok(There::Used);
@@ -209,7 +261,14 @@ fn what_is_there(args: &Args, context: &Context, conninfo: &Conninfo, target: &T
     let name = context.application_name();
     let (found, used) = proving(args, context, conninfo, target, &name).used_since(&target.session, &dump.inventory)?;
     match used {
-        None => Ok(There::Unused(Box::new(found))),
+        None => Ok(match dump.check_unchanged(&place, &context.console) {
+            Ok(()) => There::Unused(Box::new(found)),
+            Err(error) => {
+                let why = format!("the dump of what is there is no longer whole, so it is backed up first: {error:#}");
+                context.console.note(&why);
+                There::Used
+            }
+        }),
         Some(_) if args.allow_used => Ok(There::Used),
         Some(first) => Err(Stop::no(format!("the target was used since it was restored: {first}"))
             .hint("give --allow-used only if what people did there since may go; it is backed up first")
@@ -217,8 +276,8 @@ fn what_is_there(args: &Args, context: &Context, conninfo: &Conninfo, target: &T
     }
 }
 
-/// The manifest of what was restored after the wipe, when it can be found.
-fn dump(args: &Args, context: &Context) -> anyhow::Result<Option<Manifest>> {
+/// The manifest of what was restored after the wipe, when it can be found, and where it lies.
+fn dump(args: &Args, context: &Context) -> anyhow::Result<Option<(Manifest, PathBuf)>> {
     let document = &context.document;
     let named = document.dump.as_ref().map(|dump| document.locate(&dump.path));
     let in_export = document.export.as_ref().map(|export| export.join("dump"));
@@ -226,7 +285,7 @@ fn dump(args: &Args, context: &Context) -> anyhow::Result<Option<Manifest>> {
         return Ok(None);
     };
     match find(&place)? {
-        Found::Ours { manifest, .. } => Ok(Some(*manifest)),
+        Found::Ours { manifest, .. } => Ok(Some((*manifest, place))),
         _ => Err(Stop::data(format!("{} has no manifest to compare with", place.display())).into()),
     }
 }

@@ -186,6 +186,16 @@ fn compare(shape: &Shape, megabytes: u64, rounds: u64, wanted: &dyn Fn(&str) -> 
         }
     }
     tell(&lines, &figures);
+    if let (Some(proven), Some(unproven)) = (figures.get("ess-migrate"), figures.get("unproven")) {
+        let rows = "SELECT sum(pg_table_size(oid)) FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace";
+        let read = 2.0 * source.psql(&from.name, rows).parse::<f64>().unwrap();
+        let costs = median(&sorted(proven.cpu.clone())) - median(&sorted(unproven.cpu.clone()));
+        println!(
+            "\nthe proof reads {:.2} GB of rows at both ends for {costs:.1} s of CPU: {:.2} GB/s a core",
+            read / 1e9,
+            read / 1e9 / costs
+        );
+    }
 }
 
 /// The largest tables with their indexes, and the part of the whole that each is.

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use crate::restore::{pg_dump, restore_from};
 use crate::scene::{
     Scene, assert_failed, link_programs, pgbin, source_cluster, target_cluster, wait_until, write_program,
 };
@@ -349,9 +350,9 @@ fn a_fence_falls_for_the_source_that_it_awaits_and_for_no_other() {
     source_cluster().psql(&other, "UPDATE profiles SET displayname = 'stale'");
     let dumped = scene.dump().success().stdout;
     let wiped = scene.wipe(dumped.as_str()).success().stdout;
-    let mut pg_dump = source_cluster().program("pg_dump");
-    pg_dump.args(["-U", "postgres", "-Fc", "-d", &other, "-f"]);
-    assert!(pg_dump.arg(scene.world.path("x.dump")).status().unwrap().success());
+    let mut dump = source_cluster().program("pg_dump");
+    dump.args(["-U", "postgres", "-Fc", "-d", &other, "-f"]);
+    assert!(dump.arg(scene.world.path("x.dump")).status().unwrap().success());
     let url = scene
         .source_url()
         .replace(&scene.source.name, &other.replace(' ', "%20"));
@@ -366,11 +367,6 @@ fn a_fence_falls_for_the_source_that_it_awaits_and_for_no_other() {
     };
 
     assert_failed(&restore(&["--source", &url]), 1, "the target awaits ");
-    assert_failed(
-        &restore(&["--accept-unproven"]),
-        1,
-        "and nothing shows that this dump is of it",
-    );
     assert!(scene.is_fenced());
 
     // What another migration has loaded is not dropped by a line that knows nothing of it.
@@ -380,6 +376,18 @@ fn a_fence_falls_for_the_source_that_it_awaits_and_for_no_other() {
         .run();
     assert_failed(&ran, 1, "the target awaits another source");
     scene.tool("restore").stdin(wiped.as_str()).run().success();
+
+    // What a person accepts without proof is not refused, and they are told.
+    let scene = Scene::wiped();
+    pg_dump(&scene, "their.dump", &["-Fc"]);
+    let ran = restore_from(&scene, "their.dump")
+        .args(["--accept-unproven"])
+        .run()
+        .success();
+    assert!(
+        ran.stderr.contains("and nothing shows that this dump is of it"),
+        "{ran}"
+    );
 }
 
 #[test]

@@ -386,3 +386,14 @@ fn the_dump_alone_names_the_homeserver_to_which_it_belongs() {
 
     assert_failed(&ran, 1, "the target serves other.org, not example.org");
 }
+
+#[test]
+fn a_role_that_may_create_nothing_is_refused_before_the_backup() {
+    let scene = Scene::dumped();
+    scene.on_target("ALTER SCHEMA public OWNER TO postgres; REVOKE CREATE ON SCHEMA public FROM PUBLIC, synapse_user");
+
+    let ran = scene.wipe(Stdin::Null);
+
+    assert_failed(&ran, 77, "may create nothing in the target's schema public");
+    assert!(!scene.world.path("export/ess-before-wipe").exists());
+}

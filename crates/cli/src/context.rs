@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::Context as _;
 use ess_document::{Document, MAX_BYTES};
 use ess_run::Report;
+use rustix::fs::{Access, access};
 use serde::Serialize;
 
 use crate::{Console, Lock, Stop, input, make_directory, output, visible, write_file};
@@ -87,10 +88,21 @@ impl Context {
 
     /// Takes the export's lock, where there is an export.
     pub fn lock_export(&mut self) -> anyhow::Result<()> {
-        match self.document.export.clone().filter(|export| export.is_dir()) {
-            Some(export) => self.lock(&export.join(".lock")),
-            None => Ok(()),
+        let Some(export) = self.document.export.clone().filter(|export| export.is_dir()) else {
+            return Ok(());
+        };
+        self.lock(&export.join(".lock"))?;
+        // What is done could not be kept otherwise, which would come out at the end.
+        let documents = export.join("documents");
+        if documents.is_dir() && access(&documents, Access::WRITE_OK | Access::EXEC_OK).is_err() {
+            return Err(Stop::new(
+                crate::Exit::Permission,
+                format!("this user may not write into {}", documents.display()),
+            )
+            .hint("run as the user that made the export, or as root")
+            .into());
         }
+        Ok(())
     }
 
     /// Takes the lock that covers `path`: the export's when it lies there, its own otherwise.

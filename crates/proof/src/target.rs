@@ -6,7 +6,8 @@ use std::time::Duration;
 use ess_cli::{Context, Exit, Stop};
 use ess_document::Identity;
 use ess_postgres::{
-    Access, Conninfo, Elsewhere, Facts, Session, elsewhere, end_leftovers, facts, lock, others, owners_among, rights,
+    Access, Conninfo, Elsewhere, Facts, Session, elsewhere, end_leftovers, escape_identifier, facts, lock, others,
+    owners_among, rights,
 };
 use ess_run::Report;
 
@@ -85,7 +86,18 @@ impl Target {
     pub fn may_act(&self) -> anyhow::Result<()> {
         let (user, role) = (&self.facts.user, &self.role);
         let why = match rights(&self.session, role)? {
-            Some(rights) if rights.acts => return Ok(()),
+            Some(rights) if rights.acts && rights.creates => return Ok(()),
+            Some(rights) if rights.acts => {
+                return Err(Stop::new(
+                    Exit::Permission,
+                    format!("role {role} may create nothing in the target's schema public, or there is no such schema"),
+                )
+                .hint(format!(
+                    "on the target, as its owner: CREATE SCHEMA IF NOT EXISTS public; GRANT CREATE, USAGE ON SCHEMA public TO {}",
+                    escape_identifier(role)
+                ))
+                .into());
+            }
             Some(_) => format!("role {user} may not act as {role}, which is to own everything on the target"),
             None => format!("the target has no role {role}, which is to own everything"),
         };

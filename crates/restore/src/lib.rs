@@ -233,20 +233,20 @@ fn is_fit(context: &Context, target: &Target, found: &Found, origin: &Origin) ->
     Ok(())
 }
 
-/// Refuses what is not, or not known to be, of the database for which the fence stands.
+/// Refuses what is of another database than the one for which the fence stands. What a person accepted without proof
+/// may be of any.
 fn is_awaited(context: &Context, target: &Target, expected: Option<&Expected>) -> Result<(), Stop> {
     let Some(fence) = &target.fence else { return Ok(()) };
-    let Some(expected) = expected else {
-        let known = context.document.source.as_ref().and_then(|s| s.identity.as_ref());
-        return match &fence.source {
-            Some(awaited) if known != Some(awaited) => Err(Stop::no(format!(
-                "the target awaits {awaited}, and nothing shows that this dump is of it"
-            ))
-            .hint("give the document of that migration; ess-wipe clears the target for another one")),
-            _ => Ok(()),
-        };
-    };
-    expected.is_awaited(fence)
+    if let Some(expected) = expected {
+        return expected.is_awaited(fence);
+    }
+    let known = context.document.source.as_ref().and_then(|s| s.identity.as_ref());
+    if let Some(awaited) = fence.source.as_ref().filter(|awaited| known != Some(awaited)) {
+        context.console.note(&format!(
+            "the target awaits {awaited}, and nothing shows that this dump is of it"
+        ));
+    }
+    Ok(())
 }
 
 /// The keys of a source that was stopped, and compared with what was loaded.

@@ -426,8 +426,11 @@ fn back_up(
     }
     if is_there(place)? {
         let refuse = |why: String| {
-            Stop::no(format!("{} is there already: {why}", place.display()))
-                .hint("move that aside, or give another --backup DIR; what is there may be your way back")
+            Stop::no(format!("{} is there already: {why}", place.display())).hint(if args.undo {
+                "move that aside; it holds what an earlier --undo erased"
+            } else {
+                "move that aside, or give another --backup DIR; what is there may be your way back"
+            })
         };
         let Found::Ours { manifest, .. } = find(place).map_err(|error| refuse(format!("{error:#}")))? else {
             return Err(refuse("it is not a backup of ess-wipe".to_owned()).into());

@@ -385,7 +385,9 @@ fn without_a_manifest_or_a_source_nothing_is_loaded_unless_a_person_accepts_it()
 
 #[test]
 fn a_dump_that_is_not_of_the_named_source_leaves_the_fence_standing() {
-    let mut scene = Scene::wiped();
+    let mut scene = Scene::dumped();
+    // For no source in particular.
+    scene.wipe(Stdin::Null).success();
     let other = Scene::new();
     pg_dump(&scene, "their.dump", &["-Fc"]);
     other.on_source("UPDATE profiles SET displayname = 'somebody else' WHERE user_id = 'alice'");

@@ -342,6 +342,14 @@ fn what_a_backup_could_not_bring_back_is_refused_before_the_wipe() {
         scene.on_target("DROP FUNCTION odd");
     }
     scene.on_target(
+        "CREATE FUNCTION noop() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+         CREATE TRIGGER odd BEFORE INSERT ON schema_version FOR EACH ROW EXECUTE FUNCTION noop(); ALTER FUNCTION noop OWNER TO synapse_user",
+    );
+    refused(
+        "what is there could not be brought back: public.schema_version is not a plain table, or has a rule, trigger",
+    );
+    scene.on_target("DROP FUNCTION noop CASCADE");
+    scene.on_target(
         "ALTER TABLE schema_version DROP CONSTRAINT schema_version_lock_key, DROP CONSTRAINT schema_version_lock_check;
          INSERT INTO schema_version (lock, version, upgraded) VALUES ('Y', 1, true)",
     );

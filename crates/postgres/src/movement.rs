@@ -300,18 +300,8 @@ pub fn plausible_schema_rows(session: &Session) -> Result<Result<SchemaRows, Str
             return Ok(Err(never_written(table, &text.escape_debug().to_string())));
         }
     }
-    // They would make what Synapse or the fence writes there mean something else.
-    let sql = "SELECT c.relname::text FROM pg_class c
-         WHERE c.oid IN (to_regclass('public.schema_version'), to_regclass('public.schema_compat_version'))
-           AND (c.relkind <> 'r' OR c.relhasrules OR c.relrowsecurity OR c.relhassubclass OR c.relispartition
-                OR EXISTS (SELECT FROM pg_trigger WHERE tgrelid = c.oid AND NOT tgisinternal)
-                OR EXISTS (SELECT FROM pg_policy WHERE polrelid = c.oid))";
-    if let Some(row) = session
-        .rows("look at the tables of the schema version", sql, &[])?
-        .first()
-    {
-        let table: String = row.get(0);
-        return Ok(Err(format!("public.{table} {NOT_PLAIN}")));
+    if let Some(why) = not_plain(session)? {
+        return Ok(Err(why));
     }
     let rows = SchemaRows::of(&versions, &compats);
     Ok(match rows.implausible() {
@@ -331,7 +321,19 @@ pub fn unkept_version(session: &Session) -> Result<Option<String>, Error> {
             return Ok(Some(format!("public.{table} holds what Synapse never writes there")));
         }
     }
-    Ok(None)
+    not_plain(session)
+}
+
+/// What would make something else of the rows that Synapse or the fence writes into the tables of the schema version.
+fn not_plain(session: &Session) -> Result<Option<String>, Error> {
+    let sql = "SELECT c.relname::text FROM pg_class c
+         WHERE c.oid IN (to_regclass('public.schema_version'), to_regclass('public.schema_compat_version'))
+           AND (c.relkind <> 'r' OR c.relhasrules OR c.relrowsecurity OR c.relhassubclass OR c.relispartition
+                OR EXISTS (SELECT FROM pg_trigger WHERE tgrelid = c.oid AND NOT tgisinternal)
+                OR EXISTS (SELECT FROM pg_policy WHERE polrelid = c.oid))";
+    let rows = session.rows("look at the tables of the schema version", sql, &[])?;
+    let table: Option<String> = rows.first().map(|row| row.get(0));
+    Ok(table.map(|table| format!("public.{table} {NOT_PLAIN}")))
 }
 
 /// Of `schema_version`, more than which Synapse makes no database refuse it.

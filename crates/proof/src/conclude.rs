@@ -60,17 +60,6 @@ impl Expected {
         }
     }
 
-    /// Refused: that it is of another database than the one for which a fence stands.
-    pub fn is_awaited(&self, fence: &Fence) -> Result<(), Stop> {
-        match (&fence.source, self.source()) {
-            (Some(awaited), Some(other)) if awaited != other => Err(Stop::no(format!(
-                "the target awaits {awaited}, and what is to be there is of {other}"
-            ))
-            .hint("check --target and what it is compared with; ess-wipe clears it for another migration")),
-            _ => Ok(()),
-        }
-    }
-
     /// Whether it is what a target held before its wipe.
     fn is_backup(&self) -> bool {
         self.against == Against::Manifest && self.source.is_none()
@@ -218,7 +207,7 @@ impl Proving<'_> {
             conclusion.source = self.check_source(expected, way.source)?;
             return Ok(conclusion);
         };
-        expected.is_awaited(fence)?;
+        expected.source().map_or(Ok(()), |source| fence.awaits(source))?;
         conclusion.source = self.require_source(expected, way.source, way.allow)?;
         if let Some(SourceCheck::InUse) = conclusion.source
             && !way.allow.allow_running_source

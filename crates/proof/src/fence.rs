@@ -9,6 +9,7 @@
 
 use std::fmt;
 
+use ess_cli::Stop;
 use ess_document::Identity;
 use ess_postgres::{Error, FENCE_VERSION, SchemaRows, Session, escape_literal};
 use serde::{Deserialize, Serialize};
@@ -65,6 +66,17 @@ COMMENT ON TABLE public.schema_version IS {};
 ",
             escape_literal(&self.comment())
         )
+    }
+
+    /// Refuses what is of another database than the one for which it stands.
+    pub fn awaits(&self, other: &Identity) -> Result<(), Stop> {
+        match &self.source {
+            Some(awaited) if awaited != other => Err(Stop::no(format!(
+                "the target awaits {awaited}, and what is to be there is of {other}"
+            ))
+            .hint("check --target and what it is compared with; ess-wipe clears it for another migration")),
+            _ => Ok(()),
+        }
     }
 
     /// Fails the transaction of the caller unless this very fence stands, and keeps it as it is until that ends.

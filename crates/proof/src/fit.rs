@@ -3,9 +3,10 @@
 use ess_cli::Stop;
 use ess_postgres::{Error, Facts, Inventory, LOCKS_PER_TABLE, Session, lacking, lock_table, objects};
 
+use ess_run::in_quotes;
 use ess_synapse::tables::TABLES;
 
-use crate::{Target, quoted};
+use crate::Target;
 
 /// Locks that a table takes in the one transaction of a load's structure: itself, its TOAST, its sequence.
 const LOCKS_PER_LOADED_TABLE: i64 = 5;
@@ -96,7 +97,7 @@ pub fn is_ours_behind_the_fence(target: &Target, dump: &Inventory) -> anyhow::Re
     ))
     .hint(format!(
         "bring it away, or, if it may go, run ess-wipe again with --also-erase {}",
-        quoted(first)
+        in_quotes(first)
     ))
     .into())
 }

@@ -22,4 +22,4 @@ pub use movement::{adopt_source, identify_source};
 pub use prove::{Proof, Proving};
 pub use source::{is_no_subscriber, is_whole};
 pub use target::{Target, nobody_else, not_synapse, require_public, take_lock};
-pub use way_back::{quoted, way_back};
+pub use way_back::way_back;

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use ess_document::{Document, PasswordAt};
+use ess_run::in_quotes;
 
 /// The line that brings a backup back, as one types it.
 ///
@@ -27,7 +28,7 @@ pub fn way_back(document: &Document, backup: &Path, server_name: Option<&str>) -
     let executes = words.iter().any(|(flag, _)| *flag == "--confirm");
     let words: Vec<String> = words
         .iter()
-        .map(|(flag, word)| format!("{flag} {}", quoted(word)))
+        .map(|(flag, word)| format!("{flag} {}", in_quotes(word)))
         .collect();
     let execute = if executes { " --execute" } else { "" };
     format!("ess-wipe -n --undo {}{execute}", words.join(" "))
@@ -55,9 +56,4 @@ fn address(document: &Document) -> Vec<(&'static str, String)> {
         words.push(("--role", role));
     }
     words
-}
-
-/// A word for a POSIX shell, always in quotes.
-pub fn quoted(word: &str) -> String {
-    format!("'{}'", word.replace('\'', r"'\''"))
 }

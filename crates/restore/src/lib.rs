@@ -218,16 +218,15 @@ fn is_fit(context: &Context, target: &Target, found: &Found, origin: &Origin) ->
     let source = context.document.source.as_ref().and_then(|s| s.identity.as_ref());
     target.is_not(source)?;
     target.may_act()?;
-    if let Some(manifest) = manifest.filter(|m| m.kind == Kind::Migration) {
-        target.is_not(Some(&manifest.source))?;
-    }
     ess_proof::is_for_synapse(facts)?;
     if let Some(manifest) = manifest {
         ess_proof::can_take(target, &manifest.inventory)?;
     }
     origin.may_go_to(&facts.version_text)?;
     if let (Some(fence), Some(manifest)) = (&target.fence, manifest) {
-        Expected::of_dump(manifest).is_awaited(fence)?;
+        if manifest.kind == Kind::Migration {
+            fence.awaits(&manifest.source)?;
+        }
         ess_proof::is_ours_behind_the_fence(target, &manifest.inventory)?;
     }
     Ok(())
@@ -238,7 +237,7 @@ fn is_fit(context: &Context, target: &Target, found: &Found, origin: &Origin) ->
 fn is_awaited(context: &Context, target: &Target, expected: Option<&Expected>) -> Result<(), Stop> {
     let Some(fence) = &target.fence else { return Ok(()) };
     if let Some(expected) = expected {
-        return expected.is_awaited(fence);
+        return expected.source().map_or(Ok(()), |source| fence.awaits(source));
     }
     let known = context.document.source.as_ref().and_then(|s| s.identity.as_ref());
     if let Some(awaited) = fence.source.as_ref().filter(|awaited| known != Some(awaited)) {

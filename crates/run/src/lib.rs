@@ -10,5 +10,5 @@ mod report;
 pub use interrupt::{Interrupted, check, interrupt, interrupted};
 pub use memory_file::MemoryFile;
 pub use pg_tools::{Installation, LAST_WITHOUT_TRANSACTION_TIMEOUT, Need, choose, installations};
-pub use program::{Error, Program, quoted};
+pub use program::{Error, Program, in_quotes, quoted};
 pub use report::{Report, Silent};

@@ -308,8 +308,13 @@ pub fn quoted(word: &str) -> String {
     if !word.is_empty() && word.chars().all(plain) {
         word.to_owned()
     } else {
-        format!("'{}'", word.replace('\'', r"'\''"))
+        in_quotes(word)
     }
+}
+
+/// A word for a POSIX shell, in quotes whatever it holds.
+pub fn in_quotes(word: &str) -> String {
+    format!("'{}'", word.replace('\'', r"'\''"))
 }
 
 /// A killed tool leaves no pg_dump behind: the kernel ends the child with its parent.

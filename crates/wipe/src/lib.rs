@@ -13,8 +13,8 @@ use ess_archive::{
 use ess_cli::{Context, Exit, LiftArgs, SourceArgs, SourceBeside, Stop, TargetArgs, make_directory, now, processors};
 use ess_document::{FenceState, Identity, Next, SourceCheck, Wipe};
 use ess_postgres::{Conninfo, Inventory, Reading, count_by_kind, moved};
-use ess_proof::{Expected, Fence, Proving, State, Target, nobody_else, quoted, way_back};
-use ess_run::{Installation, Need, Report, choose};
+use ess_proof::{Expected, Fence, Proving, State, Target, nobody_else, way_back};
+use ess_run::{Installation, Need, Report, choose, in_quotes};
 
 use plan::Plan;
 
@@ -259,7 +259,7 @@ fn agreed(args: &Args, context: &mut Context, target: &Target, plan: &Plan, serv
     if !args.execute {
         context.console.line(&format!(
             "nothing was changed; to go on, add: --execute --confirm {} --plan {}",
-            quoted(&confirmation),
+            in_quotes(&confirmation),
             plan.hash()
         ));
         let fence = if target.fence.is_some() {

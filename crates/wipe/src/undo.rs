@@ -264,8 +264,14 @@ fn what_is_there(args: &Args, context: &Context, conninfo: &Conninfo, target: &T
         None => Ok(match dump.check_unchanged(&place, &context.console) {
             Ok(()) => There::Unused(Box::new(found)),
             Err(error) => {
-                let why = format!("the dump of what is there is no longer whole, so it is backed up first: {error:#}");
-                context.console.note(&why);
+                let then = if args.no_backup {
+                    ""
+                } else {
+                    ", so it is backed up first"
+                };
+                context.console.note(&format!(
+                    "the dump of what is there is no longer whole{then}: {error:#}"
+                ));
                 There::Used
             }
         }),

@@ -129,7 +129,7 @@ struct Figures {
 #[ignore = "it takes long and asserts nothing about time: `just bench`"]
 fn bench() {
     let number = |name: &str, other| env::var(name).map_or(other, |text| text.parse::<u64>().unwrap());
-    let (megabytes, rounds) = (number("BENCH_MB", 2000), number("BENCH_ROUNDS", 5));
+    let (megabytes, rounds) = (number("BENCH_MB", 2000), number("BENCH_ROUNDS", 9));
     let wanted = |list: &str, name: &str| {
         let list = env::var(list).unwrap_or_default();
         list.is_empty() || list.split(' ').any(|wanted| wanted == name)

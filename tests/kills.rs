@@ -8,10 +8,10 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::scene::{
-    Scene, assert_failed, link_programs, names_in, pgbin, source_cluster, target_cluster, wait_for_session, wait_until,
-    write_program,
+    Scene, assert_failed, link_programs, names_in, pgbin, restore_that_waits, source_cluster, target_cluster,
+    wait_for_session, wait_until, write_program,
 };
-use crate::support::{Call, Cluster, ESS_PASSWORD, Identity, Proxy, Stdin, Synapse};
+use crate::support::{Call, Cluster, Identity, Proxy, Stdin, Synapse};
 
 /// Waits until nothing of a killed run works any more, here or on a server.
 fn wait_until_all_ended(scene: &Scene) {
@@ -281,34 +281,7 @@ fn a_restore_killed_in_its_proof_loads_nothing_again() {
     let scene = Scene::new();
     let document = scene.dump().success().stdout;
     let wiped = scene.wipe(document.as_str()).success().stdout;
-    // Somebody holds a table when everything is loaded, and the proof waits.
-    let hold = format!(
-        "PGAPPNAME=ess-migrate/psql/hold PGPASSWORD={ESS_PASSWORD} psql -qX -d '{}' \
-         -c 'BEGIN; LOCK TABLE users' -c '\\echo held' -c 'SELECT pg_sleep(600)'",
-        scene.target_url()
-    );
-    let script = format!(
-        "{}/pg_restore \"$@\" || exit\n\
-         [[ $* != *--dbname* ]] || {{ {hold} >hold 2>&1 & until grep -q held hold; do sleep 0.1; done; }}\n",
-        pgbin()
-    );
-    write_program(&scene.world, "bin/pg_restore", &script);
-    link_programs(&scene.world, "bin");
-    let restore = scene
-        .tool("restore")
-        .args(["--pg-bin", "bin"])
-        .stdin(wiped.as_str())
-        .start();
-    // For its digest, or to analyze it when it was read while indexes were built.
-    let waits = format!(
-        "SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = '{}' AND wait_event_type = 'Lock' \
-            AND starts_with(application_name, 'ess-migrate/restore')",
-        scene.target
-    );
-    wait_until("all is loaded", || {
-        scene.world.path("hold").exists() && scene.world.read("hold").contains("held")
-    });
-    wait_until("the proof waits", || target_cluster().psql("postgres", &waits) == "t");
+    let restore = restore_that_waits(&scene, &wiped, "synapse_user", "ACCESS EXCLUSIVE");
 
     restore.kill();
 

@@ -2,6 +2,7 @@
 //! Element Server Suite leaves it, on two servers that all tests share.
 
 use std::fs::{self, Permissions};
+use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::support::{Call, Cluster, Database, ESS_PASSWORD, Ran, SERVER_NAME, Seeded, Stdin, World, place};
+use crate::support::{Call, Cluster, Database, ESS_PASSWORD, Ran, Running, SERVER_NAME, Seeded, Stdin, World, place};
 
 /// A source database, a target database and a directory of a test's own.
 pub(crate) struct Scene {
@@ -355,14 +356,24 @@ pub(crate) struct Visitor(std::process::Child);
 
 impl Visitor {
     pub(crate) fn new(cluster: &Cluster, database: &str, role: &str) -> Self {
+        Self::named(cluster, database, role, "visitor")
+    }
+
+    /// One that goes by another name, such as one of ours.
+    pub(crate) fn named(cluster: &Cluster, database: &str, role: &str, application: &str) -> Self {
         let mut psql = cluster.program("psql");
         psql.args(["-X", "-q", "-U", role, "-d", database]);
-        psql.env("PGAPPNAME", "visitor")
+        psql.env("PGAPPNAME", application)
             .stdin(Stdio::piped())
             .stdout(Stdio::null());
         let visitor = Self(psql.spawn().unwrap());
-        wait_for_session(cluster, database, "visitor");
+        wait_for_session(cluster, database, application);
         visitor
+    }
+
+    /// Types SQL, and waits for nothing.
+    pub(crate) fn types(&mut self, sql: &str) {
+        writeln!(self.0.stdin.as_mut().unwrap(), "{sql}").unwrap();
     }
 }
 
@@ -371,6 +382,41 @@ impl Drop for Visitor {
         self.0.kill().unwrap();
         self.0.wait().unwrap();
     }
+}
+
+/// Waits until a session waits for a lock, whose `application_name` begins so.
+pub(crate) fn wait_for_a_waiter(cluster: &Cluster, database: &str, application: &str) {
+    let waits = format!(
+        "SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = '{database}' AND wait_event_type = 'Lock' \
+            AND starts_with(application_name, '{application}')"
+    );
+    wait_until("it waits for a lock", || cluster.psql("postgres", &waits) == "t");
+}
+
+/// A restore that has loaded everything, and waits in its proof for the table `users`: a session of `role`,
+/// `ess-migrate/psql/hold`, has locked it in `mode`.
+pub(crate) fn restore_that_waits(scene: &Scene, wiped: &str, role: &str, mode: &str) -> Running {
+    let cluster = target_cluster();
+    let hold = format!(
+        "PGAPPNAME=ess-migrate/psql/hold psql -qX -h {} -p {} -U {role} -d {} \
+         -c 'BEGIN; LOCK TABLE users IN {mode} MODE' -c '\\echo held' -c 'SELECT pg_sleep(600)'",
+        cluster.dir.display(),
+        cluster.port,
+        scene.target
+    );
+    let script = format!(
+        "{}/pg_restore \"$@\" || exit\n\
+         [[ $* != *--dbname* ]] || {{ {hold} >hold 2>&1 & until grep -q held hold; do sleep 0.1; done; }}\n",
+        pgbin()
+    );
+    write_program(&scene.world, "bin/pg_restore", &script);
+    link_programs(&scene.world, "bin");
+    let restore = scene.tool("restore").args(["--pg-bin", "bin"]).stdin(wiped).start();
+    wait_until("all is loaded", || {
+        scene.world.path("hold").exists() && scene.world.read("hold").contains("held")
+    });
+    wait_for_a_waiter(cluster, &scene.target, "ess-migrate/restore");
+    restore
 }
 
 /// Waits until something is so, which takes no longer than a moment.

@@ -5,11 +5,11 @@ use std::fs;
 use rustix::process::Signal;
 
 use crate::man::{literals, section};
-use crate::scene::{Scene, Visitor, assert_failed, link_programs, pgbin, target_cluster, write_program};
+use crate::scene::{Scene, Visitor, assert_failed, link_programs, names_in, pgbin, target_cluster, write_program};
 use crate::support::{Identity, Stdin, Synapse};
 
 /// Undo with nothing but the export.
-fn undo_from_export(scene: &Scene, args: &[&str]) -> crate::support::Ran {
+pub(crate) fn undo_from_export(scene: &Scene, args: &[&str]) -> crate::support::Ran {
     scene
         .tool("ess-wipe")
         .args(["-n", "--undo", "--export", "export"])
@@ -148,7 +148,7 @@ fn a_look_at_another_target_does_not_lead_the_way_back_astray() {
     look.args(["--target", &trial, "--target-password-file", "target.pw"])
         .run();
     assert_eq!(
-        crate::scene::names_in(&scene.world, "export/documents").last().unwrap(),
+        names_in(&scene.world, "export/documents").last().unwrap(),
         "03-preflight.json"
     );
 

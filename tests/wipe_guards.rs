@@ -1,7 +1,8 @@
 //! What keeps ess-wipe from erasing a database that it does not understand, or for a dump that is not there.
 
-use crate::scene::{Scene, assert_failed, target_cluster, wait_for_session};
+use crate::scene::{Scene, Visitor, assert_failed, target_cluster, wait_for_a_waiter, wait_until};
 use crate::support::Stdin;
+use crate::way_back::undo_from_export;
 
 #[test]
 fn nothing_is_erased_before_the_dump_of_the_document_is_here_and_whole() {
@@ -185,21 +186,20 @@ fn a_dump_is_not_a_backup() {
 fn a_fence_that_falls_while_the_wipe_waits_keeps_what_is_behind_it() {
     let scene = Scene::wiped();
     scene.on_target("SET ROLE synapse_user; CREATE TABLE profiles (name text); INSERT INTO profiles VALUES ('alice')");
-    let mut psql = target_cluster().program("psql");
-    psql.args(["-X", "-q", "-U", "postgres", "-d", &scene.target]);
     // An administrator declares the database live, after it was looked at and before it is erased.
-    psql.env("PGAPPNAME", "ess-migrate/psql/live").args([
-        "-c",
-        "BEGIN; LOCK TABLE profiles IN SHARE MODE; SELECT pg_sleep(3); UPDATE schema_version SET version = 94;
-         UPDATE schema_compat_version SET compat_version = 84; COMMIT",
-    ]);
-    let mut psql = psql.spawn().unwrap();
-    wait_for_session(target_cluster(), &scene.target, "ess-migrate/psql/live");
-
+    let mut admin = Visitor::named(target_cluster(), &scene.target, "postgres", "ess-migrate/psql/live");
+    admin.types("BEGIN; LOCK TABLE profiles IN SHARE MODE;");
+    let held =
+        "SELECT count(*) > 0 FROM pg_locks WHERE relation = 'profiles'::regclass AND mode = 'ShareLock' AND granted";
+    wait_until("it is held", || scene.on_target(held) == "t");
     let wipe = scene.wiper().args(["--execute", "--confirm", &scene.confirmation()]);
-    let ran = wipe.args(["--allow-other-migration"]).run();
+    let running = wipe.args(["--allow-other-migration"]).start();
+    wait_for_a_waiter(target_cluster(), &scene.target, "ess-migrate/ess-wipe");
+    admin
+        .types("UPDATE schema_version SET version = 94; UPDATE schema_compat_version SET compat_version = 84; COMMIT;");
 
-    psql.wait().unwrap();
+    let ran = running.wait();
+
     assert_ne!(ran.status.code(), Some(0), "{ran}");
     assert!(ran.stderr.contains("nothing was erased"), "{ran}");
     assert!(ran.stderr.contains("the fence is no longer whole"), "{ran}");
@@ -214,11 +214,7 @@ fn a_database_without_version_rows_comes_back_as_it_was() {
     scene.wipe(Stdin::Null).success();
     assert!(scene.is_fenced());
 
-    let undo = scene.tool("ess-wipe").args(["-n", "--undo", "--export", "export"]);
-    undo.args(scene.target_args().split_at(1).1)
-        .args(["--execute", "--confirm", &scene.confirmation()])
-        .run()
-        .success();
+    undo_from_export(&scene, &["--execute", "--confirm", &scene.confirmation()]).success();
 
     assert_eq!(scene.target_dump(), before);
 }
@@ -263,11 +259,13 @@ fn a_role_whose_rights_are_not_inherited_is_refused() {
 #[test]
 fn the_source_of_the_dump_is_never_the_target_whatever_the_document_leaves_out() {
     let scene = Scene::new();
-    scene.dump().success();
-    let dumped = scene
-        .world
-        .shell("jq -c 'del(.source, .target)' export/documents/01-pgdump-wrap.json");
-    let dumped = dumped.success().stdout;
+    let document = scene.dump().success().json();
+    let mut silent = document.clone();
+    silent
+        .as_object_mut()
+        .unwrap()
+        .retain(|section, _| !["source", "target"].contains(&section.as_str()));
+    let dumped = silent.to_string();
     scene.on_source("INSERT INTO profiles (user_id, full_user_id) VALUES ('zed', '@zed:example.org')");
     let source = scene.source_url();
 
@@ -283,10 +281,9 @@ fn the_source_of_the_dump_is_never_the_target_whatever_the_document_leaves_out()
             .run();
         assert_failed(&ran, 1, "source and target are the same database");
     }
-    let edited = scene
-        .world
-        .shell("jq -c '.source.identity.database = \"other\"' export/documents/01-pgdump-wrap.json");
-    let ran = scene.wipe(edited.success().stdout.as_str());
+    let mut edited = document;
+    edited["source"]["identity"]["database"] = "other".into();
+    let ran = scene.wipe(edited.to_string().as_str());
     assert_failed(&ran, 65, "and the document's source is");
 }
 
@@ -304,16 +301,10 @@ fn tables_of_others_behind_a_fence_are_refused_by_name() {
 
     stays(&scene.tool("restore").stdin(wiped.as_str()).run());
     stays(&scene.wipe(dumped.as_str()));
-    let undo = scene.tool("ess-wipe").args([
-        "-n",
-        "--undo",
-        "--export",
-        "export",
-        "--execute",
-        "--confirm",
-        &scene.confirmation(),
-    ]);
-    stays(&undo.run());
+    stays(&undo_from_export(
+        &scene,
+        &["--execute", "--confirm", &scene.confirmation()],
+    ));
 
     scene.on_target("DROP SCHEMA app CASCADE");
     scene.tool("restore").stdin(wiped.as_str()).run().success();
@@ -363,11 +354,7 @@ fn an_ess_whose_first_start_was_cut_off_comes_back_as_it_was() {
     let before = scene.target_dump();
     scene.wipe(Stdin::Null).success();
 
-    let undo = scene.tool("ess-wipe").args(["-n", "--undo", "--export", "export"]);
-    undo.args(scene.target_args().split_at(1).1)
-        .args(["--execute", "--confirm", &scene.confirmation()])
-        .run()
-        .success();
+    undo_from_export(&scene, &["--execute", "--confirm", &scene.confirmation()]).success();
 
     assert_eq!(scene.target_dump(), before);
 }
@@ -404,4 +391,19 @@ fn a_role_that_may_create_nothing_is_refused_before_the_backup() {
 
     assert_failed(&ran, 77, "may create nothing in the target's schema public");
     assert!(!scene.world.path("export/ess-before-wipe").exists());
+}
+
+#[test]
+fn an_export_that_cannot_be_written_is_refused_before_anything_is_loaded() {
+    let scene = Scene::new();
+    let dumped = scene.dump().success().stdout;
+    let wiped = scene.wipe(dumped.as_str()).success().stdout;
+    scene.world.shell("chmod 500 export/documents").success();
+
+    let ran = scene.tool("restore").stdin(wiped.as_str()).run();
+
+    assert_failed(&ran, 77, "this user may not write into ");
+    assert!(scene.is_fenced());
+    scene.world.shell("chmod 700 export/documents").success();
+    scene.tool("restore").stdin(wiped.as_str()).run().success();
 }

@@ -72,7 +72,9 @@ async fn look(first: &Client, second: &Client, direct: bool) -> Result<Option<Si
             Err(error)
         }
     };
-    let seconds = match number(second, "BEGIN; SELECT pg_catalog.pg_backend_pid()").await {
+    // The transaction waits for the other connection, whatever limit the role has. SET LOCAL ends with it.
+    let begin = "BEGIN; SET LOCAL idle_in_transaction_session_timeout = 0; SELECT pg_catalog.pg_backend_pid()";
+    let seconds = match number(second, begin).await {
         Ok(pid) => pid,
         Err(error) => return no_transaction(error),
     };

@@ -611,7 +611,8 @@ const LIMITS: [(&str, &str, &str); 24] = [
     ("tcp_keepalives_idle", "9999", "60"),
     ("tcp_keepalives_interval", "9999", "10"),
     ("tcp_keepalives_count", "99", "6"),
-    ("tcp_user_timeout", "99999999", "2min"),
+    // In milliseconds without a unit: PostgreSQL's `show_tcp_user_timeout` prints what the socket has.
+    ("tcp_user_timeout", "99999999", "120000"),
 ];
 
 #[test]

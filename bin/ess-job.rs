@@ -1,4 +1,4 @@
-//! ess-job: print a Kubernetes Job that runs a pipeline beside the database.
+//! ess-job: print a Kubernetes Job that runs a pipeline next to the database.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! ess-scale: stop Synapse in its cluster, and start it again as it was.
+//! ess-scale: stop Synapse in its cluster, and start it again unchanged.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! ess-wipe: empty the target database, with a way back.
+//! ess-wipe: erase the target database, with a backup to undo it.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! media-sync: copy the media store, and check every upload.
+//! media-sync: copy the media store and check every upload.
 
 use std::process::ExitCode;
 

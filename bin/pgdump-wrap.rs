@@ -1,4 +1,4 @@
-//! pgdump-wrap: dump Synapse's database and prove what the dump holds.
+//! pgdump-wrap: dump Synapse's database and prove what the dump contains.
 
 use std::process::ExitCode;
 

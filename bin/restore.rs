@@ -1,4 +1,4 @@
-//! restore: load a dump, prove what was loaded, let Synapse start.
+//! restore: load a dump, prove that it is complete, and let Synapse start.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! well-known: make the well-known documents and DNS changes, and check them.
+//! well-known: create the well-known documents and DNS changes, and check them.
 
 use std::process::ExitCode;
 

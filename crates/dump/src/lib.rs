@@ -12,7 +12,7 @@ use ess_document::{Document, Dropped, Dump, Next};
 use ess_postgres::{Access, Conninfo, Facts, Reading, Session, end_leftovers, facts, moved, server_names};
 use ess_run::{Installation, LAST_WITHOUT_TRANSACTION_TIMEOUT, Need, Report, choose};
 
-/// Dump Synapse's database and prove what the dump holds
+/// Dump Synapse's database and prove what the dump contains
 ///
 /// Runs pg_dump under a snapshot and reads, in the same snapshot, the count and a digest of every
 /// table. The dump appears under its name only when it is whole. Refuses while anyone else uses

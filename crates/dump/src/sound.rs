@@ -7,6 +7,7 @@ use ess_postgres::{
     unique_keys, without_support,
 };
 use ess_run::Report;
+use ess_run::text::count;
 
 /// Where the order of text cannot have changed, keys of tables up to this size are tried, which takes no time.
 const SMALL: i64 = 1 << 20;
@@ -131,9 +132,4 @@ fn has_sound_rows(session: &Session) -> anyhow::Result<()> {
         }
     }
     Ok(())
-}
-
-/// `1 row`, `2 rows`.
-fn count(n: i64, what: &str) -> String {
-    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }

@@ -11,7 +11,7 @@ use ess_run::Report as _;
 
 use manifests::{Job, SecretFile, Storage};
 
-/// Print a Kubernetes Job that runs a pipeline beside the database
+/// Print a Kubernetes Job that runs a pipeline next to the database
 ///
 /// Writes the manifests for `kubectl apply --server-side -f -` on standard output: the Job, a volume for dumps
 /// unless there is one, and the document when one was read. The pipeline runs as an unprivileged

@@ -36,7 +36,7 @@ use pod::Volume;
 use rows::Expected;
 use send::{Sending, is_early};
 
-/// Copy the media store, and check every upload
+/// Copy the media store and check every upload
 ///
 /// Copies what the copy does not have yet, and compares the store with the database: uploads that
 /// are missing or differ are named, and all others are copied. Run it while Synapse runs, as often

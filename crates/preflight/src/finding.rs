@@ -189,20 +189,6 @@ pub(crate) fn number(n: i64) -> Value {
     }
 }
 
-/// A size for people.
-pub(crate) fn size(bytes: u64) -> String {
-    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
-    let (mut tenths, mut unit) = (u128::from(bytes) * 10 / 1024, 0);
-    if bytes < 1024 {
-        return format!("{bytes} bytes");
-    }
-    while tenths >= 10_240 && unit + 1 < UNITS.len() {
-        tenths /= 1024;
-        unit += 1;
-    }
-    format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
-}
-
 /// The first few of a list, in a sentence.
 pub(crate) fn some_of(names: &[String]) -> String {
     const SHOWN: usize = 5;
@@ -216,11 +202,6 @@ pub(crate) fn some_of(names: &[String]) -> String {
         0 => shown,
         more => format!("{shown} and {more} more"),
     }
-}
-
-/// `1 table`, `2 tables`.
-pub(crate) fn count(n: usize, what: &str) -> String {
-    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
 #[cfg(test)]
@@ -250,12 +231,7 @@ mod tests {
 
     #[test]
     fn figures_are_readable() {
-        assert_eq!(size(1_023), "1023 bytes");
-        assert_eq!(size(1_536), "1.5 KiB");
-        assert_eq!(size(5 << 40), "5.0 TiB");
-        assert_eq!(size(u64::MAX), "16383.9 PiB");
         let names: Vec<String> = (1..=7).map(|n| n.to_string()).collect();
         assert_eq!(some_of(&names), "1, 2, 3, 4, 5 and 2 more");
-        assert_eq!(count(1, "table") + ", " + &count(0, "table"), "1 table, 0 tables");
     }
 }

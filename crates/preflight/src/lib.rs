@@ -16,16 +16,17 @@ use std::time::Duration;
 use ess_cli::{Console, Context, Exit, SourceArgs, Stop, TargetArgs, now};
 use ess_document::{Finding, Next, Preflight, Severity};
 use ess_run::Report;
+use ess_run::text::count;
 use ess_web::Detour;
 use rustix::termios::tcgetwinsize;
 
 use checks::endpoint;
 use checks::versions::SynapseVersion;
-use finding::{Blocker, count};
+use finding::Blocker;
 use look::look;
 use select::{Pattern, Selection};
 
-/// Look for everything that could stop the migration
+/// Check for everything that could stop the migration
 ///
 /// Reads Synapse's configuration, looks at source and target without changing them, and reports
 /// all that it finds: what blocks the migration, what needs a decision, and what is good to know.

@@ -1,4 +1,4 @@
-//! restore: load a dump, prove what was loaded, let Synapse start.
+//! restore: load a dump, prove that it is complete, and let Synapse start.
 
 mod expected;
 
@@ -14,7 +14,7 @@ use ess_proof::{Conclusion, Expected, Loaded, Loading, Proving, State, Target, W
 use ess_run::Report;
 use ess_synapse::schema::ONE_TIME_KEYS_TABLE;
 
-/// Load a dump, prove what was loaded, let Synapse start
+/// Load a dump, prove that it is complete, and let Synapse start
 ///
 /// Loads only into an empty or fenced database and only a dump whose every file is as it was
 /// written. Then compares every table, sequence, index and owner with what the source held, and

@@ -6,6 +6,7 @@ mod pg_tools;
 mod program;
 pub mod redact;
 mod report;
+pub mod text;
 
 pub use interrupt::{Interrupted, check, interrupt, interrupted};
 pub use memory_file::MemoryFile;

@@ -1,4 +1,4 @@
-//! ess-scale: stop Synapse in its cluster, and start it again as it was.
+//! ess-scale: stop Synapse in its cluster, and start it again unchanged.
 
 mod community;
 mod operator;
@@ -11,7 +11,7 @@ use ess_kube::{Ess, Kind, OPERATOR_NAMESPACE, Profile, Right, Workload};
 use ess_run::{Report, quoted};
 use ess_target::OnKube;
 
-/// Stop Synapse in its cluster, and start it again as it was
+/// Stop Synapse in its cluster, and start it again unchanged
 ///
 /// `down` stops Synapse and Matrix Authentication Service, and waits until their pods are gone. How many
 /// replicas each workload had is kept in the cluster and in the document; `up` gives each exactly those back,

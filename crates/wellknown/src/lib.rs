@@ -27,7 +27,7 @@ use records::{Wanted, shown};
 /// Resolvers that much of the world uses.
 const PUBLIC: [&str; 3] = ["1.1.1.1", "8.8.8.8", "9.9.9.9"];
 
-/// Make the well-known documents and DNS changes, and check them
+/// Create the well-known documents and DNS changes, and check them
 ///
 /// Fetches the documents that the server name serves now, and writes those that lead to ESS, with
 /// all else that the old ones carried; Helm values and snippets for web servers that serve them;

@@ -18,7 +18,7 @@ use ess_run::{Installation, Need, Report, choose, in_quotes};
 
 use plan::Plan;
 
-/// Empty the target database, with a way back
+/// Erase the target database, with a backup to undo it
 ///
 /// Prints what it would erase and changes nothing, unless --execute and --confirm say so. Backs up
 /// what is there and reads the backup back first, then drops everything in one transaction and

@@ -8,6 +8,7 @@ use ess_postgres::{
     lock_table, mark, moved, not_in_a_dump, objects, row_counts,
 };
 use ess_proof::{Fence, Target};
+use ess_run::text::{count, size};
 use sha2::{Digest, Sha256};
 
 /// Rows of a table are counted no further: that much is no trial any more, and counting it takes no time.
@@ -78,7 +79,7 @@ impl Plan {
     pub(crate) fn show(&self, console: &Console, target: &Target, confirmation: &str) {
         let counts: Vec<String> = count_by_kind(&self.objects)
             .into_iter()
-            .map(|(kind, count)| format!("{count} {kind}{}", if count == 1 { "" } else { "s" }))
+            .map(|(kind, n)| count(n, &kind))
             .collect();
         let what = if counts.is_empty() {
             "nothing".to_owned()
@@ -86,10 +87,10 @@ impl Plan {
             counts.join(", ")
         };
         console.line(&format!(
-            "target: {confirmation} at {} (cluster {}, {} bytes)",
+            "target: {confirmation} at {} (cluster {}, {})",
             target.session.server(),
             target.facts.identity.system_identifier,
-            target.facts.bytes
+            size(target.facts.bytes.unsigned_abs())
         ));
         console.line(&format!("to be erased: {what}"));
         if !self.lost.is_empty() {

@@ -1,12 +1,13 @@
 //! Configuration that will not carry over as it is, each part with its place in ESS.
 
 use ess_document::Finding;
+use ess_run::text::count;
 use ess_synapse::Config;
 use ess_synapse::ess::OWNED;
 use ess_synapse::yaml::{Map, Value};
 use serde_json::json;
 
-use crate::finding::{Blocker, Detail, blocker, count, info, some_of, warning};
+use crate::finding::{Blocker, Detail, blocker, info, some_of, warning};
 
 /// A part of the configuration that is there when any of its options is set.
 struct Part {

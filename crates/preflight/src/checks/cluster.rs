@@ -7,10 +7,11 @@ pub(crate) use way::{To, open};
 use ess_document::Finding;
 use ess_kube::k8s_openapi::api::core::v1::ConfigMap;
 use ess_kube::{Error, Ess, Kind, OPERATOR, OPERATOR_NAMESPACE, PodPort, Profile, Workload, WorkloadKind};
+use ess_run::text::{count, size};
 use ess_target::OnKube;
 
 use super::versions::SynapseVersion;
-use crate::finding::{Blocker, Detail, blocker, count, info, number, size, some_of, warning};
+use crate::finding::{Blocker, Detail, blocker, info, number, some_of, warning};
 
 /// What is known of the source, to be held against the cluster.
 #[derive(Clone, Copy)]

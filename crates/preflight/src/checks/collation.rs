@@ -9,7 +9,8 @@ use ess_postgres::{
 
 use super::source::Source;
 use super::{Found, is_canceled, not_checked};
-use crate::finding::{Blocker, Detail, blocker, count, info, number, warning};
+use crate::finding::{Blocker, Detail, blocker, info, number, warning};
+use ess_run::text::count;
 
 /// Together, and one alone: the server is in use.
 const ALL: Duration = Duration::from_secs(15);
@@ -124,7 +125,7 @@ fn try_keys(session: &Session) -> Result<Tried, Error> {
             Ok(Held::All) => {}
             Ok(Held::Not(rows)) => tried
                 .unsound
-                .push((condition, format!("it is violated by {}", counted(rows, "row")))),
+                .push((condition, format!("it is violated by {}", count(rows, "row")))),
             Ok(Held::Fails(why)) => {
                 let why = format!("it cannot be evaluated with an empty search_path: {why}");
                 tried.unsound.push((condition, why));
@@ -134,10 +135,6 @@ fn try_keys(session: &Session) -> Result<Tried, Error> {
         }
     }
     Ok(tried)
-}
-
-fn counted(n: i64, what: &str) -> String {
-    count(usize::try_from(n).unwrap_or_default(), what)
 }
 
 impl Tried {
@@ -161,7 +158,7 @@ impl Tried {
                     "restore cannot build unique index {} of table {}: there are duplicates of {}",
                     key.index,
                     key.table,
-                    counted(duplicates, "key")
+                    count(duplicates, "key")
                 ),
             )
             .hint(format!(
@@ -181,7 +178,7 @@ impl Tried {
                     key.name,
                     key.table,
                     key.other,
-                    counted(orphans, "row")
+                    count(orphans, "row")
                 ),
             )
             .hint(format!(

@@ -1,12 +1,13 @@
 //! The keys and secrets that the configuration names.
 
 use ess_document::Finding;
+use ess_run::text::count;
 use ess_synapse::secrets::{Macaroon, Secrets};
 use ess_synapse::signing_key::SigningKey;
 use ess_synapse::{Config, ConfigError};
 use serde_json::json;
 
-use crate::finding::{Blocker, Detail, blocker, count, info};
+use crate::finding::{Blocker, Detail, blocker, info};
 
 /// Every secret that Synapse would read, and the public side of its signing keys.
 pub(crate) fn secrets(config: &Config) -> (Vec<Finding>, Vec<SigningKey>) {

@@ -7,7 +7,8 @@ use std::path::Path;
 use ess_document::Finding;
 use rustix::fs::{Access, access, statfs, statvfs};
 
-use crate::finding::{Blocker, Detail, blocker, info, size, warning};
+use crate::finding::{Blocker, Detail, blocker, info, warning};
+use ess_run::text::size;
 
 /// `statfs(2)` of file systems that live in memory.
 const TMPFS: i128 = 0x0102_1994;

@@ -10,7 +10,8 @@ use ess_postgres::{Error, Session};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Resource, getrlimit};
 
-use crate::finding::{Detail, info, number, size, warning};
+use crate::finding::{Detail, info, number, warning};
+use ess_run::text::size;
 
 /// Our tools need less than 100 MiB each, pg_dump and pg_restore the rest.
 const MEMORY: u64 = 512 << 20;

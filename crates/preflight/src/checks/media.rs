@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 use ess_document::Finding;
 use ess_postgres::{Error, Session, UPLOADS_PAGE, has_media_repo, not_uploads, uploads};
 use ess_run::interrupted;
+use ess_run::text::{count, size};
 use ess_synapse::Config;
 use ess_synapse::media::{Kind, Media, Usage, id_at, is_media_repo, path_of};
 use serde_json::{Map, json};
 
 use super::not_checked;
-use crate::finding::{Blocker, Detail, blocker, count, info, number, size, some_of, warning};
+use crate::finding::{Blocker, Detail, blocker, info, number, some_of, warning};
 
 /// Names that are shown of a long list.
 const SAMPLE: usize = 20;

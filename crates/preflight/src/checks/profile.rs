@@ -2,10 +2,11 @@
 
 use ess_document::Finding;
 use ess_postgres::{Error, Session};
+use ess_run::text::count;
 use ess_synapse::Config;
 
 use super::number_of;
-use crate::finding::{Detail, count, info, number};
+use crate::finding::{Detail, info, number};
 
 /// Up to here the smallest profile of ESS fits.
 const SMALL: i64 = 500;

@@ -141,7 +141,7 @@ fn judge(looked: &Looked, max_ttl: u32) -> Vec<Finding> {
                 "dns",
                 format!(
                     "{} of the DNS are remembered for {longest} s at most",
-                    crate::finding::count(data.len(), "record")
+                    ess_run::text::count(data.len(), "record")
                 ),
             )
             .with("records", data),

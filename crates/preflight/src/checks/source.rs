@@ -5,11 +5,12 @@ use ess_postgres::{
     Facts, Session, Table, dump_locks, invalid_indexes, lock_table, not_in_a_dump, not_utf8, others, tables,
     unreadable, without_support,
 };
+use ess_run::text::{count, size};
 use ess_synapse::schema::UNLOGGED_TABLES;
 use serde_json::Value;
 
 use super::{Check, Found, all, is_canceled, number_of, texts};
-use crate::finding::{Blocker, Detail, blocker, count, info, number, size, some_of, warning};
+use crate::finding::{Blocker, Detail, blocker, info, number, some_of, warning};
 
 /// A source that we are connected to.
 pub(crate) struct Source {

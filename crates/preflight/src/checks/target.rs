@@ -10,7 +10,8 @@ use ess_proof::{Fence, Standing, locks_needed, standing};
 use super::host::clock;
 use super::source::Source;
 use super::{Check, Found, all, not_checked};
-use crate::finding::{Blocker, Detail, blocker, count, info, number, some_of};
+use crate::finding::{Blocker, Detail, blocker, info, number, some_of};
+use ess_run::text::count;
 
 /// A target that we are connected to.
 pub(crate) struct Target {

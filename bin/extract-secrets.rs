@@ -1,4 +1,4 @@
-//! extract-secrets: copy a homeserver's secrets into files, each with what it is for.
+//! extract-secrets: copy a homeserver's secrets into files.
 
 use std::process::ExitCode;
 

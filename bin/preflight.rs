@@ -1,4 +1,4 @@
-//! preflight: everything that can go wrong, before it does.
+//! preflight: checks for everything that could stop the migration.
 
 use std::process::ExitCode;
 

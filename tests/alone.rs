@@ -1,9 +1,9 @@
-//! Each tool alone in somebody's own runbook: flags only, and a standard input that is not its own.
+//! Each program alone, as in a runbook of your own: with flags only, and a standard input that belongs to the script.
 
 use crate::scene::{Scene, assert_failed, names_in, target_cluster};
 use crate::support::{Call, Identity, OFFLINE, Stdin, Synapse};
 
-/// Each tool with flags alone, as one types it; `$1` is put where a name must differ from call to call.
+/// Each program with flags only, as typed by a person. `$1` is replaced where a name must differ between calls.
 const LINES: [(&str, &str); 5] = [
     (
         "extract-secrets",
@@ -24,7 +24,7 @@ const LINES: [(&str, &str); 5] = [
     ),
 ];
 
-/// What all lines need.
+/// The files and databases that all commands need.
 fn scene() -> Scene {
     let own = Scene::new();
     let scene = Scene {
@@ -47,7 +47,7 @@ fn with_names<'a>(scene: &Scene, call: Call<'a>) -> Call<'a> {
         )
 }
 
-/// A script of all lines, each with `-n`, and what each wrote in a file of its name.
+/// A script of all commands, each with `-n` and its output in a file named after it.
 fn script(wrap: impl Fn(&str) -> String) -> String {
     let lines = LINES.map(|(tool, line)| {
         let line = line.replacen(tool, &format!("{tool} -n"), 1).replace("$1", "");
@@ -127,7 +127,7 @@ fn preflight_runs_under_cron_whose_input_is_an_empty_pipe() {
 fn no_document_is_looked_for_where_none_can_be() {
     let scene = scene();
     for (stdin, mark) in [(Stdin::Null, "a"), (Stdin::Closed, "b"), (Stdin::Socket, "c")] {
-        // What restore needs is gone after the first.
+        // restore can run only once: it needs a target that has been wiped.
         for (_, line) in &LINES[..4] {
             let line = line.replace("$1", mark);
             with_names(&scene, scene.world.script(&line))

@@ -1,8 +1,8 @@
-//! What `just bench` runs: the data path against its peers, on the same servers, in one run.
+//! `just bench`: measures the data path and its alternatives, on the same servers, in one run.
 //!
-//! `BENCH_MB` is the size of the source, `BENCH_ROUNDS` how often each is run, `BENCH_LINES` which lines and
-//! `BENCH_SHAPES` which shapes of a source if not all. Ratios are between runs of one round, so that a slow minute of
-//! the machine slows both.
+//! `BENCH_MB` is the size of the source, `BENCH_ROUNDS` the number of rounds; `BENCH_LINES` and `BENCH_SHAPES` select
+//! commands and shapes of the source, by default all. Ratios are computed within one round, so that a slow minute of
+//! the machine affects both sides.
 #![expect(clippy::print_stdout, reason = "it is there to be read")]
 #![expect(clippy::cast_precision_loss, reason = "figures for people")]
 
@@ -15,31 +15,31 @@ use std::{env, thread};
 
 use crate::support::{Cluster, Database, ESS_PASSWORD, SERVER_NAME, TOOLS, World};
 
-/// A kind of homeserver.
+/// A kind of homeserver data.
 pub(crate) struct Shape {
     name: &'static str,
     /// Fills Synapse's schema with `:events` messages.
     sql: &'static str,
-    /// Bytes that one message takes, with its indexes.
+    /// Size of one message with its indexes, in bytes.
     per_message: u64,
 }
 
-/// Few wide rows: messages are most of it.
+/// Few, wide rows: mostly messages.
 pub(crate) const WIDE: Shape = Shape {
     name: "wide",
     sql: include_str!("data/bench.sql"),
     per_message: 5_500,
 };
 
-/// Many narrow rows: the state of rooms is most of it, as on a server of many years.
+/// Many narrow rows: mostly state of rooms, as on a server that has run for years.
 const MIX: Shape = Shape {
     name: "mix",
     sql: include_str!("data/bench_mix.sql"),
     per_message: 11_100,
 };
 
-/// The peers, and ours, in phases. `$S` and `$T` are the databases; each line leaves `$T` complete and
-/// analyzed, or as the advice leaves it. Ours run one after the other in a pipe too.
+/// The commands that are compared, in phases. `$S` and `$T` are the databases. Each leaves `$T` complete and analyzed,
+/// or as the guide that it follows leaves it. Our programs run one after the other, as they do in a pipeline.
 const LINES: [Line; 6] = [
     Line {
         name: "ess-migrate",
@@ -56,7 +56,7 @@ const LINES: [Line; 6] = [
             ("restore", "restore -q < 2.json > 3.json"),
         ],
     },
-    // The same work without a digest, a hash or a comparison.
+    // The same work without digests, hashes and comparisons.
     Line {
         name: "unproven",
         phases: &[
@@ -119,7 +119,7 @@ struct Line {
 struct Figures {
     wall: Vec<f64>,
     cpu: Vec<f64>,
-    /// Wall and CPU seconds of each phase, a pair for each round.
+    /// Wall and CPU seconds of each phase, one pair per round.
     phases: Vec<Vec<(f64, f64)>>,
     disk: u64,
     memory: u64,
@@ -139,13 +139,13 @@ fn bench() {
     }
 }
 
-/// Runs every line as often as that on a homeserver of one shape.
+/// Runs every command `rounds` times with a source of one shape.
 fn compare(shape: &Shape, megabytes: u64, rounds: u64, wanted: &dyn Fn(&str) -> bool) {
     let world = World::new();
     let source = Cluster::new(&world, "source");
     let target = Cluster::ess(&world, "target");
     for cluster in [&source, &target] {
-        // As a server comes, but for what `initdb` finds; the tests' own are smaller.
+        // PostgreSQL's default; the servers of the tests have less.
         cluster.psql("postgres", "ALTER SYSTEM SET shared_buffers = '128MB'");
         cluster.stop();
         cluster.start();
@@ -198,13 +198,13 @@ fn compare(shape: &Shape, megabytes: u64, rounds: u64, wanted: &dyn Fn(&str) -> 
     }
 }
 
-/// The largest tables with their indexes, and the part of the whole that each is.
+/// The largest tables with their indexes, and their share of the database.
 const LARGEST: &str = "SELECT round(100.0 * pg_total_relation_size(oid) / sum(pg_total_relation_size(oid)) OVER (), 1) || ' %',
        relname, pg_size_pretty(pg_total_relation_size(oid)), reltuples::bigint || ' rows',
        (SELECT count(*) FROM pg_index WHERE indrelid = c.oid) || ' indexes'
   FROM pg_class c WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace ORDER BY pg_total_relation_size(oid) DESC LIMIT 10";
 
-/// A homeserver of so many MB, and how many messages that makes.
+/// Fills a source of about `megabytes`, and returns it with the number of messages.
 pub(crate) fn fill(source: &Cluster, shape: &Shape, megabytes: u64) -> (Database, u64) {
     let from = Database::awkward(source);
     source.load_synapse(&from.name, &from.role);
@@ -307,7 +307,7 @@ pub(crate) fn median(sorted: &[f64]) -> f64 {
     f64::midpoint(low, high)
 }
 
-/// An order that differs from run to run.
+/// The numbers below `len` in random order.
 pub(crate) fn shuffled(len: usize) -> Vec<usize> {
     let mut order: Vec<(u64, usize)> = (0..len)
         .map(|index| {
@@ -319,7 +319,7 @@ pub(crate) fn shuffled(len: usize) -> Vec<usize> {
     order.into_iter().map(|(_, index)| index).collect()
 }
 
-/// Notes the time and what the processors have done.
+/// Shell function that appends the time and the CPU counters to the file `marks`.
 const MARK: &str = r#"mark() { echo "$(date +%s.%N) $(head -n 1 /proc/stat)" >> marks; }"#;
 
 fn mark_of(line: &str) -> (f64, f64) {
@@ -327,18 +327,18 @@ fn mark_of(line: &str) -> (f64, f64) {
     (time.parse().unwrap(), processor_seconds(stat))
 }
 
-/// Seconds that this machine's processors have worked: servers, programs and tools together.
+/// CPU seconds of the complete machine: servers and programs together.
 pub(crate) fn busy() -> f64 {
     processor_seconds(fs::read_to_string("/proc/stat").unwrap().lines().next().unwrap())
 }
 
-/// Of the first line of /proc/stat.
+/// Parses the first line of /proc/stat.
 fn processor_seconds(stat: &str) -> f64 {
     let fields = stat.split_whitespace().skip(1).take(3);
     fields.map(|n| n.parse::<f64>().unwrap()).sum::<f64>() / 100.0
 }
 
-/// The peak resident size in kB of the largest of our programs that runs now.
+/// The largest peak resident size, in kB, among our programs that are running.
 fn largest_of_ours() -> u64 {
     let status = |path: &Path| fs::read_to_string(path.join("status")).unwrap_or_default();
     let of = |text: &str, field: &str| {

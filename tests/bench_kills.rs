@@ -1,8 +1,8 @@
-//! What `just bench-kills` runs: the data path killed at each stage, and how long the same line then takes to
-//! finish, against a run that nobody disturbs.
+//! `just bench-kills`: kills the data path at each stage, re-runs the same command, and compares the time with that
+//! of an undisturbed run.
 //!
-//! `BENCH_MB` is the size of the source. It asserts that the line finishes, that what arrived is what was there,
-//! and that a whole dump or backup is never made a second time; time is for people.
+//! `BENCH_MB` is the size of the source. Asserts that the pipeline completes, that the target equals the source, and
+//! that a complete dump or backup is never made a second time. Times are only printed.
 #![expect(clippy::print_stdout, reason = "it is there to be read")]
 
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ use crate::support::{Call, Cluster, Database, ESS_PASSWORD, Running, TOOLS, Worl
 const LINE: &str = "set -o pipefail; pgdump-wrap -v -n --source \"$S\" --export export --server-name example.org \\
     | ess-wipe -v --target \"$T\" --execute --confirm example.org/synapse --allow-used | restore -v > migration.json";
 
-/// A stage: its name, what is said when it begins, and what when it is over.
+/// A stage: its name, the message when it begins, and the message when it ends.
 const STAGES: [(&str, &str, &str); 8] = [
     ("during the dump", DUMP, "one-time keys kept"),
     ("after the dump", "one-time keys kept", ""),
@@ -36,12 +36,12 @@ const STAGES: [(&str, &str, &str); 8] = [
     ("during the proof", PROOF, LIFTED),
     ("after the fence was lifted", LIFTED, ""),
 ];
-const DUMP: &str = "pgdump-wrap: dumping and reading every table";
-const BACKUP: &str = "ess-wipe: dumping and reading every table";
-const PROOF: &str = "restore: proving every table";
+const DUMP: &str = "pgdump-wrap: dumping and hashing every table";
+const BACKUP: &str = "ess-wipe: dumping and hashing every table";
+const PROOF: &str = "restore: comparing every table";
 const LIFTED: &str = "; Synapse can start";
 
-/// Two servers and the source; the target is made anew for each stage.
+/// Two servers and the source; the target is created again for each stage.
 struct Bench {
     world: World,
     source: Cluster,
@@ -133,7 +133,7 @@ fn bench_kills() {
 }
 
 impl Bench {
-    /// A target as Element Server Suite leaves it, and no export.
+    /// Creates a target as Element Server Suite leaves it, and deletes the export.
     fn fresh(&self) {
         self.target
             .psql("postgres", "DROP DATABASE IF EXISTS synapse WITH (FORCE)");
@@ -153,7 +153,7 @@ impl Bench {
             .env("PGPASSWORD", ESS_PASSWORD)
     }
 
-    /// The manifest of a dump in the export that bears its name.
+    /// The manifest of the dump with this final name in the export.
     fn manifest(&self, name: &str) -> Option<Vec<u8>> {
         fs::read(self.world.path(format!("export/{name}/manifest.json"))).ok()
     }

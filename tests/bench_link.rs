@@ -1,8 +1,8 @@
-//! What `just bench-link` runs: the data path from an old host to a new one over a link of 200 Mbit/s, from each
-//! place where the programs can run, with each compression that `pg_dump` offers.
+//! `just bench-link`: measures the data path from an old host to a new one over a link of 200 Mbit/s, with the programs
+//! on either host, and with each compression that `pg_dump` supports.
 //!
-//! The hosts are two network namespaces of our own. `BENCH_MB` is the size of the source, `BENCH_MBIT` the link's
-//! rate. It asserts that what arrived is what was there; time is for people.
+//! The hosts are two network namespaces. `BENCH_MB` is the size of the source, `BENCH_MBIT` the rate of the link.
+//! Asserts that the target equals the source. Times are only printed.
 #![expect(clippy::print_stdout, reason = "it is there to be read")]
 
 use std::fs::{self, File};
@@ -17,7 +17,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use crate::bench::{WIDE, fill};
 use crate::support::{Cluster, World};
 
-/// Where each part of the line runs. `$S` and `$T` are the databases as that host reaches them.
+/// Where each part of the pipeline runs. `$S` and `$T` are the databases as reached from that host.
 const ROUTES: [(&str, &[(Host, &str)]); 3] = [
     (
         "dump at the old host, carry the dump",
@@ -57,7 +57,7 @@ impl Host {
     }
 }
 
-/// Two hosts and the link between them, gone with this value.
+/// Two hosts and the link between them, until it is dropped.
 struct Link {
     names: [String; 2],
 }
@@ -88,7 +88,7 @@ impl Link {
         &self.names[usize::from(host == Host::New)]
     }
 
-    /// Runs `what`, and every process that it starts, on a host.
+    /// Runs `what`, and every process that it starts, in the network namespace of a host.
     fn at<T: Send>(&self, host: Host, what: impl FnOnce() -> T + Send) -> T {
         let namespace = File::open(Path::new("/run/netns").join(self.name(host))).unwrap();
         thread::scope(|scope| {
@@ -201,7 +201,7 @@ fn bench_link() {
     drop(daemon);
 }
 
-/// What this machine's `pg_dump` offers.
+/// The compressions that this machine's `pg_dump` supports.
 fn compressions(world: &World) -> &'static [&'static str] {
     let version = world.shell("pg_dump --version").stdout;
     let major = version.split_whitespace().nth(2).and_then(|v| v.split('.').next());

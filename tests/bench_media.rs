@@ -1,9 +1,9 @@
-//! What `just bench-media` runs: media-sync beside rsync on one media store, first into an empty copy, then again
-//! when nothing has changed.
+//! `just bench-media`: measures media-sync and rsync on one media store, first into an empty copy, then again when
+//! nothing has changed.
 //!
-//! `BENCH_FILES` and `BENCH_MB` say how many files and how large together, `BENCH_ROUNDS` how often. media-sync
-//! compares the store with a database that knows every upload, its size and its SHA-256. Ratios are between runs of
-//! one round. It asserts that each copy is the store; time is for people.
+//! `BENCH_FILES` and `BENCH_MB` are the number of files and their total size, `BENCH_ROUNDS` the number of rounds.
+//! media-sync compares the store with a database that contains every upload with its size and SHA-256. Ratios are
+//! computed within one round. Asserts that each copy equals the store. Times are only printed.
 #![expect(clippy::print_stdout, reason = "it is there to be read")]
 
 use std::time::Instant;
@@ -16,7 +16,7 @@ use sha2::{Digest as _, Sha256};
 use crate::bench::{busy, cores, median, shuffled, sorted};
 use crate::support::{Cluster, Database, World};
 
-/// Lines that make `$COPY` equal to the store; each is run twice.
+/// Commands that make `$COPY` equal to the store; each is run twice.
 const LINES: [(&str, &str); 4] = [
     ("media-sync", OURS),
     (
@@ -28,7 +28,7 @@ const LINES: [(&str, &str); 4] = [
 ];
 const OURS: &str = "media-sync -q -n --source-dir store --source \"$S\" --out \"$COPY\" > $COPY.json";
 
-/// Wall and CPU seconds of both passes, round by round.
+/// Wall and CPU seconds of both passes, per round.
 #[derive(Clone, Default)]
 struct Figures {
     wall: [Vec<f64>; 2],
@@ -57,7 +57,7 @@ fn bench_media() {
             let (name, line) = LINES[index];
             world.shell("rm -rf copy copy.json").success();
             for pass in 0..2 {
-                // What the run before has left to write is not ours.
+                // Do not measure what the previous run has left in the page cache to be written.
                 world.shell("sync").success();
                 let (cpu, start) = (busy(), Instant::now());
                 let call = world.script(&format!("set -e; umask 077; {line}")).env("COPY", "copy");
@@ -76,7 +76,7 @@ fn bench_media() {
     tell(&figures);
 }
 
-/// Files from a few hundred bytes to a few megabytes, two thirds of them uploads, each with its row.
+/// Creates files from a few hundred bytes to a few megabytes. Two thirds are uploads, each with a row in the database.
 fn fill(world: &World, cluster: &Cluster, database: &Database, count: u64, bytes: u64) -> u64 {
     let mut random = Random(0x2545_F491_4F6C_DD1D);
     let weights: Vec<u64> = (0..count).map(|_| 1 << (random.next() % 14)).collect();
@@ -117,7 +117,7 @@ fn fill(world: &World, cluster: &Cluster, database: &Database, count: u64, bytes
     sum
 }
 
-/// An xorshift generator: the same store in every run.
+/// An xorshift generator, so that every run has the same store.
 struct Random(u64);
 
 impl Random {

@@ -1,7 +1,7 @@
-//! What `just bench-preflight` runs: whole runs of preflight on a healthy small server, with everything that it
-//! looks at in place.
+//! `just bench-preflight`: measures complete runs of preflight on a healthy small server, with everything that it
+//! checks in place.
 //!
-//! `BENCH_ROUNDS` is how often.
+//! `BENCH_ROUNDS` is the number of rounds.
 #![expect(clippy::print_stdout, reason = "it is there to be read")]
 
 use std::env;

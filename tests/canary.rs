@@ -1,4 +1,4 @@
-//! No secret is anywhere but where it belongs: every byte that every program writes, says or shows is searched.
+//! Secrets are nowhere but where they belong: every byte that a program writes, prints or exposes is searched for them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -13,17 +13,17 @@ use crate::support::{
     Cluster, Database, Identity, Kube, OFFLINE, Ran, SERVER_NAME, Synapse, TOOLS, World, processes_in,
 };
 
-/// In every secret. It outlives the escapes of JSON, YAML, URLs, shells and libpq.
+/// Part of every secret. The escapes of JSON, YAML, URLs, shells and libpq leave it unchanged.
 const MARK: &str = "c4n4ry";
-/// The same in base64, by where in three bytes it begins, and in hexadecimal.
+/// The same in base64, for each offset within a group of three bytes, and in hexadecimal.
 const ENCODED: [&str; 4] = ["YzRuNHJ5", "M0bjRye", "jNG40cn", "63346e347279"];
 
-/// A secret of its own, with what needs care wherever it is written.
+/// A unique secret with characters that need escaping everywhere.
 fn secret(name: &str) -> String {
     format!(r#"{MARK}-{name}-/+=&#?'"ü\$"#)
 }
 
-/// In YAML's double quotes, which are JSON's.
+/// The secret in double quotes, which are the same in YAML and JSON.
 fn quoted(name: &str) -> String {
     serde_json::Value::from(secret(name)).to_string()
 }
@@ -33,7 +33,7 @@ fn is_in(bytes: &[u8]) -> bool {
     holds(MARK) || ENCODED.iter().any(|text| holds(text))
 }
 
-/// A homeserver with every kind of secret that we know, and one that we do not.
+/// A homeserver with every kind of secret that extract-secrets supports, and an unknown one.
 fn configure(world: &World, from: &Database) -> Synapse {
     let seed = format!("{MARK}{}", "A".repeat(37));
     let identity = Identity {
@@ -130,7 +130,7 @@ acme: {{some_token: {acme}, url: 'https://user:{MARK}-url@acme.example.org/'}}
     old
 }
 
-/// What the programs of a world show of themselves to the account's other programs: their command lines and environments.
+/// What other processes of the same user can read of the programs in a world: their command lines and environments.
 #[derive(Default)]
 struct Shown {
     programs: BTreeSet<String>,
@@ -152,7 +152,7 @@ impl Shown {
     }
 }
 
-/// Says what has a secret in it and may not.
+/// The names of files that contain a secret and must not.
 fn leaks_in(world: &World) -> Vec<String> {
     let mut leaks = Vec::new();
     for entry in walkdir::WalkDir::new(world.path("")) {
@@ -257,7 +257,7 @@ fn no_secret_is_anywhere_but_in_its_file() {
     }
     let kinds = fs::read_dir(world.path("export/secrets")).unwrap().count();
     assert!(kinds > 30, "{kinds}");
-    // The search finds what it is for.
+    // The search itself works.
     for place in [
         "secrets/form_secret",
         "secrets/mas.secrets.encryption",
@@ -272,7 +272,7 @@ fn no_secret_is_anywhere_but_in_its_file() {
     }
 }
 
-/// The whole way, each step as talkative as it can be, with its refusals.
+/// The complete migration with `-v` in each step, including refusals.
 fn every_program(run: &dyn Fn(&str) -> Ran) {
     run("age-keygen -o age.key 2>/dev/null; age-keygen -y age.key > recipients").success();
     run(&format!(
@@ -296,7 +296,7 @@ fn every_program(run: &dyn Fn(&str) -> Ran) {
     run("pgdump-wrap -v < secrets.json > dumped.json").success();
     run("pgdump-wrap -v < dumped.json > kept.json").success();
     run("media-sync -v < dumped.json > media.json").success();
-    // Nobody is there, and it looks again until the second is over.
+    // Nothing answers there, so it checks again until the second has passed.
     run("well-known -v --check --wait 1 --every 1 --host localhost < secrets.json > lagging.json");
     run("(sleep 0.2; cat secrets.json) | ess-job -v --image x --claim y true > job.json").success();
     run("ess-wipe -v < dumped.json > plan.txt");

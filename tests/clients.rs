@@ -1,5 +1,5 @@
-//! Client programs of every version, and the servers at both ends: they fit both, or are refused before anything is
-//! changed.
+//! Client programs of every version, with source and target servers of every version: they fit both servers, or are
+//! refused before anything is changed.
 
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -12,7 +12,7 @@ use crate::preflight::{code, fires};
 use crate::scene::{Scene, assert_failed, names_in, pgbin, target_cluster};
 use crate::support::{Cluster, ESS_PASSWORD, Ran, SERVER_NAME, Stdin, World, place, programs_of};
 
-/// Every version that tests have, with its programs.
+/// Every PostgreSQL version that the tests have, with the directory of its programs.
 fn versions() -> Vec<(u32, PathBuf)> {
     let own = place().pgbin.clone();
     let mut version = place().command(own.join("pg_dump"), &place().dir);
@@ -25,7 +25,7 @@ fn versions() -> Vec<(u32, PathBuf)> {
     all
 }
 
-/// Whether a program does it.
+/// Whether a program succeeds.
 fn succeeds(program: PathBuf, server: &Cluster, args: &[&str]) -> bool {
     let mut command = place().command(program, &server.dir);
     command
@@ -64,7 +64,7 @@ fn the_programs_of_every_version_do_what_the_rule_says() {
     );
     let archive = |major: u32| world.path(format!("of{major}/archive")).display().to_string();
     for (major, bin) in &versions {
-        // Into the directory of its own server, where it may write.
+        // Into the directory of its own server, where it has permission to write.
         assert!(
             succeeds(bin.join("pg_dump"), oldest, &["-Fc", "-f", &archive(*major)]),
             "{major}"
@@ -117,7 +117,7 @@ fn bin(major: u32) -> String {
     programs_of(major).display().to_string()
 }
 
-/// The document of a preflight that knows both servers of a scene.
+/// Runs preflight with the source and the target of a scene.
 fn looked(scene: &Scene, args: &[&str]) -> Ran {
     let look = scene.tool("preflight").args(["-n", "--source", &scene.source_url()]);
     look.args(&scene.target_args()[1..]).args(args).run()
@@ -136,12 +136,12 @@ fn preflight_blocks_where_no_programs_serve_both_ends() {
             .contains("newer ones send SET transaction_timeout, which that target refuses"),
         "{ran}"
     );
-    assert!(ran.stderr.contains(&format!("give --pg-bin {}", pgbin())), "{ran}");
+    assert!(ran.stderr.contains(&format!("use --pg-bin {}", pgbin())), "{ran}");
     let ran = looked(&scene, &[]).success();
     fires(&ran, &["info client-programs"]);
     let version = ran.json()["target"]["server_version"].clone();
     assert_eq!(version, target_cluster().psql("postgres", "SHOW server_version"));
-    // As long as no target is known, programs that serve newer ones are good, and named so.
+    // As long as the target is unknown, programs for newer servers are accepted, with a note.
     let source = scene.tool("preflight").args(["-n", "--source", &scene.source_url()]);
     let ran = source.args(["--pg-bin", &bin(18)]).run().success();
     let said = ran.to_string();
@@ -164,15 +164,15 @@ fn nothing_is_dumped_by_programs_that_do_not_serve_the_known_target() {
     assert_failed(
         &ran,
         69,
-        "moving this source (PostgreSQL 15) to this target (PostgreSQL 15) takes client programs",
+        "dumping this source (PostgreSQL 15) for this target (PostgreSQL 15) requires client programs",
     );
     assert!(!scene.world.path("export/dump").exists());
 
-    // A dump of such programs, made when no target was known, is not kept for this one.
+    // A dump that such programs made when the target was unknown is not reused for this target.
     let alone = scene.dumper().args(["--pg-bin", &bin(17)]).run().success();
     assert!(
         alone.stderr.contains(
-            "writes what loads into PostgreSQL 17 or newer only; for an older target install \
+            "can be loaded into PostgreSQL 17 or newer only; for an older target, install \
              postgresql-client-15 and dump again"
         ),
         "{alone}"
@@ -181,7 +181,7 @@ fn nothing_is_dumped_by_programs_that_do_not_serve_the_known_target() {
     assert_failed(
         &ran,
         1,
-        "export/dump is there already: the dump was written by pg_dump 17.",
+        "export/dump already exists: the dump was written by pg_dump 17.",
     );
     assert!(ran.stderr.contains("hint: give --replace"), "{ran}");
     dump(&["--replace"]).success();
@@ -199,7 +199,7 @@ fn nothing_is_erased_for_a_dump_that_cannot_be_loaded() {
     let said = "the dump was written by pg_dump 18.";
     assert_failed(&ran, 1, said);
     assert!(ran.stderr.contains("then run pgdump-wrap --replace"), "{ran}");
-    // Whatever programs are here.
+    // Whichever programs are installed.
     let other = scene
         .tool("ess-wipe")
         .args(&scene.target_args()[1..])
@@ -227,7 +227,7 @@ fn nothing_is_erased_or_brought_back_by_programs_that_the_target_refuses() {
     assert_failed(
         &ran,
         69,
-        "backing up this target (PostgreSQL 15) takes client programs of version 15 to 16",
+        "backing up this target (PostgreSQL 15) requires client programs of version 15 to 16",
     );
     assert_eq!(scene.target_dump(), before);
     assert_eq!(names_in(&scene.world, "export"), [".lock", "dump"]);
@@ -242,18 +242,18 @@ fn nothing_is_erased_or_brought_back_by_programs_that_the_target_refuses() {
             .args(args)
             .run()
     };
-    let said =
-        "loading this dump (of pg_dump 15) into this target (PostgreSQL 15) takes client programs of version 12 to 16";
+    let said = "loading this dump (of pg_dump 15) into this target (PostgreSQL 15) requires client programs of version 12 to \
+         16";
     assert_failed(&undo(&execute), 69, said);
     assert_eq!(scene.target_dump(), restored);
     assert!(!scene.world.path("export/ess-before-wipe.undone").exists());
 
-    // With those of 16 all of it is done.
+    // With the programs of 16 it succeeds.
     undo(&["--pg-bin", &bin(16), "--execute", "--confirm", &confirmation]).success();
     assert_eq!(scene.target_dump(), before);
 }
 
-/// Newer programs that come first in PATH, beside the system's own.
+/// A PATH in which programs of these versions come before the system's.
 fn path(majors: &[u32]) -> String {
     let dirs: Vec<String> = majors.iter().map(|major| bin(*major)).collect();
     format!("{}:/usr/bin:/bin", dirs.join(":"))
@@ -280,7 +280,7 @@ fn of_several_programs_the_fitting_ones_are_taken() {
     let line = "pgdump-wrap -n --source \"$SOURCE\" --export export --server-name example.org \
         | ess-wipe --target \"$TARGET\" --target-password-file target.pw --execute --confirm example.org/synapse | restore";
 
-    // The source's own version and one that is too new: it could be dumped, and not backed up.
+    // The source's own version and one that is too new: the source could be dumped, but the target not backed up.
     let ran = run(look, &[18]);
     fires(&ran, &["blocker client-programs"]);
     assert!(
@@ -290,7 +290,7 @@ fn of_several_programs_the_fitting_ones_are_taken() {
     );
     let ran = run(line, &[18]);
     assert_ne!(code(&ran), 0, "{ran}");
-    let said = "ess-wipe: backing up this target (PostgreSQL 16) takes client programs of version 16 (newer ones";
+    let said = "ess-wipe: backing up this target (PostgreSQL 16) requires client programs of version 16 (newer ones";
     assert!(ran.stderr.contains(said), "{ran}");
     assert_eq!(
         target.psql("synapse", "SELECT count(*), sum(hashtext(name)) FROM users"),
@@ -298,7 +298,7 @@ fn of_several_programs_the_fitting_ones_are_taken() {
     );
     assert!(!scene.world.path("export/ess-before-wipe").exists());
 
-    // With one that serves both ends, it is taken wherever it is in PATH.
+    // A version that fits both servers is used wherever it is in PATH.
     fires(&run(look, &[18, 16]), &["info client-programs"]);
     run(line, &[18, 16]).success();
     let backup: Value = serde_json::from_str(&scene.world.read("export/ess-before-wipe/manifest.json")).unwrap();
@@ -398,7 +398,7 @@ fn on_a_newer_target_undo_works_and_programs_that_cannot_unpack_a_dump_are_passe
     let target = Cluster::of(&world, "ess18", programs_of(18)).into_ess();
     target.load_fresh();
     let scene = Scene::new();
-    // By a build that has zstd; that of 18 has not.
+    // With a build that has zstd; the build of 18 lacks it.
     let document = scene.dumper().args(["--pg-bin", &bin(17)]).run().success().stdout;
     let before = target.psql("synapse", "SELECT count(*), sum(hashtext(name)) FROM users");
     let url = target.url("synapse", "synapse_user");
@@ -412,7 +412,7 @@ fn on_a_newer_target_undo_works_and_programs_that_cannot_unpack_a_dump_are_passe
 
     let ran = wipe().stdin(document.as_str()).run();
 
-    let said = "takes client programs of version 17 or newer with zstd; those in ";
+    let said = "requires client programs of version 17 or newer with zstd support; found in ";
     assert_failed(&ran, 69, said);
     assert!(ran.stderr.contains(" without zstd\n"), "{ran}");
     assert_eq!(
@@ -427,7 +427,7 @@ fn on_a_newer_target_undo_works_and_programs_that_cannot_unpack_a_dump_are_passe
         restore.args(["--from", "export/dump"])
     };
     assert_failed(&restore().args(["--pg-bin", &bin(18)]).run(), 69, said);
-    // 17 reads what the target of 18 takes, and is found beside it.
+    // pg_restore 17 reads the archive and can load it into the target of 18; it is found after 18 in PATH.
     restore().env("PATH", path(&[18, 17])).run().success();
     wipe().args(["--undo"]).run().success();
     assert_eq!(

@@ -1,4 +1,4 @@
-//! What `just demo` runs: the pipeline of the README on throwaway servers, told to people.
+//! `just demo`: runs the pipeline of the README on throwaway servers, and explains what it does.
 #![expect(clippy::print_stdout, reason = "it is there to be read")]
 
 use std::time::Instant;
@@ -68,7 +68,7 @@ fn demo() {
     tell(&document, took.as_secs_f64(), &user.id);
 }
 
-/// What the programs said, but for what preflight finds good to know.
+/// Prints the output of the programs, except for preflight's findings of severity info.
 fn show(stderr: &str, world: &World) {
     let here = format!("{}/", world.path("").display().to_string().trim_end_matches('/'));
     let mut info = false;

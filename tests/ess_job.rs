@@ -1,4 +1,4 @@
-//! ess-job: what it prints is what Kubernetes takes, and the line in it runs as it was given.
+//! ess-job: Kubernetes accepts the manifests, and the pipeline in them runs as it was given.
 
 use std::fs;
 
@@ -55,7 +55,7 @@ fn the_job_is_as_ess_s_own_pods_are() {
     assert_eq!(kinds, ["PersistentVolumeClaim", "Job"]);
     for (_, manifest) in manifests(&ran) {
         assert_eq!(manifest["metadata"]["namespace"], "ess");
-        // What scales Synapse down would take it for Synapse.
+        // With Synapse's labels, ess-scale down would treat the Job as Synapse.
         let labels = &manifest["metadata"]["labels"];
         assert_eq!(labels.get("app.kubernetes.io/component"), None);
     }
@@ -136,7 +136,7 @@ fn a_document_goes_along_and_a_volume_is_used_again() {
         let ran = call.run().success();
         ran.stderr
             .lines()
-            .filter(|line| line.contains("where the Job cannot look"))
+            .filter(|line| line.contains("which the Job cannot access"))
             .count()
     };
     assert_eq!(told("verify"), 2);
@@ -145,7 +145,7 @@ fn a_document_goes_along_and_a_volume_is_used_again() {
         0
     );
 
-    // All that was read goes along, whatever is in it.
+    // The document is passed on unchanged, including unknown content.
     let small = json!({"format": "ess-migration/1", "annotations": {"x": "y"}}).to_string();
     let ran = job(&world, &args)
         .args(["verify"])
@@ -159,7 +159,7 @@ fn a_document_goes_along_and_a_volume_is_used_again() {
                        "annotations": {"x": "y".repeat(1 << 20)}})
     .to_string();
     let ran = job(&world, &args).args(["verify"]).stdin(large.as_str()).run();
-    assert_failed(&ran, 65, "more than a ConfigMap holds");
+    assert_failed(&ran, 65, "too large for a ConfigMap");
 }
 
 #[test]
@@ -227,14 +227,14 @@ fn kubernetes_takes_the_manifests() {
     }
 }
 
-/// `$(NAME)` is replaced where the container has a variable of that name, and `$$` stands for `$`.
+/// Expands an argument as the kubelet does: `$(NAME)` is replaced if the container has that variable, and `$$` is `$`.
 fn as_the_kubelet_has_it(argument: &str) -> String {
     let parts = argument.split("$$");
     let parts = parts.map(|part| part.replace("$(HOME)", "/work"));
     parts.collect::<Vec<_>>().join("$")
 }
 
-/// Runs what the container runs, with this world's place for /work and /document.
+/// Runs the container's command, with directories of this world in place of /work and /document.
 fn as_the_container(world: &World, ran: &Ran, path: &str) -> Ran {
     let container = pod(ran)["containers"][0].clone();
     let command = container["command"].as_array().unwrap();
@@ -279,7 +279,7 @@ fn the_line_in_it_runs_as_it_was_given() {
         "an unset variable is empty"
     );
 
-    // A shell that cannot tell is no shell for this.
+    // A shell without `pipefail` is refused, since it does not report which program failed.
     world.shell("mkdir bin; ln -s /bin/dash bin/sh").success();
     let printed = job(&world, &["-n", "--storage", "1Gi"])
         .args(["echo done"])
@@ -299,7 +299,7 @@ fn what_erases_is_never_repeated_and_nonsense_is_refused() {
         "x=1 /usr/bin/restore",
     ] {
         let ran = run(&["--storage", "1Gi", "--retries", "1", line]);
-        assert_failed(&ran, 64, "none of those that may be run again");
+        assert_failed(&ran, 64, "must not be retried automatically");
     }
     let ran = run(&["--storage", "1Gi", "--retries", "2", "preflight -n --check"]).success();
     assert_eq!(of_kind(&ran, "Job")["spec"]["backoffLimit"], 2);

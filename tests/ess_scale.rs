@@ -1,4 +1,4 @@
-//! ess-scale: down means that no Synapse is left, and up that it is as it was.
+//! ess-scale: `down` leaves no pod of Synapse, and `up` restores the previous state.
 
 use std::time::Duration;
 
@@ -92,8 +92,8 @@ fn down_stops_all_of_synapse_and_up_brings_back_exactly_that() {
     let set = stage.kube.object("statefulsets", "ess", "ess-synapse-fed-sender");
     assert_eq!(set["metadata"]["annotations"]["ess-migrate/replicas"], "2");
     insta::assert_snapshot!(down.stderr, @r#"
-    ess-scale: Synapse of kube:ess/ess is down, and no pod of it is left
-    to go back: ess-scale up -n --target kube:ess/ess --kube-context stand-in
+    ess-scale: Synapse of kube:ess/ess is down, and none of its pods is left
+    to start it again: ess-scale up -n --target kube:ess/ess --kube-context stand-in
     "#);
 
     let again = stage.scale("down").success();
@@ -111,7 +111,8 @@ fn down_stops_all_of_synapse_and_up_brings_back_exactly_that() {
         document["scale"]["workloads"],
         "what somebody started meanwhile is not what it was"
     );
-    let both = "ess-synapse-fed-sender has 1 replicas now, and 2 on record from before it was stopped: 2 counts";
+    let both =
+        "ess-synapse-fed-sender has 1 replica now, and 2 on record from before it was stopped: the record is used";
     assert!(again.stderr.contains(both), "{again}");
 
     let up = stage.scale("up").success();
@@ -170,7 +171,7 @@ fn a_run_that_was_ended_is_gone_on_with() {
     let stage = Stage::new(Kube::community);
     stage.kube.settings().slowness = Duration::from_secs(600);
     let mut running = stage.call("down -v").start();
-    running.wait_for("waiting for Synapse's pods to go");
+    running.wait_for("waiting for Synapse's pods to terminate");
     running.signal(rustix::process::Signal::TERM);
     let ended = running.wait();
     assert_eq!(ended.stdout, "", "{ended}");
@@ -228,7 +229,7 @@ fn somebody_else_s_change_is_not_overwritten() {
     stage.kube.fault("PATCH", "statefulsets", 100, Effect::Status(409));
     let ran = stage.scale("up");
     assert_eq!(ran.status.code(), Some(69), "{ran}");
-    assert!(ran.stderr.contains("somebody else changed it"), "{ran}");
+    assert!(ran.stderr.contains("another client changed it"), "{ran}");
 }
 
 #[test]
@@ -269,7 +270,7 @@ fn rights_are_asked_for_before_anything_is_done() {
     assert_eq!(ran.status.code(), Some(77), "{ran}");
     assert!(
         ran.stderr
-            .contains("mover may not do what is needed in namespace ess: patch deployments.apps"),
+            .contains("mover lacks permissions in namespace ess: patch deployments.apps"),
         "{ran}"
     );
     assert_eq!(stage.replicas("ess-synapse-main"), 1);
@@ -280,7 +281,7 @@ fn rights_are_asked_for_before_anything_is_done() {
 fn the_older_ess_is_stopped_by_way_of_its_operator() {
     let stage = Stage::new(Kube::onprem);
     let name = "first-element-deployment";
-    // The operator would bring every StatefulSet back.
+    // The operator would create every StatefulSet again.
     stage.kube.edit(
         "statefulsets",
         "element-onprem",
@@ -294,7 +295,7 @@ fn the_older_ess_is_stopped_by_way_of_its_operator() {
             == 1
     });
     stage.kube.settings().updater = false;
-    // What a node that ran short of memory has left behind.
+    // A pod that was evicted because its node ran out of memory.
     stage.kube.put(json!({"apiVersion": "v1", "kind": "Pod", "status": {"phase": "Failed", "reason": "Evicted"},
         "metadata": {"name": "element-operator-controller-manager-evicted", "namespace": "operator-onprem",
             "labels": {"app.kubernetes.io/instance": "element-operator-controller-manager"}}, "spec": {"containers": []}}));
@@ -339,7 +340,7 @@ fn the_older_ess_is_stopped_by_way_of_its_operator() {
 #[test]
 fn a_proxy_of_the_environment_is_not_asked_where_it_need_not_be() {
     let stage = Stage::new(Kube::community);
-    // Nothing is behind it.
+    // A proxy at which nothing listens.
     let status = stage.call("status").env("HTTPS_PROXY", "http://127.0.0.1:1").run();
     assert_eq!(status.success().json()["scale"]["state"], "up");
 }
@@ -368,7 +369,7 @@ fn an_operator_elsewhere_is_found_again_by_the_document() {
     assert!(
         other
             .stderr
-            .contains("says elsewhere, the document's `scale` says operators"),
+            .contains("is elsewhere, but the document's `scale` has operators"),
         "{other}"
     );
     run("ess-scale up < down.json").success();
@@ -386,7 +387,7 @@ fn whoever_brings_the_operator_back_is_named() {
     assert!(down.stderr.contains("argocd app set ess --sync-policy none"), "{down}");
     assert_eq!(stage.scale("status").success().json()["scale"]["state"], "down");
 
-    // With nothing to be made of it, no pod of Synapse comes back.
+    // The operator creates nothing, so that no pod of Synapse comes back.
     stage.kube.settings().made_by_operator = Vec::new();
     edit(&|object| object["spec"]["replicas"] = 1.into());
     assert_eq!(stage.scale("status").success().json()["scale"]["state"], "partly");
@@ -407,8 +408,8 @@ fn what_nothing_would_lead_back_to_is_left_running() {
 
     insta::assert_snapshot!(stage.scale("down"), @r#"
     -- stderr --
-    ess-scale: there is no ElementDeployment first-element-deployment in namespace element-onprem, so nothing would lead back to a deleted Synapse
-    hint: stop it by hand, and keep the numbers: kubectl scale deploy/element-operator-controller-manager -n operator-onprem --replicas 0, then kubectl scale sts -n element-onprem -l app.kubernetes.io/component=matrix-server --replicas 0
+    ess-scale: there is no ElementDeployment first-element-deployment in namespace element-onprem, so this ESS would no longer be found once its Synapse is deleted
+    hint: stop it by hand, and note the numbers of replicas: kubectl scale deploy/element-operator-controller-manager -n operator-onprem --replicas 0, then kubectl scale sts -n element-onprem -l app.kubernetes.io/component=matrix-server --replicas 0
     -- exit status: 1 --
     "#);
 

@@ -1,4 +1,4 @@
-//! ess-wipe: nothing goes that should stay, nothing stays that should go, and there is a way back.
+//! ess-wipe: it erases all that it should and nothing else, and the wipe can be undone.
 
 use serde_json::json;
 
@@ -8,7 +8,7 @@ use crate::scene::{
 };
 use crate::support::{Call, Cluster, ESS_PASSWORD, Identity, SERVER_NAME, Stdin, Synapse, World};
 
-/// Events like one that is there, with other ids and these values.
+/// SQL that copies an existing event `count` times, with other ids and these values.
 fn more_events(count: u32, change: &str) -> String {
     format!(
         "INSERT INTO events SELECT (jsonb_populate_record(s.e, jsonb_build_object('event_id', '$more' || n, \
@@ -30,14 +30,14 @@ fn without_execute_the_plan_is_printed_and_nothing_is_changed() {
     assert_eq!(names_in(&scene.world, "export"), [".lock", "documents", "dump"]);
     let said = ran.to_string();
     let (_, said) = said.split_once("-- stderr --\n").unwrap();
-    let bytes = said.split_once(", ").unwrap().1.split_once(" bytes").unwrap().0;
+    let size = said.split_once(", ").unwrap().1.split_once(')').unwrap().0;
     let cluster = said.split_once("(cluster ").unwrap().1.split_once(',').unwrap().0;
     let plan = document["wipe"]["plan"].as_str().unwrap();
-    insta::assert_snapshot!(said.replace(bytes, "$BYTES").replace(cluster, "$CLUSTER").replace(plan, "$PLAN"), @r"
-    target: example.org/$TARGET at synapse_user@127.0.0.1:$TARGET_PORT/$TARGET (cluster $CLUSTER, $BYTES bytes)
+    insta::assert_snapshot!(said.replace(size, "$SIZE").replace(cluster, "$CLUSTER").replace(plan, "$PLAN"), @r"
+    target: example.org/$TARGET at synapse_user@127.0.0.1:$TARGET_PORT/$TARGET (cluster $CLUSTER, $SIZE)
     to be erased: 4 functions, 22 sequences, 176 tables
     plan: $PLAN
-    nothing was changed; to go on, add: --execute --confirm 'example.org/$TARGET' --plan $PLAN
+    nothing was changed; to carry out the plan, add: --execute --confirm 'example.org/$TARGET' --plan $PLAN
     -- exit status: 0 --
     ");
 }
@@ -53,7 +53,7 @@ fn a_plan_in_a_pipeline_stops_the_next_program() {
     assert_failed(
         &ran,
         1,
-        "the document says no: `wipe` was a plan only, nothing was erased",
+        "cannot continue with this document: `wipe` was only a plan, so nothing was erased",
     );
     assert_eq!(scene.target_dump(), before);
 }
@@ -72,7 +72,7 @@ fn execute_needs_the_right_confirmation() {
         &wrong,
         1,
         &format!(
-            "--confirm says example.org/other, and this target is {}",
+            "--confirm is example.org/other, but this target is {}",
             scene.confirmation()
         ),
     );
@@ -85,7 +85,7 @@ fn a_plan_is_the_same_as_long_as_nothing_changes_and_is_carried_out() {
     let scene = Scene::dumped();
     let plan = |args: &[&str]| scene.wiper().args(args).run().success().json()["wipe"]["plan"].clone();
     let hash = plan(&[]);
-    // What happens to any database by itself.
+    // Autovacuum does this to any database.
     scene.on_target("VACUUM FREEZE ANALYZE");
     assert_eq!(plan(&["--plan", hash.as_str().unwrap()]), hash);
 
@@ -108,28 +108,28 @@ fn a_plan_that_drifted_is_refused_with_what_differs() {
     for (change, was, is) in [
         (
             "SET ROLE synapse_user; CREATE VIEW more AS SELECT 1 AS x",
-            "planned: it is: view public.more of synapse_user",
+            "target: found: view public.more owned by synapse_user",
             "",
         ),
         (
             "INSERT INTO users (name, is_guest) VALUES ('@second:example.org', 0)",
-            "it was: table public.users of synapse_user, 1 rows",
-            "it is: table public.users of synapse_user, 2 rows",
+            "planned: table public.users owned by synapse_user, 1 row;",
+            "found: table public.users owned by synapse_user, 2 rows",
         ),
         (
             "SELECT nextval('events_stream_seq')",
-            "it was: sequence public.events_stream_seq at ",
-            "it is: sequence public.events_stream_seq at ",
+            "planned: sequence public.events_stream_seq at ",
+            "found: sequence public.events_stream_seq at ",
         ),
         (
             "DROP FUNCTION check_partial_state_events() CASCADE",
-            "it was: function public.check_partial_state_events() of synapse_user",
+            "planned: function public.check_partial_state_events() owned by synapse_user",
             "",
         ),
         (
             "GRANT CREATE ON SCHEMA public TO other_owner; ALTER TABLE rooms OWNER TO other_owner",
-            "it was: table public.rooms of synapse_user, ",
-            "it is: table public.rooms of other_owner, ",
+            "planned: table public.rooms owned by synapse_user, ",
+            "found: table public.rooms owned by other_owner, ",
         ),
     ] {
         let scene = Scene::dumped();
@@ -143,9 +143,9 @@ fn a_plan_that_drifted_is_refused_with_what_differs() {
             .args(["--plan", plan.as_str().unwrap()])
             .run();
 
-        assert_failed(&ran, 1, "the target is not as it was planned: ");
+        assert_failed(&ran, 1, "the plan no longer matches the target: ");
         assert!(ran.stderr.contains(was) && ran.stderr.contains(is), "{ran}");
-        let hint = "hint: look at the plan above; if it is what you want, give --plan ";
+        let hint = "hint: check the plan above; if it is what you want, use --plan ";
         assert!(ran.stderr.contains(hint), "{ran}");
         assert_eq!(scene.target_dump(), before, "{change}");
         assert_eq!(names_in(&scene.world, "export"), [".lock", "documents", "dump"]);
@@ -166,13 +166,13 @@ fn a_plan_is_of_one_database() {
         .args(["--plan", &plan])
         .stdin(planned.stdout.as_str())
         .run();
-    assert_failed(&by_document, 64, "the document's `target.connection.dbname` says ");
+    assert_failed(&by_document, 64, "the document's `target.connection.dbname` is ");
 
-    // Nothing holds the plan but its hash; then the export does.
+    // First only the plan's hash is known; then the export contains the plan.
     assert_failed(
         &wiper().run(),
         1,
-        "it cannot be told what, since no document holds that plan",
+        "the differences are unknown, since no document contains that plan",
     );
     let kept = scene.world.path("export/documents");
     other
@@ -180,7 +180,11 @@ fn a_plan_is_of_one_database() {
         .shell(&format!("cp -a {} export/documents", kept.display()))
         .success();
     let by_export = wiper().run();
-    assert_failed(&by_export, 1, "the target is not as it was planned: it was: database ");
+    assert_failed(
+        &by_export,
+        1,
+        "the plan no longer matches the target: planned: database ",
+    );
     assert_eq!(by_export.stderr.matches("database ").count(), 2, "{by_export}");
     assert_eq!(other.target_dump(), before);
 }
@@ -190,11 +194,11 @@ fn what_is_written_while_the_backup_is_taken_is_seen_under_the_locks() {
     for (change, said) in [
         (
             "INSERT INTO users (name, is_guest) VALUES ('@second:example.org', 0)",
-            "it is: table public.users of synapse_user, 2 rows",
+            "found: table public.users owned by synapse_user, 2 rows",
         ),
         (
             "UPDATE users SET password_hash = 'another'",
-            "\"public\".\"users\" has other contents in its 1 rows",
+            "\"public\".\"users\" has different contents in its 1 row",
         ),
     ] {
         let scene = Scene::dumped();
@@ -237,7 +241,7 @@ fn synapses_own_role_is_not_to_be_ignored() {
     assert_failed(
         &ran,
         64,
-        "--ignore-role synapse_user is not for the role that owns the tables",
+        "--ignore-role synapse_user is not allowed: it owns the tables",
     );
     assert!(!scene.is_fenced());
 }
@@ -248,17 +252,17 @@ fn a_used_database_is_refused_by_each_measure() {
         (
             "INSERT INTO users (name, is_guest) SELECT '@u' || n || ':example.org', 0 FROM generate_series(1, 5) n"
                 .to_owned(),
-            "people have used the target: it holds more than 5 users",
+            "people have used the target: it contains more than 5 users",
         ),
-        (more_events(1001, "'{}'"), "it holds more than 1000 events"),
+        (more_events(1001, "'{}'"), "it contains more than 1000 events"),
         (
             "INSERT INTO users (name, is_guest) VALUES ('@second:example.org', 0); ".to_owned()
                 + &more_events(1, r#"'{"type": "m.room.message", "sender": "@second:example.org"}'"#),
-            "it holds messages from several of its users",
+            "it contains messages from several of its users",
         ),
         (
             "INSERT INTO local_media_repository (media_id) SELECT n::text FROM generate_series(1, 101) n".to_owned(),
-            "it holds more than 100 uploaded media",
+            "it contains more than 100 uploaded media",
         ),
     ];
     for (use_it, said) in cases {
@@ -391,7 +395,8 @@ fn what_belongs_to_somebody_else_is_refused_with_everything_intact() {
     assert_failed(
         &ran,
         77,
-        "the target holds what our role may not drop: view public.spy of postgres, table public.audit of postgres",
+        "the target contains objects that the connecting role cannot drop: view public.spy (owner postgres), \
+         table public.audit (owner postgres)",
     );
     assert_eq!(scene.target_dump(), before);
     assert_eq!(names_in(&scene.world, "export"), [".lock", "dump"]);
@@ -528,7 +533,7 @@ fn there_must_be_a_place_for_the_backup_or_a_word_that_none_is_wanted() {
     assert_failed(
         &wipe().run(),
         64,
-        "there is no place for the backup of what will be erased",
+        "no directory is known for the backup of what will be erased",
     );
     assert_eq!(scene.target_dump(), before);
 
@@ -583,7 +588,7 @@ fn the_printed_line_brings_everything_back() {
     let undo = ran
         .stderr
         .lines()
-        .find_map(|line| line.strip_prefix("to go back: "))
+        .find_map(|line| line.strip_prefix("to undo: "))
         .unwrap();
     assert_eq!(ran.json()["wipe"]["next"]["go_back"], undo);
     assert_private(&scene.world, "export/ess-before-wipe");
@@ -637,7 +642,7 @@ fn a_target_that_awaits_another_source_is_refused() {
         ])
         .run();
 
-    assert_failed(&ran, 1, "the target awaits another source, ");
+    assert_failed(&ran, 1, "the target is fenced for another source, ");
     assert!(ran.stderr.contains("or --allow-other-migration to drop"), "{ran}");
     assert!(scene.is_fenced());
 
@@ -712,7 +717,7 @@ fn a_second_run_on_the_same_target_is_sent_away() {
     let same_target = scene.tool("ess-wipe").args(scene.target_args()).run();
 
     assert_failed(&same_export, 75, "holds the lock ");
-    assert_failed(&same_target, 75, "another run works on synapse_user@");
+    assert_failed(&same_target, 75, "another run is working on synapse_user@");
 }
 
 #[test]
@@ -726,14 +731,14 @@ fn what_people_read_of_a_wipe() {
 
     insta::assert_snapshot!(said.join("\n"), @r"
     ess-wipe: backed up the target to $WORLD/export/ess-before-wipe
-    ess-wipe: erased 202 objects; Synapse cannot start on it until a restore is proven
-    to go back: ess-wipe -n --undo --export '$WORLD/export' --confirm 'example.org/$TARGET' --execute
+    ess-wipe: erased 202 objects; Synapse cannot start on the target until a restore is proven
+    to undo: ess-wipe -n --undo --export '$WORLD/export' --confirm 'example.org/$TARGET' --execute
     -- exit status: 0 --
     ");
     assert_eq!(ran.json()["wipe"]["fence"], "standing");
 }
 
-/// `ess-wipe --undo` with nothing but the target and the export; it only plans.
+/// `ess-wipe --undo` with only the target and the export; it only plans.
 fn undoer<'a>(scene: &Scene) -> Call<'a> {
     scene
         .tool("ess-wipe")
@@ -746,7 +751,7 @@ fn undo<'a>(scene: &Scene) -> Call<'a> {
     undoer(scene).args(["--execute", "--confirm", &scene.confirmation()])
 }
 
-/// A target that was wiped and restored, and what it was before.
+/// A target that was wiped and restored, and its content before the wipe.
 fn migrated() -> (Scene, String) {
     let scene = Scene::dumped();
     let before = scene.target_dump();
@@ -765,7 +770,9 @@ fn undo_brings_back_what_was_there_before_the_wipe() {
     assert_eq!(scene.target_dump(), restored);
     assert!(planned.stderr.contains("to be brought back: 172 tables, "), "{planned}");
     assert!(
-        planned.stderr.contains("nothing was changed; to go on, add: --execute"),
+        planned
+            .stderr
+            .contains("nothing was changed; to carry out the plan, add: --execute"),
         "{planned}"
     );
     let plan = planned.json()["wipe"]["plan"].clone();
@@ -773,7 +780,7 @@ fn undo_brings_back_what_was_there_before_the_wipe() {
     let wrong = undoer(&scene)
         .args(["--execute", "--confirm", "example.org/other"])
         .run();
-    assert_failed(&wrong, 1, "--confirm says example.org/other");
+    assert_failed(&wrong, 1, "--confirm is example.org/other");
     assert_eq!(scene.target_dump(), restored);
 
     let ran = undo(&scene).args(["--plan", plan.as_str().unwrap()]).run().success();
@@ -790,12 +797,14 @@ fn undo_brings_back_what_was_there_before_the_wipe() {
     assert_failed(
         &scene.tool("restore").stdin(ran.stdout.as_str()).run(),
         1,
-        "the document says no: `wipe` was undone",
+        "cannot continue with this document: `wipe` was undone",
     );
-    // Nothing more to do, and nothing is done.
+    // There is nothing left to do, and nothing is done.
     let again = undo(&scene).run().success();
     assert!(
-        again.stderr.contains("the target is as it was before the wipe, proven"),
+        again
+            .stderr
+            .contains("the target already holds what it held before the wipe, proven"),
         "{again}"
     );
     assert_eq!(scene.target_dump(), before);
@@ -833,9 +842,9 @@ fn undo_is_refused_after_a_synapse_ran_on_the_target() {
 
     let ran = undo(&scene).run();
 
-    assert_failed(&ran, 1, "the target was used since it was restored: ");
+    assert_failed(&ran, 1, "the target has been used since it was restored: ");
     assert_eq!(scene.target_dump(), used);
-    // Without the dump the target's own users tell.
+    // Without the dump, the users in the target decide whether it was used.
     let alone = scene
         .tool("ess-wipe")
         .args(scene.target_args())
@@ -847,7 +856,7 @@ fn undo_is_refused_after_a_synapse_ran_on_the_target() {
 
     assert_eq!(ran.json()["wipe"]["overrides"], json!(["--allow-used"]));
     assert_eq!(scene.target_dump(), before);
-    // What people did is not lost.
+    // What users have written is not lost.
     scene
         .wiper()
         .args(["--no-backup", "--execute", "--confirm", &scene.confirmation()])
@@ -881,13 +890,13 @@ fn undo_is_as_careful_as_the_wipe() {
     let foreign = undo(&scene).args(["--backup", &backup]).run();
     assert_failed(&foreign, 1, "is a backup of ");
     let dump = undo(&scene).args(["--backup", "export/dump"]).run();
-    assert_failed(&dump, 65, "is not a backup of ess-wipe");
+    assert_failed(&dump, 65, "is not a backup made by ess-wipe");
 
     scene
         .world
         .shell("cd export/ess-before-wipe/data; truncate -s -1 $(ls -S *.dat* | head -1)")
         .success();
-    assert_failed(&undo(&scene).run(), 65, "bytes, the manifest says");
+    assert_failed(&undo(&scene).run(), 65, "bytes, the manifest records");
     assert_eq!(scene.target_dump(), restored);
     let nothing = scene.tool("ess-wipe").args(scene.target_args()).args(["--undo"]).run();
     assert_failed(&nothing, 64, "there is no backup to bring back");
@@ -903,6 +912,6 @@ fn one_changed_row_is_use() {
     assert_failed(
         &ran,
         1,
-        "the target was used since it was restored: table public.profiles has other contents in its 3 rows",
+        "the target has been used since it was restored: table public.profiles has different contents in its 3 rows",
     );
 }

@@ -1,4 +1,4 @@
-//! extract-secrets: every secret as Synapse uses it, in files, and nowhere else.
+//! extract-secrets: every secret is in a file, with the bytes that Synapse uses, and nowhere else.
 
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
@@ -13,14 +13,14 @@ use serde_json::json;
 use crate::scene::{Scene, source_cluster};
 use crate::support::{Identity, Ran, SERVER_NAME, Stdin, Synapse, World};
 
-/// Also in values, so that one search finds each of them.
+/// Part of every secret, so that one search finds all of them.
 const CANARY: &str = "CANARY";
-/// A seed with the canary in it.
+/// A signing key whose seed contains the canary.
 const KEY: &str = "ed25519 a_key CANARY/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A\n";
 const BRIDGE: &str = "{id: b, as_token: CANARY0123456789, hs_token: 9876543210CANARY, sender_localpart: b}\r\n";
 const PUBLIC_KEY: &str = "xCsUHuvcPjojMeZXHx4qgMKxjajszxI1FtuS9g1JdFY";
 
-/// `/etc/matrix-synapse` of a world, with these options in a file of conf.d.
+/// Creates `/etc/matrix-synapse` in a world, with these options in a file in conf.d.
 fn debian(world: &World, options: &str) {
     world.write(
         "etc/homeserver.yaml",
@@ -54,7 +54,7 @@ fn args(world: &World) -> Vec<String> {
     .to_vec()
 }
 
-/// Runs it on the configuration of [`debian`].
+/// Runs extract-secrets on the configuration of [`debian`].
 fn extract(world: &World) -> Ran {
     let ran = world.run("extract-secrets", args(world), Stdin::Null);
     assert!(!ran.stdout.contains(CANARY) && !ran.stderr.contains(CANARY), "{ran}");
@@ -128,7 +128,7 @@ fn a_debian_homeserver_gives_up_its_secrets_to_files_only() {
     insta::assert_snapshot!(ran.stderr.replace(world.path("").to_str().unwrap(), "$WORLD/"), @r"
     extract-secrets: wrote 9 secrets of example.org to $WORLD/export/secrets
     extract-secrets: signing key ed25519:a_key, public key xCsUHuvcPjojMeZXHx4qgMKxjajszxI1FtuS9g1JdFY
-    extract-secrets: the signing keys were not compared with those that Synapse uses: no plain HTTP listener of the configuration answers, nor does its database: cannot connect to synapse@/run/pg:5432/Synapse-Prod: No such file or directory (os error 2)
+    extract-secrets: the signing keys were not compared with those that Synapse uses: no plain HTTP listener of the configuration answers, and its database cannot be queried: cannot connect to synapse@/run/pg:5432/Synapse-Prod: No such file or directory (os error 2)
     ");
 }
 
@@ -171,7 +171,10 @@ fn the_macaroon_secret_is_what_synapse_falls_back_to() {
         (&entry["file"], &entry["origin"]),
         (&json!(null), &json!("derived from signing_key"))
     );
-    assert!(ran.stderr.contains("guests, single sign-on logins in flight"), "{ran}");
+    assert!(
+        ran.stderr.contains("guest accounts, single sign-on logins in progress"),
+        "{ran}"
+    );
 }
 
 #[test]
@@ -188,7 +191,7 @@ fn the_same_line_again_writes_nothing_and_says_so() {
 
     assert_eq!(again.json()["secrets"]["kept"], true);
     assert!(
-        again.stderr.contains("are in") && again.stderr.contains("nothing was written"),
+        again.stderr.contains("already contains the") && again.stderr.contains("nothing was written"),
         "{again}"
     );
     let after = fs::metadata(world.path("export/secrets/index.json"))
@@ -216,8 +219,8 @@ fn other_secrets_than_before_are_refused_by_name() {
 
     insta::assert_snapshot!(ran, @r"
     -- stderr --
-    extract-secrets: $WORLD/export/secrets holds other secrets than the configuration: form_secret, turn_password
-    hint: to extract again, first: mv $WORLD/export/secrets $WORLD/export/secrets.old
+    extract-secrets: $WORLD/export/secrets contains secrets that differ from the configuration: form_secret, turn_password
+    hint: to extract again, first move it away: mv $WORLD/export/secrets $WORLD/export/secrets.old
     -- exit status: 1 --
     ");
     assert_eq!(world.read("export/secrets/form_secret"), "CANARY 1");
@@ -323,18 +326,18 @@ fn a_directory_of_others_or_open_to_others_is_refused() {
 
     insta::assert_snapshot!(out("open"), @r"
     -- stderr --
-    extract-secrets: will not write into $WORLD/open: others can enter it
+    extract-secrets: will not write to $WORLD/open: other users can access it
     hint: chmod 700 $WORLD/open
     -- exit status: 77 --
     ");
     insta::assert_snapshot!(out("/usr"), @r"
     -- stderr --
-    extract-secrets: will not write into /usr: it belongs to another user
+    extract-secrets: will not write to /usr: it belongs to another user
     -- exit status: 77 --
     ");
     insta::assert_snapshot!(out("link"), @r"
     -- stderr --
-    extract-secrets: will not write into $WORLD/link: it is not a directory
+    extract-secrets: will not write to $WORLD/link: it is not a directory
     -- exit status: 77 --
     ");
     insta::assert_snapshot!(out("none/export"), @r"
@@ -361,7 +364,7 @@ fn a_planted_link_is_not_followed() {
 
 #[test]
 fn no_name_in_an_export_is_followed_elsewhere() {
-    // Directories, then files; each name leads out of the export.
+    // Directories, then files; each is a link that leads out of the export.
     for name in [
         "secrets",
         "config",
@@ -462,7 +465,7 @@ fn the_document_carries_the_configuration_and_the_export() {
     let elsewhere = world.run("extract-secrets", ["--out", "elsewhere"], document.as_str());
     assert_eq!(elsewhere.status.code(), Some(64), "{elsewhere}");
     assert!(
-        elsewhere.stderr.contains("elsewhere, the document's `export` says"),
+        elsewhere.stderr.contains("elsewhere, but the document's `export` is"),
         "{elsewhere}"
     );
     fs::rename(world.path("export"), world.path("carried")).unwrap();
@@ -486,7 +489,7 @@ fn what_is_missing_is_named_with_its_flag() {
     ");
     insta::assert_snapshot!(run(&["-n", "-c", "etc"], ""), @r"
     -- stderr --
-    extract-secrets: there is no export: neither --out nor the document's `export` says where
+    extract-secrets: there is no export: neither --out nor the document's `export` names one
     hint: give --out DIR
     -- exit status: 64 --
     ");
@@ -498,8 +501,8 @@ fn what_is_missing_is_named_with_its_flag() {
     ");
     insta::assert_snapshot!(run(&["-c", "etc", "--out", "export"], ""), @r"
     -- stderr --
-    extract-secrets: cannot read the document on standard input: it is empty: the program before this one wrote nothing
-    hint: look at the error of the program before this one, or give `-n` to read nothing
+    extract-secrets: cannot read the document on standard input: it is empty: the previous program wrote nothing
+    hint: see the error of the previous program, or use `-n` to read no document
     -- exit status: 65 --
     ");
     assert!(!world.path("export").exists());
@@ -537,7 +540,7 @@ fn a_document_that_says_no_is_not_acted_on() {
     assert!(!world.path("export").exists());
 }
 
-/// Publishes a signing key on a port that the configuration gets.
+/// Publishes a signing key once, as Synapse does, and returns options that name its port as Synapse's listener.
 fn publishing(server_name: &str, public_key: &str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -633,15 +636,15 @@ fn the_keys_are_looked_for_in_the_database_when_synapse_is_stopped() {
     };
     let ours = "NzHHiwxwMxtV/3hNlZgA71X0dTxc8JD20XojJVTD5hU";
 
-    // What a real Synapse leaves by itself.
-    assert!(said().ends_with("the newest event is signed with ed25519:a_OLDx, which the configuration knows"));
+    // The state that a real Synapse leaves.
+    assert!(said().ends_with("the newest event is signed with ed25519:a_OLDx, which the configuration contains"));
     insert("ed25519:a_OLDx", ours);
-    assert!(said().ends_with("in its database: it has the same"));
+    assert!(said().ends_with("with its database: they match"));
     insert("ed25519:before", PUBLIC_KEY);
-    assert!(said().contains("it has ed25519:before too"));
+    assert!(said().contains("it also contains ed25519:before"));
     source_cluster().psql(&scene.source.name, "DELETE FROM server_signature_keys");
     insert("ed25519:a_OLDx", PUBLIC_KEY);
-    assert!(said().contains("it has another ed25519:a_OLDx"));
+    assert!(said().contains("it contains a different ed25519:a_OLDx"));
     source_cluster().psql(&scene.source.name, "DELETE FROM server_signature_keys");
     let other = "ed25519 a_else nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A\n";
     scene.world.write("old/homeserver.signing.key", other);
@@ -681,7 +684,7 @@ fn what_becomes_of_each_is_in_the_index() {
     assert_eq!(index["options"]["look_like_secrets"], json!(["acme_token"]));
     assert!(
         ran.stderr
-            .contains("look like secrets, and are in no file of their own: acme_token"),
+            .contains("look like secrets but have no file of their own: acme_token"),
         "{ran}"
     );
     let entries = ran.json()["secrets"]["entries"].clone();
@@ -729,7 +732,7 @@ fn no_tool_leaves_a_core() {
     assert_eq!(limits, ["Max", "core", "file", "size", "1", "1", "bytes"], "{ran}");
 }
 
-/// Everything in `parts` of a directory: paths, modes, and what is in the files.
+/// Everything below `parts` of a directory: paths, modes, and the content of files.
 fn tree(root: &Path, parts: &[&str]) -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
     let entries = parts.iter().flat_map(|part| walkdir::WalkDir::new(root.join(part)));
     let read = |entry: walkdir::Result<walkdir::DirEntry>| {
@@ -745,7 +748,7 @@ fn tree(root: &Path, parts: &[&str]) -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
     entries.map(read).collect()
 }
 
-/// Makes a key of age, `NAME.key`, and returns its public half.
+/// Creates an age key, `NAME.key`, and returns its recipient.
 fn age_key(world: &World, name: &str) -> String {
     let made = world.shell(&format!(
         "umask 077; age-keygen -o {name}.key 2>/dev/null && age-keygen -y {name}.key"
@@ -843,7 +846,9 @@ fn a_bundle_is_made_once_and_again_only_for_others_or_of_the_same_secrets() {
     let again = seal(&alice).success();
     assert_eq!(again.json()["secrets"]["kept"], true);
     assert!(
-        again.stderr.contains("secrets.tar.age already; nothing was written"),
+        again
+            .stderr
+            .contains("secrets.tar.age already contains the 4 secrets of example.org; nothing was written"),
         "{again}"
     );
     assert_eq!(bundle(), first);
@@ -851,7 +856,7 @@ fn a_bundle_is_made_once_and_again_only_for_others_or_of_the_same_secrets() {
     let renewed = seal(&bob).success();
     assert_eq!(renewed.json()["secrets"]["kept"], false);
     assert!(
-        renewed.stderr.contains("recipients or configuration are others"),
+        renewed.stderr.contains("the recipients or the configuration changed"),
         "{renewed}"
     );
     assert!(
@@ -872,8 +877,8 @@ fn a_bundle_is_made_once_and_again_only_for_others_or_of_the_same_secrets() {
     let ran = seal(&bob);
     insta::assert_snapshot!(ran, @r"
     -- stderr --
-    extract-secrets: will not replace $WORLD/export/secrets.tar.age: it holds other secrets than the configuration: form_secret, turn_username, turn_password
-    hint: to make it again, first: mv $WORLD/export/secrets.tar.age $WORLD/export/secrets.tar.age.old
+    extract-secrets: will not replace $WORLD/export/secrets.tar.age: it contains secrets that differ from the configuration: form_secret, turn_username, turn_password
+    hint: to write it again, first move it away: mv $WORLD/export/secrets.tar.age $WORLD/export/secrets.tar.age.old
     -- exit status: 1 --
     ");
     assert_eq!(bundle(), second);
@@ -889,7 +894,11 @@ fn a_bundle_is_made_once_and_again_only_for_others_or_of_the_same_secrets() {
     world.write("export/secrets.tar.age", &first);
     let ran = seal(&bob);
     assert_eq!(ran.status.code(), Some(1), "{ran}");
-    assert!(ran.stderr.contains("beside it does not say what is in it"), "{ran}");
+    assert!(
+        ran.stderr
+            .contains("its record secrets.tar.age.json is missing or does not match it"),
+        "{ran}"
+    );
     fs::remove_file(world.path("export/secrets.tar.age")).unwrap();
     seal(&bob).success();
     world
@@ -913,19 +922,19 @@ fn a_bundle_wants_recipients_that_are_none_but_public_keys() {
 
     insta::assert_snapshot!(emit(&world, &["--emit", "age"]), @r"
     -- stderr --
-    extract-secrets: --emit age needs somebody who can open the bundle
-    hint: give --recipient age1..., which age-keygen prints
+    extract-secrets: --emit age needs at least one recipient
+    hint: give --recipient age1..., the public key that age-keygen prints
     -- exit status: 64 --
     ");
     insta::assert_snapshot!(emit(&world, &["-R", "team"]), @r"
     -- stderr --
-    extract-secrets: line 2 of team is no recipient of age
-    hint: give the age1... that age-keygen prints; ssh keys and plugins are not taken
+    extract-secrets: line 2 of team is not an age recipient
+    hint: give the public key age1... that age-keygen prints; SSH keys and plugins are not supported
     -- exit status: 64 --
     ");
     insta::assert_snapshot!(emit(&world, &["-r", &age_key(&world, "bob")]), @r"
     -- stderr --
-    extract-secrets: recipients are given, and nothing is encrypted to them
+    extract-secrets: recipients are given, but nothing is encrypted to them
     hint: add --emit age
     -- exit status: 64 --
     ");
@@ -934,7 +943,7 @@ fn a_bundle_wants_recipients_that_are_none_but_public_keys() {
     insta::assert_snapshot!(ran, @r"
     -- stderr --
     extract-secrets: --recipient is a secret key
-    hint: give what age-keygen -y prints for it; whoever has seen this one can open what is encrypted to it
+    hint: give its public key, which age-keygen -y prints; anyone who has seen the secret key can decrypt what is encrypted to it
     -- exit status: 64 --
     ");
     assert!(!world.path("export").exists());

@@ -1,5 +1,5 @@
-//! extract-secrets beside Element's ess-migration-tool, on the same configurations: every secret that it finds, and
-//! those that it misses. And what we write for ESS, read back by a YAML 1.1 and a YAML 1.2 reader.
+//! extract-secrets compared with Element's ess-migration-tool on the same configurations: every secret that it finds,
+//! and those that it misses. The files for ESS are read back by a YAML 1.1 and a YAML 1.2 reader.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -13,17 +13,17 @@ use crate::support::{Cluster, Database, Identity, Stdin, Synapse, World, synapse
 
 const REQUIREMENTS: &str = include_str!("data/peer-requirements.txt");
 
-/// A seed with the canary in it.
+/// A signing key whose seed contains the canary.
 const KEY: &str = "ed25519 a_key CANARY/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A\n";
 const PASSKEY: &str = "-----BEGIN RSA PRIVATE KEY-----\nCANARY passkey\n-----END RSA PRIVATE KEY-----\n";
 
-/// The programs of an environment that has the tool, made when it is first needed.
+/// The directory of programs of a Python environment with the tool, created when it is first needed.
 fn environment() -> &'static Path {
     static ENVIRONMENT: OnceLock<PathBuf> = OnceLock::new();
     ENVIRONMENT.get_or_init(|| {
         let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
         let venv = target.join("peer");
-        // Written last: an environment that has it is whole.
+        // Written last: an environment with this file is complete.
         let made_of = venv.join("requirements.txt");
         let lock = File::create(target.join("peer.lock")).unwrap();
         lock.lock().unwrap();
@@ -34,7 +34,7 @@ fn environment() -> &'static Path {
             fs::write(&wanted, REQUIREMENTS).unwrap();
             let mut pip = Command::new(venv.join("bin/python"));
             pip.args(["-m", "pip", "install", "--no-deps", "--only-binary=:all:"]);
-            // It asks for 3.11.7 and is content with what Debian 12 has.
+            // It declares Python 3.11.7, but works with Debian 12's.
             ran(pip.args(["--ignore-requires-python", "--requirement"]).arg(&wanted));
             fs::rename(&wanted, &made_of).unwrap();
         }
@@ -61,17 +61,17 @@ fn python(program: &str, files: &[PathBuf]) -> Value {
     serde_json::from_slice(&output).unwrap()
 }
 
-/// Both tools' answers.
+/// The results of both tools.
 struct Found {
     world: World,
-    /// By the path in the chart's values.
+    /// Secrets of the peer, by path in the chart's values.
     theirs: BTreeMap<String, String>,
-    /// What they write in clear: values and `ConfigMap`s.
+    /// What the peer writes in clear text: values and `ConfigMap`s.
     their_clear: String,
     stderr: String,
 }
 
-/// Decodes what is in Secrets; the rest as text.
+/// Decodes the content of Secrets; prints the rest as text.
 const THEIRS: &str = r#"
 import base64, json, pathlib, sys, yaml
 found, clear = {}, ""
@@ -85,7 +85,7 @@ for path in pathlib.Path(sys.argv[1]).glob("*.yaml"):
 print(json.dumps({"found": found, "clear": clear}))
 "#;
 
-/// Runs both. `HERE` in a file is the world's directory; `parts` are files that Synapse reads one after the other.
+/// Runs both tools. `HERE` in a file is replaced by the world's directory; `parts` are configuration files in order.
 fn run_both(parts: &[(&str, &str)], files: &[(&str, &str)], more: &[(&str, &str)]) -> Found {
     let world = World::new();
     let here = world.path("").display().to_string();
@@ -129,14 +129,15 @@ impl Found {
         self.world.read(&format!("export/secrets/{option}"))
     }
 
-    /// Each pair is their name and ours of one secret. All of theirs have to be there.
+    /// Compares secrets; each pair is the peer's name and our name of one secret. Every secret of the peer must be
+    /// listed.
     #[track_caller]
     fn has_all(&self, pairs: &[(&str, &str)]) {
         let mut names: Vec<&str> = pairs.iter().map(|(theirs, _)| *theirs).collect();
         names.sort_unstable();
         assert_eq!(self.theirs.keys().map(String::as_str).collect::<Vec<_>>(), names);
         for (theirs, ours) in pairs {
-            // They carry the newline at the end of a file, which Synapse does not take for part of the secret.
+            // The peer keeps the newline at the end of a file, which Synapse strips.
             let stripped = self.theirs[*theirs].trim();
             let exact = [
                 "signing_key",
@@ -153,7 +154,7 @@ impl Found {
         }
     }
 
-    /// Secrets that they have in no Secret, and in clear where `leaked`.
+    /// Checks that the peer has these secrets in no Secret, and in clear text if `leaked`.
     #[track_caller]
     fn has_more(&self, missed: &[(&str, &str, bool)]) {
         let clear = self.world.read("export/ess/values.yaml") + &self.world.read("export/secrets/index.json");
@@ -236,7 +237,7 @@ fn docker_with_secrets_by_path() {
         ("synapse.registrationSharedSecret", "registration_shared_secret"),
         ("synapse.signingKey", "signing_key"),
     ]);
-    // In a ConfigMap, at that.
+    // And in clear text, in a ConfigMap.
     found.has_more(&[
         ("form_secret", "CANARY form", true),
         ("turn_shared_secret", "CANARY turn", true),
@@ -290,17 +291,18 @@ fn ansible_with_bridges_and_object_storage() {
         ("recaptcha_private_key", "CANARY captcha", true),
         ("sentry.dsn", "https://CANARY@sentry/1", true),
     ]);
-    // They put the tokens of bridges into a ConfigMap beside the Secret, and the module's secret into the values.
+    // The peer puts the tokens of bridges into a ConfigMap in addition to the Secret, and the module's secret into the
+    // values.
     assert!(found.their_clear.contains("CANARY-0123456789abcdef") && found.their_clear.contains("CANARY module"));
     assert!(
         found
             .stderr
-            .contains("look like secrets, and are in no file of their own: modules.0.config.shared_secret")
+            .contains("look like secrets but have no file of their own: modules.0.config.shared_secret")
     );
     assert!(
         found
             .stderr
-            .contains("`as_token` in `app_service_config_files.1` is that in"),
+            .contains("`as_token` is the same in `app_service_config_files.1` and"),
         "{}",
         found.stderr
     );
@@ -323,7 +325,7 @@ fn workers() {
         &[],
     );
 
-    // A key in the configuration has no newline there; Synapse reads a line.
+    // A key in the configuration has no newline; Synapse reads one line.
     assert_eq!(found.ours("signing_key").trim(), found.theirs["synapse.signingKey"]);
     assert_eq!(found.ours("macaroon_secret_key"), found.theirs["synapse.macaroon"]);
     assert_eq!(
@@ -335,7 +337,7 @@ fn workers() {
         ("worker_replication_secret", "CANARY workers", true),
         ("redis.password", "CANARY redis", true),
     ]);
-    // ESS makes these anew; they would only do harm there.
+    // ESS sets these itself; with the old values it would not work.
     let values = found.world.read("export/ess/values.yaml");
     let settings: String = values.lines().filter(|line| !line.starts_with('#')).collect();
     assert!(
@@ -435,8 +437,8 @@ fn authentication_service_and_hookshot() {
     found.has_more(&[("mas.upstream_oauth2.providers.0.client_secret", "CANARY upstream", true)]);
 }
 
-/// What each reader makes of the values, of the configuration inside them and of that in the Secret, and what PyYAML
-/// makes of the original.
+/// Reads the values, the configuration inside them and the one in the Secret with each reader, and the original with
+/// PyYAML.
 const READERS: &str = r#"
 import base64, io, json, sys, yaml
 from ruamel.yaml import YAML
@@ -526,8 +528,8 @@ fn two_versions_of_yaml_read_the_same_back() {
     );
 }
 
-/// ESS's renderer in short: maps are merged, lists appended, and what the chart sets itself comes last. Its reader is of
-/// YAML 1.2, and what looks like a variable of the environment would be replaced.
+/// A short form of ESS's configuration renderer: it merges maps, appends lists, and applies the chart's own settings
+/// last. It reads YAML 1.2 and replaces what looks like an environment variable.
 const RENDER: &str = r#"
 import base64, json, sys
 from ruamel.yaml import YAML
@@ -574,8 +576,8 @@ for mount in synapse.get("extraVolumeMounts", []):
 print(json.dumps({"files": files, "homeserver.yaml": json.loads(text)}))
 "#;
 
-/// Makes of the values and Secrets in an export what ESS starts Synapse with, in the directory `rendered`. `overrides`
-/// are what the chart knows of the place.
+/// Renders, into the directory `rendered`, the configuration with which ESS would start Synapse, from the values and
+/// Secrets in an export. `overrides` are settings that the chart derives from the installation.
 fn render(world: &World, overrides: &Value) -> PathBuf {
     let directory = world.path("rendered");
     let args = [
@@ -592,7 +594,7 @@ fn render(world: &World, overrides: &Value) -> PathBuf {
     world.write("rendered/homeserver.yaml", rendered["homeserver.yaml"].to_string())
 }
 
-/// Synapse's own reading of configurations.
+/// Reads a configuration with Synapse's own code.
 const READ: &str = r#"
 import json, sys
 from synapse.config.appservice import load_appservices
@@ -655,7 +657,7 @@ fn synapse_reads_the_same_from_what_ess_is_given() {
     });
     let rendered = render(&world, &overrides);
 
-    // Synapse's loader makes a media store where it stands.
+    // Synapse's loader creates a media store in the working directory.
     let mut python = Command::new(synapse_python());
     python.args(["-c", READ]).current_dir(world.path(""));
     let read = ran(python.args([original, rendered]));
@@ -690,7 +692,7 @@ fn synapse_starts_on_what_ess_is_given_and_is_the_same_server() {
             templates = world.path("old/templates").display(),
         ),
     );
-    // Synapse reads them when it starts.
+    // Synapse reads these files when it starts.
     let request = "openssl req -x509 -newkey ed25519 -nodes -subj /CN=ca -keyout /dev/null -out old/ca.pem";
     world.shell(request).success();
     world.write("old/templates/sso_error.html", "an error of our own");
@@ -724,7 +726,7 @@ fn synapse_starts_on_what_ess_is_given_and_is_the_same_server() {
         let mounted = world.read(&format!("rendered/ess-migrated-files/{new}"));
         assert_eq!(mounted, world.read(&format!("old/{old}")));
     }
-    // The keys that it publishes, everybody's old tokens, and the passwords with their pepper.
+    // Checks the published keys, all old access tokens, and the peppered passwords.
     seeded.check(&new);
     let old_key = &new.get("/_matrix/key/v2/server", None)["old_verify_keys"]["ed25519:old"]["key"];
     assert_eq!(old_key, "Noi6WqcDj0QmPxCNQqgezwTlBKrfqehY1u2FyWP9uYw");
@@ -734,7 +736,7 @@ fn synapse_starts_on_what_ess_is_given_and_is_the_same_server() {
     new.stop();
 }
 
-/// Checks values against a chart's own schema.
+/// Validates values against a chart's own schema.
 const VALID: &str = "import json, sys, jsonschema, yaml\n\
     jsonschema.Draft202012Validator(json.load(open(sys.argv[1]))).validate(yaml.safe_load(open(sys.argv[2])))\n\
     print('true')";

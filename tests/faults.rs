@@ -1,5 +1,5 @@
-//! What goes wrong before and beside the data: passwords, certificates, damaged files, a full disk. What goes wrong
-//! in the middle is in `soak.rs` and `kills.rs`.
+//! Faults outside the data path: passwords, certificates, damaged files, a full disk. Faults in the middle of it are in
+//! `soak.rs` and `kills.rs`.
 
 use std::fs;
 
@@ -54,13 +54,13 @@ fn a_wrong_password_is_told_from_a_server_that_is_not_there() {
     assert_eq!(scene.target_dump(), before);
 }
 
-/// A server that takes TLS only, with a certificate that can be changed, and a database of one table.
+/// A server that accepts only TLS, with a replaceable certificate, and a database with one table.
 struct Encrypted {
     world: World,
     cluster: Cluster,
 }
 
-/// `ca.crt` has signed all of them but one.
+/// Creates certificates; `ca.crt` has signed all of them but one.
 const CERTIFICATES: &str = r"
     set -e
     ec='-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes'
@@ -79,7 +79,7 @@ const CERTIFICATES: &str = r"
     chmod 600 *.key
 ";
 
-/// As the server's own user; what it reads again serves new connections.
+/// Installs a certificate as the server's user, and reloads it, for new connections.
 const INSTALL: &str = r#"
     set -e
     loaded() {
@@ -134,7 +134,7 @@ impl Encrypted {
         let source = format!(
             "host=db.example.org hostaddr=127.0.0.1 port={} user=app dbname=plain sslmode={mode} sslrootcert={}",
             self.cluster.port,
-            // With a root file, `require` means `verify-ca`.
+            // With a root certificate file, libpq treats `require` as `verify-ca`.
             if mode.starts_with("verify") {
                 &root
             } else {
@@ -180,7 +180,7 @@ fn certificates_are_held_to_what_sslmode_says_and_nothing_is_dumped_otherwise() 
             "unknown",
             "verify-ca",
             69,
-            "it is not signed by an authority of sslrootcert",
+            "it is not signed by an authority in sslrootcert",
         ),
         ("unknown", "prefer", 0, ""),
     ] {
@@ -197,7 +197,7 @@ fn certificates_are_held_to_what_sslmode_says_and_nothing_is_dumped_otherwise() 
             assert!(!server.world.path(out).exists());
         }
     }
-    // pg_dump came in too, where only TLS does.
+    // pg_dump connected too, although the server accepts only TLS.
     for out in outs {
         assert_eq!(names_in(&server.world, &out), ["data", "manifest.json"]);
     }
@@ -206,7 +206,7 @@ fn certificates_are_held_to_what_sslmode_says_and_nothing_is_dumped_otherwise() 
 #[test]
 fn a_child_holds_the_server_to_the_same_terms() {
     let server = Encrypted::new();
-    // Between our connection and pg_dump's, another server answers.
+    // Another server answers after our connection and before pg_dump's.
     for (certificate, mode, refused) in [
         ("expired", "verify-ca", true),
         ("other", "verify-full", true),
@@ -230,7 +230,7 @@ fn a_child_holds_the_server_to_the_same_terms() {
     }
 }
 
-/// In the middle, where rows are.
+/// Damages bytes in the middle, where the rows are.
 fn damage(bytes: &mut Vec<u8>, cut: bool) {
     let middle = bytes.len() / 2;
     if cut {
@@ -263,7 +263,7 @@ fn a_flipped_bit_and_a_cut_are_found_in_every_format() {
             let ran = restore_from(&scene, from).args(["--source", &scene.source_url()]).run();
 
             if ran.status.success() {
-                // A bit that says nothing of the data: what arrived was proven against the source.
+                // The bit does not affect the data: the target was compared with the source.
                 assert!(!cut, "{from}: {ran}");
                 assert_eq!(ran.json()["restore"]["proven_against"], "source");
                 continue;
@@ -292,14 +292,14 @@ fn a_flipped_bit_and_a_cut_are_found_in_a_dump_of_one_file() {
     let whole = fs::read(&file).unwrap();
     for (cut, said) in [
         (false, "data.dump does not match its SHA-256"),
-        (true, "the manifest says"),
+        (true, "the manifest records"),
     ] {
         let mut bytes = whole.clone();
         damage(&mut bytes, cut);
         fs::write(&file, bytes).unwrap();
         assert_failed(&scene.restore().run(), 65, said);
         assert!(scene.is_fenced());
-        // Nor is it kept as if it were whole.
+        // The damaged dump is not reused either.
         assert_failed(&scene.dump(), 1, "give --replace to move it aside and dump again");
     }
     fs::write(&file, whole).unwrap();
@@ -349,7 +349,7 @@ fn a_disk_that_has_no_room_for_the_backup_stops_the_wipe() {
     let ran = if disk.is_some() {
         wiper().args(["--backup", "small/backup"]).run()
     } else {
-        // Only root can mount; a limit on each file does much the same.
+        // Only root can mount a small disk; without root, a limit on the size of files has a similar effect.
         let script = r#"trap '' XFSZ; ulimit -f 8; exec ess-wipe "$@""#;
         let args = [
             "--export",

@@ -1,4 +1,4 @@
-//! The fence: recognised only whole, lifted only over a proof and a source that has not changed.
+//! The fence: it counts only if it is complete, and is lifted only after a proof and if the source has not changed.
 
 use serde_json::json;
 
@@ -8,20 +8,20 @@ use crate::scene::{
 };
 use crate::support::{SERVER_NAME, Stdin};
 
-/// Puts the source's version rows back by hand, as an administrator in a hurry does; the comment stays.
+/// Writes the source's version rows by hand, as an administrator might; the comment remains.
 const BY_HAND: &str = "UPDATE schema_version SET version = 94; UPDATE schema_compat_version SET compat_version = 84";
 
 #[test]
 fn a_comment_without_sentinel_rows_is_a_live_database() {
     for (damage, what) in [
-        (BY_HAND, "schema_version holds version 94"),
+        (BY_HAND, "schema_version contains version 94"),
         (
             "UPDATE schema_version SET version = 94",
-            "schema_version holds version 94",
+            "schema_version contains version 94",
         ),
         (
             "UPDATE schema_compat_version SET compat_version = 84",
-            "schema_compat_version holds version 84",
+            "schema_compat_version contains version 84",
         ),
         ("DELETE FROM schema_version", "schema_version is empty"),
         ("DROP TABLE schema_compat_version", "schema_compat_version is missing"),
@@ -32,7 +32,7 @@ fn a_comment_without_sentinel_rows_is_a_live_database() {
         ),
     ] {
         let scene = Scene::wiped();
-        // What a Synapse and its users made after somebody let it start.
+        // What a Synapse and its users create after the fence was taken down by hand.
         scene.on_target("SET ROLE synapse_user; CREATE TABLE users (name text, is_guest int); INSERT INTO users VALUES ('@alice:other.example', 0)");
         scene.on_target(damage);
         let before = scene.target_dump();
@@ -44,7 +44,7 @@ fn a_comment_without_sentinel_rows_is_a_live_database() {
         let undo = scene.wiper().args(["--undo", "--backup", "export/dump"]).run();
 
         for ran in [wipe, restore, verify, undo] {
-            assert_failed(&ran, 1, "the target holds half a fence: ");
+            assert_failed(&ran, 1, "the target has an incomplete fence: ");
             assert!(ran.stderr.contains(what), "{what}: {ran}");
             assert!(ran.stderr.contains("\nhint: "), "{ran}");
         }
@@ -67,7 +67,7 @@ fn a_database_that_is_declared_live_meets_the_guards_of_one() {
     assert_eq!(scene.target_dump(), before);
 }
 
-/// Programs in `bin` of which `pg_restore --list` runs a command first.
+/// Creates programs in `bin`, among them a `pg_restore` that runs a command before `--list`.
 fn while_the_list_is_read(scene: &Scene, command: &str) {
     let script = format!(
         "[[ $* != *--list* ]] || {command}\nexec {}/pg_restore \"$@\"\n",
@@ -81,7 +81,7 @@ fn while_the_list_is_read(scene: &Scene, command: &str) {
 fn a_fence_that_falls_while_the_dump_is_read_keeps_what_is_behind_it() {
     let scene = Scene::wiped();
     scene.on_target("SET ROLE synapse_user; CREATE TABLE profiles (name text); INSERT INTO profiles VALUES ('alice')");
-    // Between the look at the target and the transaction that drops.
+    // Between the check of the target and the transaction that drops its objects.
     let change = format!(
         "psql -qX -h {} -p {} -U synapse_user -d {} -c \"{BY_HAND}\" >&2",
         target_cluster().dir.display(),
@@ -93,12 +93,12 @@ fn a_fence_that_falls_while_the_dump_is_read_keeps_what_is_behind_it() {
     let ran = scene.restore().args(["--pg-bin", "bin"]).run();
 
     assert_ne!(ran.status.code(), Some(0), "{ran}");
-    assert!(ran.stderr.contains("the fence is no longer whole"), "{ran}");
+    assert!(ran.stderr.contains("the fence is no longer complete"), "{ran}");
     assert_eq!(scene.on_target("SELECT name FROM profiles"), "alice");
 }
 
-/// A target that holds the whole dump behind its fence, as a restore leaves it that was killed during its proof; and
-/// the document.
+/// Creates a target with the complete dump behind its fence, as after a restore that was killed during its proof.
+/// Returns the document.
 fn loaded_behind_the_fence(scene: &Scene) -> String {
     let dumped = scene.dump().success().stdout;
     let wiped = scene.wipe(dumped.as_str()).success().stdout;
@@ -130,7 +130,7 @@ fn a_source_that_changes_during_the_load_keeps_the_fence_up() {
     let scene = Scene::new();
     let dumped = scene.dump().success().stdout;
     let wiped = scene.wipe(dumped.as_str()).success().stdout;
-    // After the first look at the source: pg_restore runs.
+    // After the first check of the source: pg_restore is running.
     let change = format!(
         "psql -qX -h {} -p {} -U postgres -d '{}' -c \"UPDATE profiles SET displayname = 'later'\" >&2",
         source_cluster().dir.display(),
@@ -287,7 +287,7 @@ fn a_server_name_that_contradicts_the_document_is_a_usage_error() {
         assert_failed(
             &ran,
             64,
-            &format!("--server-name says other.example, the document's `source.server_name` says {SERVER_NAME}"),
+            &format!("--server-name is other.example, but the document's `source.server_name` is {SERVER_NAME}"),
         );
     }
     assert_eq!(scene.target_dump(), before);
@@ -298,7 +298,7 @@ fn a_target_that_is_written_to_while_it_is_proven_stays_fenced() {
     let scene = Scene::new();
     let dumped = scene.dump().success().stdout;
     let wiped = scene.wipe(dumped.as_str()).success().stdout;
-    // The proof has read the table, and waits to analyze it.
+    // The proof has read the table, and waits for the lock that ANALYZE needs.
     let restore = restore_that_waits(&scene, &wiped, "postgres", "SHARE UPDATE EXCLUSIVE");
     scene.on_target("SELECT nextval('events_stream_seq')");
     scene.on_target(
@@ -307,7 +307,7 @@ fn a_target_that_is_written_to_while_it_is_proven_stays_fenced() {
 
     let ran = restore.wait();
 
-    assert_failed(&ran, 1, "somebody wrote to the target while it was proven");
+    assert_failed(&ran, 1, "the target was written to while it was being proven");
     assert!(scene.is_fenced(), "{ran}");
 }
 
@@ -338,18 +338,18 @@ fn a_fence_falls_for_the_source_that_it_awaits_and_for_no_other() {
             .run()
     };
 
-    assert_failed(&restore(&["--source", &url]), 1, "the target awaits ");
+    assert_failed(&restore(&["--source", &url]), 1, "the target is fenced for source ");
     assert!(scene.is_fenced());
 
-    // What another migration has loaded is not dropped by a line that knows nothing of it.
+    // A pipeline of another migration does not drop what this one has loaded.
     let ran = scene
         .wiper()
         .args(["--execute", "--confirm", &scene.confirmation()])
         .run();
-    assert_failed(&ran, 1, "the target awaits another source");
+    assert_failed(&ran, 1, "the target is fenced for another source");
     scene.tool("restore").stdin(wiped.as_str()).run().success();
 
-    // What a person accepts without proof is not refused, and they are told.
+    // What a person explicitly accepts without proof is not refused, but reported.
     let scene = Scene::wiped();
     pg_dump(&scene, "their.dump", &["-Fc"]);
     let ran = restore_from(&scene, "their.dump")
@@ -367,6 +367,6 @@ fn a_comment_that_says_more_than_is_known_is_half_a_fence() {
     let scene = Scene::wiped();
     scene.on_target(r#"COMMENT ON TABLE schema_version IS '{"ess-migrate":"fence","id":"x","extra":1}'"#);
 
-    assert_failed(&scene.restore().run(), 1, "the target holds half a fence");
+    assert_failed(&scene.restore().run(), 1, "the target has an incomplete fence");
     assert!(scene.is_fenced());
 }

@@ -1,4 +1,4 @@
-//! The harness itself: what the other files build on.
+//! Tests of the harness that the other files use.
 
 use std::fs;
 

@@ -1,16 +1,16 @@
-//! Sources that Synapse would never make: everything in them arrives and is proven equal, or is refused by name.
+//! Sources that Synapse would never create: everything in them is moved and proven equal, or refused by name.
 
 use crate::scene::{Scene, assert_failed, source_cluster, target_cluster};
 use crate::support::{Ran, Stdin};
 
-/// The line but for `verify`.
+/// Runs the pipeline, without `verify`.
 fn moved(scene: &Scene) -> Ran {
     let dumped = scene.dump().success();
     let wiped = scene.wipe(dumped.stdout.as_str()).success();
     scene.tool("restore").stdin(wiped.stdout.as_str()).run()
 }
 
-/// The same question to both sides.
+/// Fails unless a query has the same result on source and target.
 #[track_caller]
 fn assert_same(scene: &Scene, sql: &str) {
     let source = scene.on_source(sql);
@@ -74,13 +74,13 @@ fn names_that_need_care_wherever_they_are_written_arrive() {
         });
         assert_same(&scene, &queries);
     }
-    // The fence took none of them for its own, and one row that differs is still seen.
+    // None of them was treated as part of the fence, and a different row is still detected.
     scene.on_target("UPDATE \"schema_version x\" SET n = 8 WHERE n = 1");
     let ran = scene.verify().run();
     assert_eq!(ran.status.code(), Some(1));
     assert!(
         ran.stderr
-            .contains("table public.schema_version x has other contents in its 10 rows"),
+            .contains("table public.schema_version x has different contents in its 10 rows"),
         "{ran}"
     );
 }
@@ -147,7 +147,7 @@ fn large_objects_arrive_and_are_compared_by_what_is_in_them() {
         &scene,
         "SELECT oid, length(lo_get(oid)), md5(lo_get(oid)) FROM pg_largeobject_metadata ORDER BY 1",
     );
-    // In the last of its pieces.
+    // In the last chunk that is read.
     scene.on_target("SELECT lo_put(4002, 2999999, 'x')");
     let ran = scene.verify().run();
     assert_eq!(ran.status.code(), Some(1), "{ran}");
@@ -159,7 +159,7 @@ fn a_large_object_that_may_not_be_read_is_named() {
     let scene = Scene::new();
     scene.on_source("SELECT lo_create(4711), lo_create(4712); GRANT SELECT ON LARGE OBJECT 4712 TO synapse");
 
-    assert_failed(&scene.dump(), 77, "synapse may not read large object 4711");
+    assert_failed(&scene.dump(), 77, "role synapse cannot read large object 4711");
 
     assert!(!scene.world.path("export/dump").exists());
 }
@@ -194,7 +194,7 @@ fn functions_and_triggers_with_synapses_names_are_not_taken_for_them() {
           WHERE nspname IN ('public', 'other') ORDER BY 1;
          SELECT tgrelid::regclass::text, tgname, tgenabled FROM pg_trigger WHERE NOT tgisinternal ORDER BY 1, 2",
     );
-    // Disabled, and of the same name, it is another one.
+    // A disabled trigger differs from an enabled one of the same name.
     scene.on_target(&format!("ALTER TABLE other.users DISABLE TRIGGER {trigger}"));
     assert_eq!(scene.verify().run().status.code(), Some(1));
 }
@@ -260,7 +260,7 @@ fn an_extension_that_the_source_needs_is_named_and_used_once_it_is_there() {
 #[test]
 fn databases_of_other_owners_are_dumped_and_refused_as_targets() {
     let scene = Scene::new();
-    // The source's database is an administrator's, its tables are Synapse's own.
+    // An administrator owns the source's database, Synapse's role owns its tables.
     let give = |cluster: &crate::support::Cluster, database: &str, owner: &str| {
         cluster.psql("postgres", &format!("ALTER DATABASE \"{database}\" OWNER TO {owner}"));
     };
@@ -271,7 +271,7 @@ fn databases_of_other_owners_are_dumped_and_refused_as_targets() {
 
     let ran = scene.wipe(Stdin::Null);
 
-    let refused = "role synapse_user may not act as postgres, which is to own everything on the target";
+    let refused = "role synapse_user cannot act as postgres, which must own everything on the target";
     assert_failed(&ran, 77, refused);
     assert_eq!(scene.target_dump(), before);
     give(target_cluster(), &scene.target, "synapse_user");
@@ -289,7 +289,7 @@ fn a_sequence_that_may_not_be_read_is_a_blocker_and_no_half_dump() {
     let scene = Scene::new();
     scene.on_source("CREATE SCHEMA hidden; CREATE TABLE hidden.t (x int); CREATE SEQUENCE of_others");
 
-    assert_failed(&scene.dump(), 77, "synapse may not read hidden.t, public.of_others");
+    assert_failed(&scene.dump(), 77, "role synapse cannot read hidden.t, public.of_others");
 
     assert!(!scene.world.path("export/dump").exists());
 }

@@ -1,5 +1,5 @@
-//! Dumps that are damaged or made to do harm: refused before anything on the target is changed, and nothing in them
-//! runs on this host.
+//! Damaged or malicious dumps: they are refused before anything on the target is changed, and nothing in them runs on
+//! this host.
 
 use std::fs;
 use std::os::unix::net::UnixListener;
@@ -13,35 +13,35 @@ use crate::restore::{pg_dump, restore_from};
 use crate::scene::{Scene, assert_failed, source_cluster, target_cluster, text_of, wait_until};
 use crate::support::{Cluster, ESS_PASSWORD, World, programs_of};
 
-/// What Synapse never makes of its version tables, and what is said of each.
+/// Contents of the version tables that Synapse never writes, and the message about each.
 const IMPLAUSIBLE: [(&str, &str); 8] = [
     (
         "DELETE FROM schema_version",
-        "schema_version holds no row, and Synapse would found a new server there",
+        "schema_version contains no row, so Synapse would set up a new, empty homeserver",
     ),
     (
         "UPDATE schema_version SET version = 2147483647",
-        "schema_version holds version 2147483647, which Synapse never writes",
+        "schema_version contains version 2147483647, which Synapse never writes",
     ),
     (
         "UPDATE schema_version SET version = 0",
-        "schema_version holds version 0, which Synapse never writes",
+        "schema_version contains version 0, which Synapse never writes",
     ),
     (
         "ALTER TABLE schema_version ALTER version DROP NOT NULL; UPDATE schema_version SET version = NULL",
-        "schema_version holds version NULL, which Synapse never writes",
+        "schema_version contains version NULL, which Synapse never writes",
     ),
     (
         "ALTER TABLE schema_version DROP CONSTRAINT schema_version_lock_key; INSERT INTO schema_version VALUES ('X', 1, true)",
-        "schema_version holds more than one row",
+        "schema_version contains more than one row",
     ),
     (
         "DELETE FROM schema_compat_version",
-        "schema_compat_version holds no row, although Synapse writes one from version 60 on",
+        "schema_compat_version contains no row, although Synapse writes one from version 60 on",
     ),
     (
         "UPDATE schema_compat_version SET compat_version = 2147483647",
-        "schema_compat_version holds version 2147483647, which Synapse never writes",
+        "schema_compat_version contains version 2147483647, which Synapse never writes",
     ),
     (
         "CREATE RULE quiet AS ON INSERT TO schema_version DO INSTEAD NOTHING",
@@ -62,7 +62,7 @@ fn a_source_without_one_plausible_version_row_is_not_dumped() {
     }
 }
 
-/// Dumps of one scene's source, an archive and a plain one, beside another's.
+/// Dumps one scene's source, as an archive and as plain SQL, into another scene's world.
 fn dump_for(scene: &Scene, theirs: &Scene) {
     for (from, args) in [("x.dump", &["-Fc"][..]), ("x.sql", &[])] {
         pg_dump(theirs, from, args);
@@ -74,10 +74,10 @@ fn dump_for(scene: &Scene, theirs: &Scene) {
 fn a_dump_of_others_without_one_plausible_version_row_changes_nothing() {
     let scene = Scene::wiped();
     let before = scene.target_dump();
-    let no_one_row = "the schema's version is not one row of the kind that Synapse writes";
+    let no_one_row = "the schema version is not a single row as Synapse writes it";
     for (number, said) in [
-        (0, "schema_version holds no row"),
-        (1, "schema_version holds version 2147483647"),
+        (0, "schema_version contains no row"),
+        (1, "schema_version contains version 2147483647"),
         (4, no_one_row),
         (7, "has a rule, trigger or policy"),
     ] {
@@ -95,11 +95,11 @@ fn a_dump_of_others_without_one_plausible_version_row_changes_nothing() {
     let closing = "--\n-- PostgreSQL database dump complete\n--\n\n";
     scene.world.write("closing.sql", closing);
     let ran = restore_from(&scene, "closing.sql").args(["--accept-unproven"]).run();
-    assert_failed(&ran, 65, "schema_version holds no row");
+    assert_failed(&ran, 65, "schema_version contains no row");
     assert_eq!(scene.target_dump(), before);
 }
 
-/// Changes bytes of an archive's table of contents, which is not compressed.
+/// Replaces text in an archive's table of contents, which is not compressed.
 fn patch(dump: &Path, changes: &[(&str, &str)]) {
     let mut bytes = fs::read(dump).unwrap();
     for (from, to) in changes {
@@ -111,7 +111,7 @@ fn patch(dump: &Path, changes: &[(&str, &str)]) {
     fs::write(dump, bytes).unwrap();
 }
 
-/// What Synapse asks a database first.
+/// The tables that Synapse reads first in a database.
 const VERSION_TABLES: &str = "CREATE TABLE schema_version (lock char(1) DEFAULT 'X' NOT NULL UNIQUE CHECK (lock = 'X'),
         version int NOT NULL, upgraded bool NOT NULL);
     CREATE TABLE schema_compat_version (lock char(1) DEFAULT 'X' NOT NULL UNIQUE CHECK (lock = 'X'),
@@ -122,7 +122,7 @@ const VERSION_TABLES: &str = "CREATE TABLE schema_version (lock char(1) DEFAULT 
 #[test]
 fn nothing_in_an_archive_runs_on_this_host() {
     let world = World::new();
-    // Neither pg_restore nor psql of this version keeps commands of psql out.
+    // Neither pg_restore nor psql of this version refuses psql's meta-commands.
     let server = Cluster::of(&world, "old", programs_of(13)).into_ess();
     server.psql("postgres", "CREATE DATABASE theirs");
     let comment = "COMMENT ON TABLE schema_version IS E'x''\n\\\\! touch ran\n--'";
@@ -151,7 +151,7 @@ fn nothing_in_an_archive_runs_on_this_host() {
         .run();
 
     assert!(!world.path("ran").exists());
-    assert_failed(&ran, 65, r"psql command \! in a dump: not run");
+    assert_failed(&ran, 65, r"psql command \! in a dump; it was not run");
     let tables = "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'";
     assert_eq!(server.psql("synapse", tables), "0");
 }
@@ -161,7 +161,7 @@ fn statements_that_pg_dump_does_not_write_are_refused_in_every_part_of_an_archiv
     let scene = Scene::wiped();
     let before = scene.target_dump();
     for (comment, statement) in [
-        // Of the structure, and of what follows the rows.
+        // In the structure, and in what follows the rows.
         ("TABLE users", "COMMIT"),
         ("TABLE users", "DO 'begin end'"),
         ("INDEX users_creation_ts", "COMMIT"),
@@ -179,7 +179,7 @@ fn statements_that_pg_dump_does_not_write_are_refused_in_every_part_of_an_archiv
 
         let ran = restore_from(&scene, "x.dump").args(["--accept-unproven"]).run();
 
-        assert_failed(&ran, 65, "pg_dump writes no such statement");
+        assert_failed(&ran, 65, "not a statement that pg_dump writes");
         assert_eq!(scene.target_dump(), before, "{statement}");
     }
 }
@@ -231,13 +231,13 @@ fn rows_that_the_server_does_not_take_are_missed() {
     let trigger = "CREATE FUNCTION public.none() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
         CREATE TRIGGER t BEFORE INSERT ON public.users FOR EACH ROW EXECUTE FUNCTION public.none();\n";
     for (from, added, said) in [
-        // An end, to a server that has not seen yet how lines end.
+        // An end mark for a server that does not know the line ending yet.
         ("their.sql", "\\.\r", "a row that begins with an end mark"),
-        ("their.sql", trigger, "read, 0 taken by the server"),
+        ("their.sql", trigger, "read, 0 stored by the server"),
         (
             "inserts.sql",
             rule,
-            "rows of table public.users: 1 read, 0 taken by the server",
+            "rows of table public.users: 1 read, 0 stored by the server",
         ),
     ] {
         let mut text = scene.world.read(from);
@@ -336,15 +336,19 @@ fn a_manifest_of_somebody_else_beside_a_dump_is_none_of_its_business() {
         scene.world.write("web/manifest.json", manifest);
         let call = restore_from(&scene, "web/their.dump");
         let ran = call.run();
-        assert_failed(&ran, 1, "nothing says what this dump should hold: it has no manifest");
+        assert_failed(
+            &ran,
+            1,
+            "nothing shows what this dump should contain: it has no manifest",
+        );
     }
 
-    // The data of a dump of ours is looked at with its manifest, however damaged.
+    // The data directory of a dump is still compared with its manifest, even if that is damaged.
     scene.world.shell("truncate -s -9 export/dump/manifest.json").success();
     let ran = restore_from(&scene, "export/dump/data")
         .args(["--accept-unproven"])
         .run();
-    assert_failed(&ran, 65, "is not a dump's manifest");
+    assert_failed(&ran, 65, "is not the manifest of a dump");
 }
 
 #[test]
@@ -355,19 +359,19 @@ fn a_plain_dump_cannot_make_itself_another_role_or_another_schema() {
     for (statement, said) in [
         (
             "SELECT pg_catalog.set_config('search_path', '', false), pg_catalog.set_config('role', 'none', false);",
-            "pg_dump writes no such statement",
+            "not a statement that pg_dump writes",
         ),
         (
             "SELECT pg_catalog.setval(evil(), 1, true);",
-            "pg_dump writes no such statement",
+            "not a statement that pg_dump writes",
         ),
-        ("SET ROLE postgres;", "pg_dump writes no such statement"),
+        ("SET ROLE postgres;", "not a statement that pg_dump writes"),
         (
             "COPY public.users FROM PROGRAM 'id';",
-            "pg_dump writes no such statement",
+            "not a statement that pg_dump writes",
         ),
-        ("DO 'begin end';", "pg_dump writes no such statement"),
-        ("COMMIT;", "pg_dump writes no such statement"),
+        ("DO 'begin end';", "not a statement that pg_dump writes"),
+        ("COMMIT;", "not a statement that pg_dump writes"),
         (
             "CREATE TRIGGER t BEFORE INSERT ON public.schema_version FOR EACH ROW EXECUTE FUNCTION x();",
             "has a rule, trigger or policy",

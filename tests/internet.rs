@@ -1,4 +1,4 @@
-//! The public side of a homeserver: its zone in a real name server, its documents behind a real HTTPS server.
+//! The public side of a homeserver: its zone in a real name server, and its documents on a real HTTPS server.
 
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -7,7 +7,7 @@ use rustix::process::Signal;
 
 use crate::support::{Call, Running, World, free_port};
 
-/// Documents as they should be.
+/// Valid well-known documents.
 pub(crate) const DOCUMENTS: [(&str, &str); 2] = [
     ("server", r#"{"m.server": "matrix.example.org:443"}"#),
     (
@@ -16,7 +16,7 @@ pub(crate) const DOCUMENTS: [(&str, &str); 2] = [
     ),
 ];
 
-/// Records as they should be, days before a migration.
+/// Valid DNS records, as they should be some days before a migration.
 pub(crate) const ZONE: &str = "@ A 127.0.0.1\nmatrix A 127.0.0.1\n_matrix-fed._tcp SRV 10 0 443 matrix\n";
 
 /// A name server and an HTTPS server for `example.org`, until they are dropped.
@@ -27,7 +27,7 @@ pub(crate) struct Internet {
     servers: [Running; 2],
 }
 
-/// The one that most tests look at.
+/// The instance that most tests use.
 pub(crate) fn healthy() -> &'static Internet {
     static HEALTHY: OnceLock<(World, Internet)> = OnceLock::new();
     let start = || {
@@ -39,12 +39,12 @@ pub(crate) fn healthy() -> &'static Internet {
 }
 
 impl Internet {
-    /// Records follow the zone's SOA and NS records, with a TTL of 300 s unless they say otherwise.
+    /// Records follow the zone's SOA and NS records, with a TTL of 300 s unless they have their own.
     pub(crate) fn new(world: &World, records: &str, documents: &[(&str, &str)]) -> Self {
         let (dns, https) = (free_port(), free_port());
         let directory = world.path("internet").display().to_string();
         write_zone(world, 1, records);
-        // Somebody else's, with a long memory.
+        // A zone of another party, with a long TTL.
         let other = "$ORIGIN provider.test.\n$TTL 86400\n@ SOA ns root 1 3600 600 604800 300\n@ NS ns\nns A 127.0.0.1\nwww A 127.0.0.1\n";
         world.write("internet/other", other);
         world.write(
@@ -83,12 +83,12 @@ impl Internet {
         }
     }
 
-    /// Lets a call of preflight find this one and no other.
+    /// Makes a call use this name server and HTTPS server, and no other.
     pub(crate) fn seen_by<'a>(&self, call: Call<'a>) -> Call<'a> {
         self.seen_through(&self.resolver(), call)
     }
 
-    /// The same by way of another resolver.
+    /// The same with another resolver.
     pub(crate) fn seen_through<'a>(&self, resolver: &str, call: Call<'a>) -> Call<'a> {
         let detour = |host: &str| format!("{host}:443:127.0.0.1:{}", self.https);
         call.args(["--resolver", resolver, "--resolve", &detour("example.org")])
@@ -96,8 +96,8 @@ impl Internet {
             .env("SSL_CERT_FILE", &self.certificate)
     }
 
-    /// A resolver that remembers records of the zone as they were, or a server of it that is behind, at 127.0.0.2, until
-    /// the first of both is dropped.
+    /// Starts a resolver with outdated records of the zone, or an outdated server of the zone, at 127.0.0.2, until the
+    /// first of the returned values is dropped.
     pub(crate) fn memory(&self, world: &World, records: &str) -> (Running, String) {
         let directory = world.path("memory").display().to_string();
         let address = "127.0.0.2";
@@ -118,12 +118,12 @@ impl Internet {
         (server, format!("{address}:{}", self.dns))
     }
 
-    /// Its name server.
+    /// The address of its name server.
     pub(crate) fn resolver(&self) -> String {
         format!("127.0.0.1:{}", self.dns)
     }
 
-    /// Other records, from now on.
+    /// Replaces the records.
     pub(crate) fn set_zone(&self, world: &World, records: &str) {
         write_zone(world, 2, records);
         self.servers[0].signal(Signal::HUP);
@@ -140,8 +140,8 @@ fn zone(serial: u32, records: &str) -> String {
     )
 }
 
-/// Documents as nginx would serve them; what begins with `!` is kept from browsers or answers with an error, what
-/// begins with `?` is called plain text.
+/// Serves documents as nginx does. A document that begins with `!` is served without the header for browsers or with an
+/// error status; one that begins with `?` is served as plain text.
 const HTTPS: &str = r#"
 import http.server, os, ssl, sys
 

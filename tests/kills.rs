@@ -1,5 +1,5 @@
-//! Killed at any moment: no child works on, nothing half-made looks whole, no Synapse starts on a
-//! target that is not proven, and the same line again goes on.
+//! Kills at any moment: no child process keeps running, nothing incomplete looks complete, no Synapse starts on a
+//! target that is not proven, and re-running the same command resumes.
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt as _;
@@ -13,7 +13,7 @@ use crate::scene::{
 };
 use crate::support::{Call, Cluster, Identity, Proxy, Stdin, Synapse};
 
-/// Waits until nothing of a killed run works any more, here or on a server.
+/// Waits until no process and no session of a killed run is left.
 fn wait_until_all_ended(scene: &Scene) {
     for program in ["pg_dump", "pg_restore", "psql"] {
         wait_until("all children ended", || scene.world.running(program).is_empty());
@@ -29,7 +29,7 @@ fn no_session(cluster: &Cluster, database: &str) {
     wait_until("all sessions ended", || cluster.psql("postgres", &left) == "0");
 }
 
-/// A wipe that says what it does.
+/// A wipe with `-v`.
 fn wiper<'a>(scene: &Scene) -> Call<'a> {
     scene
         .wiper()
@@ -39,7 +39,7 @@ fn wiper<'a>(scene: &Scene) -> Call<'a> {
 #[test]
 fn a_killed_dump_leaves_no_worker_and_no_dump() {
     let scene = Scene::new();
-    // Large enough that a worker is busy with it for seconds.
+    // Large enough to keep a worker busy for seconds.
     scene.on_source(
         "SET ROLE synapse; CREATE TABLE big AS SELECT (SELECT string_agg(md5(n::text || m), '') FROM generate_series(1, 10) m) \
          FROM generate_series(1, 100000) n",
@@ -86,8 +86,8 @@ fn a_wipe_killed_before_it_commits_leaves_everything() {
     let again = wiper(&scene).run().success();
 
     assert!(scene.is_fenced());
-    // The last kill came when the backup was whole; it is the one that is kept.
-    assert!(again.stderr.contains("kept the backup that is there"), "{again}");
+    // The last kill came when the backup was complete; this backup is kept.
+    assert!(again.stderr.contains("kept the existing backup"), "{again}");
     assert_eq!(
         names_in(&scene.world, "export"),
         [".lock", "documents", "dump", "ess-before-wipe"]
@@ -183,11 +183,11 @@ fn an_undo_killed_at_any_stage_leaves_the_target_as_it_was_or_fenced_and_goes_on
             _ => assert!(scene.is_fenced(), "{stage}"),
         }
         if stage == "--section=data --section=post-data" {
-            // Neither a migration nor a wipe takes over what is half undone.
+            // Neither restore nor ess-wipe continues with a target whose undo is incomplete.
             let restore = scene.restore().run();
-            assert!(restore.stderr.contains("the target awaits "), "{restore}");
+            assert!(restore.stderr.contains("the target is fenced for source "), "{restore}");
             let wipe = scene.wipe(Stdin::Null);
-            assert!(wipe.stderr.contains("finish that with ess-wipe --undo"), "{wipe}");
+            assert!(wipe.stderr.contains("finish it with ess-wipe --undo"), "{wipe}");
         }
     }
 
@@ -225,7 +225,7 @@ fn a_restore_killed_at_any_stage_leaves_the_fence_and_goes_on() {
 #[test]
 fn the_structure_and_the_fence_are_all_or_nothing_whenever_the_kill_comes() {
     let scene = Scene::wiped();
-    // restore gets the first statements, and waits for the rest.
+    // restore reads the first statements, and waits for the rest.
     let cut = "sed '/^CREATE TABLE public.event_json /Q'; echo >half; while [[ -d /proc/$PPID ]]; do sleep 0.1; done";
     let real = format!("{}/pg_restore", pgbin());
     let script = format!("if [[ $* == *pre-data* ]]; then {real} \"$@\" | {{ {cut}; }}; else exec {real} \"$@\"; fi\n");
@@ -286,10 +286,10 @@ fn a_restore_killed_in_its_proof_loads_nothing_again() {
     restore.kill();
 
     assert!(scene.is_fenced());
-    // The session that held the table is a leftover of ours, to the next run.
+    // The next run recognizes the session that held the lock as left over from these programs.
     let wiped = scene.wipe(document.as_str()).success();
     assert!(
-        wiped.stderr.contains("the dump is loaded behind the fence already"),
+        wiped.stderr.contains("the dump is already loaded behind the fence"),
         "{wiped}"
     );
     let wipe = &wiped.json()["wipe"];
@@ -313,7 +313,7 @@ fn what_looks_loaded_but_is_not_is_loaded_again() {
     let document = scene.dump().success().stdout;
     let wiped = scene.wipe(document.as_str()).success().stdout;
     let restored = scene.tool("restore").stdin(wiped.as_str()).run().success();
-    // As if the proof had never come to its end, and one row were not what it should be.
+    // As if the proof had not finished, and one row were wrong.
     let fence = wiped_fence(&scene);
     scene.on_target(&format!(
         "{fence}; UPDATE profiles SET displayname = 'x' WHERE user_id = 'bob'"
@@ -334,7 +334,7 @@ fn what_looks_loaded_but_is_not_is_loaded_again() {
     scene.verify().run().success();
 }
 
-/// Statements that put up a fence as a wipe for the scene's source does.
+/// SQL that sets up a fence as a wipe for the scene's source does.
 fn wiped_fence(scene: &Scene) -> String {
     let source = scene.manifest()["source"].clone();
     let comment = json!({"ess-migrate": "fence", "id": "x", "source": source});
@@ -435,16 +435,16 @@ fn a_commit_whose_answer_is_lost_is_found_done_by_the_same_line() {
         call.env("CONFIRM", scene.confirmation())
     };
 
-    // The wipe's is the first transaction that makes the fence's tables.
+    // The wipe's transaction is the first that creates the tables of the fence.
     proxy.lose_answer_to_commit_of("CREATE TABLE IF NOT EXISTS public.schema_version");
     let wiped = line().run();
 
     assert!(proxy.has_lost_answer());
-    // The line's status is that of restore, which got no document.
+    // The status of the pipeline is that of restore, which received no document.
     assert_failed(
         &wiped,
         65,
-        "the answer is lost that would say whether the target is erased",
+        "the connection was lost during COMMIT, so it is unknown whether the target was erased",
     );
     assert_eq!(wiped.stdout, "");
     assert!(scene.is_fenced());
@@ -482,7 +482,7 @@ fn a_dump_that_is_told_to_end_cleans_up_and_dies_of_the_signal() {
         assert_eq!(ran.status.signal(), Some(signal.as_raw()), "{ran}");
         assert!(
             ran.stderr
-                .contains("the dump was not taken, and nothing of it remains: "),
+                .contains("the dump failed, and its partial files were removed: "),
             "{ran}"
         );
         assert!(ran.stderr.contains(": interrupted by SIG"), "{ran}");
@@ -519,7 +519,7 @@ fn a_restore_that_is_told_to_end_says_that_the_fence_stands() {
 
     let ran = running.wait();
     assert_eq!(ran.status.signal(), Some(2), "{ran}");
-    assert!(ran.stderr.contains("the target is fenced or as it was"), "{ran}");
+    assert!(ran.stderr.contains("the target is fenced or unchanged"), "{ran}");
     assert!(ran.stderr.contains("interrupted by SIGINT"), "{ran}");
     wait_until_all_ended(&scene);
     assert!(scene.is_fenced());
@@ -530,7 +530,7 @@ fn a_restore_that_is_told_to_end_says_that_the_fence_stands() {
 fn a_tool_that_waits_for_its_document_ends_at_once() {
     let scene = Scene::restored();
     let mut running = scene.world.script("sleep 1000 | exec verify").start();
-    running.wait_for("verify: waiting for a document on standard input (-n reads none)");
+    running.wait_for("verify: waiting for a document on standard input (use -n to read none)");
 
     assert!(scene.world.signal("verify", Signal::TERM));
 
@@ -557,7 +557,7 @@ fn secrets_killed_at_any_moment_are_whole_or_not_there_and_the_same_line_goes_on
     world.write("form", "form");
     let line = ["-n", "-c", "one.yaml", "--out", "secrets"];
 
-    // While they are read and written: ever later, until a run has come to its end.
+    // Kill while secrets are read and written, later each time, until a run finishes.
     config("form");
     for delay in 0.. {
         let running = world.tool("extract-secrets").args(line).start();

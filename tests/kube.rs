@@ -1,4 +1,5 @@
-//! A target in a cluster: found there, reached through its API server, and nothing of the way in the document.
+//! A target in a cluster: it is found there and reached through the API server, and no credential or local address of
+//! the connection enters the document.
 
 use std::fs;
 use std::ops::Deref;
@@ -45,12 +46,12 @@ impl Stage {
         self.kube.seen_by(self.world.tool(tool))
     }
 
-    /// preflight on the target alone.
+    /// Runs preflight on the target only.
     fn preflight(&self) -> Ran {
         self.script(&format!("preflight -n {OFFLINE} --target kube:ess")).run()
     }
 
-    /// The line of the README.
+    /// Runs the pipeline of the README.
     fn line(&self) -> Ran {
         self.script(&readme::line("--target kube:ess", &self.old.config_args()))
             .run()
@@ -135,7 +136,7 @@ fn a_homeserver_moves_into_a_namespace() {
     let verified = stage.script("verify < migration.json").run().success();
     assert_eq!(verified.json()["verify"]["equal"], true);
 
-    // The old files are gone for good: what is served is the volume's.
+    // The old files are deleted: what Synapse serves is from the volume.
     fs::remove_dir_all(stage.old.media_store()).unwrap();
     let volume = stage.kube.volume("ess-synapse-media").join("media_store");
     assert!(files(&volume) == media, "the volume has other files");
@@ -161,7 +162,7 @@ fn the_line_that_goes_back_finds_the_cluster_again() {
     let line = stage.world.shell(line).success().stdout;
     let ran = stage.script(&line).run().success();
 
-    // The export alone leads there.
+    // The export alone is enough to undo the wipe.
     assert!(line.starts_with("ess-wipe -n --undo --export "), "{line}");
     let kube = &ran.json()["target"]["kube"];
     assert_eq!(
@@ -198,7 +199,7 @@ fn a_plugin_of_the_kubeconfig_logs_in_and_one_that_fails_is_named() {
     insta::assert_snapshot!(verify(), @r#"
     -- stderr --
     verify: cannot find the cluster: the plugin failed (exit status: 3): no ticket
-    hint: the kubeconfig logs in with the plugin sh: see whether `kubectl get pods` works
+    hint: the kubeconfig uses the credential plugin sh: check that `kubectl get pods` works
     -- exit status: 69 --
     "#);
     plugin("exit 3");
@@ -207,7 +208,7 @@ fn a_plugin_of_the_kubeconfig_logs_in_and_one_that_fails_is_named() {
         silent.stderr.contains("the plugin failed (exit status: 3)\n"),
         "{silent}"
     );
-    // One that asks takes nothing of what is meant for others.
+    // A plugin that reads standard input does not consume the document.
     let config = stage.world.read("kube/config");
     stage.world.write(
         "kube/config",
@@ -219,12 +220,12 @@ fn a_plugin_of_the_kubeconfig_logs_in_and_one_that_fails_is_named() {
     plugin("echo '{token: c4n4ry'");
     insta::assert_snapshot!(verify(), @r#"
     -- stderr --
-    verify: cannot find the cluster: what the plugin printed is no ExecCredential
-    hint: the kubeconfig logs in with the plugin sh: see whether `kubectl get pods` works
+    verify: cannot find the cluster: the plugin's output is not an ExecCredential
+    hint: the kubeconfig uses the credential plugin sh: check that `kubectl get pods` works
     -- exit status: 69 --
     "#);
 
-    // Whole when it is there: a kill may come before a process has written its own number.
+    // Written elsewhere and renamed: a kill could come before the process has written its id.
     plugin("echo $$ > asked.new; mv asked.new asked; exec sleep 1000");
     let running = verifying().start();
     until("it is asked", || stage.world.path("asked").exists());
@@ -235,7 +236,7 @@ fn a_plugin_of_the_kubeconfig_logs_in_and_one_that_fails_is_named() {
     let process = std::path::Path::new("/proc").join(pid.trim());
     until("the plugin has ended", || !process.exists());
 
-    // The same when it is asked again for a token that runs out.
+    // The same when the plugin runs again because its token expires.
     std::fs::remove_file(stage.world.path("asked")).unwrap();
     let mut credential: Value = serde_json::from_str(&credential).unwrap();
     credential["status"]["expirationTimestamp"] = "2020-01-01T00:00:00Z".into();
@@ -273,7 +274,7 @@ fn in_a_pod_its_account_is_used_and_the_database_is_reached_straight() {
     stage
         .world
         .write("hosts", "127.0.0.1 ess-postgres.ess.svc.cluster.local\n");
-    // The files of a pod have fixed places: a mount of our own puts them there.
+    // The files of a pod have fixed paths: a mount namespace provides them.
     let in_a_pod = |command: &str| {
         let script = format!(
             "unshare --user --map-root-user --mount sh -c 'mount --bind hosts /etc/hosts && mount -t tmpfs pod /run && \
@@ -325,7 +326,7 @@ fn a_proxy_leads_to_an_api_server_that_is_out_of_reach() {
     cluster["tls-server-name"] = "127.0.0.1".into();
     stage.world.write("kube/config", config.to_string());
     let preflight = || stage.script(&format!("preflight -n {OFFLINE} --target kube:ess"));
-    let told = "cannot ask the API server what it knows";
+    let told = "cannot list the API groups of the cluster";
 
     let without = preflight().run();
     assert!(without.stderr.contains(told), "{without}");
@@ -356,14 +357,14 @@ fn a_kubeconfig_that_is_damaged_or_leads_nowhere_is_told_without_what_is_in_it()
 
     insta::assert_snapshot!(verify("users: [{name: u, user: {token: c4n4ry]}}\n"), @r#"
     -- stderr --
-    verify: cannot find the cluster: the kubeconfig is no YAML of its kind, at line 1 column 25
-    hint: set KUBECONFIG, or log in as for kubectl: what `kubectl get pods` reaches is reached here
+    verify: cannot find the cluster: the kubeconfig is invalid at line 1 column 25
+    hint: set KUBECONFIG, or log in as for kubectl: `kubectl get pods` must work
     -- exit status: 69 --
     "#);
     insta::assert_snapshot!(verify("users: {token: c4n4ry}\n"), @r#"
     -- stderr --
-    verify: cannot find the cluster: the kubeconfig is no YAML of its kind, at line 1 column 8
-    hint: set KUBECONFIG, or log in as for kubectl: what `kubectl get pods` reaches is reached here
+    verify: cannot find the cluster: the kubeconfig is invalid at line 1 column 8
+    hint: set KUBECONFIG, or log in as for kubectl: `kubectl get pods` must work
     -- exit status: 69 --
     "#);
     let config = |token: &str| {
@@ -374,14 +375,14 @@ fn a_kubeconfig_that_is_damaged_or_leads_nowhere_is_told_without_what_is_in_it()
     };
     insta::assert_snapshot!(verify(&config("t")), @r#"
     -- stderr --
-    verify: cannot ask the API server what it knows: client error (Connect): tcp connect error: Connection refused (os error 111)
-    hint: see whether `kubectl get pods` works from here
+    verify: cannot list the API groups of the cluster: client error (Connect): tcp connect error: Connection refused (os error 111)
+    hint: check that `kubectl get pods` works on this host
     -- exit status: 69 --
     "#);
     insta::assert_snapshot!(verify(&config("c4n4ry\n")), @r#"
     -- stderr --
-    verify: cannot find the cluster: the token of the kubeconfig's user has a line break or another control character in it
-    hint: write the token on one line, without its end
+    verify: cannot find the cluster: the token of the kubeconfig's user contains a line break or another control character
+    hint: write the token without a line break, also at its end
     -- exit status: 69 --
     "#);
 }
@@ -390,7 +391,7 @@ fn a_kubeconfig_that_is_damaged_or_leads_nowhere_is_told_without_what_is_in_it()
 fn the_way_is_open_to_nobody_else_and_what_a_killed_run_left_is_removed() {
     let stage = Stage::community();
     stage.world.shell("mkdir -m 755 run").success();
-    // A source that takes the connection and never answers holds verify once the way is open.
+    // A source that accepts the connection and never answers keeps verify waiting once the tunnel is open.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let source = format!(
         "postgresql://u@127.0.0.1:{}/d?sslmode=disable&connect_timeout=300",
@@ -451,7 +452,7 @@ fn secrets_are_made_for_the_place_that_the_target_is() {
 fn a_homeserver_moves_into_the_older_ess() {
     let stage = Stage::new(Kube::onprem);
 
-    // The operator takes Synapse away, and nobody says which image it had.
+    // The operator removes Synapse, and its image is unknown.
     let line = readme::line("--target kube:ess", &stage.old.config_args())
         .replace("kube:ess", "kube:element-onprem")
         .replace("media-sync", "media-sync --helper-image registry.example.org/python:3");
@@ -480,8 +481,8 @@ fn what_an_ess_is_not_recognised_by_is_listed() {
     let ran = stage.tool("verify").args(["-n", "--target", "kube:elsewhere"]).run();
     insta::assert_snapshot!(ran, @r#"
     -- stderr --
-    verify: cannot tell which ESS is in namespace elsewhere: it has no workloads, or does not exist
-    hint: see `kubectl get statefulsets -A -l app.kubernetes.io/component=matrix-server`, or give --target postgresql://...
+    verify: cannot identify the ESS in namespace elsewhere: it has no workloads, or does not exist
+    hint: find it with `kubectl get statefulsets -A -l app.kubernetes.io/component=matrix-server`, or give --target postgresql://...
     -- exit status: 1 --
     "#);
 
@@ -489,14 +490,14 @@ fn what_an_ess_is_not_recognised_by_is_listed() {
     let ran = stage.tool("verify").args(["-n", "--target", "kube:ess"]).run();
     insta::assert_snapshot!(ran, @r#"
     -- stderr --
-    verify: cannot tell which ESS is in namespace ess: there are several: ess: ESS Community (Helm chart matrix-stack); second: ESS Community (Helm chart matrix-stack)
-    hint: name one of them, such as kube:ess/ess
+    verify: cannot identify the ESS in namespace ess: there are several: ess: ESS Community (Helm chart matrix-stack); second: ESS Community (Helm chart matrix-stack)
+    hint: name one of them, for example kube:ess/ess
     -- exit status: 1 --
     "#);
     let ran = stage.tool("verify").args(["-n", "--target", "kube:ess/third"]).run();
     insta::assert_snapshot!(ran, @r#"
     -- stderr --
-    verify: cannot tell which ESS is in namespace ess: there is no third; there is ess: ESS Community (Helm chart matrix-stack); second: ESS Community (Helm chart matrix-stack)
+    verify: cannot identify the ESS in namespace ess: there is no third; found ess: ESS Community (Helm chart matrix-stack); second: ESS Community (Helm chart matrix-stack)
     hint: name that one, or another namespace
     -- exit status: 1 --
     "#);
@@ -525,8 +526,8 @@ fn every_right_that_is_missing_is_named_at_once_with_the_role() {
         .run();
     insta::assert_snapshot!(ran, @r#"
     -- stderr --
-    verify: cannot work in namespace ess: mover may not do what is needed in namespace ess: list statefulsets.apps, get secrets, create pods/portforward
-    hint: an administrator can grant that, with `kubectl apply -f -`:
+    verify: cannot work in namespace ess: mover lacks permissions in namespace ess: list statefulsets.apps, get secrets, create pods/portforward
+    hint: an administrator can grant them with `kubectl apply -f -`:
     ---
     apiVersion: rbac.authorization.k8s.io/v1
     kind: Role
@@ -600,7 +601,7 @@ fn rights_where_the_database_is_are_asked_for_too() {
     for (verb, resource) in [("get", "services"), ("create", "pods/portforward")] {
         stage.kube.deny_in("databases", verb, "", resource);
     }
-    let all = "mover may not do what is needed in namespace databases: get services, create pods/portforward";
+    let all = "mover lacks permissions in namespace databases: get services, create pods/portforward";
 
     let verify = stage.tool("verify").args(["-n", "--target", "kube:ess"]).run();
     assert_eq!(verify.status.code(), Some(77), "{verify}");
@@ -642,7 +643,7 @@ fn the_older_ess_elsewhere_in_the_cluster_asks_for_no_rights_here() {
 #[test]
 fn a_stream_that_is_cut_is_an_error_and_the_same_line_goes_on() {
     let stage = Stage::community();
-    // Past the handshake and the first queries, in the middle of what is read for the backup or the proof.
+    // After the handshake and the first queries, while rows are read for the backup or the proof.
     stage.kube.fault("GET", "/portforward", 100, Effect::CutAfter(60_000));
     let before = stage.rows().1;
 
@@ -671,7 +672,7 @@ fn a_stream_that_is_cut_anywhere_is_never_taken_for_the_end_of_the_data() {
     for after in [0, 1, 100, 1_000, 3_000, 10_000, 30_000, 100_000] {
         stage.kube.fault("GET", "/portforward", 1, Effect::CutAfter(after));
         let ran = verify();
-        // One that was longer than all that this stream carried was none.
+        // If the stream carried fewer bytes than the limit, it was not cut.
         if stage.kube.was_cut() {
             cuts += 1;
             assert_eq!(ran.status.code(), Some(69), "after {after}: {ran}");
@@ -709,7 +710,7 @@ fn a_load_that_is_cut_leaves_the_fence_and_goes_on() {
     assert_eq!(stage.target.psql("synapse", fence), "2147483647", "{cut}");
     stage.kube.forget_faults();
 
-    // The pod is away for a while.
+    // The pod is missing for a while.
     stage.kube.settings().slowness = std::time::Duration::from_secs(600);
     stage.kube.edit("pods", "ess", "ess-postgres-0", |pod| {
         pod["status"] = json!({"phase": "Pending"});
@@ -749,7 +750,7 @@ fn a_slow_or_failing_api_server_is_told_from_a_wrong_target() {
     let ran = verify();
     assert_eq!(ran.status.code(), Some(69), "{ran}");
     assert!(ran.stderr.contains("the API server answered 410"), "{ran}");
-    // Too many requests, and one that comes late: both pass.
+    // A response of 429 and a late one: both are tolerated.
     stage.kube.fault("GET", "/statefulsets", 2, Effect::Status(429));
     stage.kube.fault(
         "GET",
@@ -774,7 +775,7 @@ fn a_slow_or_failing_api_server_is_told_from_a_wrong_target() {
     insta::assert_snapshot!(ran, @r#"
     -- stderr --
     verify: cannot find the cluster: cannot read nowhere: No such file or directory (os error 2)
-    hint: set KUBECONFIG, or log in as for kubectl: what `kubectl get pods` reaches is reached here
+    hint: set KUBECONFIG, or log in as for kubectl: `kubectl get pods` must work
     -- exit status: 69 --
     "#);
 }
@@ -824,7 +825,7 @@ fn a_database_that_cannot_be_reached_for_sure_is_told() {
     stage.kube.settle();
     insta::assert_snapshot!(verify(), @r#"
     -- stderr --
-    verify: cannot find the pod behind Service ess/ess-postgres: there are several, and only one takes writes: ess-postgres-0 (Running), ess-postgres-1 (Running)
+    verify: cannot find the pod behind Service ess/ess-postgres: there are several, and only one accepts writes: ess-postgres-0 (Running), ess-postgres-1 (Running)
     hint: give --target postgresql://... with the address of the primary
     -- exit status: 1 --
     "#);
@@ -839,8 +840,8 @@ fn a_database_that_cannot_be_reached_for_sure_is_told() {
     });
     insta::assert_snapshot!(verify(), @r#"
     -- stderr --
-    verify: cannot reach the database: Synapse knows it by the certificates in /secrets/ca/ca.pem, a file of its pod that is not here
-    hint: put them there, or give --target postgresql://... with sslrootcert and --target-password-file
+    verify: cannot reach the database: Synapse verifies it by the certificates in /secrets/ca/ca.pem, a file of its pod that is missing here
+    hint: copy it to that path, or use --target postgresql://... with sslrootcert and --target-password-file
     -- exit status: 1 --
     "#);
     assert!(

@@ -1,4 +1,4 @@
-//! The stand-in for an API server is one that the real kubectl works with.
+//! The real kubectl works with the stand-in for an API server.
 
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service};
@@ -64,7 +64,7 @@ fn kubectl_sees_what_is_there() {
         .shell(&format!("echo {} | base64 -d", secret.stdout))
         .success();
     assert_eq!(decoded.stdout, ESS_PASSWORD);
-    // `kubectl auth can-i` asks in Protobuf.
+    // `kubectl auth can-i` sends Protobuf, which the stand-in refuses.
     stage.world.write(
         "review.json",
         r#"{"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview", "spec": {"resourceAttributes":
@@ -80,17 +80,17 @@ fn kubectl_sees_what_is_there() {
     assert!(!may());
 }
 
-/// An object as Kubernetes' own type takes it, which drops what it does not know.
+/// Fails unless an object survives a round trip through the type of k8s-openapi, which drops unknown fields.
 #[track_caller]
 pub(crate) fn is_of<T: Serialize + DeserializeOwned>(object: &Value) {
     let read: T = serde_json::from_value(object.clone()).unwrap_or_else(|error| panic!("{error}: {object}"));
     let mut again = serde_json::to_value(&read).unwrap();
-    // The types write what may be left out.
+    // The types also write empty values that can be omitted.
     keep_only(&mut again, object);
     assert_eq!(again, *object);
 }
 
-/// Removes what is empty in one and absent in the other.
+/// Removes values that are empty in one object and absent in the other.
 fn keep_only(value: &mut Value, wanted: &Value) {
     match value {
         Value::Object(fields) => {
@@ -145,7 +145,7 @@ fn kubectl_applies_the_role_that_is_printed() {
 
     stage.kubectl("apply --validate=false -f role.yaml").success();
 
-    // Its name ends with what it grants.
+    // The name of a Role ends with a digest of what it grants.
     let roles = stage.kube.all("roles");
     let [role] = roles.as_slice() else {
         panic!("not one role: {roles:?}")
@@ -194,7 +194,7 @@ fn kubectl_runs_programs_in_pods() {
     assert!(ran.stderr.contains("said"), "{ran}");
     let volume = stage.kube.volume("ess-synapse-media");
     assert_eq!(std::fs::read_to_string(volume.join("file")).unwrap(), "hello\n");
-    // What another process mounts there is its own memory.
+    // Another process of Synapse has its own directory there, in memory.
     let ran = stage
         .kubectl("exec ess-synapse-fed-sender-0 -c synapse -- ls /media")
         .success();

@@ -1,10 +1,10 @@
-//! What a role or a database has set for everybody, and what must not get into messages and documents.
+//! Settings of a role or database that affect every session, and values that must not enter messages and documents.
 
 use crate::preflight::fires;
 use crate::scene::{Scene, assert_failed, source_cluster, target_cluster};
 use crate::support::{OFFLINE, SERVER_NAME};
 
-/// Limits and forms that end or change a dump or a restore which leaves them as they are.
+/// Limits and formats that would end or change a dump or restore that does not override them.
 const SET: &str = "statement_timeout = '5s' lock_timeout = '1ms' idle_in_transaction_session_timeout = '5s' \
     idle_session_timeout = '5s' default_transaction_read_only = on default_transaction_isolation = serializable \
     default_transaction_deferrable = on row_security = on array_nulls = off client_encoding = LATIN1 \
@@ -104,7 +104,7 @@ fn what_a_program_says_of_rows_is_shown_without_them() {
         ("", "could not create unique index \"tokens_once\""),
     ] {
         let scene = Scene::new();
-        // Fine until pg_restore loads it.
+        // Valid until pg_restore loads it.
         scene.on_source(&format!(
             "SET ROLE {};
              CREATE FUNCTION is_fine(t text) RETURNS bool IMMUTABLE LANGUAGE sql AS
@@ -150,7 +150,7 @@ fn a_secret_among_connection_parameters_stays_where_it_is() {
         call.run()
     };
 
-    // A password where no password belongs.
+    // A password in a place where no password belongs.
     for host in [
         "postgresql://u:canary-of-host@127.0.0.1",
         "127.0.0.1 password=canary-of-host",
@@ -160,13 +160,13 @@ fn a_secret_among_connection_parameters_stays_where_it_is() {
         assert_failed(
             &ran,
             64,
-            "connection parameter host: a connection string with a password in it is not accepted",
+            "connection parameter host: it must not contain a connection string with a password",
         );
         assert!(!ran.stderr.contains("canary"), "{ran}");
         assert_eq!(scene.world.read("checked.json"), "");
     }
 
-    // A parameter that may be one works, and is read again by the next program.
+    // An allowed parameter works, and the next program reads it again.
     config("    host: 127.0.0.1\n    options: '-c app.key=canary-of-options'\n");
     let ran = preflight();
     assert!(

@@ -1,5 +1,5 @@
-//! The shipped programs, run for real: `PostgreSQL` servers and a Synapse of our own, one file a
-//! program.
+//! End-to-end tests of the programs with real PostgreSQL servers and a real Synapse. Most files test one program or one
+//! subject.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod alone;
@@ -48,6 +48,7 @@ mod verify;
 mod way_back;
 mod well_known;
 mod wipe_guards;
+mod words;
 
 #[test]
 fn every_file_of_tests_is_listed_above() {

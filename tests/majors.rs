@@ -1,9 +1,9 @@
-//! Sources and targets of other major versions of PostgreSQL: an old server's data arrives on a newer one, proven.
+//! Sources and targets of other major versions of PostgreSQL: data of an old server is moved to a newer one and proven.
 
 use crate::scene::{Scene, Tmpfs, link_programs, write_program};
 use crate::support::{Cluster, Database, ESS_PASSWORD, Identity, Ran, Seeded, Synapse, World, place, programs_of};
 
-/// A source with what Synapse made and with what people add, a target, and the programs that fit both.
+/// A source with Synapse's objects and ones that people add, a target, and client programs that fit both servers.
 struct Move {
     world: World,
     source: Cluster,
@@ -13,7 +13,7 @@ struct Move {
     bin: String,
 }
 
-/// What later versions write in other words, or keep in other catalogues.
+/// Objects that later versions print differently, or keep in other catalogs.
 const ADDED: &str = "SET ROLE synapse;
     CREATE TABLE added (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, a text NOT NULL, b int CHECK (b > 0 AND b <> 7),
                         c text GENERATED ALWAYS AS (a || '!') STORED, d date NOT NULL DEFAULT '2020-01-01'::date);
@@ -43,7 +43,7 @@ const ADDED: &str = "SET ROLE synapse;
     COMMENT ON TABLE added IS 'ours'; COMMENT ON COLUMN added.a IS 'a'; COMMENT ON TYPE span IS 's'; COMMENT ON TEXT SEARCH CONFIGURATION found IS 'f'";
 
 impl Move {
-    /// `None` is the system's own version.
+    /// `None` is the system's version of PostgreSQL.
     fn new(from: Option<u32>, to: Option<u32>) -> Self {
         let programs = |major: Option<u32>| major.map_or_else(|| place().pgbin.clone(), programs_of);
         let world = World::new();
@@ -81,14 +81,14 @@ impl Move {
         call.env("TARGET", self.target.url("synapse", "synapse_user")).run()
     }
 
-    /// The whole line, and what shows that everything is there.
+    /// Runs the pipeline, and checks that everything is there.
     fn arrives(&self) {
         let line = "set -o pipefail
             pgdump-wrap -n --source \"$SOURCE\" --export export --server-name example.org --pg-bin \"$BIN\" \
             | ess-wipe --target \"$TARGET\" --target-password-file target.pw --pg-bin \"$BIN\" --execute --confirm example.org/synapse \
             | restore --pg-bin \"$BIN\" | verify >migration.json";
         self.run(line).success();
-        // The source itself is as good a measure as the manifest.
+        // A comparison with the source instead of the manifest.
         self.run("verify -n --source \"$SOURCE\" --target \"$TARGET\" --target-password-file target.pw")
             .success();
         for sql in [
@@ -97,7 +97,7 @@ impl Move {
         ] {
             assert_eq!(self.source.psql(&self.from.name, sql), self.target.psql("synapse", sql));
         }
-        // What differs is seen, whatever words a version has for it.
+        // A difference is detected, however each version prints the object.
         for (change, back) in [
             (
                 "UPDATE added SET b = 99 WHERE id = 1",
@@ -121,7 +121,7 @@ impl Move {
         }
     }
 
-    /// And people find their server as they left it.
+    /// Starts Synapse, and checks that users can continue.
     fn goes_on(&self) {
         let database = self.target.database("synapse", "synapse_user", ESS_PASSWORD);
         let synapse = Synapse::new(&self.world, "ess", &database, &Identity::old());
@@ -153,7 +153,7 @@ fn a_source_of_13_arrives_on_18_and_synapse_goes_on() {
     all_the_way.goes_on();
 }
 
-/// The arguments of a `pg_dump` that ran, by what `pgdump-wrap -v` says.
+/// The arguments of `pg_dump`, as printed by `pgdump-wrap -v`, when no compression is requested.
 fn dump_without_a_wish(scene: &Scene, pg_bin: &str, out: &str) -> String {
     let dumper = scene
         .tool("pgdump-wrap")
@@ -164,7 +164,7 @@ fn dump_without_a_wish(scene: &Scene, pg_bin: &str, out: &str) -> String {
 #[test]
 fn programs_that_lack_a_method_compress_by_another_or_not_at_all() {
     let scene = Scene::new();
-    // A version that knows zstd and lz4, in a build that has neither.
+    // A version that supports zstd and lz4, in a build without them.
     let programs = programs_of(16).display().to_string();
 
     let said = dump_without_a_wish(&scene, &programs, "dump");
@@ -174,7 +174,7 @@ fn programs_that_lack_a_method_compress_by_another_or_not_at_all() {
     }
     assert!(said.contains(" --compress 0 --no-sync "), "{said}");
 
-    // Only root can mount, and there is no other way to a disk that is nearly full.
+    // Only root can mount, and there is no other way to simulate a disk that is nearly full.
     if let Some(_mounted) = Tmpfs::mount(&scene.world, "small", "8m") {
         let said = dump_without_a_wish(&scene, &programs, "small/dump");
         assert!(said.contains(" --compress 1 --no-sync "), "{said}");
@@ -184,7 +184,7 @@ fn programs_that_lack_a_method_compress_by_another_or_not_at_all() {
 #[test]
 fn programs_that_have_a_method_compress_by_it() {
     let scene = Scene::new();
-    // A stub of what cannot be had for every system: a build with lz4. It answers as such a build does.
+    // A stub, because not every system has a build with lz4. It answers as such a build does.
     let script = format!(
         "case \" $* \" in
          *' custom --jobs 2 --compress lz4 '*)
@@ -226,7 +226,7 @@ fn programs_that_are_older_than_the_source_are_refused_before_anything_is_writte
         .run();
 
     assert_eq!(ran.status.code(), Some(69), "{ran}");
-    let said = "dumping this source (PostgreSQL 18) takes client programs of version 18 or newer; those in ";
+    let said = "dumping this source (PostgreSQL 18) requires client programs of version 18 or newer; found in ";
     assert!(ran.stderr.contains(said), "{ran}");
     assert!(ran.stderr.contains("hint: install postgresql-client-18"), "{ran}");
     assert!(!world.path("dump").exists());

@@ -1,4 +1,4 @@
-//! The manual pages are true: they say what the programs say of themselves.
+//! The manual pages agree with the programs: options, descriptions, exit statuses, findings and fields.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::support::{Stdin, TOOLS, World};
 
-/// Shell text in a page or the README: its simple commands, each a list of words.
+/// The simple commands in shell text of a page or the README, each as a list of words.
 pub(crate) fn commands(text: &str) -> Vec<Vec<String>> {
     let mut commands = vec![Vec::new()];
     let mut word: Option<String> = None;
@@ -34,7 +34,7 @@ pub(crate) fn commands(text: &str) -> Vec<Vec<String>> {
     commands
 }
 
-/// What is typed in an example: all of it, unless there are prompts and what the programs said.
+/// The commands of an example: all of it, or if it has prompts, only the lines after them without the output.
 pub(crate) fn typed(example: &str) -> String {
     if !example.lines().any(|line| line.starts_with("$ ")) {
         return example.to_owned();
@@ -52,13 +52,12 @@ pub(crate) fn typed(example: &str) -> String {
     text
 }
 
-/// Fails unless each of our programs in shell text takes the arguments that it is given there.
-/// Returns the programs that were found.
+/// Fails unless each of our programs in shell text accepts its arguments there. Returns the programs that were found.
 #[track_caller]
 pub(crate) fn check_commands(world: &World, whence: &str, text: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for mut command in commands(text) {
-        // Of a crontab.
+        // The time field of a crontab.
         command.retain(|word| word != "@daily");
         let Some(tool) = command
             .first()
@@ -75,7 +74,7 @@ pub(crate) fn check_commands(world: &World, whence: &str, text: &str) -> BTreeSe
                 args.push(word.as_str());
             }
         }
-        // All before it is parsed; what follows `--` is another program's.
+        // With --help at the end, everything before it is parsed; what follows `--` belongs to another program.
         args.truncate(args.iter().position(|word| *word == "--").unwrap_or(args.len()));
         args.push("--help");
         let ran = world.run(tool, &args, Stdin::Null);
@@ -105,7 +104,7 @@ fn help(world: &World, tool: &str) -> String {
     world.run(tool, ["--help"], Stdin::Null).success().stdout
 }
 
-/// What stands in a section.
+/// The text of a section.
 pub(crate) fn section<'a>(page: &'a str, title: &str) -> &'a str {
     let start = page
         .find(&format!(".Sh {title}\n"))
@@ -114,13 +113,13 @@ pub(crate) fn section<'a>(page: &'a str, title: &str) -> &'a str {
     &body[..body.find("\n.Sh ").unwrap_or(body.len())]
 }
 
-/// The first words of the entries of the lists in a text.
+/// The first word of each list entry in a text.
 fn entries<'a>(text: &'a str, mark: &str) -> BTreeSet<&'a str> {
     let entry = |line: &'a str| line.strip_prefix(mark)?.split(' ').next();
     text.lines().filter_map(entry).collect()
 }
 
-/// The examples, without roff's escapes, each by itself.
+/// The literal blocks of a page, without roff's escapes.
 pub(crate) fn literals(page: &str) -> Vec<String> {
     let mut blocks = Vec::new();
     let mut literal = false;
@@ -139,7 +138,7 @@ pub(crate) fn literals(page: &str) -> Vec<String> {
     blocks
 }
 
-/// `-c` and `--config` of every line that introduces an option.
+/// The options that help lists, short and long, such as `-c` and `--config`.
 fn options_in_help(help: &str) -> BTreeSet<String> {
     let lines = help.lines().filter(|line| line.len() - line.trim_start().len() < 8);
     let words = lines
@@ -257,7 +256,7 @@ fn every_command_in_a_page_is_one_that_its_program_takes() {
         for example in literals(&page) {
             found.append(&mut check_commands(&world, &format!("man/{name}"), &typed(&example)));
         }
-        // `.Nm restore Fl -role Ar role` amid a sentence.
+        // Commands within a sentence, such as `.Nm restore Fl -role Ar role`.
         for line in page.lines().filter_map(|line| line.strip_prefix(".Nm ")) {
             let line = line.replace("Fl ", "-").replace("Ar ", "").replace("Cm ", "");
             check_commands(

@@ -1,4 +1,4 @@
-//! media-sync: what lies in the store lies in the copy, and what the database expects is there.
+//! media-sync: the copy equals the store, and contains every upload in the database.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 use crate::scene::{Scene, Tmpfs, assert_failed, names_in, wait_until};
 use crate::support::{Call, Cluster, Identity, Ran, SERVER_NAME, Seeded, Stdin, Synapse, World, place};
 
-/// Paths as Synapse makes them, one of each kind at least.
+/// Paths as Synapse creates them, at least one of each kind.
 pub(crate) const PATHS: [&str; 9] = [
     "local_content/Ab/Cd/EfGhIjKl",
     "local_content/Ab/Cd/Empty",
@@ -26,7 +26,7 @@ pub(crate) const PATHS: [&str; 9] = [
     "url_cache_thumbnails/2024-01-31/abcDEF/32-32-image-png-scale",
 ];
 
-/// Fills `store` with a file at each path, of another size each.
+/// Creates a file of a different size in `store` at each of `PATHS`.
 pub(crate) fn fill(world: &World) {
     for (number, path) in PATHS.iter().enumerate() {
         let size = if path.ends_with("Empty") {
@@ -41,14 +41,14 @@ pub(crate) fn fill(world: &World) {
     }
 }
 
-/// The line that most tests are about.
+/// The command of most tests.
 fn sync<'a>(world: &World) -> Call<'a> {
     world
         .tool("media-sync")
         .args(["-n", "--source-dir", "store", "--out", "copy"])
 }
 
-/// Every file of a directory, by its path, without what is ours.
+/// Every file of a directory by path, except the ones that media-sync keeps for itself.
 pub(crate) fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     let all = walkdir::WalkDir::new(dir).into_iter().map(Result::unwrap);
     all.filter(|entry| entry.file_type().is_file())
@@ -68,7 +68,7 @@ fn assert_equal(world: &World) {
     assert!(store == copy, "a file differs");
 }
 
-/// The section of the document.
+/// The section `media` of the document.
 #[track_caller]
 pub(crate) fn media(ran: &Ran) -> Value {
     ran.json()["media"].clone()
@@ -103,7 +103,7 @@ fn a_store_is_copied_and_then_only_what_changed() {
     assert_eq!(media(&second)["sent"], json!({"files": 0, "bytes": 0}));
     assert_eq!(media(&second)["unchanged"]["files"], PATHS.len());
 
-    // One grows, one is written anew with as many bytes, one comes, one goes.
+    // One file grows, one is rewritten with the same size, one is added, one is removed.
     world.write("store/local_content/Zz/Yy/Xx", "longer");
     let again = world.path("store").join(PATHS[3]);
     let bytes = vec![b'!'; fs::read(&again).unwrap().len()];
@@ -154,13 +154,13 @@ fn what_synapse_would_never_read_is_named_and_all_else_is_copied() {
         ("local_content/Ab/Cd/Link", "a link"),
         ("local_content/Li", "a link"),
         ("local_content/Ab/Cd/Fifo", "neither a file nor a directory"),
-        ("local_content/Ab/Cd/naïve 🦊", "not a path that Synapse makes"),
+        ("local_content/Ab/Cd/naïve 🦊", "not a path that Synapse creates"),
         (
             "local_content/Ab/line\\n\\u{1b}[31mred",
-            "not a path that Synapse makes",
+            "not a path that Synapse creates",
         ),
-        ("remote_content/ümlaut.example", "not a path that Synapse makes"),
-        ("notes.txt", "not a path that Synapse makes"),
+        ("remote_content/ümlaut.example", "not a path that Synapse creates"),
+        ("notes.txt", "not a path that Synapse creates"),
     ] {
         let line = format!("{what}: {why}");
         assert!(ran.stderr.contains(&format!("left out: {line}\n")), "{line}: {ran}");
@@ -244,7 +244,10 @@ fn a_real_synapse_serves_every_file_of_the_copy() {
     world.shell("mkdir -m 700 new").success();
     let ran = copy(&[]).success();
     assert_eq!(media(&ran)["source_was_running"], true);
-    assert!(ran.stderr.contains("once more when Synapse is stopped"), "{ran}");
+    assert!(
+        ran.stderr.contains("re-run the same command after stopping Synapse"),
+        "{ran}"
+    );
     upload(20);
     old.stop();
     let ran = copy(&["--verify"]).success();
@@ -266,7 +269,7 @@ fn a_real_synapse_serves_every_file_of_the_copy() {
     old_files.retain(|path, _| !path.starts_with(".media-sync"));
     assert!(old_files == new_files && new_files.keys().any(|path| path.starts_with("local_thumbnails")));
 
-    // The old files are gone for good: what is served is the copy.
+    // The old files are deleted: what Synapse serves is the copy.
     fs::remove_dir_all(old.media_store()).unwrap();
     let new = Synapse::new(&world, "new", &database, &Identity::old());
     new.start();
@@ -304,7 +307,7 @@ pub(crate) fn assert_serves(synapse: &Synapse, seeded: &Seeded, files: &BTreeMap
     }
 }
 
-/// A source database, its uploads in `store`, and the line that copies them.
+/// A source database, its uploads in `store`, and the command that copies them.
 struct Uploads {
     scene: Scene,
     ids: Vec<String>,
@@ -351,7 +354,7 @@ fn uploads_that_are_missing_or_differ_are_named_and_all_else_is_copied() {
     let ran = it.sync().run().success();
     assert_eq!(media(&ran)["rows_compared"], it.ids.len());
 
-    // Begun and never come: no file is expected.
+    // An upload that was started and never finished: no file is expected.
     it.scene.on_source(
         "INSERT INTO local_media_repository (media_id, created_ts, user_id) VALUES ('PendingPendingPending', 1, '@a:b')",
     );
@@ -395,7 +398,7 @@ fn uploads_that_are_missing_or_differ_are_named_and_all_else_is_copied() {
     );
     assert_eq!(section["complete"], false);
     assert_equal(&it.scene.world);
-    // What is not sent again is not read again, unless that is asked for.
+    // A file that is not sent is read again only with --verify.
     let ran = it.sync().run();
     assert_eq!(media(&ran)["wrong"]["count"], 1, "{ran}");
     let ran = it.sync().args(["--verify"]).run();
@@ -443,7 +446,7 @@ fn media_in_a_storage_provider_are_not_lost() {
     assert_failed_with_document(&run(""), "missing");
     let ran = run("media_storage_providers: [{module: s3_storage_provider.S3StorageProviderBackend}]\n").success();
     assert_eq!(media(&ran)["elsewhere"], 1);
-    assert!(ran.stderr.contains("may be in the storage provider"), "{ran}");
+    assert!(ran.stderr.contains("perhaps in the storage provider"), "{ran}");
 
     world.write("store/media-repo.yaml", "");
     assert_failed(&run(""), 1, "Matrix Media Repo");
@@ -574,7 +577,7 @@ fn a_full_disk_is_named_and_leaves_no_half_file() {
     let ran = sync(&world).run();
 
     assert_failed(&ran, 74, "No space left on device");
-    assert!(ran.stderr.contains("the next run goes on from it"), "{ran}");
+    assert!(ran.stderr.contains("the next run resumes from there"), "{ran}");
     let copied = files(&world.path("copy"));
     assert!(!copied.is_empty() && copied.values().all(|bytes| bytes.len() == 100_000));
     assert_eq!(names_in(&world, "copy/.media-sync"), ["lock"]);
@@ -600,7 +603,7 @@ fn a_command_carries_the_stream_to_the_other_half() {
     assert_eq!(media(&ran)["unchanged"]["files"], PATHS.len());
 
     fs::remove_dir_all(world.path("copy")).unwrap();
-    // Damaged on the way there, and on the way back.
+    // Damaged in transit to the receiver, and in transit from it.
     let damage = "python3 -c 'import os
 left = 100000
 while data := bytearray(os.read(0, 65536)):
@@ -628,7 +631,7 @@ while data := bytearray(os.read(0, 65536)):
         "the stream is broken",
     );
     assert_failed(&far("exec no-such-program"), 69, "no-such-program: not found");
-    assert_failed(&far("head -c 10 > /dev/null"), 69, "ended too early");
+    assert_failed(&far("head -c 10 > /dev/null"), 69, "ended unexpectedly");
     assert_failed(&far("exec media-sync -n --receive /proc/nowhere"), 74, "/proc/nowhere");
     for (path, bytes) in files(&world.path("copy")) {
         assert!(bytes == fs::read(world.path("store").join(&path)).unwrap(), "{path}");
@@ -641,7 +644,7 @@ while data := bytearray(os.read(0, 65536)):
 fn what_is_sent_while_both_sides_are_read_is_read_there_too() {
     let world = World::new();
     fill(&world);
-    // A disk that keeps other bytes than it was given when `rots`; a file that looks changed when all is listed again.
+    // A receiver whose disk corrupts bytes where `rots` is true; and one file looks changed in the second listing.
     let on_a_disk = |rots: &str| {
         let rot = format!(
             "        self.place(lane)
@@ -671,10 +674,10 @@ fn what_is_sent_while_both_sides_are_read_is_read_there_too() {
 
     let well = on_a_disk("False").success();
     assert_eq!(media(&well)["sent"]["files"], PATHS.len() + 1);
-    let rotten = format!("{} arrives damaged again and again", PATHS[2]);
+    let rotten = format!("{} was damaged repeatedly", PATHS[2]);
     let place = "self.lanes[lane][1][-1] == 'Xx'";
     assert_failed(&on_a_disk(&format!("{place} and self.lists == 2")), 69, &rotten);
-    let rotten = format!("{} arrives damaged again and again", PATHS[0]);
+    let rotten = format!("{} was damaged repeatedly", PATHS[0]);
     assert_failed(&on_a_disk("self.lanes[lane][1][-1] == 'EfGhIjKl'"), 69, &rotten);
     let once = on_a_disk("self.lanes[lane][1][-1] == 'EfGhIjKl' and self.lists == 1").success();
     assert_eq!(media(&once)["damaged"], json!({"count": 1, "names": [PATHS[0]]}));
@@ -698,20 +701,20 @@ fn a_receiver_that_falls_silent_is_given_up_and_a_busy_one_is_not() {
     };
 
     let ran = far("2", &[], "exec sleep 1000");
-    assert_failed(&ran, 69, "the receiver has fallen silent: nothing came for 2 s");
-    assert!(ran.stderr.contains("hint: see whether the other side is well"), "{ran}");
-    // In the midst of it, while more is sent than a pipe takes, and beneath a shell.
+    assert_failed(&ran, 69, "the receiver is unresponsive: no output for 2 s");
+    assert!(ran.stderr.contains("hint: check the receiver and its host"), "{ran}");
+    // In the middle of a file, while more is sent than fits into a pipe, and below a shell.
     with(
         "        self.place(lane)\n",
         "        os.kill(os.getpid(), signal.SIGSTOP)\n",
     );
     let ran = far("2", &[], "python3 receive.py copy; echo");
-    assert_failed(&ran, 69, "the receiver has fallen silent");
+    assert_failed(&ran, 69, "the receiver is unresponsive");
     for program in ["python3", "sleep", "bash"] {
         assert_eq!(world.running(program), [""; 0], "it outlives us");
     }
 
-    // One that reads for long, and one that is sent nothing for long.
+    // A receiver that reads for a long time, and one that is sent nothing for a long time.
     let fadvise = "            os.posix_fadvise(";
     let sleep = "            parts[-1] == 'Xx' and __import__('time').sleep(10)\n";
     with(fadvise, &[sleep, fadvise].concat());
@@ -724,7 +727,7 @@ fn a_receiver_that_falls_silent_is_given_up_and_a_busy_one_is_not() {
     }
 }
 
-/// A frame as it goes over the stream.
+/// A frame as it is in the stream.
 pub(crate) fn frame(body: &[&[u8]]) -> Vec<u8> {
     let body = body.concat();
     let length = u32::try_from(body.len()).unwrap();
@@ -735,7 +738,7 @@ pub(crate) fn frame(body: &[&[u8]]) -> Vec<u8> {
         .collect()
 }
 
-/// Text in a frame.
+/// Text as it is encoded in a frame.
 pub(crate) fn text(text: &str) -> Vec<u8> {
     let length = u32::try_from(text.len()).unwrap();
     [length.to_le_bytes().as_slice(), text.as_bytes()].concat()
@@ -750,13 +753,13 @@ fn a_receiver_trusts_no_sender() {
     assert_trusts_no_sender(&World::new(), "media-sync -n --receive copy");
 }
 
-/// What a receiver says to frames that somebody has written.
+/// Runs a receiver with these frames as its input.
 pub(crate) fn received(world: &World, command: &str, frames: &[Vec<u8>]) -> Ran {
     world.write("stream", frames.concat());
     world.shell(&format!("{command} < stream > answer"))
 }
 
-/// Nothing but what a sender of this version says in its order is taken.
+/// Fails unless a receiver refuses all frames but those of a sender of this version in their order.
 pub(crate) fn assert_trusts_no_sender(world: &World, command: &str) {
     let receive = |frames: &[Vec<u8>]| received(world, command, frames);
     let start = || hello("ess-media/1");
@@ -771,26 +774,30 @@ pub(crate) fn assert_trusts_no_sender(world: &World, command: &str) {
         for body in [[4, 0].as_slice(), &[8, 0], &[9]] {
             let time: &[u8] = if body[0] == 4 { &[0; 12] } else { &[] };
             let ran = receive(&[start(), frame(&[body, &text(path), time])]);
-            assert_failed(&ran, 65, "a path that Synapse would never make");
+            assert_failed(&ran, 65, "a path that Synapse never creates");
         }
     }
     let not_begun = frame(&[&[5, 0, 1, 2, 3]]);
-    assert_failed(&receive(&[start(), not_begun]), 65, "that it had not begun");
+    assert_failed(&receive(&[start(), not_begun]), 65, "that it had not started");
     let unknown = frame(&[&[99]]);
-    assert_failed(&receive(&[start(), unknown]), 74, "of no kind that this version knows");
+    assert_failed(&receive(&[start(), unknown]), 74, "a frame has an unknown type");
     let mut damaged = frame(&[&[10]]);
     damaged[8] ^= 1;
     assert_failed(&receive(&[start(), damaged]), 74, "a frame is damaged");
     let mut cut = frame(&[&[10]]);
     cut.pop();
     assert_failed(&receive(&[start(), cut]), 74, "it ends within a frame");
-    assert_failed(&receive(&[hello("ess-media/2")]), 65, "speaks ess-media/2");
-    assert_failed(&receive(&[frame(&[&[10]])]), 65, "no sender is at the other end");
-    // One that says nothing, and does not end.
+    assert_failed(&receive(&[hello("ess-media/2")]), 65, "uses protocol ess-media/2");
+    assert_failed(
+        &receive(&[frame(&[&[10]])]),
+        65,
+        "the other side is not a sender of media-sync",
+    );
+    // A sender that sends nothing more and does not end.
     let idle = frame(&[&[1], &text("ess-media/1"), &[0; 9], &[1, 0, 0, 0]]);
     world.write("stream", idle);
     let silent = format!("mkfifo pipe; exec 3<>pipe; cat stream >&3; {command} <&3 >answer");
-    assert_failed(&world.shell(&silent), 69, "the sender has said nothing for 1 s");
+    assert_failed(&world.shell(&silent), 69, "the sender has sent nothing for 1 s");
     assert!(!world.path("outside").exists());
 }
 
@@ -800,7 +807,7 @@ const RECEIVERS: [&str; 2] = ["exec media-sync -n --receive copy", "exec python3
 fn a_receiver_is_small_whatever_a_sender_asks_for() {
     let world = World::new();
     world.write("receive.py", include_str!("../crates/media/src/receive.py"));
-    // Units to be listed, for which no credit comes.
+    // Directories to be listed, for which the sender grants no credit.
     world
         .shell("mkdir -m 700 copy; for a in {A..Z}{a..z}; do mkdir -p copy/local_content/$a/Cd; done")
         .success();
@@ -813,31 +820,39 @@ fn a_receiver_is_small_whatever_a_sender_asks_for() {
         .flat_map(|lane| [file(lane), data(lane).repeat(4)].concat())
         .collect();
     for receiver in RECEIVERS {
-        // Rust and Python have room for their own threads and programs, and for no more.
+        // Enough address space for the runtime of Rust or Python, and not for much more.
         let receive = |frames: &[Vec<u8>]| {
             world.write("stream", frames.concat());
             world.shell(&format!("ulimit -v 3000000; cat stream - <&0 | ({receiver} > answer)"))
         };
         for (frames, status, said) in [
-            (many(list(), 20_000), 65, "asked for a list before it had the last one"),
+            (
+                many(list(), 20_000),
+                65,
+                "requested a list before the last one was complete",
+            ),
             (file(64), 65, "the sender uses lane 64"),
             (frame(&[&[5, 255, 1]]), 65, "the sender uses lane 255"),
             (frame(&[&[5, 0], &vec![0; (256 << 10) + 1]]), 74, "a frame is too long"),
-            ([[0xff; 4], [0; 4]].concat(), 74, "something else is on it"),
-            (frame(&[&[22]]), 65, "said what a receiver says"),
-            (start(), 65, "or said it twice"),
+            (
+                [[0xff; 4], [0; 4]].concat(),
+                74,
+                "it contains something other than frames",
+            ),
+            (frame(&[&[22]]), 65, "unexpected frame from the sender"),
+            (start(), 65, "unexpected frame from the sender"),
             (frame(&[&[4, 0], &[200, 0, 0, 0], b"short"]), 74, "too short"),
             (frame(&[&[9], &[2, 0, 0, 0], &[0xff, 0xfe]]), 74, "not UTF-8"),
             (
                 frame(&[&[9], &text("local_content/Ab/Cd/a\0b")]),
                 65,
-                "would never make",
+                "that Synapse never creates",
             ),
         ] {
             let ran = receive(&[start(), frames]);
             assert_failed(&ran, status, said);
         }
-        // All lanes at once, and as much as each may hold.
+        // All lanes at once, each with as much as it can buffer.
         receive(&[start(), filled.clone(), frame(&[&[11]])]).success();
     }
 }
@@ -870,7 +885,7 @@ fn two_signals_end_a_receiver_that_lists_for_a_silent_sender() {
     );
 }
 
-/// Bytes of a sender's greeting, of a receiver's, and of the first list that is asked for.
+/// Sizes in bytes of the sender's greeting, the receiver's greeting, and the first request for a list.
 const HELLO: usize = 37;
 const READY: usize = 24;
 const LIST: usize = 138;
@@ -894,7 +909,7 @@ fn a_sender_trusts_no_receiver() {
         ];
         world.tool("media-sync").args(args).run()
     };
-    // Greets when it is greeted, and says the rest when it is asked for a list.
+    // Answers the greeting, and sends the rest when a list is requested.
     let far = |answer: &[Vec<u8>], then: &str| {
         let script = format!(
             "head -c {HELLO} >/dev/null; head -c {READY} answer; head -c {LIST} >/dev/null
@@ -906,8 +921,8 @@ fn a_sender_trusts_no_receiver() {
     let failed = |exit: u8| frame(&[&[26, exit], &text("went wrong")]);
     let unit = |path: &str, last: u8| frame(&[&[21], &text(path), &[last], &[0; 4]]);
     let stored = || frame(&[&[23, 0], &[0; 40]]);
-    let unasked = "the receiver answers what it was not asked";
-    // Its end is not ours: only what is true of files, locks and permissions.
+    let unasked = "the receiver answered something that was not requested";
+    // The receiver's exit status becomes the sender's only for data, files, locks and permissions.
     for (theirs, ours) in [
         (65, 65),
         (74, 74),
@@ -926,17 +941,17 @@ fn a_sender_trusts_no_receiver() {
     for (answer, said) in [
         (
             vec![frame(&[&[20], &text("ess-media/9")])],
-            "the receiver speaks ess-media/9",
+            "the receiver uses protocol ess-media/9",
         ),
         (vec![ready(), ready()], unasked),
         (vec![ready(), frame(&[&[22]]), frame(&[&[22]])], unasked),
         (vec![ready(), frame(&[&[25]])], unasked),
         (vec![ready(), stored(), stored(), stored()], unasked),
         (vec![ready(), frame(&[&[23, 200], &[0; 40]])], unasked),
-        (vec![ready(), frame(&[&[10]])], "said what a sender says: Sync"),
+        (vec![ready(), frame(&[&[10]])], "sent an unexpected frame: Sync"),
         (
             vec![ready(), unit("local_content/Zz", 1), unit("local_content/Aa", 1)],
-            "in another order",
+            "out of order",
         ),
     ] {
         assert_failed(&far(&answer, "cat >/dev/null"), 69, said);
@@ -947,13 +962,13 @@ fn a_sender_trusts_no_receiver() {
     assert_failed(
         &run(&[[[0xff; 4], [0; 4]].concat()], "cat answer; cat >/dev/null"),
         74,
-        "something else is on it",
+        "it contains something other than frames",
     );
-    // One that does not end when nobody talks to it any more.
+    // A receiver that does not end when its input is closed.
     assert_failed(
         &far(&[ready(), frame(&[&[10]])], "exec sleep 1000"),
         69,
-        "said what a sender says",
+        "sent an unexpected frame",
     );
     assert_eq!(world.running("sleep"), [""; 0]);
 }
@@ -962,15 +977,15 @@ fn a_sender_trusts_no_receiver() {
 fn a_receiver_that_never_stops_does_not_fill_the_memory_of_the_sender() {
     let world = World::new();
     fill(&world);
-    let unasked = "the receiver answers what it was not asked";
+    let unasked = "the receiver answered something that was not requested";
     for (body, said) in [
         (
             "b'\\x15' + t('local_content/Ab') + b'\\0' + struct.pack('<I', 5000) + b''.join(t('Cd/%020d' % n) + bytes(20) for n in range(5000))",
-            "lists more than 128 MiB of names at a time",
+            "listed more than 128 MiB of names at a time",
         ),
         (
             "b'\\x15' + t('local_content/Ab') + b'\\1' + bytes(4)",
-            "the receiver answers",
+            "the receiver answered",
         ),
         ("b'\\x19'", unasked),
     ] {
@@ -1011,7 +1026,7 @@ fn a_receiver_ends_when_nobody_takes_its_answers() {
         ]
         .concat(),
     );
-    // Its standard input stays open.
+    // The receiver's standard input stays open.
     let script = "mkfifo pipe; exec 3<>pipe
         exec 4> >(dd bs=1 count=24 of=answer status=none); reader=$!
         media-sync -n --receive copy <&3 >&4 & receiver=$!
@@ -1019,7 +1034,7 @@ fn a_receiver_ends_when_nobody_takes_its_answers() {
 
     let ran = world.shell(script);
 
-    assert_failed(&ran, 74, "the sender is gone");
+    assert_failed(&ran, 74, "the sender has ended");
     assert_eq!(names_in(&world, "copy/.media-sync"), ["lock"]);
 }
 
@@ -1035,7 +1050,8 @@ fn kinds_can_be_left_out_and_it_is_said_what_that_saves() {
         .sum();
     assert!(
         all.stderr.contains(&format!(
-            "{remote} bytes are copies of other servers' media; --without remote leaves them out"
+            "{} are copies of other servers' media; --without remote leaves them out",
+            ess_run::text::size(remote)
         )),
         "{all}"
     );
@@ -1062,12 +1078,8 @@ fn what_makes_no_sense_is_refused_before_anything_is_done() {
     let world = World::new();
     fill(&world);
     let run = |args: &[&str]| world.run("media-sync", args, Stdin::Null);
-    assert_failed(&run(&["-n"]), 64, "there is no media store");
-    assert_failed(
-        &run(&["-n", "--source-dir", "store"]),
-        64,
-        "there is no place for the copy",
-    );
+    assert_failed(&run(&["-n"]), 64, "no media store is given");
+    assert_failed(&run(&["-n", "--source-dir", "store"]), 64, "no destination is given");
     assert_failed(
         &run(&["-n", "--source-dir", "none", "--out", "copy"]),
         74,
@@ -1081,14 +1093,14 @@ fn what_makes_no_sense_is_refused_before_anything_is_done() {
         assert_failed(
             &run(&["-n", "--source-dir", store, "--out", copy]),
             64,
-            "lie in one another",
+            "is inside the other",
         );
     }
     world.shell("ln -s store alias").success();
     assert_failed(
         &run(&["-n", "--source-dir", "store", "--out", "alias/copy"]),
         64,
-        "lie in one another",
+        "is inside the other",
     );
     assert_failed(&run(&["--receive", "copy"]), 64, "--no-input");
     assert_failed(
@@ -1103,9 +1115,9 @@ fn what_makes_no_sense_is_refused_before_anything_is_done() {
     );
     world.shell("mkdir -m 700 empty; mkdir -m 755 open").success();
     let delete = ["-n", "--source-dir", "empty", "--out", "copy", "--delete"];
-    assert_failed(&run(&delete), 1, "holds no uploads");
+    assert_failed(&run(&delete), 1, "contains no uploads");
     let open = run(&["-n", "--source-dir", "store", "--out", "open"]);
-    assert_failed(&open, 77, "others can enter it");
+    assert_failed(&open, 77, "other users can access it");
     assert!(!world.path("copy").exists());
 }
 
@@ -1146,11 +1158,11 @@ fn a_disk_that_is_not_there_is_not_an_empty_store() {
             .contains("left out: local_content: No such file or directory"),
         "{ran}"
     );
-    assert_failed(&sync(&world).args(["--delete"]).run(), 1, "holds no uploads");
+    assert_failed(&sync(&world).args(["--delete"]).run(), 1, "contains no uploads");
     world
         .shell("rm store/local_content; mkdir store/local_content")
         .success();
-    assert_failed(&sync(&world).args(["--delete"]).run(), 1, "holds no uploads");
+    assert_failed(&sync(&world).args(["--delete"]).run(), 1, "contains no uploads");
     assert_eq!(files(&world.path("copy")), before);
 }
 
@@ -1162,7 +1174,7 @@ fn root_gives_the_copy_to_its_owner() {
         assert_failed(&sync(&world).args(["--owner", "0"]).run(), 77, "cannot use ");
         return;
     }
-    // As root itself: the tests' programs run as somebody else.
+    // As root: the programs of tests otherwise run as another user.
     let copy = |owner: &[&str]| {
         let ran = std::process::Command::new(place().bin.join("media-sync"))
             .args(["-q", "-n", "--source-dir"])
@@ -1174,7 +1186,7 @@ fn root_gives_the_copy_to_its_owner() {
             .unwrap();
         assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
     };
-    // Also what an earlier run, or root's mkdir, left to root.
+    // Also files and directories that an earlier run, or mkdir as root, has left to root.
     copy(&[]);
     copy(&["--owner", "10091:10092"]);
     for path in [

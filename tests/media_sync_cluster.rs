@@ -1,4 +1,4 @@
-//! media-sync into the media volume of an ESS: by way of the pod that mounts it, or of one made for it.
+//! media-sync into the media volume of an ESS: through the pod that mounts it, or one that is created for it.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -49,7 +49,7 @@ impl Stage {
         ])
     }
 
-    /// The volume's media store.
+    /// The media store in the volume.
     fn copy(&self) -> PathBuf {
         self.kube.volume(self.claim).join("media_store")
     }
@@ -61,7 +61,7 @@ impl Stage {
         assert!(store == copy, "a file differs");
     }
 
-    /// Nobody mounts the volume.
+    /// Stops Synapse, so that no pod mounts the volume.
     fn stop_synapse(&self) {
         let ran = self.kube.seen_by(self.world.tool("ess-scale"));
         ran.args(["down", "-n", "--target", &format!("kube:{}", self.namespace)])
@@ -69,7 +69,7 @@ impl Stage {
             .success();
     }
 
-    /// A slow run that is at work in a pod of its own.
+    /// Starts a slow run, which works in a pod of its own.
     fn begin_without_synapse(&self) -> Running {
         self.stop_synapse();
         self.world.write("store/local_content/Ab/Cd/Big", vec![1; 3_000_000]);
@@ -112,7 +112,7 @@ fn media_go_into_the_pod_that_mounts_the_volume() {
     let second = stage.sync().run().success();
     assert_eq!(media(&second)["unchanged"]["files"], PATHS.len());
 
-    // One changes, one rots, one goes; what Synapse itself made is open to others.
+    // One file changes, one is corrupted, one is removed; Synapse's own files are readable by others.
     stage.world.write("store/local_content/Zz/Yy/Xx", "longer");
     let rotten = stage.copy().join(PATHS[4]);
     let time = fs::metadata(&rotten).unwrap().modified().unwrap();
@@ -198,7 +198,7 @@ fn a_pod_that_was_left_behind_is_used_and_one_of_others_is_not() {
     assert_eq!(stage.helpers(), [""; 0]);
     stage.kube.put(json!({"apiVersion": "v1", "kind": "Pod",
         "metadata": {"name": "ess-media-sync", "namespace": "ess", "labels": {}}, "spec": {"containers": []}}));
-    assert_failed(&stage.sync().run(), 69, "it is not ours");
+    assert_failed(&stage.sync().run(), 69, "was not created by media-sync");
     assert_eq!(stage.helpers(), ["ess-media-sync"]);
 }
 
@@ -217,7 +217,7 @@ fn a_signal_takes_the_pod_with_it() {
 #[test]
 fn the_pod_goes_where_the_volume_is_in_use() {
     let stage = Stage::new();
-    // Synapse runs and is never ready, as behind the fence.
+    // Synapse runs but never becomes ready, as behind the fence.
     stage.kube.edit("pods", "ess", "ess-synapse-main-0", |pod| {
         pod["status"]["phase"] = "Running".into();
         pod["status"]["conditions"] = json!([{"type": "Ready", "status": "False"}]);
@@ -254,7 +254,7 @@ fn a_pod_that_falls_silent_is_given_up() {
     wait_until("it began", || stage.is_at_work());
     assert!(stage.world.signal("python3", Signal::STOP));
 
-    assert_failed(&running.wait(), 69, "the receiver has fallen silent");
+    assert_failed(&running.wait(), 69, "the receiver is unresponsive");
 
     assert!(stage.world.signal("python3", Signal::CONT));
     wait_until("the receiver is gone", || stage.sync().run().status.success());
@@ -303,7 +303,7 @@ fn the_older_ess_has_its_own_volume_and_user() {
     stage.sync().run().success();
     stage.assert_copied();
 
-    // The operator takes Synapse away, and nobody says which image it had.
+    // The operator removes Synapse, and its image is unknown.
     stage.stop_synapse();
     assert_failed(&stage.sync().run(), 64, "--helper-image");
     let running = stage
@@ -337,7 +337,7 @@ fn the_document_says_where_the_media_go() {
 
     assert_eq!(media(&call(&[]))["copy"], "kube:ess/ess:/media/media_store");
     stage.assert_copied();
-    // Where the database is named by its address, that stays as it is.
+    // A target database that is named by its address is left unchanged in the document.
     let by_address =
         json!({"format": "ess-migration/1", "target": {"connection": {"host": "db", "dbname": "synapse"}}});
     let text = by_address.to_string();
@@ -353,7 +353,7 @@ fn the_document_says_where_the_media_go() {
     );
 }
 
-/// The half that is sent to a pod, by itself.
+/// The receiver that is sent to a pod, by itself.
 #[test]
 fn the_receiver_in_a_pod_trusts_no_sender() {
     let world = World::new();
@@ -364,7 +364,7 @@ fn the_receiver_in_a_pod_trusts_no_sender() {
     let receive = |frames: &[Vec<u8>]| received(&world, command, frames);
     let start = || hello("ess-media/1");
     receive(&[start(), frame(&[&[11]])]).success();
-    // No link leads out of it.
+    // No link leads out of the copy.
     world
         .shell("mkdir elsewhere; ln -s ../elsewhere copy/local_content")
         .success();

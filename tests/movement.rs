@@ -1,4 +1,4 @@
-//! Whether a source was written to after its dump: every change is seen, and nothing else is taken for one.
+//! Whether a source has changed since its dump: every change is detected, and nothing else is mistaken for one.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use crate::preflight::Sleeper;
 use crate::scene::{Scene, assert_failed, source_cluster, target_cluster, wait_until};
 use crate::support::{Call, Cluster, Database, ESS_PASSWORD, Ran, Stdin, World, place};
 
-/// A source on a server of its own, whose transaction counter a test may move.
+/// A source on a server of its own, so that a test can advance its transaction counter.
 struct Old {
     world: World,
     cluster: Cluster,
@@ -38,7 +38,7 @@ impl Old {
         Self { world, cluster, source }
     }
 
-    /// Makes `xid` the server's next transaction id, less than 2^31 after the last.
+    /// Makes `xid` the server's next transaction id; it must be less than 2^31 after the last one.
     fn advance(&self, xid: u64) {
         self.cluster
             .psql("postgres", "ALTER DATABASE template0 ALLOW_CONNECTIONS true");
@@ -59,7 +59,7 @@ impl Old {
         run("pg_ctl", &["stop", "--mode=fast", "--wait"]);
         self.cluster.stop();
         run("pg_resetwal", &["-x", &xid.to_string()]);
-        // pg_resetwal(1): the page of the new id must exist, and there are 2^20 ids in a file.
+        // As pg_resetwal(1) demands, the pg_xact page of the new id must exist; a file holds 2^20 ids.
         let segment = data.join(format!("pg_xact/{:04X}", xid >> 20));
         fs::write(&segment, vec![0; 256 * 1024]).unwrap();
         place().give(&segment);
@@ -70,7 +70,7 @@ impl Old {
         self.cluster.psql(&self.source.name, sql)
     }
 
-    /// Uses up some transaction ids without a write to the source.
+    /// Uses transaction ids without writing to the source database.
     fn write_elsewhere(&self, transactions: usize) {
         self.cluster
             .psql("elsewhere", &"SELECT txid_current();\n".repeat(transactions));
@@ -80,7 +80,7 @@ impl Old {
         self.cluster.url(&self.source.name, &self.source.role)
     }
 
-    /// Takes a dump, or finds the one that is there still good.
+    /// Runs pgdump-wrap, which dumps the source or keeps the existing dump.
     fn dump(&self) -> Ran {
         self.dumper(&self.url()).run()
     }
@@ -108,10 +108,10 @@ impl Old {
 
     #[track_caller]
     fn has_moved(&self, change: &str) {
-        assert_failed(&self.dump(), 1, &format!("the source has moved since: {change}"));
+        assert_failed(&self.dump(), 1, &format!("the source has changed since: {change}"));
     }
 
-    /// Everything that is done to a table, and done again the other way round.
+    /// Applies every kind of change to a table, and reverts it.
     fn each_change_is_seen(&self) {
         for (change, seen, back) in [
             (
@@ -121,7 +121,7 @@ impl Old {
             ),
             (
                 "UPDATE extra SET b = 'other' WHERE a = 3",
-                "\"public\".\"extra\" has other contents in its 3 rows",
+                "\"public\".\"extra\" has different contents in its 3 rows",
                 "UPDATE extra SET b = 'v' WHERE a = 3",
             ),
             (
@@ -131,7 +131,7 @@ impl Old {
             ),
             (
                 "DELETE FROM extra WHERE a = 3; INSERT INTO extra VALUES (4)",
-                "\"public\".\"extra\" has other contents in its 3 rows",
+                "\"public\".\"extra\" has different contents in its 3 rows",
                 "DELETE FROM extra WHERE a = 4; INSERT INTO extra VALUES (3, 'v', 'w')",
             ),
             (
@@ -141,17 +141,17 @@ impl Old {
             ),
             (
                 "ALTER TABLE extra RENAME b TO d; ALTER TABLE extra RENAME c TO b; ALTER TABLE extra RENAME d TO c",
-                "\"public\".\"extra\" has other contents in its 3 rows",
+                "\"public\".\"extra\" has different contents in its 3 rows",
                 "ALTER TABLE extra RENAME b TO d; ALTER TABLE extra RENAME c TO b; ALTER TABLE extra RENAME d TO c",
             ),
             (
                 "DELETE FROM \"other one\".part WHERE n = 2",
-                "\"other one\".\"part\" has 1 rows, not 2",
+                "\"other one\".\"part\" has 1 row, not 2",
                 "INSERT INTO \"other one\".parted VALUES (2)",
             ),
             (
                 "UPDATE \"other one\".unlogged SET n = 2",
-                "\"other one\".\"unlogged\" has other contents",
+                "\"other one\".\"unlogged\" has different contents",
                 "UPDATE \"other one\".unlogged SET n = 1",
             ),
             (
@@ -160,11 +160,11 @@ impl Old {
                 "DROP INDEX added",
             ),
         ] {
-            // The superuser may put a table out of the way.
+            // allow_system_table_mods lets a superuser move a table into pg_catalog.
             self.on_source(&format!("SET allow_system_table_mods = on; {change}"));
             self.has_moved(seen);
             self.on_source(back);
-            // The same contents, written anew, are the same.
+            // The content is the same again, although it was rewritten.
             self.has_not_moved();
         }
         self.on_source("DROP TABLE pg_catalog.kept");
@@ -174,7 +174,7 @@ impl Old {
 #[test]
 fn a_source_of_more_than_two_to_the_31_transactions_arrives_and_is_watched() {
     let old = Old::new();
-    // In steps: no database may fall 2^31 behind.
+    // In steps, because no database can be 2^31 transactions behind.
     old.advance(1_500_000_000);
     old.advance(3_000_000_000);
     old.dump().success();
@@ -237,7 +237,8 @@ fn what_the_server_does_by_itself_is_no_movement() {
         old.on_source(sql);
         old.has_not_moved();
     }
-    // On another timeline the same ids come again, and an older manifest has none: then the contents decide.
+    // On another timeline the same ids are used again, and an older manifest does not name one: then the content
+    // decides.
     let mut manifest: Value = serde_json::from_str(&old.world.read("export/dump/manifest.json")).unwrap();
     manifest.as_object_mut().unwrap().remove("seal").unwrap();
     manifest["inventory"]["mark"]["timeline"] = json!("00000002");
@@ -250,7 +251,7 @@ fn what_the_server_does_by_itself_is_no_movement() {
     old.world.write("export/dump/manifest.json", manifest.to_string());
     old.has_not_moved();
     old.on_source("UPDATE extra SET b = 'other' WHERE a = 3");
-    old.has_moved("\"public\".\"extra\" has other contents in its 3 rows");
+    old.has_moved("\"public\".\"extra\" has different contents in its 3 rows");
 }
 
 #[test]
@@ -282,9 +283,9 @@ fn a_source_with_writes_that_no_dump_sees_is_refused() {
     assert_failed(
         &ran,
         1,
-        "is a standby: what is written to its primary meanwhile cannot be seen",
+        "is a standby: writes to its primary in the meantime cannot be detected",
     );
-    assert!(ran.stderr.contains("hint: name the primary"), "{ran}");
+    assert!(ran.stderr.contains("hint: use the primary"), "{ran}");
     drop(standby);
 
     old.on_source("BEGIN; INSERT INTO extra VALUES (9); PREPARE TRANSACTION 'half-done'");
@@ -293,7 +294,7 @@ fn a_source_with_writes_that_no_dump_sees_is_refused() {
         assert_failed(
             &ran,
             1,
-            "the source holds prepared transactions, and what they wrote is in no dump: half-done",
+            "the source has prepared transactions, whose changes are not in any dump: half-done",
         );
     }
     old.on_source("ROLLBACK PREPARED 'half-done'");
@@ -305,7 +306,7 @@ fn a_source_with_writes_that_no_dump_sees_is_refused() {
     assert_failed(
         &old.dump(),
         1,
-        "logical replication writes into the source, by the subscriptions fed",
+        "logical replication writes to the source, by these subscriptions: fed",
     );
     old.on_source("ALTER SUBSCRIPTION fed DISABLE");
     wait_until("the worker ended", || {
@@ -343,7 +344,7 @@ fn a_dump_of_a_server_that_works_is_proven_against_what_it_holds() {
         .find(|sequence| sequence["name"] == "events_stream_seq")
         .unwrap();
     let dumped: i64 = dumped["last_value"].as_str().unwrap().parse().unwrap();
-    // It was written to before, meanwhile and after.
+    // The server was written to before, during and after the dump.
     wait_until("the server worked on", || {
         let now: i64 = old
             .on_source("SELECT last_value FROM events_stream_seq")
@@ -397,7 +398,7 @@ fn a_copy_under_the_sources_name_is_not_the_source() {
     let scene = Scene::new();
     let name = &scene.source.name;
     let server = |sql: &str| source_cluster().psql("postgres", sql);
-    // No sequence, no stream and no count tells the two apart, and every row is older than the dump.
+    // Sequences, streams and counts of the copy are equal, and all its rows are older than the dump.
     server(&format!("CREATE DATABASE \"{name} copy\" TEMPLATE \"{name}\""));
     source_cluster().psql(
         &format!("{name} copy"),
@@ -410,5 +411,5 @@ fn a_copy_under_the_sources_name_is_not_the_source() {
     let ran = scene.wipe(dumped.as_str());
 
     assert_failed(&ran, 1, "the old Synapse ran after the dump: ");
-    assert!(ran.stderr.contains("has other contents"), "{ran}");
+    assert!(ran.stderr.contains("has different contents"), "{ran}");
 }

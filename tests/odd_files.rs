@@ -1,4 +1,4 @@
-//! Files that are not files, and names and messages that would steer a terminal.
+//! Pipes and devices in place of files, and names and messages with terminal control characters.
 
 use std::os::unix::process::ExitStatusExt as _;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use rustix::process::Signal;
 const CONFIG: &str = "server_name: example.org\nreport_stats: false\ndatabase: {name: psycopg2}\n";
 const KEY: &str = "ed25519 a_test nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A\n";
 
-/// A world with a configuration, a key, and things that are not files.
+/// A world with a configuration, a key, and pipes, devices and similar.
 fn world() -> World {
     let world = World::new();
     world.write("homeserver.yaml", CONFIG);
@@ -59,7 +59,7 @@ fn what_is_not_a_regular_file_is_named_at_once_wherever_a_file_is_expected() {
             "--target",
             "host=127.0.0.1 port=1 dbname=x user=x",
         ];
-        // A pipe may bring a password.
+        // A password file can be a pipe.
         if thing != "pipe" {
             let ran = world
                 .tool("verify")
@@ -83,7 +83,7 @@ fn what_is_not_a_regular_file_is_named_at_once_wherever_a_file_is_expected() {
             .run();
         assert_failed(&ran, 74, what);
     }
-    // Nothing was made.
+    // Nothing was created.
     assert!(!world.path("export").exists());
     world.write("empty.yaml", "");
     let ran = world.run(
@@ -99,7 +99,7 @@ fn what_is_not_a_regular_file_is_named_at_once_wherever_a_file_is_expected() {
         Stdin::Null,
     );
     assert_failed(&ran, 78, "nul.yaml");
-    // A link to a file is one: Kubernetes mounts Secrets as links.
+    // A link to a file is accepted: Kubernetes mounts Secrets as links.
     world.shell("ln -s homeserver.yaml link.yaml").success();
     world
         .run(
@@ -122,10 +122,10 @@ fn a_password_may_come_through_a_pipe() {
     let ran = verify("<(cat target.pw; echo more)").success();
 
     assert!(
-        ran.stderr.contains("the password came through the pipe /dev/fd/"),
+        ran.stderr.contains("the password was read from the pipe /dev/fd/"),
         "{ran}"
     );
-    // The next program could not read it there.
+    // The document does not name the pipe: the next program could not read the password from it again.
     assert_eq!(ran.json()["target"].get("password"), None, "{ran}");
     let ran = verify("target.pw").success();
     assert_eq!(ran.json()["target"]["password"]["from"], "file");
@@ -133,7 +133,7 @@ fn a_password_may_come_through_a_pipe() {
     assert_failed(
         &verify("<(exec cat /dev/zero)"),
         74,
-        "more than 64 KiB came without the end of a line",
+        "the first line is longer than 64 KiB",
     );
 }
 
@@ -174,7 +174,7 @@ fn one_signal_ends_what_waits_for_a_pipe() {
         world.shell("rm in").success();
     }
 
-    // A reader that takes neither the document nor a message.
+    // A reader that reads neither the document nor the messages.
     let large = "more than a pipe holds, ".repeat(8000);
     world.write(
         "document.json",
@@ -205,7 +205,7 @@ fn nothing_of_others_steers_the_terminal() {
     let extract = |config: &str| world.run("extract-secrets", ["-n", "-c", config, "--out", "export"], Stdin::Null);
     let document = |key: &str| serde_json::json!({"format": "ess-migration/1", key: 1}).to_string();
 
-    // The name of a file, an option, a document's field, and what is typed.
+    // In the name of a file, an option, a field of the document, and an argument.
     assert_failed(&extract(&name), 78, shown);
     let yaml = r#""x\e]0;title\a\x9b2J\x7f\r\u202e\nhint: run this""#;
     world.write("key.yaml", format!("{CONFIG}signing_key_path: {yaml}\n"));
@@ -214,7 +214,7 @@ fn nothing_of_others_steers_the_terminal() {
     assert_failed(&ran, 65, r"x\x1b]0;title\x07");
     let typed = world.run("verify", ["-n", "--no\u{1b}]52;c;eA\u{7}"], Stdin::Null);
     assert_failed(&typed, 64, r"--no\x1b]52;c;eA\x07");
-    // A command that is shown, and what a program says.
+    // In a command that is printed, and in the output of a program.
     world.shell("mkdir -p store/local_content").success();
     let far = [
         "-n",
@@ -265,7 +265,7 @@ fn helm_gets_no_template_from_a_configuration() {
         assert_failed(
             &ran,
             1,
-            &format!("`{option}` holds {{{{, which Helm would run as a template"),
+            &format!("`{option}` contains {{{{, which Helm would run as a template"),
         );
         assert!(!world.path("export/ess").exists(), "{ran}");
     }

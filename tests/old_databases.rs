@@ -1,5 +1,5 @@
-//! Databases of twenty years: what administrators add to Synapse's tables arrives, proven, or is named before anything
-//! is erased.
+//! Old databases: what administrators have added to Synapse's tables is moved and proven, or named before anything is
+//! erased.
 
 use serde_json::Value;
 
@@ -7,7 +7,7 @@ use crate::preflight::{code, fires};
 use crate::scene::{Scene, assert_failed, names_in, source_cluster, target_cluster};
 use crate::support::{Cluster, Ran};
 
-/// What of it all arrives: made by Synapse's role. `%role` is one that policies name on both servers.
+/// Objects that are moved, created by Synapse's role. `%role` exists on both servers and is named by policies.
 const ADDED: &str = r#"
     CREATE SCHEMA "Bridge's";
     CREATE TABLE "Bridge's"."portal ""x""" (
@@ -74,7 +74,7 @@ two lines'; COMMENT ON COLUMN gen.a IS 'a'; COMMENT ON INDEX gen_e IS 'i'; COMME
     INSERT INTO wide (c1, c1600) VALUES (1, 2), (3, NULL);
 "#;
 
-/// And what stays behind.
+/// Objects that are not carried.
 const LEFT_BEHIND: &str = r"
     CREATE EXTENSION pg_stat_statements; CREATE EXTENSION postgres_fdw;
     CREATE SERVER other FOREIGN DATA WRAPPER postgres_fdw;
@@ -86,7 +86,7 @@ const LEFT_BEHIND: &str = r"
     GRANT SELECT ON gen TO PUBLIC; REVOKE EXECUTE ON FUNCTION acc(int, int) FROM PUBLIC;
 ";
 
-/// What the catalogue is to notice, and the way back.
+/// Changes that the comparison of catalogs must detect, each with its reversal.
 const CHANGES: [(&str, &str); 14] = [
     ("COMMENT ON COLUMN gen.a IS 'b'", "COMMENT ON COLUMN gen.a IS 'a'"),
     (
@@ -143,7 +143,7 @@ const CHANGES: [(&str, &str); 14] = [
     ),
 ];
 
-/// The whole line, each program for itself; the output of the last one that ran.
+/// Runs the programs of the pipeline one after the other, and returns the output of the last one that ran.
 fn line(scene: &Scene) -> Ran {
     let target = scene.target_url();
     let script = format!(
@@ -159,7 +159,7 @@ fn line(scene: &Scene) -> Ran {
     call.env("SOURCE", scene.source_url()).env("TARGET", target).run()
 }
 
-/// As Synapse's role, in its database.
+/// Runs SQL on the source as Synapse's role.
 fn as_synapse(scene: &Scene, sql: &str) {
     let role = scene.source.role.clone();
     scene.on_source(&format!("SET ROLE \"{role}\"; {sql}"));
@@ -243,7 +243,7 @@ fn what_people_add_in_twenty_years_arrives_and_what_does_not_is_named() {
             );
         }
     }
-    // What differs is seen, each time that it is looked for.
+    // Each difference is detected, again and again.
     for (change, back) in CHANGES {
         scene.on_target(&format!("SET ROLE synapse_user; {change}"));
         let ran = scene.verify().run();
@@ -253,7 +253,7 @@ fn what_people_add_in_twenty_years_arrives_and_what_does_not_is_named() {
     scene.verify().run().success();
 }
 
-/// What preflight finds of the source and the target.
+/// Runs preflight on the source and the target.
 fn looked(scene: &Scene) -> Ran {
     let source = scene.source_url();
     let call = scene.tool("preflight").args(["-n", "--source", &source]);
@@ -293,7 +293,8 @@ fn what_the_target_lacks_is_refused_before_the_wipe() {
     let ran = looked(&scene);
     for (need, _) in steps {
         assert!(
-            ran.stderr.contains(&format!("what is not there: {need}")),
+            ran.stderr
+                .contains(&format!("the target lacks what the source's data need: {need}")),
             "{need} in {ran}"
         );
     }
@@ -324,7 +325,7 @@ fn what_the_target_lacks_is_refused_before_the_wipe() {
     );
 }
 
-/// What preflight finds of a source to which something is done; pgdump-wrap refuses it too.
+/// Checks the findings of preflight after a change of the source, which pgdump-wrap refuses too.
 #[track_caller]
 fn refused(scene: &Scene, make: &str, said: &str, unmake: &str) -> Ran {
     scene.on_source(&format!(
@@ -360,7 +361,7 @@ fn a_source_that_no_restore_could_load_is_refused_before_the_dump() {
          UPDATE pg_index SET indisunique = false WHERE indexrelid = 'twice_key'::regclass;
          INSERT INTO twice VALUES ('secret'), ('secret'), ('once');
          UPDATE pg_index SET indisunique = true WHERE indexrelid = 'twice_key'::regclass",
-        "unique index public.twice_key of table public.twice: there are duplicates of 1 key",
+        "unique index public.twice_key of table public.twice: duplicate rows exist for 1 key",
         "DROP TABLE twice",
     );
     fires(&ran, &["blocker duplicates"]);
@@ -368,7 +369,7 @@ fn a_source_that_no_restore_could_load_is_refused_before_the_dump() {
         &scene,
         "CREATE TABLE parent (a int PRIMARY KEY); CREATE TABLE child (a int CONSTRAINT of_parent REFERENCES parent);
          SET session_replication_role = replica; INSERT INTO child VALUES (7)",
-        "foreign key of_parent of table public.child: no row of public.parent matches 1 row of it",
+        "foreign key of_parent of table public.child: 1 row without a matching row in public.parent",
         "DROP TABLE child, parent",
     );
     fires(&ran, &["blocker orphans"]);
@@ -424,7 +425,7 @@ fn a_source_of_no_encoding_is_refused_with_the_column_that_is_not_utf8() {
          CREATE TABLE broken (n int, ok text, \"Bad\" varchar(9)); INSERT INTO broken VALUES (1, 'x', E'\\xff')",
     );
     let url = source_cluster().url(&name, "synapse");
-    let said = "the source's encoding is SQL_ASCII, and Synapse needs UTF8; column Bad of table public.broken holds bytes that are not UTF-8";
+    let said = "the source's encoding is SQL_ASCII, and Synapse needs UTF8; column Bad of table public.broken contains bytes that are not UTF-8";
 
     let dump = scene
         .tool("pgdump-wrap")
@@ -447,7 +448,7 @@ fn a_target_that_icu_sorts_is_refused_although_its_collation_is_c() {
     );
     let target = target_cluster().url(&name, "synapse_user");
     let args = ["-n", "--target", &target, "--target-password-file", "target.pw"];
-    let said = "UTF8/C/C, sorted by ICU, and Synapse needs UTF8/C/C";
+    let said = "UTF8/C/C, sorted by ICU, but Synapse requires UTF8/C/C";
 
     let look = scene.tool("preflight").args(args).run();
     let wipe = scene
@@ -498,7 +499,7 @@ fn a_source_of_more_tables_than_its_server_can_lock_is_refused_with_the_number_t
 
     let ran = dump();
 
-    assert_failed(&ran, 1, "locks, and a dump takes about ");
+    assert_failed(&ran, 1, "locks, but a dump needs about ");
     let (_, rest) = ran.stderr.split_once("set max_locks_per_transaction to ").unwrap();
     let wanted: u32 = rest.split(' ').next().unwrap().parse().unwrap();
     fires(
@@ -525,7 +526,7 @@ fn a_wipe_tells_what_its_backup_does_not_hold() {
     let said = "ACL granted to monitor, table events, users";
 
     let plan = scene.wiper().run().success();
-    assert!(plan.stderr.contains("the backup will not hold it: "), "{plan}");
+    assert!(plan.stderr.contains("but not part of any backup: "), "{plan}");
     assert!(plan.stderr.contains(said), "{plan}");
 
     let wiped = scene.wipe("{\"format\":\"ess-migration/1\"}").success();
@@ -535,7 +536,10 @@ fn a_wipe_tells_what_its_backup_does_not_hold() {
         .args(["--undo", "--execute", "--confirm", &scene.confirmation()]);
     let undone = undo.run().success();
     assert!(
-        undone.stderr.contains("all equal but for what a dump does not hold") && undone.stderr.contains(said),
+        undone
+            .stderr
+            .contains("all equal to what was there before the wipe except for what a dump does not contain (")
+            && undone.stderr.contains(said),
         "{undone}"
     );
 }

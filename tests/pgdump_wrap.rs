@@ -1,4 +1,4 @@
-//! pgdump-wrap: a dump is whole, proven, private, and of a source at rest.
+//! pgdump-wrap: a dump is complete, proven and private, and the source was not in use.
 
 use std::fs::{self, File};
 
@@ -185,7 +185,7 @@ fn a_dump_of_a_source_that_moved_is_neither_kept_nor_replaced() {
 
         let ran = scene.dump();
 
-        assert_failed(&ran, 1, "export/dump is there already: the source has ");
+        assert_failed(&ran, 1, "export/dump already exists: the source has ");
         assert!(ran.stderr.contains(said), "{ran}");
         assert!(ran.stderr.contains("hint: give --replace"), "{ran}");
         assert_eq!(scene.world.read("export/dump/manifest.json"), before);
@@ -217,7 +217,7 @@ fn a_dump_that_is_still_good_is_not_replaced() {
         true
     );
 
-    // One without one-time keys is, when the source is at rest now.
+    // A dump without one-time keys is replaced if the source is no longer in use.
     let visitor = Visitor::new(source_cluster(), &scene.source.name, "synapse");
     let running = ["--allow-running", "--out", "export/live"];
     scene.dumper().args(running).run().success();
@@ -228,7 +228,7 @@ fn a_dump_that_is_still_good_is_not_replaced() {
         .run()
         .success();
     assert!(
-        again.stderr.contains("others used the source when it was taken"),
+        again.stderr.contains("it was taken while the source was in use"),
         "{again}"
     );
     assert_eq!(again.json()["dump"]["kept"], false);
@@ -245,7 +245,7 @@ fn a_whole_dump_that_a_killed_run_could_not_name_is_kept() {
     assert_eq!(scene.dump().success().json()["dump"]["kept"], true);
 
     assert_eq!(scene.world.read("export/dump/manifest.json"), before);
-    // Without the manifest it is not whole.
+    // Without its manifest a dump is incomplete.
     scene
         .world
         .shell("mv export/dump export/.dump.partial; rm export/.dump.partial/manifest.json")
@@ -277,7 +277,7 @@ fn a_failed_replacement_loses_nothing() {
 #[test]
 fn a_source_is_dumped_by_one_run_at_a_time() {
     let scene = Scene::new();
-    // As a run holds it that dumps the same source elsewhere.
+    // The lock of a run that dumps the same source into another directory.
     let held = scene.world.script(
         "psql -qAt -d \"$SOURCE\" -c 'SELECT pg_advisory_lock(7310309011223338354)' -c '\\warn held' -c 'SELECT pg_sleep(600)'",
     );
@@ -290,7 +290,7 @@ fn a_source_is_dumped_by_one_run_at_a_time() {
 
     let ran = scene.dump();
 
-    assert_failed(&ran, 75, "another run works on");
+    assert_failed(&ran, 75, "another run is working on");
     held.kill();
 }
 
@@ -301,7 +301,7 @@ fn somebody_elses_file_is_not_touched() {
 
     let ran = scene.dump();
 
-    assert_failed(&ran, 1, "export/dump is there already: ");
+    assert_failed(&ran, 1, "export/dump already exists: ");
     assert_eq!(scene.world.read("export/dump"), "precious");
 }
 
@@ -355,7 +355,7 @@ fn a_failure_leaves_nothing_behind() {
     assert_failed(&dump(&["--source", &gone], &pgpass), 69, "does not exist");
     let missing = dump(&["--source", &url, "--pg-bin", "none"], &pgpass);
     assert_failed(&missing, 69, "no pg_dump and pg_restore were found");
-    let hint = format!("hint: give --pg-bin {}", pgbin());
+    let hint = format!("hint: use --pg-bin {}", pgbin());
     assert!(missing.stderr.contains(&hint), "{missing}");
     let secret = url.replacen("synapse@", "synapse:hunter2@", 1);
     let secret = dump(&["--source", &secret], &pgpass);
@@ -370,7 +370,7 @@ fn a_table_that_may_not_be_read_is_named() {
 
     let ran = scene.dump();
 
-    assert_failed(&ran, 77, "synapse may not read public.private");
+    assert_failed(&ran, 77, "role synapse cannot read public.private");
     assert_eq!(names_in(&scene.world, "export"), [".lock"]);
 }
 
@@ -379,7 +379,7 @@ fn a_full_disk_is_named_and_leaves_nothing() {
     let scene = Scene::new();
     let small = scene.world.path("small");
     let Some(_mounted) = Tmpfs::mount(&scene.world, "small", "1m") else {
-        // Only root can mount; a limit on the size of files does the same to pg_dump.
+        // Only root can mount a small disk; without root, a limit on the size of files makes pg_dump fail as well.
         let script = r#"trap '' XFSZ; ulimit -f 8; exec pgdump-wrap -n --source "$URL" --out small/dump"#;
         scene.world.shell("mkdir -m 700 small").success();
         let ran = scene
@@ -413,7 +413,7 @@ fn a_full_disk_is_named_and_leaves_nothing() {
 #[test]
 fn a_second_run_on_the_same_export_is_sent_away() {
     let scene = Scene::new();
-    // A pg_dump that waits until it is told to go on.
+    // A pg_dump that waits for a file before it continues.
     let real = format!("{}/pg_dump", pgbin());
     let script =
         format!("[[ $1 = --version ]] || {{ echo >waiting; until [[ -e go ]]; do :; done; }}\nexec {real} \"$@\"\n");
@@ -438,8 +438,8 @@ fn what_is_no_document_is_refused_with_the_place() {
     let names = names_in(&scene.world, "export");
 
     for (text, said) in [
-        ("", "the program before this one wrote nothing"),
-        (&document[..document.len() / 2], "it is cut off at line 1, column "),
+        ("", "the previous program wrote nothing"),
+        (&document[..document.len() / 2], "it is truncated at line 1, column "),
         ("{\"kind\": \"Pod\"}", "it is not a migration document"),
         ("PGDMP\u{1}", "it is not JSON"),
         (
@@ -493,7 +493,11 @@ fn a_document_that_says_no_is_not_acted_on() {
         .stdin(blocked.to_string().as_str())
         .run();
 
-    assert_failed(&ran, 1, "the document says no: `preflight` found a blocker: sqlite");
+    assert_failed(
+        &ran,
+        1,
+        "cannot continue with this document: `preflight` found a blocker: sqlite",
+    );
     assert!(!scene.world.path("export").exists());
 }
 
@@ -511,7 +515,7 @@ fn a_wrong_command_line_is_told_from_everything_else() {
     }
     insta::assert_snapshot!(world.run("pgdump-wrap", ["-n"], Stdin::Null), @r"
     -- stderr --
-    pgdump-wrap: there is no source: no -c, no --source, and no document that names one
+    pgdump-wrap: no source: neither -c, nor --source, nor a document that names one
     hint: give -c /etc/matrix-synapse/homeserver.yaml, or --source postgresql://USER@HOST/DBNAME
     -- exit status: 64 --
     ");
@@ -544,9 +548,9 @@ fn a_document_that_cannot_be_delivered_is_kept_in_the_export() {
 fn what_people_read_of_a_dump() {
     let scene = Scene::new();
     let ran = scene.dump().success();
-    let bytes = ran.json()["dump"]["bytes"].to_string();
+    let bytes = ran.json()["dump"]["bytes"].as_u64().unwrap();
     let rows = ran.json()["dump"]["rows"].to_string();
-    scene.world.mask(format!("{bytes} bytes"), "$SIZE");
+    scene.world.mask(ess_run::text::size(bytes), "$SIZE");
     scene.world.mask(format!("{rows} rows"), "$COUNT");
 
     let said = ran.to_string();
@@ -555,8 +559,8 @@ fn what_people_read_of_a_dump() {
     insta::assert_snapshot!(said, @r"
     -- stderr --
     pgdump-wrap: 172 tables, $COUNT, $SIZE in $WORLD/export/dump
-    pgdump-wrap: one-time keys kept: nobody used the source while it was dumped, so none was handed out meanwhile
-    pgdump-wrap: keep the old Synapse stopped from now on: systemctl disable --now matrix-synapse && systemctl mask matrix-synapse
+    pgdump-wrap: one-time keys kept: no other session used the source during the dump, so no key was handed out meanwhile
+    pgdump-wrap: from now on, keep the old Synapse stopped: systemctl disable --now matrix-synapse && systemctl mask matrix-synapse
     -- exit status: 0 --
     ");
 }
@@ -571,6 +575,6 @@ fn a_dump_of_a_stopped_source_is_not_one_of_a_source_in_use() {
     assert_failed(
         &ran,
         1,
-        "it was taken of a stopped source, and --allow-running says that this one is in use",
+        "it was taken while the source was stopped, and --allow-running means that the source is in use",
     );
 }

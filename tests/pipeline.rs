@@ -1,9 +1,9 @@
-//! All five programs in a row: what comes out is the homeserver that went in.
+//! The pipeline of five programs: the target is the same homeserver as the source.
 
 use crate::readme;
 use crate::support::{Cluster, Database, ESS_PASSWORD, Identity, OFFLINE, Ran, SERVER_NAME, Seeded, Synapse, World};
 
-/// A stopped homeserver as Debian has it, and an ESS that nobody has used yet.
+/// A stopped homeserver as packaged by Debian, and an unused ESS.
 pub(crate) struct Move {
     pub(crate) world: World,
     pub(crate) source: Cluster,
@@ -37,7 +37,7 @@ impl Move {
         }
     }
 
-    /// The line of the README and of ess-migrate(7).
+    /// Runs the pipeline of the README and of ess-migrate(7).
     fn line(&self) -> Ran {
         let line = readme::line("--target \"$TARGET\"", &self.old.config_args());
         let script = format!("set -o pipefail; {line}");
@@ -45,7 +45,7 @@ impl Move {
         self.world.script(&script).env("TARGET", url).run()
     }
 
-    /// A Synapse of ESS on the target, with the secrets that were extracted.
+    /// A Synapse on the target, with the extracted secrets.
     pub(crate) fn new_synapse(&self) -> Synapse {
         let identity = Identity::extracted(&self.world.path("export/secrets"));
         Synapse::new(&self.world, "new", &self.to, &identity)
@@ -88,7 +88,7 @@ fn the_same_line_again_finds_each_part_done() {
     let it = Move::new();
     it.line().success();
     let moved = everything(&it.target, "synapse");
-    let said = "the target stands where the source stands: it holds this homeserver already (target-restored)";
+    let said = "the target is in the same state as the source: it already contains this homeserver (target-restored)";
 
     let ran = it.line().success();
 
@@ -99,7 +99,7 @@ fn the_same_line_again_finds_each_part_done() {
     }
     assert_eq!(everything(&it.target, "synapse"), moved);
 
-    // Somebody uses it now: it is no copy any more.
+    // As if somebody used the target: it is then no longer a copy.
     it.target.psql("synapse", "SELECT nextval('events_stream_seq')");
     let ran = it.line();
     assert_eq!(ran.status.code(), Some(65), "{ran}");
@@ -120,10 +120,11 @@ fn a_target_in_use_stops_the_line_before_anything_is_written() {
 
     let ran = it.line();
 
-    // The shell's answer is the last program's, which got an empty pipe.
+    // The status is that of the last program, which read an empty pipe.
     assert_eq!(ran.status.code(), Some(65), "{ran}");
     assert!(
-        ran.stderr.contains("the document says no: `preflight` found a blocker"),
+        ran.stderr
+            .contains("cannot continue with this document: `preflight` found a blocker"),
         "{ran}"
     );
     assert_eq!(it.world.read("migration.json"), "");
@@ -161,7 +162,7 @@ fn a_source_that_ran_after_its_dump_is_noticed_before_the_wipe_and_before_the_lo
         assert!(ran.stderr.contains("the old Synapse ran after the dump"), "{ran}");
     }
     assert_eq!(dump.status.code(), Some(1), "{dump}");
-    assert!(dump.stderr.contains("the source has moved since"), "{dump}");
+    assert!(dump.stderr.contains("the source has changed since"), "{dump}");
     assert_eq!(
         it.target
             .psql("synapse", "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'"),
@@ -173,7 +174,7 @@ fn a_source_that_ran_after_its_dump_is_noticed_before_the_wipe_and_before_the_lo
     assert_eq!(everything(&it.source, &it.from.name), everything(&it.target, "synapse"));
 }
 
-/// A database as pg_dump writes it, in an order that does not depend on where rows lie.
+/// The output of pg_dump, sorted so that the physical order of rows does not matter.
 fn everything(cluster: &Cluster, database: &str) -> Vec<String> {
     let mut dump = cluster.program("pg_dump");
     dump.args([
@@ -189,7 +190,7 @@ fn everything(cluster: &Cluster, database: &str) -> Vec<String> {
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout).unwrap();
-    // A key of its own in every dump.
+    // pg_dump writes a random key into every dump (`\restrict`).
     let mut lines: Vec<String> = text
         .lines()
         .filter(|line| !line.starts_with("\\restrict") && !line.starts_with("\\unrestrict"))

@@ -1,4 +1,4 @@
-//! A connection pooler between us and a server: what we set never reaches its other clients.
+//! A connection pooler between the programs and a server: settings never reach other clients of the pool.
 
 use std::io::Write as _;
 use std::process::Stdio;
@@ -9,15 +9,15 @@ use std::time::Duration;
 use crate::scene::{Scene, assert_failed, source_cluster, target_cluster, text_of};
 use crate::support::{Cluster, Pooler, SERVER_NAME};
 
-/// Pools as people have them: one session for all or more, dealt from the top or from the bottom.
+/// Common pools: one session for all clients, or several that are handed out last-in-first-out or in turn.
 const POOLS: [(u32, &str); 3] = [(1, ""), (10, ""), (10, "server_round_robin = 1\nmin_pool_size = 3")];
 
-/// What a next client of the pool would trip over.
+/// Settings that would affect the next client of the pool.
 const LEFT: &str = "SELECT current_setting('transaction_read_only'), current_setting('search_path'), \
     current_setting('statement_timeout'), current_setting('application_name'), \
     (SELECT count(*) FROM pg_locks JOIN pg_database AS d ON d.oid = database WHERE locktype = 'advisory' AND datname = current_database())";
 
-/// Through the pool, as another program.
+/// psql through the pool, as another client.
 fn through(pooler: &Pooler, cluster: &Cluster, database: &str, role: &str) -> std::process::Command {
     let mut psql = cluster.program("psql");
     psql.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-p"]);
@@ -26,7 +26,7 @@ fn through(pooler: &Pooler, cluster: &Cluster, database: &str, role: &str) -> st
     psql
 }
 
-/// Writes through the pool while `work` is done, as a Synapse would, and fails if one write does.
+/// Writes through the pool while `work` runs, as a Synapse would. Fails if one of the writes fails.
 fn while_somebody_writes<T>(pooler: &Pooler, scene: &Scene, work: impl FnOnce() -> T) -> T {
     let mut psql = through(pooler, source_cluster(), &scene.source.name, &scene.source.role);
     let mut writer = psql.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
@@ -51,7 +51,7 @@ fn while_somebody_writes<T>(pooler: &Pooler, scene: &Scene, work: impl FnOnce() 
     done
 }
 
-/// What several clients of the pool in turn find that is not as on a session of their own.
+/// Settings of several clients of the pool that differ from those of a new session.
 fn left(pooler: &Pooler, scene: &Scene) -> Vec<String> {
     let found = |_| {
         let mut psql = through(pooler, source_cluster(), &scene.source.name, &scene.source.role);
@@ -82,7 +82,7 @@ fn a_pooler_that_shares_sessions_is_refused_before_anything_is_set() {
             (checked, dumper.args(["--out", "dump"]).run())
         });
 
-        let said = "is a connection pooler that gives sessions to others between transactions";
+        let said = "is a connection pooler that gives sessions to other clients between transactions";
         assert_eq!(checked.status.code(), Some(1), "{size} {more}: {checked}");
         for ran in [&checked, &dumped] {
             assert!(ran.stderr.contains(said), "{size} {more}: {ran}");
@@ -108,7 +108,7 @@ fn a_pooler_of_statements_is_refused() {
         .args(["-n", "--source", &pooler.url(database, role)]);
     let ran = dumper.args(["--out", "dump"]).run();
 
-    assert_failed(&ran, 1, "(no transaction can be begun)");
+    assert_failed(&ran, 1, "(a transaction cannot be started)");
 }
 
 #[test]
@@ -133,7 +133,7 @@ fn a_target_behind_a_pooler_that_shares_sessions_is_not_touched() {
         } else {
             call.args(["--from", "export/dump"]).run()
         };
-        assert_failed(&ran, 1, "is a connection pooler that gives sessions to others");
+        assert_failed(&ran, 1, "is a connection pooler that gives sessions to other clients");
     }
 
     assert_eq!(scene.target_dump(), before);

@@ -1,4 +1,4 @@
-//! preflight: all that stops a migration, and nothing said of a healthy server that needs no action.
+//! preflight: everything that stops a migration is found, and a healthy server has no finding that needs action.
 
 use std::fs::{self, Permissions};
 use std::net::UdpSocket;
@@ -25,12 +25,12 @@ impl Stage {
         Self { scene, synapse }
     }
 
-    /// With all public names as they should be.
+    /// A run on both servers, with valid public names.
     pub(crate) fn tool<'a>(&self) -> Call<'a> {
         internet::healthy().seen_by(self.scene.tool("preflight"))
     }
 
-    /// With the configuration, and whatever target the test names.
+    /// A run with the configuration only; the test adds the target.
     pub(crate) fn source_only<'a>(&self) -> Call<'a> {
         self.tool().args(["-n"]).args(self.synapse.config_args())
     }
@@ -40,7 +40,7 @@ impl Stage {
     }
 }
 
-/// Everything of these severities in the document, such as `blocker target-used`.
+/// The findings of these severities in the document, such as `blocker target-used`.
 pub(crate) fn found(ran: &Ran, severities: &[&str]) -> Vec<String> {
     let document = ran.json();
     let findings = document["preflight"]["findings"].as_array().unwrap();
@@ -52,7 +52,7 @@ pub(crate) fn found(ran: &Ran, severities: &[&str]) -> Vec<String> {
         .collect()
 }
 
-/// What blocks or needs an action.
+/// The blockers and warnings.
 pub(crate) fn serious(ran: &Ran) -> Vec<String> {
     found(ran, &["blocker", "warning"])
 }
@@ -70,7 +70,7 @@ pub(crate) fn code(ran: &Ran) -> i32 {
     ran.status.code().unwrap()
 }
 
-/// Somebody who is connected, and keeps what it locked, for as long as the value lives.
+/// A session that stays connected and keeps its locks until it is dropped.
 pub(crate) struct Sleeper(Child);
 
 impl Sleeper {
@@ -207,7 +207,7 @@ fn a_check_writes_nothing() {
     let quiet = check().args(["-q"]).run();
     insta::assert_snapshot!(quiet, @r"
     -- stderr --
-    preflight: blocker: the target serves elsewhere.org, and the homeserver that moves is example.org (target-server-name)
+    preflight: blocker: the target serves elsewhere.org, but the homeserver being migrated is example.org (target-server-name)
     hint: check --target, or install ESS with the old server name
     -- exit status: 1 --
     ");
@@ -341,12 +341,17 @@ fn what_is_wrong_with_the_target_is_found_at_once() {
         "{elsewhere}"
     );
     let ran = stage.preflight().args(["--role", "postgres"]).run();
-    assert!(ran.stderr.contains("may not act as postgres"), "{ran}");
+    assert!(
+        ran.stderr
+            .contains("cannot act as postgres, which must own everything on the target"),
+        "{ran}"
+    );
 
     scene.on_target("REVOKE CREATE ON SCHEMA public FROM PUBLIC, pg_database_owner, synapse_user");
     let ran = stage.preflight().run();
     assert!(
-        ran.stderr.contains("may create nothing in the target's schema public"),
+        ran.stderr
+            .contains("cannot create objects in the target's schema public"),
         "{ran}"
     );
 }
@@ -396,7 +401,7 @@ fn a_database_of_another_encoding_or_another_migration_is_refused() {
     assert_eq!(serious(&ran), [""; 0]);
     fires(&ran, &["info target-fenced"]);
 
-    // The wrong way round.
+    // Source and target swapped.
     let ran = stage
         .scene
         .tool("preflight")
@@ -419,7 +424,7 @@ fn the_same_database_is_never_accepted() {
         assert_eq!((code(&ran), ran.stdout.as_str()), (64, ""), "{ran}");
     }
     let ran = same().args(["--accept", "same-database"]).run();
-    assert!(ran.stderr.contains("this is never accepted"), "{ran}");
+    assert!(ran.stderr.contains("this blocker cannot be accepted"), "{ran}");
 }
 
 #[test]
@@ -473,7 +478,7 @@ fn a_check_that_cannot_be_made_is_no_pass() {
         ran.stderr.contains("not checked: the fence of an earlier migration: "),
         "{ran}"
     );
-    // What is only for information blocks nothing.
+    // A finding of severity info does not block.
     fires(&ran, &["info unknown"]);
     assert!(ran.stderr.contains("not checked: the source's tables: "), "{ran}");
     stage.source_only().args(["--accept", "not-checked"]).run().success();
@@ -551,7 +556,7 @@ fn what_is_no_postgresql_database_names_the_way_out() {
 #[test]
 fn it_runs_under_cron_and_says_what_it_lacks() {
     let stage = Stage::new();
-    // No -n: cron's standard input is a pipe with nothing in it.
+    // Without -n: cron's standard input is an empty pipe.
     let cron = || {
         stage
             .tool()
@@ -565,7 +570,7 @@ fn it_runs_under_cron_and_says_what_it_lacks() {
     let world = &stage.scene.world;
     insta::assert_snapshot!(world.run("preflight", ["-n"], Stdin::Null), @r"
     -- stderr --
-    preflight: there is nothing to look at: no -c, no --source, no --target, and no document that names one
+    preflight: nothing to check: there is no -c, --source or --target, and no document that names a database
     hint: give -c /etc/matrix-synapse/homeserver.yaml, or --source postgresql://USER@HOST/DBNAME
     -- exit status: 64 --
     ");
@@ -584,7 +589,7 @@ fn it_runs_under_cron_and_says_what_it_lacks() {
 fn its_document_goes_on_and_a_no_does_not() {
     let stage = Stage::new();
     let document = stage.preflight().args(["--export", "export"]).run().success().stdout;
-    // Nothing is given twice.
+    // No flag is repeated: the document contains everything.
     let again = stage.tool().stdin(document.as_str()).run().success();
     assert_eq!(
         again.json()["id"],
@@ -599,7 +604,7 @@ fn its_document_goes_on_and_a_no_does_not() {
     let refused = stage.scene.tool("pgdump-wrap").stdin(no.stdout.as_str()).run();
     insta::assert_snapshot!(refused, @r"
     -- stderr --
-    pgdump-wrap: the document says no: `preflight` found a blocker: foreign-users
+    pgdump-wrap: cannot continue with this document: `preflight` found a blocker: foreign-users
     -- exit status: 1 --
     ");
     let judged = stage
@@ -754,7 +759,7 @@ fn an_order_of_text_that_changed_is_tried_for_duplicates() {
     fires(&ran, &["info duplicates-tried"]);
     assert!(ran.stderr.contains("pg_amcheck --install-missing"), "{ran}");
 
-    // What a new order leaves behind: an index that is unique by its own account.
+    // As after a change of collation: an index that is declared unique over duplicates.
     scene.on_source(
         "DROP INDEX threepid_guest_access_tokens_index; INSERT INTO threepid_guest_access_tokens VALUES ('email', 'a', 'b', 'c'), ('email', 'a', 'b', 'c');
          CREATE INDEX threepid_guest_access_tokens_index ON threepid_guest_access_tokens (medium, address);
@@ -794,7 +799,7 @@ fn the_host_is_looked_at() {
     holder.wait_for("held");
     let ran = stage.preflight().args(["--export", "export"]).run().success();
     assert_eq!(serious(&ran), ["warning export-locked"], "{ran}");
-    assert!(ran.stderr.contains("the document is not kept in the export"), "{ran}");
+    assert!(ran.stderr.contains("the document was not saved in the export"), "{ran}");
     holder.kill();
 }
 
@@ -809,7 +814,7 @@ fn an_export_that_cannot_be_written_does_not_cost_the_document() {
 
     let ran = stage.preflight().args(["--export", "export"]).run();
 
-    assert!(ran.stderr.contains("the document is not kept in the export"), "{ran}");
+    assert!(ran.stderr.contains("the document was not saved in the export"), "{ran}");
     assert!(ran.json()["preflight"]["findings"].is_array());
     stage.scene.world.shell("chmod -R u+w export").success();
 }
@@ -824,7 +829,7 @@ fn versions_of_synapse_are_compared_by_their_schemas() {
     assert_eq!(serious(&old), ["warning schema-newer"]);
     assert!(
         old.stderr
-            .contains("of Synapse 1.151 or newer, is newer than the target's 85, of Synapse 1.107 or newer"),
+            .contains("(Synapse 1.151 or newer) is newer than the target's 85 (Synapse 1.107 or newer)"),
         "{old}"
     );
     assert_eq!(serious(&with("1.98.0")), ["blocker schema-incompatible"]);
@@ -853,7 +858,7 @@ fn a_target_whose_lock_table_is_small_is_told() {
     assert_eq!(serious(&look()), ["blocker target-locks"]);
 }
 
-/// What is said of the public names alone.
+/// Runs preflight on the public names only.
 fn public(stage: &Stage, internet: &Internet, args: &[&str]) -> Ran {
     let call = internet.seen_by(stage.scene.tool("preflight")).args(["-n"]);
     call.args(stage.synapse.config_args()).args(args).run()
@@ -881,7 +886,7 @@ fn what_others_remember_for_long_is_told_with_the_time_to_wait() {
     assert!(!ran.stderr.contains("www.example.org A for"), "{ran}");
     assert_eq!(serious(&public(&stage, &internet, &["--max-ttl", "86400"])), [""; 0]);
 
-    // What an alias leads to in another's zone stays as it is.
+    // The target of an alias in another party's zone does not change.
     let world = World::new();
     let internet = Internet::new(&world, "@ A 127.0.0.1\nmatrix CNAME www.provider.test.\n", &DOCUMENTS);
     let ran = public(&stage, &internet, &[]);
@@ -919,7 +924,7 @@ fn a_delegated_name_without_a_port_is_followed_to_its_own_records() {
     for said in [
         "_matrix-fed._tcp.matrix.example.org SRV for 7200 s",
         "have no address: fed.example.org",
-        "at fed.example.org:443, by .well-known and the SRV record of _matrix-fed._tcp.matrix.example.org",
+        "at fed.example.org:443 (.well-known and the SRV record of _matrix-fed._tcp.matrix.example.org)",
     ] {
         assert!(ran.stderr.contains(said), "{said} in {ran}");
     }
@@ -940,7 +945,7 @@ fn delegation_is_followed_to_names_without_address() {
     assert!(ran.stderr.contains("chat.example.org, matrix.example.org"), "{ran}");
     assert!(
         ran.stderr
-            .contains("reach the homeserver at matrix.example.org:443, by .well-known"),
+            .contains("reach the homeserver at matrix.example.org:443 (.well-known)"),
         "{ran}"
     );
 
@@ -950,7 +955,7 @@ fn delegation_is_followed_to_names_without_address() {
     assert_eq!(serious(&ran), [""; 0], "{ran}");
     assert!(
         ran.stderr
-            .contains("reach the homeserver at example.org:8448, by the default port"),
+            .contains("reach the homeserver at example.org:8448 (the default port)"),
         "{ran}"
     );
     assert!(
@@ -976,9 +981,9 @@ fn documents_that_not_everybody_can_read_are_told() {
 
     assert_eq!(serious(&ran), ["warning well-known-broken"; 3], "{ran}");
     for why in [
-        "server is not as it should be: it is no JSON",
-        "client is not as it should be: browsers may not read it",
-        "support is not as it should be: it answers 503",
+        "server is invalid: it is not JSON",
+        "client is invalid: browsers cannot read it",
+        "support is invalid: the server returns HTTP status 503",
     ] {
         assert!(ran.stderr.contains(why), "{why} in {ran}");
     }
@@ -995,8 +1000,8 @@ fn documents_that_not_everybody_can_read_are_told() {
     let ran = public(&stage, &internet, &[]);
     assert_eq!(serious(&ran), ["warning well-known-broken"; 2], "{ran}");
     for why in [
-        "server is not as it should be: it lacks m.server",
-        "client is not as it should be: its content type is \"text/plain\"",
+        "server is invalid: it lacks m.server",
+        "client is invalid: its content type is \"text/plain\"",
     ] {
         assert!(ran.stderr.contains(why), "{why} in {ran}");
     }
@@ -1015,13 +1020,13 @@ fn public_names_that_cannot_be_asked_are_no_pass() {
     let neither = ["warning dns-not-checked", "warning well-known-not-checked"];
     let ran = look().args(["--resolver", "127.0.0.1:1"]).run();
     assert_eq!(serious(&ran), neither, "{ran}");
-    // Nobody ever answers there.
+    // A name server that never answers.
     let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
     let resolver = silent.local_addr().unwrap().to_string();
     let ran = look().args(["--resolver", &resolver]).run();
     assert_eq!(serious(&ran), neither, "{ran}");
 
-    // A certificate that nobody vouches for.
+    // A certificate of an unknown authority.
     let call = internet::healthy().seen_by(look());
     let ran = call.env("SSL_CERT_FILE", "/dev/null").run();
     assert_eq!(serious(&ran), ["warning well-known-not-checked"], "{ran}");
@@ -1057,12 +1062,12 @@ fn findings_are_selected_but_blockers_are_not_skipped() {
     let ran = public(&stage, &internet, &["--check", "--only", "dns*", "--report"]).success();
     insta::assert_snapshot!(ran, @r"
     -- stderr --
-    warning   dns-ttl  others remember where the homeserver is for longer than 300 s: example.org A for 86400 s
-                       -> set the TTL of these records to 300 or less now, then wait 24 hours: until then caches hold the old one
+    warning   dns-ttl  resolvers cache DNS records of the homeserver for longer than 300 s: example.org A for 86400 s
+                       -> set the TTL of these records to 300 s or less now, then wait 24 hours: until then, caches contain the old one
     preflight: 0 blockers, 0 accepted, 1 warning, 0 infos
     -- exit status: 0 --
     ");
-    // Without the flags for it, the network is not asked.
+    // With these flags the network is not queried.
     let skipping = ["dns*", "well-known*", "delegation"]
         .iter()
         .flat_map(|id| ["--skip", id]);
@@ -1145,7 +1150,7 @@ fn a_broken_installation_is_reported_all_at_once() {
     scene.world.shell(media).success();
     let key = scene.world.path("old/homeserver.signing.key");
     fs::set_permissions(key, Permissions::from_mode(0o000)).unwrap();
-    // No disk has room for what such a database would be: a file without content, as long as none can be.
+    // A sparse file makes the database appear larger than any disk.
     scene.on_source(
         "DO $$ BEGIN EXECUTE format('COPY (SELECT) TO PROGRAM %L', 'truncate -s 8T base/'
              || (SELECT oid FROM pg_database WHERE datname = current_database()) || '/1'); END $$",

@@ -1,4 +1,4 @@
-//! preflight on a target in a cluster: what is wrong there is a finding, all of it in one run.
+//! preflight on a target in a cluster: every problem there is a finding, all in one run.
 
 use serde_json::{Value, json};
 
@@ -6,12 +6,12 @@ use crate::kube::Stage;
 use crate::preflight::{code, fires, found, serious};
 use crate::support::{Effect, Kube, OFFLINE, Ran};
 
-/// The target alone.
+/// Runs preflight on the target only.
 fn target(stage: &Stage, flags: &str) -> Ran {
     stage.script(&format!("preflight -n {OFFLINE} {flags}")).run()
 }
 
-/// The homeserver and the target.
+/// Runs preflight on the homeserver and the target.
 fn both(stage: &Stage) -> Ran {
     let config = stage.old.config_args().join(" ");
     stage
@@ -69,7 +69,7 @@ fn the_pod_that_really_mounts_the_media_is_found() {
     let ran = target(&stage, "--target kube:ess");
     assert_eq!(
         finding(&ran, "cluster-media")["message"],
-        "media go to volume ess-synapse-media (10Gi); ess-synapse-fed-sender mounts it when it runs"
+        "media go to volume ess-synapse-media (10Gi); ess-synapse-fed-sender mounts it when running"
     );
 }
 
@@ -161,7 +161,7 @@ fn rights_on_a_database_of_another_namespace_are_asked_for_by_its_short_name_too
     let all = "in namespace databases: get services, create pods/portforward";
     assert!(ran.stderr.contains(all), "{ran}");
 
-    // Where it is a name of DNS, nobody needs a Service.
+    // If the host is a DNS name, no Service is needed.
     stage.world.write("hosts", "127.0.0.1 pg-rw.databases\n");
     let preflight = format!("preflight -n {OFFLINE} --target kube:ess");
     let script =

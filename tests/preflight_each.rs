@@ -1,4 +1,4 @@
-//! preflight: each finding is provoked by what it is about, on real servers, and each way of telling it is as said.
+//! preflight: each finding is provoked on real servers, and each form of output is as documented.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -15,7 +15,7 @@ use crate::preflight::{Sleeper, Stage, code, fires, found, serious};
 use crate::scene::{Scene, Visitor, names_in, target_cluster, wait_until};
 use crate::support::{Cluster, Identity, Ran, SERVER_NAME, Synapse, World, programs_of};
 
-/// The figures behind a finding.
+/// The data of a finding.
 #[track_caller]
 fn data(ran: &Ran, id: &str) -> Value {
     let document = ran.json();
@@ -24,7 +24,7 @@ fn data(ran: &Ran, id: &str) -> Value {
     finding.unwrap_or_else(|| panic!("{id} is not in {ran}"))["data"].clone()
 }
 
-/// Every id of the page and how bad it can be at worst, such as `warning dns-ttl`.
+/// Every id in the manual page with its worst severity, such as `warning dns-ttl`.
 fn listed() -> BTreeSet<String> {
     let page = fs::read_to_string("man/preflight.1").unwrap();
     let (_, list) = page.split_once(".Sh FINDINGS").unwrap();
@@ -43,8 +43,8 @@ fn listed() -> BTreeSet<String> {
     all
 }
 
-/// What tests demand to be found: words such as `warning dns-ttl` in a call of `fires`, or in a list that all that
-/// was found has to be equal to.
+/// The findings that tests demand: words such as `warning dns-ttl` in a call of `fires`, or in a list that is compared
+/// with all findings.
 fn demanded(source: &str) -> BTreeSet<String> {
     let mut all = BTreeSet::new();
     for call in ["fires(", "assert_eq!("] {
@@ -60,7 +60,7 @@ fn demanded(source: &str) -> BTreeSet<String> {
     all
 }
 
-/// What stands before the parenthesis that closes a call.
+/// The text up to the parenthesis that closes a call.
 fn arguments(text: &str) -> &str {
     let mut depth = 1;
     let end = text.find(|c| {
@@ -94,7 +94,7 @@ fn each_finding_of_the_page_is_provoked_by_a_test() {
     let listed = listed();
     let never: Vec<_> = listed.difference(&demanded).collect();
     assert!(never.is_empty(), "no test makes these fire: {never:?}");
-    // Some are not as bad each time.
+    // Some findings can have different severities.
     let ids: BTreeSet<&str> = listed.iter().filter_map(|finding| finding.split(' ').nth(1)).collect();
     let unknown: Vec<_> = demanded
         .iter()
@@ -114,7 +114,7 @@ fn what_is_demanded_is_read_from_what_tests_assert() {
     assert_eq!(demanded.join(", "), "blocker sqlite, info dns, warning dns-ttl");
 }
 
-/// A port at which somebody listens.
+/// A listener that never answers, and its port.
 fn silent() -> (TcpListener, u16) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
@@ -122,7 +122,7 @@ fn silent() -> (TcpListener, u16) {
     (listener, port)
 }
 
-/// The connection that somebody opens there.
+/// Accepts the connection that a program opens there.
 #[track_caller]
 fn accepted(listener: &TcpListener) -> TcpStream {
     let mut stream = None;
@@ -140,7 +140,7 @@ fn accepted(listener: &TcpListener) -> TcpStream {
     stream.unwrap()
 }
 
-/// Answers what was asked there.
+/// Answers a request on such a connection.
 fn answer(mut asked: TcpStream, says: &Value) {
     let _ = asked.read(&mut [0; 4096]).unwrap();
     let body = says.to_string();
@@ -151,7 +151,7 @@ fn answer(mut asked: TcpStream, says: &Value) {
     asked.write_all((head + &body).as_bytes()).unwrap();
 }
 
-/// Lets the source be somewhere else, and be waited for without end.
+/// Moves the source in the configuration to another port, without a connection timeout.
 fn wait_for_source_at(stage: &Stage, port: u16) {
     let world = &stage.scene.world;
     let config = world.read("old/conf.d/database.yaml");
@@ -168,7 +168,7 @@ fn checks_do_not_wait_for_each_other() {
     wait_for_source_at(&stage, source_port);
     let detour = format!("{SERVER_NAME}:443:127.0.0.1:{web_port}");
     let target_url = format!("postgresql://synapse_user@127.0.0.1:{target_port}/synapse?connect_timeout=100000");
-    // None of them ever answers, and the source and the target are waited for as long as it takes.
+    // None of them ever answers, and connections to source and target have no timeout.
     let call = stage.scene.tool("preflight").args(["-n", "--resolver", "127.0.0.1:1"]);
     let running = call
         .args(stage.synapse.config_args())
@@ -384,14 +384,21 @@ fn a_disk_without_room_or_without_inodes_is_told() {
         let call = internet::healthy().seen_by(world.script(&script).args(["preflight", "-n"]));
         call.args(&config).args(["--export", "disk/export"]).run()
     };
-    // The file system is one in memory, of which it is told too.
+    // The file system is in memory, which is a finding too.
     let full = look("size=16m", "dd if=/dev/zero of=disk/full bs=1M count=16 status=none");
     let wanted = ["blocker export-space", "warning export-in-memory"];
     assert_eq!(serious(&full), wanted, "{full}");
-    assert!(full.stderr.contains("0 bytes are free for the export"), "{full}");
+    assert!(
+        full.stderr.contains("has 0 bytes of free space, but the dump may need"),
+        "{full}"
+    );
     let few = look("size=1g,nr_inodes=100", "touch disk/one");
     assert_eq!(serious(&few), wanted, "{few}");
-    assert!(few.stderr.contains("more files fit beside the export"), "{few}");
+    assert!(
+        few.stderr
+            .contains("more files can be created on the file system of the export"),
+        "{few}"
+    );
     let room = look("size=1g,nr_inodes=10000", "true");
     assert_eq!(serious(&room), wanted[1..], "{room}");
 }
@@ -405,7 +412,7 @@ fn what_waits_for_the_targets_synapse_keeps_no_check_waiting() {
     let running = stage.source_only().args(["--target-endpoint", &url]).start();
     let asked = accepted(&synapse);
 
-    // The source is looked at while that question is open.
+    // The source is checked while that request is pending.
     let waits = "SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = current_database() \
                  AND application_name LIKE 'ess-migrate/preflight%' AND wait_event_type = 'Lock'";
     wait_until("a check waits", || stage.scene.on_source(waits) == "t");
@@ -424,7 +431,7 @@ fn what_waits_for_the_targets_synapse_keeps_no_check_waiting() {
 fn a_clock_that_is_wrong_is_told_for_each_server() {
     let stage = Stage::new();
     let world = &stage.scene.world;
-    // This machine's clock, an hour late for one program.
+    // For one program this machine's clock is an hour late.
     let late = "#define _GNU_SOURCE\n#include <sys/syscall.h>\n#include <time.h>\n#include <unistd.h>\n\
         int clock_gettime(clockid_t which, struct timespec *now) {\n\
         int outcome = syscall(SYS_clock_gettime, which, now);\n\
@@ -466,7 +473,7 @@ fn a_machine_without_memory_to_spare_is_told() {
         .success();
 
     assert_eq!(serious(&ran), ["warning memory"], "{ran}");
-    assert!(ran.stderr.contains("only 200.0 MiB of memory are available"), "{ran}");
+    assert!(ran.stderr.contains("only 200.0 MiB of memory is available"), "{ran}");
 }
 
 #[test]
@@ -484,7 +491,7 @@ fn what_answers_in_the_place_of_synapse_is_no_synapse() {
     let ran = stage.source_only().run().success();
 
     assert_eq!(serious(&ran), ["warning synapse-unwell"], "{ran}");
-    assert!(ran.stderr.contains("it answers 404"), "{ran}");
+    assert!(ran.stderr.contains("it returns HTTP status 404"), "{ran}");
     other.kill();
 
     world.write("old/conf.d/listeners.yaml", "listeners: [{type: manhole, port: 1}]\n");
@@ -552,7 +559,7 @@ fn a_target_with_a_newer_schema_and_with_sessions_is_told() {
 
     assert_eq!(serious(&ran), [""; 0], "{ran}");
     fires(&ran, &["info schema-upgrade", "info target-sessions"]);
-    let said = "the schema from 94, of Synapse 1.151 or newer, to 95, of a Synapse newer than these tools know";
+    let said = "the schema from 94 (Synapse 1.151 or newer) to 95 (a Synapse newer than these tools)";
     assert!(ran.stderr.contains(said), "{ran}");
 }
 
@@ -569,7 +576,7 @@ fn the_targets_synapse_says_its_version_and_its_name() {
     assert_eq!(serious(&ran), [""; 0], "{ran}");
     fires(&ran, &["info target-synapse"]);
     assert_eq!(data(&ran, "target-synapse")["server_name"], SERVER_NAME);
-    // Its version stands for the schema that its database would show.
+    // The schema version is derived from Synapse's version, in place of the database.
     assert_eq!(data(&ran, "schema")["target_version"], data(&ran, "schema")["version"]);
 
     let config = world.read("old/conf.d/server_name.yaml");
@@ -614,7 +621,7 @@ fn a_target_that_holds_the_source_already_is_known() {
     assert_eq!(serious(&ran), [""; 0], "{ran}");
     fires(&ran, &["info target-restored"]);
 
-    // Somebody uses it now.
+    // As if somebody used the target.
     scene.on_target("SELECT nextval('events_stream_seq')");
     assert_eq!(serious(&look()), ["blocker target-used"]);
 }
@@ -675,7 +682,7 @@ fn each_step_is_reckoned_from_samples_of_both_servers() {
     }
     let row = ran.stderr.lines().find(|line| line.contains(" downtime ")).unwrap();
     for step in [
-        "by short samples of both servers",
+        "estimated from short samples of both servers",
         "dump ",
         "wipe ",
         "restore ",
@@ -688,7 +695,7 @@ fn each_step_is_reckoned_from_samples_of_both_servers() {
 #[test]
 fn an_estimate_that_cannot_be_made_is_unknown_and_blocks_nothing() {
     let stage = Stage::new();
-    // The largest table, of which no sample can be had: its rows have no text.
+    // The largest table cannot be sampled: its rows have no text.
     stage.scene.on_source(
         "CREATE TABLE large AS SELECT n, (SELECT string_agg(md5(n::text || m), '') FROM generate_series(1, 50) m) AS t
              FROM generate_series(1, 4000) n;
@@ -701,7 +708,10 @@ fn an_estimate_that_cannot_be_made_is_unknown_and_blocks_nothing() {
 
     assert_eq!(serious(&ran), [""; 0], "{ran}");
     fires(&ran, &["info unknown"]);
-    assert!(ran.stderr.contains("not checked: how long it takes"), "{ran}");
+    assert!(
+        ran.stderr.contains("not checked: the estimate of the downtime"),
+        "{ran}"
+    );
 }
 
 #[test]
@@ -725,7 +735,7 @@ fn a_check_is_silent_until_something_blocks() {
         let ran = check(args).success();
         assert_eq!((ran.stdout.as_str(), ran.stderr.as_str()), ("", ""), "{args:?}");
     }
-    // Who asks for a table gets it.
+    // --report prints the table.
     let table = check(&["--only", "dns*", "--report"]).success();
     assert!(table.stderr.starts_with("warning   dns-ttl  "), "{table}");
 
@@ -735,7 +745,7 @@ fn a_check_is_silent_until_something_blocks() {
     let ran = check(&[]);
     assert_eq!((code(&ran), ran.stdout.as_str()), (1, ""));
     assert!(
-        ran.stderr.starts_with("preflight: blocker: 1 users do not belong to"),
+        ran.stderr.starts_with("preflight: blocker: 1 user does not belong to"),
         "{ran}"
     );
     assert!(
@@ -789,7 +799,7 @@ fn figures_for_prometheus_are_replaced_as_a_whole() {
         .run()
         .success();
 
-    // Who had opened the file reads it to its end.
+    // A reader that opened the file before it was replaced still reads the old content.
     assert_eq!(world.read("same"), "old\n");
     assert!(
         world

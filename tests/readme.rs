@@ -1,11 +1,11 @@
-//! The README is true as far as it can be run.
+//! The README is correct as far as it can be run.
 
 use std::fs;
 
 use crate::man::{self, check_commands, commands};
 use crate::support::{OFFLINE, TOOLS, World};
 
-/// What is typed in the console blocks.
+/// The commands in the console blocks.
 fn typed(readme: &str) -> String {
     let blocks = readme.split("```console\n").skip(1);
     blocks
@@ -13,8 +13,8 @@ fn typed(readme: &str) -> String {
         .collect()
 }
 
-/// The line that moves a homeserver to such a target, for the homeserver with these arguments; nothing but the database
-/// and the cluster is asked.
+/// The pipeline of the README for a target like `target`, with the configuration of a test's homeserver. It queries
+/// only the databases and the cluster, not the network.
 pub(crate) fn line(target: &str, config: &[String]) -> String {
     let typed = typed(&fs::read_to_string("README.md").unwrap());
     let all = typed.split_inclusive("migration.json\n");

@@ -1,5 +1,5 @@
-//! restore: only a whole dump, only into a target that is ours, and Synapse starts only when all
-//! of it is proven.
+//! restore: it loads only a complete dump, only into a target that ess-wipe has fenced, and Synapse starts only when
+//! all of it is proven.
 
 use std::fs;
 use std::thread;
@@ -10,22 +10,22 @@ use serde_json::Value;
 use crate::scene::{Scene, Visitor, assert_failed, seeded, source_cluster, target_cluster, text_of, wait_until};
 use crate::support::{Call, Identity, Stdin, Synapse};
 
-/// A dump of the source at `from`, made as people do it: by `pg_dump` with these arguments.
+/// Dumps the source to `from` as people do, with `pg_dump` and these arguments.
 pub(crate) fn pg_dump(scene: &Scene, from: &str, args: &[&str]) {
     let mut dump = source_cluster().program("pg_dump");
-    // Not somebody who uses the source, to the other tests.
+    // So that other tests do not regard this session as a use of the source.
     dump.env("PGAPPNAME", "ess-migrate/test");
     dump.args(["-U", "postgres", "-d", &scene.source.name, "-f"]);
     dump.arg(scene.world.path(from)).args(args);
     text_of(dump);
 }
 
-/// `restore --from` something that has no manifest.
+/// `restore --from` a dump without a manifest.
 pub(crate) fn restore_from<'a>(scene: &Scene, from: &str) -> Call<'a> {
     scene.tool("restore").args(scene.target_args()).args(["--from", from])
 }
 
-/// Every table's count, on either side.
+/// The row count of every table.
 const COUNTS: &str = "SELECT table_name, (xpath('/row/c/text()', query_to_xml(format('SELECT count(*) AS c FROM %I', \
     table_name), false, true, '')))[1]::text FROM information_schema.tables WHERE table_schema = 'public' ORDER BY 1";
 
@@ -64,7 +64,7 @@ fn a_restore_is_proven_against_the_manifest_and_lifts_the_fence() {
     let (_, said) = said.split_once("-- stderr --\n").unwrap();
     insta::assert_snapshot!(said, @r"
     restore: 172 tables, $COUNT, all equal to what the source held when it was dumped; no source was named, so it was not checked for changes since the dump; Synapse can start
-    restore: one-time keys kept: nobody used the source while it was dumped, so none was handed out meanwhile
+    restore: one-time keys kept: no other session used the source during the dump, so no key was handed out meanwhile
     -- exit status: 0 --
     ");
 }
@@ -105,20 +105,20 @@ fn a_damaged_dump_never_reaches_the_target() {
             format!("printf X | dd of={largest} bs=1 seek=100 conv=notrunc"),
             "does not match its SHA-256",
         ),
-        (format!("truncate -s -1 {largest}"), "bytes, the manifest says"),
+        (format!("truncate -s -1 {largest}"), "bytes, the manifest records"),
         (format!("rm {largest}"), "is missing"),
         (format!("touch {data}/9999.dat.gz"), "is not in the manifest"),
         (
             format!("F={largest}; mv $F moved; ln -s $PWD/moved $F"),
-            "is not a plain file",
+            "is not a regular file",
         ),
         (
             "sed -i 's/\"kind\":/\"kinder\":1,&/' export/dump/manifest.json".into(),
-            "is not a dump's manifest: unknown field `kinder`",
+            "is not the manifest of a dump: unknown field `kinder`",
         ),
         (
             "truncate -s -9 export/dump/manifest.json".into(),
-            "is not a dump's manifest: ",
+            "is not the manifest of a dump: ",
         ),
         (format!("rm -r {data}"), "data is missing"),
     ] {
@@ -136,7 +136,7 @@ fn a_damaged_dump_never_reaches_the_target() {
 #[test]
 fn a_table_that_changes_after_its_digest_was_read_is_read_again() {
     let scene = Scene::new();
-    // An index that pg_restore builds for three seconds, while the digests of other tables are read.
+    // An index that takes three seconds to build, while digests of other tables are read.
     let role = &scene.source.role;
     scene.on_source(&format!(
         "SET ROLE {role:?};
@@ -156,7 +156,7 @@ fn a_table_that_changes_after_its_digest_was_read_is_read_again() {
 
     let ran = restore.wait();
 
-    assert_failed(&ran, 1, "table public.users has other contents in its");
+    assert_failed(&ran, 1, "table public.users has different contents in its");
     assert!(scene.is_fenced());
 }
 
@@ -237,7 +237,7 @@ fn a_target_with_another_collation_is_refused() {
     assert_failed(
         &ran,
         1,
-        "the target database is UTF8/C.UTF-8/C.UTF-8, and Synapse needs UTF8/C/C",
+        "the target database is UTF8/C.UTF-8/C.UTF-8, but Synapse requires UTF8/C/C",
     );
 }
 
@@ -331,7 +331,7 @@ fn a_plain_dump_that_is_cut_off_or_runs_programs_changes_nothing() {
         ("head -c -3000 their.sql >bad.sql", "truncated: it ends in line"),
         (
             r"{ echo '\! touch ran'; cat their.sql; } >bad.sql",
-            r"psql command \! in a dump: not run",
+            r"psql command \! in a dump; it was not run",
         ),
         (
             r"{ echo '\connect one'; echo '\connect two'; cat their.sql; } >bad.sql",
@@ -358,13 +358,13 @@ fn without_a_manifest_or_a_source_nothing_is_loaded_unless_a_person_accepts_it()
     assert_failed(
         &restore_from(&scene, "their.dump").run(),
         1,
-        "nothing says what this dump should hold",
+        "nothing shows what this dump should contain",
     );
     let gone = restore_from(&scene, "their.dump").args(["--source", "postgresql://synapse@127.0.0.1:9/x"]);
     assert_failed(
         &gone.run(),
         1,
-        "nothing says what this dump should hold: it has no manifest, and cannot connect",
+        "nothing shows what this dump should contain: it has no manifest, and cannot connect",
     );
     assert_eq!(scene.target_dump(), before);
 
@@ -373,9 +373,9 @@ fn without_a_manifest_or_a_source_nothing_is_loaded_unless_a_person_accepts_it()
         .run()
         .success();
     assert_eq!(ran.json()["restore"]["proven_against"], "nothing");
-    // Nothing says either whether a Synapse ran when it was taken.
+    // It is also unknown whether a Synapse ran when the dump was taken.
     assert_eq!(ran.json()["restore"]["one_time_keys"]["kept"], false);
-    let reason = "one-time keys left out: nothing shows that the source was not in use";
+    let reason = "one-time keys left out: it is unknown whether the source was in use";
     assert!(ran.stderr.contains(reason), "{ran}");
     assert_eq!(scene.on_target("SELECT count(*) FROM e2e_one_time_keys_json"), "0");
     assert!(ran.stderr.contains("accepted without proof"), "{ran}");
@@ -386,7 +386,7 @@ fn without_a_manifest_or_a_source_nothing_is_loaded_unless_a_person_accepts_it()
 #[test]
 fn a_dump_that_is_not_of_the_named_source_leaves_the_fence_standing() {
     let mut scene = Scene::dumped();
-    // For no source in particular.
+    // A wipe that names no source.
     scene.wipe(Stdin::Null).success();
     let other = Scene::new();
     pg_dump(&scene, "their.dump", &["-Fc"]);
@@ -397,7 +397,7 @@ fn a_dump_that_is_not_of_the_named_source_leaves_the_fence_standing() {
         .args(["--source", &scene.source_url()])
         .run();
 
-    assert_failed(&ran, 1, "table public.profiles has other contents in its ");
+    assert_failed(&ran, 1, "table public.profiles has different contents in its ");
     assert!(scene.is_fenced());
 }
 
@@ -433,13 +433,13 @@ fn what_belongs_to_the_sources_server_is_left_out_and_listed() {
         })
         .collect();
     insta::assert_snapshot!(dropped.join("\n"), @r"
-    EXTENSION - pg_trgm (extensions are the target's own)
-    COMMENT - EXTENSION pg_trgm (a comment on what the target's role does not own)
-    ACL public TABLE users synapse (privileges are the target's own)
-    PUBLICATION - pub postgres (replication is the source's own)
-    PUBLICATION TABLE public pub users postgres (replication is the source's own)
-    EVENT TRIGGER - watch postgres (event triggers belong to a superuser)
-    TABLE DATA public e2e_one_time_keys_json (nothing shows that the source was not in use, and a key that is handed out twice makes messages unreadable; clients upload new ones)
+    EXTENSION - pg_trgm (extensions are installed per server)
+    COMMENT - EXTENSION pg_trgm (a comment on an object that the target's role does not own)
+    ACL public TABLE users synapse (privileges are granted per server)
+    PUBLICATION - pub postgres (replication is set up per server)
+    PUBLICATION TABLE public pub users postgres (replication is set up per server)
+    EVENT TRIGGER - watch postgres (event triggers need a superuser)
+    TABLE DATA public e2e_one_time_keys_json (it is unknown whether the source was in use, and a key that is handed out twice makes messages unreadable; clients upload new ones)
     ");
     assert_eq!(scene.on_target("SELECT obj_description('users'::regclass)"), "kept");
     source_cluster().psql(
@@ -461,7 +461,7 @@ fn a_custom_archive_that_ends_early_leaves_the_fence_standing() {
     let ran = restore_from(&scene, "their.dump").args(["--accept-unproven"]).run();
 
     assert!(matches!(ran.status.code(), Some(65 | 69)), "{ran}");
-    assert!(ran.stderr.contains("run the same line again"), "{ran}");
+    assert!(ran.stderr.contains("re-run the same command"), "{ran}");
     assert!(scene.is_fenced());
 }
 
@@ -476,7 +476,7 @@ fn an_export_that_was_carried_elsewhere_is_enough() {
         .args(synapse.config_args())
         .run();
     let document = dump.success().stdout;
-    // The other host: another path, no configuration, no route to the source.
+    // The other host has another path, no configuration and no route to the source.
     scene
         .world
         .shell("mkdir -m 700 other; mv export other/carried; rm -r old")
@@ -555,11 +555,11 @@ fn the_whole_line_runs_as_one_pipeline_and_again() {
         document["wipe"]["next"]["go_back"]
     );
     assert!(!document.to_string().contains("s%w") && !document.to_string().contains("Zx8"));
-    // What is there already stays.
+    // What has been restored is kept.
     let again: Value = run().success().json();
     assert_eq!(again["restore"]["kept"], true);
     assert_eq!(again["restore"]["rows"], document["restore"]["rows"]);
-    // Now people use it: no line that only repeats itself may erase what they do.
+    // Now people use the target: re-running the command must not erase what they write.
     scene.on_target("UPDATE profiles SET displayname = displayname || '!'");
     let again = run();
     assert_failed(&again, 65, "ess-wipe: people have used the target");
@@ -578,7 +578,7 @@ fn a_source_that_moved_after_the_wipe_is_refused() {
     assert_failed(
         &ran,
         1,
-        "the old Synapse ran after the dump: \"public\".\"profiles\" has other contents in its 3 rows",
+        "the old Synapse ran after the dump: \"public\".\"profiles\" has different contents in its 3 rows",
     );
     assert!(scene.is_fenced());
 }
@@ -601,7 +601,7 @@ fn what_is_no_dump_is_refused() {
 #[test]
 fn a_dump_of_a_running_source_brings_no_one_time_keys_back() {
     let scene = Scene::new();
-    // Made to be handed out again and again.
+    // Fallback keys, which can be handed out repeatedly.
     scene.on_source(
         "INSERT INTO e2e_fallback_keys_json (user_id, device_id, algorithm, key_id, key_json, used) \
          VALUES ('@alice:example.org', 'D', 'signed_curve25519', 'AAAAFA', '{}', true)",
@@ -643,17 +643,17 @@ fn a_dump_of_a_running_source_brings_no_one_time_keys_back() {
     assert_eq!(scene.on_target(fallback), scene.on_source(fallback));
     let synapse = Synapse::new(&scene.world, "ess", &scene.target_database(), &Identity::old());
     synapse.start();
-    // What tells the client to upload new ones.
+    // A count of zero makes the client upload new keys.
     assert_eq!(seeded().one_time_keys_on(&synapse), 0);
     synapse.stop();
 
-    // A proof that did not look there would not see keys that came some other way.
+    // The proof must also detect keys that arrived in another way.
     scene.on_target(
         "INSERT INTO e2e_one_time_keys_json (user_id, device_id, algorithm, key_id, ts_added_ms, key_json) \
          VALUES ('@alice:example.org', 'D', 'signed_curve25519', 'AAAAAQ', 1, '{}')",
     );
     let again = scene.tool("verify").stdin(restored.stdout.as_str()).run();
-    let difference = "table public.e2e_one_time_keys_json has rows, and one-time keys were left behind";
+    let difference = "table public.e2e_one_time_keys_json contains rows, although one-time keys are not carried";
     assert!(again.stderr.contains(difference), "{again}");
 }
 
@@ -667,7 +667,7 @@ fn a_dump_taken_after_a_clean_stop_keeps_one_time_keys_and_says_why() {
 
     let verified = scene.tool("verify").stdin(restored.stdout.as_str()).run().success();
     for (ran, section) in [(&dumped, "dump"), (&restored, "restore"), (&verified, "verify")] {
-        let why = "one-time keys kept: nobody used the source while it was dumped";
+        let why = "one-time keys kept: no other session used the source during the dump";
         assert!(ran.stderr.contains(why), "{ran}");
         assert_eq!(ran.json()[section]["one_time_keys"]["kept"], true);
     }

@@ -1,5 +1,5 @@
-//! What most tests of the data path begin with: a source that people have used and a target as
-//! Element Server Suite leaves it, on two servers that all tests share.
+//! The start of most tests of the data path: a source that people have used and a target as Element Server Suite leaves
+//! it, on two servers that all tests share.
 
 use std::fs::{self, Permissions};
 use std::io::Write as _;
@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::support::{Call, Cluster, Database, ESS_PASSWORD, Ran, Running, SERVER_NAME, Seeded, Stdin, World, place};
 
-/// A source database, a target database and a directory of a test's own.
+/// A source database, a target database and a directory, for one test.
 pub(crate) struct Scene {
     pub(crate) world: World,
     pub(crate) source: Database,
@@ -22,7 +22,7 @@ pub(crate) struct Scene {
     pub(crate) target: String,
 }
 
-/// What the tests share. Whoever changes a database has a copy of its own.
+/// What the tests share. A test that changes a database has a copy of its own.
 struct Servers {
     source: Cluster,
     target: Cluster,
@@ -33,7 +33,7 @@ struct Servers {
 
 /// A source that is copied for each test.
 const SEEDED: &str = "seeded";
-/// Targets that are copied: tried once by one user; wiped and fenced; restored and proven.
+/// Targets that are copied: used once by one user; wiped and fenced; restored and proven.
 const FRESH: &str = "synapse";
 const FENCED: &str = "fenced";
 const RESTORED: &str = "restored";
@@ -48,7 +48,7 @@ fn servers() -> &'static Servers {
         let seeded = source.load_synapse(SEEDED, &source_database.role);
         target.load_fresh();
         for cluster in [&source, &target] {
-            // Several tests drop all of a database at once.
+            // Several tests drop all objects of a database at once.
             cluster.psql("postgres", "ALTER SYSTEM SET max_locks_per_transaction = 1000");
             cluster.psql("postgres", "ALTER SYSTEM SET max_connections = 200");
             cluster.stop();
@@ -74,12 +74,12 @@ pub(crate) fn target_cluster() -> &'static Cluster {
     &servers().target
 }
 
-/// What the sources hold.
+/// The content of the sources.
 pub(crate) fn seeded() -> &'static Seeded {
     &servers().seeded
 }
 
-/// A dump of a source that nobody changes, taken once: its directory.
+/// The directory of a dump of the unchanged source, which is taken once.
 fn dump() -> &'static PathBuf {
     static DUMP: OnceLock<(World, PathBuf)> = OnceLock::new();
     &DUMP
@@ -92,7 +92,7 @@ fn dump() -> &'static PathBuf {
         .1
 }
 
-/// A target that was wiped for that dump.
+/// The name of a target that was wiped for that dump.
 fn fenced() -> &'static str {
     static ONCE: OnceLock<()> = OnceLock::new();
     ONCE.get_or_init(|| {
@@ -112,7 +112,7 @@ fn fenced() -> &'static str {
     FENCED
 }
 
-/// A target into which that dump was restored.
+/// The name of a target into which that dump was restored.
 fn restored() -> &'static str {
     static ONCE: OnceLock<()> = OnceLock::new();
     ONCE.get_or_init(|| {
@@ -123,7 +123,7 @@ fn restored() -> &'static str {
 }
 
 impl Scene {
-    /// A source, and a target that Element Server Suite has set up and somebody tried.
+    /// A source, and a target that Element Server Suite has set up and one user has tried.
     pub(crate) fn new() -> Self {
         let number = next();
         let scene = Self::on(FRESH, format!("synapse_{number}"));
@@ -135,7 +135,7 @@ impl Scene {
         Self { source, ..scene }
     }
 
-    /// A dump at `export/dump`, and a target as in [`Scene::new`]. The source is not of the test's own.
+    /// A dump at `export/dump`, and a target as in [`Scene::new`]. The source is shared with other tests.
     pub(crate) fn dumped() -> Self {
         Self::on(FRESH, format!("synapse_{}", next())).with_dump()
     }
@@ -195,7 +195,7 @@ impl Scene {
         self
     }
 
-    /// A shipped program that finds both passwords.
+    /// A program that finds both passwords, in the file that `PGPASSFILE` names.
     pub(crate) fn tool<'a>(&self, name: &str) -> Call<'a> {
         self.world.tool(name).env("PGPASSFILE", self.world.path("pgpass"))
     }
@@ -219,12 +219,12 @@ impl Scene {
         ]
     }
 
-    /// What `--confirm` must say.
+    /// The argument that `--confirm` needs.
     pub(crate) fn confirmation(&self) -> String {
         format!("{SERVER_NAME}/{}", self.target)
     }
 
-    /// `pgdump-wrap`, alone, into `export/dump`.
+    /// `pgdump-wrap -n` into `export/dump`.
     pub(crate) fn dumper<'a>(&self) -> Call<'a> {
         let source = self.source_url();
         self.tool("pgdump-wrap").args([
@@ -242,14 +242,14 @@ impl Scene {
         self.dumper().run()
     }
 
-    /// `ess-wipe` with nothing but the target; it only plans.
+    /// `ess-wipe` with only the target; it only plans.
     pub(crate) fn wiper<'a>(&self) -> Call<'a> {
         self.tool("ess-wipe")
             .args(self.target_args())
             .args(["--export", "export", "--server-name", SERVER_NAME])
     }
 
-    /// `ess-wipe` that erases, on a document or on none.
+    /// Runs `ess-wipe --execute`, with a document or without.
     pub(crate) fn wipe<'a>(&self, stdin: impl Into<Stdin<'a>>) -> Ran {
         let target = self.target_args();
         self.tool("ess-wipe")
@@ -260,14 +260,14 @@ impl Scene {
             .run()
     }
 
-    /// `restore`, alone, from `export/dump`.
+    /// `restore -n` from `export/dump`.
     pub(crate) fn restore<'a>(&self) -> Call<'a> {
         self.tool("restore")
             .args(self.target_args())
             .args(["--from", "export/dump"])
     }
 
-    /// `verify`, alone, against `export/dump`.
+    /// `verify -n` against `export/dump`.
     pub(crate) fn verify<'a>(&self) -> Call<'a> {
         self.tool("verify")
             .args(self.target_args())
@@ -294,14 +294,14 @@ impl Scene {
         let mut dump = target_cluster().program("pg_dump");
         dump.args(["-U", "postgres", "-d", &self.target]);
         let text = text_of(dump);
-        // What guards psql against the dump differs from dump to dump.
+        // The key of `\restrict` differs from dump to dump.
         let lines = text
             .lines()
             .filter(|line| !line.starts_with("\\restrict") && !line.starts_with("\\unrestrict"));
         lines.collect::<Vec<_>>().join("\n")
     }
 
-    /// Whether no Synapse can start on the target: both version tables say that it is too new.
+    /// Whether no Synapse can start on the target, because both version tables contain a version that is too new.
     pub(crate) fn is_fenced(&self) -> bool {
         let one = "SELECT count(*) = 1 AND min(%) = 2147483647 FROM ";
         let version = one.replace('%', "version") + "schema_version";
@@ -315,11 +315,11 @@ impl Scene {
     }
 }
 
-/// A small file system, until it is dropped.
+/// A small file system in memory, until it is dropped.
 pub(crate) struct Tmpfs(PathBuf);
 
 impl Tmpfs {
-    /// None where only root can mount, and we are not root.
+    /// `None` if the tests do not run as root, since only root can mount.
     pub(crate) fn mount(world: &World, dir: &str, size: &str) -> Option<Self> {
         world.shell(&format!("mkdir -m 700 {dir}")).success();
         let path = world.path(dir);
@@ -337,7 +337,7 @@ impl Tmpfs {
         None
     }
 
-    /// Somebody makes room.
+    /// Enlarges the file system.
     pub(crate) fn grow(&self) {
         let mut mount = Command::new("mount");
         mount.args(["-o", "remount,size=256m"]).arg(&self.0);
@@ -351,7 +351,7 @@ impl Drop for Tmpfs {
     }
 }
 
-/// A session of somebody else's, until it is dropped.
+/// A session of another program, until it is dropped.
 pub(crate) struct Visitor(std::process::Child);
 
 impl Visitor {
@@ -359,7 +359,7 @@ impl Visitor {
         Self::named(cluster, database, role, "visitor")
     }
 
-    /// One that goes by another name, such as one of ours.
+    /// A session with this `application_name`, such as one of ours.
     pub(crate) fn named(cluster: &Cluster, database: &str, role: &str, application: &str) -> Self {
         let mut psql = cluster.program("psql");
         psql.args(["-X", "-q", "-U", role, "-d", database]);
@@ -371,7 +371,7 @@ impl Visitor {
         visitor
     }
 
-    /// Types SQL, and waits for nothing.
+    /// Sends SQL, and does not wait for the result.
     pub(crate) fn types(&mut self, sql: &str) {
         writeln!(self.0.stdin.as_mut().unwrap(), "{sql}").unwrap();
     }
@@ -384,7 +384,7 @@ impl Drop for Visitor {
     }
 }
 
-/// Waits until a session waits for a lock, whose `application_name` begins so.
+/// Waits until a session whose `application_name` begins with `application` waits for a lock.
 pub(crate) fn wait_for_a_waiter(cluster: &Cluster, database: &str, application: &str) {
     let waits = format!(
         "SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = '{database}' AND wait_event_type = 'Lock' \
@@ -393,8 +393,8 @@ pub(crate) fn wait_for_a_waiter(cluster: &Cluster, database: &str, application: 
     wait_until("it waits for a lock", || cluster.psql("postgres", &waits) == "t");
 }
 
-/// A restore that has loaded everything, and waits in its proof for the table `users`: a session of `role`,
-/// `ess-migrate/psql/hold`, has locked it in `mode`.
+/// Starts a restore that has loaded everything and waits in its proof for the table `users`, which a session of `role`
+/// named `ess-migrate/psql/hold` has locked in `mode`.
 pub(crate) fn restore_that_waits(scene: &Scene, wiped: &str, role: &str, mode: &str) -> Running {
     let cluster = target_cluster();
     let hold = format!(
@@ -419,7 +419,7 @@ pub(crate) fn restore_that_waits(scene: &Scene, wiped: &str, role: &str, mode: &
     restore
 }
 
-/// Waits until something is so, which takes no longer than a moment.
+/// Waits until a condition is true, for at most a minute.
 #[track_caller]
 pub(crate) fn wait_until(what: &str, mut so: impl FnMut() -> bool) {
     let start = Instant::now();
@@ -428,7 +428,7 @@ pub(crate) fn wait_until(what: &str, mut so: impl FnMut() -> bool) {
     }
 }
 
-/// Waits until somebody whose `application_name` begins with `application` is connected.
+/// Waits until a session whose `application_name` begins with `application` is connected.
 pub(crate) fn wait_for_session(cluster: &Cluster, database: &str, application: &str) {
     let here = format!(
         "SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = '{database}' AND starts_with(application_name, '{application}')"
@@ -436,7 +436,7 @@ pub(crate) fn wait_for_session(cluster: &Cluster, database: &str, application: &
     wait_until("somebody connected", || cluster.psql("postgres", &here) == "t");
 }
 
-/// Fails unless a run ended with this status, said this, and wrote no document.
+/// Fails unless a run ended with this status, printed this message, and wrote no document.
 #[track_caller]
 pub(crate) fn assert_failed(ran: &Ran, status: i32, said: &str) {
     assert_eq!(ran.status.code(), Some(status), "{ran}");
@@ -444,7 +444,7 @@ pub(crate) fn assert_failed(ran: &Ran, status: i32, said: &str) {
     assert_eq!(ran.stdout, "", "{ran}");
 }
 
-/// Runs a program that must succeed, and returns what it wrote.
+/// Runs a program that must succeed, and returns its output.
 #[track_caller]
 pub(crate) fn text_of(mut command: Command) -> String {
     let output = command.output().unwrap();
@@ -456,7 +456,7 @@ pub(crate) fn text_of(mut command: Command) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Makes a database from another that nobody uses.
+/// Copies a database that is not in use.
 fn copy_database(cluster: &Cluster, from: &str, to: &str, owner: &str) {
     cluster.psql(
         "postgres",
@@ -469,7 +469,7 @@ fn next() -> u32 {
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
-/// The names below a directory of the world, sorted, hidden ones too.
+/// The names in a directory of the world, sorted, including hidden ones.
 pub(crate) fn names_in(world: &World, dir: &str) -> Vec<String> {
     let mut names: Vec<String> = fs::read_dir(world.path(dir))
         .map(|entries| {
@@ -482,7 +482,7 @@ pub(crate) fn names_in(world: &World, dir: &str) -> Vec<String> {
     names
 }
 
-/// Fails unless only their owner can use anything at or below a path.
+/// Fails unless only the owner has access to a path and everything below it.
 #[track_caller]
 pub(crate) fn assert_private(world: &World, path: &str) {
     for entry in walkdir::WalkDir::new(world.path(path)) {
@@ -493,13 +493,13 @@ pub(crate) fn assert_private(world: &World, path: &str) {
     }
 }
 
-/// Writes a program that stands in the way of a real one.
+/// Writes a program that replaces a real one.
 pub(crate) fn write_program(world: &World, path: &str, script: &str) {
     let file = world.write(path, format!("#!/bin/bash\n{script}"));
     fs::set_permissions(file, Permissions::from_mode(0o755)).unwrap();
 }
 
-/// Fills a directory with programs that run the real ones, where it has none of that name.
+/// Adds to a directory programs that run the real ones, except for names that it has already.
 pub(crate) fn link_programs(world: &World, dir: &str) {
     for name in ["pg_dump", "pg_restore", "psql"] {
         let path = format!("{dir}/{name}");

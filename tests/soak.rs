@@ -1,7 +1,7 @@
-//! Faults at random moments of the whole line: whatever happens, no file that bears its name is incomplete, the
-//! target is as it was, fenced or proven, and the same line again finishes.
+//! Faults at random moments of the pipeline: afterwards no file with its final name is incomplete, the target is
+//! unchanged, fenced or proven, and re-running the same command completes the migration.
 //!
-//! A round is told by its seed. `just test` runs one round of each fault, `just soak` as many as one likes.
+//! A seed determines a round. `just test` runs one round of each fault, `just soak` as many as requested.
 #![expect(clippy::print_stdout, reason = "what came of the rounds is there to be read")]
 
 use std::collections::BTreeMap;
@@ -18,7 +18,7 @@ use sha2::{Digest as _, Sha256};
 use crate::scene::{Tmpfs, names_in, wait_until};
 use crate::support::{Call, Cluster, Database, ESS_PASSWORD, Proxy, Ran, SERVER_NAME, Traffic, World};
 
-/// As the README has it, with the status of each program instead of the last one's.
+/// The pipeline of the README, which prints the status of each program.
 const LINE: &str = r#"mkdir -p "$OUT"
 ulimit -f "$BLOCKS"
 [[ $BLOCKS == unlimited ]] || trap '' XFSZ
@@ -31,56 +31,56 @@ echo "${PIPESTATUS[@]}""#;
 const LINE_TOOLS: [&str; 4] = ["pgdump-wrap", "ess-wipe", "restore", "verify"];
 const CHILDREN: [&str; 3] = ["pg_dump", "pg_restore", "psql"];
 
-/// What is kept of Synapse's schema: a round takes seconds, and a thousand objects more are no other faults.
+/// The tables of Synapse's schema that are kept: a round then takes seconds, and the others would not add faults.
 const KEPT: &str = "'schema_version', 'schema_compat_version', 'applied_schema_deltas', 'users', 'events', 'event_json', \
     'event_edges', 'event_search', 'stream_positions', 'e2e_one_time_keys_json', 'local_media_repository', 'rooms', \
     'room_memberships', 'state_groups', 'state_groups_state', 'devices', 'device_inbox', 'access_tokens', 'profiles', \
     'receipts_linearized', 'background_updates', 'worker_read_write_locks', 'worker_read_write_locks_mode'";
 
-/// What goes wrong.
+/// The faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 enum Fault {
-    /// One of the tools is killed.
+    /// One of the programs is killed.
     Kill,
-    /// All of them at once, as when memory is short.
+    /// All of them are killed at once, as when memory is short.
     KillAll,
-    /// One of the tools is told to end.
+    /// One of the programs receives SIGTERM.
     Terminate,
-    /// A program that a tool runs is killed.
+    /// A child process of a program is killed.
     KillChild,
     /// The source's server stops at once, and starts again.
     SourceStops,
-    /// The target's.
+    /// The same with the target's server.
     TargetStops,
     /// The first process of the source's server is killed.
     SourceKilled,
-    /// Of the target's.
+    /// The same with the target's server.
     TargetKilled,
-    /// A person ends every session of ours on the source, the one with the snapshot too.
+    /// An administrator ends every session of the programs on the source, including the one with the snapshot.
     SnapshotLost,
-    /// And on the target.
+    /// The same on the target.
     SessionsEnded,
     /// The network to the source drops all connections.
     SourceReset,
-    /// To the target.
+    /// The same for connections to the target.
     TargetReset,
-    /// Connections to the source end in the middle of an answer.
+    /// Connections to the source end in the middle of a response.
     SourceCut,
-    /// To the target.
+    /// The same for connections to the target.
     TargetCut,
-    /// Nothing comes through for a while.
+    /// The network passes nothing for a while.
     Stall,
-    /// Nothing comes through any more, and somebody ends the tools.
+    /// The network passes nothing any more, and the programs receive SIGTERM.
     StallAndTerminate,
     /// The disk of the export fills.
     DiskFull,
-    /// Files may not grow.
+    /// The size of files is limited.
     FilesLimited,
-    /// A bit of a dump's file is flipped once the dump is whole.
+    /// A bit in a file of the dump is flipped once the dump is complete.
     BitFlipped,
-    /// Such a file is cut off.
+    /// Such a file is truncated.
     FileTruncated,
-    /// The same line is started twice.
+    /// The pipeline is started twice at the same time.
     Twice,
 }
 
@@ -90,7 +90,7 @@ use Fault::{
     TargetStops, Terminate, Twice,
 };
 
-/// How the target is after a fault.
+/// The state of the target after a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Target {
     AsItWas,
@@ -108,7 +108,7 @@ impl fmt::Display for Target {
     }
 }
 
-/// Numbers that follow from a seed (splitmix64).
+/// A generator of pseudo-random numbers (splitmix64), so that a seed repeats a round.
 struct Dice(u64);
 
 impl Dice {
@@ -129,7 +129,7 @@ impl Dice {
     }
 }
 
-/// Two servers with a proxy before each, and what is compared with.
+/// Two servers with a proxy in front of each, and the contents to compare with.
 struct Soak {
     world: World,
     source: Cluster,
@@ -137,10 +137,10 @@ struct Soak {
     from: Database,
     to_source: Proxy,
     to_target: Proxy,
-    /// What a target holds that nobody touched, and one that the source arrived on.
+    /// The contents of an unchanged target, and of a target after the migration.
     fresh: String,
     arrived: String,
-    /// How long the line takes when nothing happens, and how large its export gets.
+    /// The duration of the pipeline without a fault, and the size of its export.
     whole: Duration,
     kilobytes: u64,
 }
@@ -172,7 +172,7 @@ impl Soak {
             target,
             from,
         };
-        // A crash would move sequences on that were written since.
+        // Without a checkpoint, a crash would advance the sequences that were used since the last one.
         soak.source.psql("postgres", "CHECKPOINT");
         soak.reset();
         soak.line("first", "", None).run().success();
@@ -186,7 +186,7 @@ impl Soak {
         soak
     }
 
-    /// A target as Element Server Suite leaves it, no export, and nothing in the way.
+    /// Resets the target to the state in which Element Server Suite leaves it, and removes the export and all faults.
     fn reset(&self) {
         for cluster in [&self.source, &self.target] {
             if !cluster.runs() {
@@ -201,7 +201,7 @@ impl Soak {
         self.world.shell("rm -rf export first second").success();
     }
 
-    /// What its programs say, and the document, go into the directory `out`.
+    /// The pipeline; the output of its programs and the document go into the directory `out`.
     fn line(&self, out: &str, replace: &str, blocks: Option<u64>) -> Call<'_> {
         let through = |cluster: &Cluster, proxy: &Proxy, database: &str, role: &str| {
             cluster
@@ -219,7 +219,7 @@ impl Soak {
         call.env("OUT", out).env("REPLACE", replace).env("BLOCKS", blocks)
     }
 
-    /// A fault and a moment that follow from a seed.
+    /// Runs the round that a seed determines: its fault and moment.
     fn round(&self, seed: u64) -> (Fault, Target) {
         let all = Fault::value_variants();
         let fault = all[usize::try_from(seed % all.len() as u64).unwrap()];
@@ -228,15 +228,15 @@ impl Soak {
         self.with(fault, &mut dice, || thread::sleep(moment))
     }
 
-    /// Runs the line, lets something go wrong when it is time, checks what that left, and runs the line again.
+    /// Runs the pipeline, causes the fault after `wait`, checks the result, and re-runs the pipeline.
     fn with(&self, fault: Fault, dice: &mut Dice, wait: impl FnOnce()) -> (Fault, Target) {
         self.reset();
         let disk = (fault == DiskFull).then(|| {
-            // Room for a part of it, and never for all.
+            // Enough space for a part of the export, never for all of it.
             let kilobytes = 16 + dice.below(usize::try_from(self.kilobytes * 8 / 10).unwrap());
             Tmpfs::mount(&self.world, "export", &format!("{kilobytes}k"))
         });
-        // Only root can mount; a limit on each file does much the same to whoever writes one.
+        // Only root can mount a small disk; without root, a limit on the size of files has a similar effect.
         let no_disk = matches!(disk, Some(None));
         let blocks = (fault == FilesLimited || no_disk).then(|| 8 + dice.below(300) as u64);
         let running = self.line("first", "", blocks).start();
@@ -258,7 +258,7 @@ impl Soak {
         (fault, target)
     }
 
-    /// Lets it go wrong, at this moment.
+    /// Causes a fault now.
     fn happen(&self, fault: Fault, dice: &mut Dice) {
         let pause = dice.part_of(Duration::from_millis(800));
         let stop = |cluster: &Cluster, how: fn(&Cluster)| {
@@ -303,7 +303,7 @@ impl Soak {
         }
     }
 
-    /// To the tool at work, or now and then to one that waits for its document.
+    /// Sends a signal to the program that is working, or sometimes to one that waits for its document.
     fn signal_one(&self, signal: Signal, dice: &mut Dice) {
         let mut there = LINE_TOOLS
             .into_iter()
@@ -326,12 +326,12 @@ impl Soak {
         }
     }
 
-    /// Kills the next program that a tool runs, if there is one yet.
+    /// Kills a child process of the programs, if there is one within a short time.
     fn kill_child(&self, dice: &mut Dice) {
         let start = Instant::now();
         let tools_work = || LINE_TOOLS.iter().any(|tool| !self.world.running(tool).is_empty());
         while start.elapsed() < self.whole && tools_work() {
-            // pg_dump and pg_restore work as several processes.
+            // pg_dump and pg_restore run as several processes.
             let which = dice.below(3);
             if CHILDREN
                 .iter()
@@ -342,7 +342,7 @@ impl Soak {
         }
     }
 
-    /// Damages a file of the dump, which may be before it is checked, after it or too late.
+    /// Damages a file of the dump, at a moment before, during or after its verification.
     fn damage(&self, fault: Fault, dice: &mut Dice) {
         let start = Instant::now();
         while !self.world.path("export/dump/manifest.json").exists() && start.elapsed() < 3 * self.whole {
@@ -373,7 +373,7 @@ impl Soak {
         fs::write(&path, bytes).unwrap();
     }
 
-    /// The fault is over: servers run, bytes flow, and nothing of the run works on.
+    /// Ends the fault: servers run, the network passes data, and no process of the run is left.
     fn over(&self) {
         for (cluster, proxy) in [(&self.source, &self.to_source), (&self.target, &self.to_target)] {
             if !cluster.runs() {
@@ -390,7 +390,7 @@ impl Soak {
         }
     }
 
-    /// Whether a program of that run ended because the source could not be checked again.
+    /// Whether a program of the run ended because the source could not be checked again.
     fn is_unchecked(&self, out: &str) -> bool {
         LINE_TOOLS.iter().any(|tool| {
             let printed = self.world.read(&format!("{out}/{tool}"));
@@ -398,15 +398,15 @@ impl Soak {
         })
     }
 
-    /// What must be so after any fault, before anything is mended.
+    /// Checks what must be true after any fault, before anything is repaired.
     fn after(&self, fault: Fault, ran: &Ran, second: Option<&Ran>) -> Target {
         let damaged = matches!(fault, BitFlipped | FileTruncated);
         for (out, run) in [("first", Some(ran)), ("second", second)] {
             let Some(run) = run else { continue };
             for status in run.stdout.split_whitespace() {
                 let known = ["0", "65", "69", "74", "75", "137", "143"].contains(&status);
-                // Only the proof sees what was damaged after the file had been checked; and a source that is out
-                // of reach when it is to be checked keeps the fence up.
+                // Only the proof detects damage after the file was verified; and a source that is unreachable when it
+                // is to be checked keeps the fence up.
                 assert!(
                     known || (damaged || self.is_unchecked(out)) && status == "1",
                     "exit status {status}"
@@ -445,7 +445,7 @@ impl Soak {
         target
     }
 
-    /// A dump by its final name is what its manifest says, to the last byte.
+    /// Fails unless a dump with its final name matches its manifest, byte for byte.
     fn is_whole(&self, dump: &str) {
         let manifest: Value = serde_json::from_str(&self.world.read(&format!("export/{dump}/manifest.json"))).unwrap();
         for (name, record) in manifest["files"].as_object().unwrap() {
@@ -455,7 +455,7 @@ impl Soak {
         }
     }
 
-    /// As it was, fenced, or all that the source holds; nothing else may be.
+    /// The state of the target; fails unless it is unchanged, fenced, or equal to the source.
     fn target_is(&self) -> Target {
         let fenced = "SELECT (SELECT count(*) = 1 AND min(version) = 2147483647 FROM schema_version)
             AND (SELECT count(*) = 1 AND min(compat_version) = 2147483647 FROM schema_compat_version)";
@@ -469,11 +469,11 @@ impl Soak {
         }
     }
 
-    /// The same line again finishes, and leaves nothing but its work.
+    /// Re-runs the pipeline, which must complete and leave nothing but its results.
     fn again(&self, fault: Fault) {
         let mut ran = self.line("first", "", None).run().success();
         if matches!(fault, BitFlipped | FileTruncated) && ran.stdout.trim() != "0 0 0 0" {
-            // The damaged dump is not taken for whole, and not thrown away without a word.
+            // The damaged dump is not accepted as complete, and not discarded without a message.
             let said = self.world.read("first/pgdump-wrap");
             assert!(
                 said.contains("give --replace to move it aside and dump again"),
@@ -490,7 +490,7 @@ impl Soak {
         assert_eq!(names, [".lock", "documents", "dump", "ess-before-wipe"]);
     }
 
-    /// What everybody said in the last run.
+    /// The output of all programs in the last run.
     fn said(&self) -> String {
         let said = LINE_TOOLS.iter().map(|tool| {
             let path = self.world.path("first").join(tool);
@@ -499,7 +499,7 @@ impl Soak {
         said.collect()
     }
 
-    /// Runs rounds, says what came of them, and fails if one did.
+    /// Runs rounds, prints their results, and fails if one failed.
     fn rounds(&self, seeds: impl Iterator<Item = u64>) {
         let mut counts: BTreeMap<(Fault, Target), u32> = BTreeMap::new();
         let mut failed = Vec::new();
@@ -523,7 +523,7 @@ impl Soak {
     }
 }
 
-/// Rows that take a moment to move: three megabytes.
+/// SQL that adds three megabytes of rows, which take a moment to move.
 const ROWS: &str = "INSERT INTO event_json (event_id, room_id, internal_metadata, json, format_version)
     SELECT '$soak' || n, '!soak', '{}', (SELECT string_agg(md5(n::text || m), '') FROM generate_series(1, 30) m), 3
       FROM generate_series(1, 3000) n;
@@ -531,7 +531,7 @@ const ROWS: &str = "INSERT INTO event_json (event_id, room_id, internal_metadata
     SELECT 1000000 + n, '!soak', 'm.room.member', '@u' || n, '$soak' || n FROM generate_series(1, 3000) n;
     ANALYZE";
 
-/// Drops what is not kept of Synapse's tables.
+/// SQL that drops the tables of Synapse that are not in `KEPT`.
 fn reduced() -> String {
     format!(
         "DO $$ DECLARE name text; BEGIN
@@ -541,7 +541,7 @@ fn reduced() -> String {
     )
 }
 
-/// Everything that a database holds, in a form that can be compared.
+/// The contents of a database in a form that can be compared.
 fn contents(cluster: &Cluster, database: &str) -> String {
     let queries = cluster.psql(
         database,

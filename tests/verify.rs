@@ -1,11 +1,11 @@
-//! verify: equal is equal, each difference is listed, and a fence left standing is lifted only then.
+//! verify: every difference is listed, and a fence that is still up is lifted only if there is none.
 
 use serde_json::json;
 
 use crate::scene::{Scene, Visitor, assert_failed, source_cluster, target_cluster};
 use crate::support::{Call, Identity, Ran, Stdin, Synapse};
 
-/// The differences that a run lists; the answer is no, and the document says the same.
+/// The differences that a run lists. Fails unless its status is 1 and the document contains the same differences.
 #[track_caller]
 fn differences(ran: &Ran) -> Vec<String> {
     assert_eq!(ran.status.code(), Some(1), "{ran}");
@@ -60,13 +60,13 @@ fn each_difference_is_listed() {
     let rows = source_cluster().psql("seeded", "SELECT count(*) FROM user_ips");
     let events = source_cluster().psql("seeded", "SELECT last_value FROM events_stream_seq");
     for said in [
-        "table public.profiles has other contents in its 3 rows",
+        "table public.profiles has different contents in its 3 rows",
         &format!("table public.user_ips has 0 rows, not {rows}"),
         "missing: index CREATE INDEX events_ts ON public.events USING btree (origin_server_ts, stream_ordering)",
-        &format!("sequence public.events_stream_seq stands at 7, not {events}"),
+        &format!("sequence public.events_stream_seq is at 7, not {events}"),
         "table public.rooms (postgres) is not owned by synapse_user",
-        "not of the source: column public.rooms.extra integer",
-        "table public.more is not of the source",
+        "unexpected: column public.rooms.extra integer",
+        "unexpected table public.more",
         "table public.presence_stream is missing",
     ] {
         assert!(
@@ -86,7 +86,9 @@ fn one_changed_row_is_one_difference() {
     let rows = source_cluster().psql("seeded", "SELECT count(*) FROM event_json");
     assert_eq!(
         listed,
-        [format!("table public.event_json has other contents in its {rows} rows")]
+        [format!(
+            "table public.event_json has different contents in its {rows} rows"
+        )]
     );
 }
 
@@ -99,7 +101,7 @@ fn rows_that_were_exchanged_are_found() {
 
     assert_eq!(
         differences(&scene.verify().run()),
-        ["table public.profiles has other contents in its 3 rows"]
+        ["table public.profiles has different contents in its 3 rows"]
     );
 }
 
@@ -123,7 +125,7 @@ fn a_value_never_counts_as_a_similar_one() {
         ("n = 1", 2),
         ("m = n, n = m", 1),
         ("m = NULL", 1),
-        // What `hashint8extended` alone takes for the same.
+        // A value for which `hashint8extended` alone has the same hash.
         ("n = 4294967296", 1),
         ("n = -4294967296", 3),
         ("t = false", 1),
@@ -138,7 +140,7 @@ fn a_value_never_counts_as_a_similar_one() {
 
         assert_eq!(
             listed,
-            ["table public.odd has other contents in its 3 rows"],
+            ["table public.odd has different contents in its 3 rows"],
             "{change} in {was}"
         );
         scene.on_target(&format!(
@@ -196,7 +198,7 @@ fn a_version_that_is_not_the_sources_is_a_difference() {
 
     assert_eq!(
         differences(&scene.verify().run()),
-        ["the schema version is not that of the source"]
+        ["the schema version is not the expected one"]
     );
 }
 
@@ -213,15 +215,19 @@ fn a_document_that_verify_denied_is_not_acted_on_but_verified_again() {
         .stdin(denied.as_str())
         .run();
 
-    assert_failed(&restore, 1, "the document says no: `verify` found 1 difference");
+    assert_failed(
+        &restore,
+        1,
+        "cannot continue with this document: `verify` found 1 difference",
+    );
     assert_eq!(differences(&verify).len(), 1);
 }
 
 #[test]
 fn a_fence_left_standing_is_lifted_when_all_is_equal() {
     let scene = Scene::wiped();
-    // As a person would who has only PostgreSQL's own programs: the tables of the fence become those of the
-    // dump and keep the rows and the comment of the stub; then everything else.
+    // As a person would load it with PostgreSQL's own programs: the tables of the fence are replaced by those of the
+    // dump, but keep their rows and the comment of the fence; then everything else.
     let load = r#"set -eo pipefail
         dump=export/dump/data
         mine=' (TABLE|CONSTRAINT) public schema_(compat_)?version '
@@ -251,7 +257,10 @@ fn a_fence_left_standing_is_lifted_when_all_is_equal() {
 
     assert_eq!(ran.json()["verify"]["fence"], "lifted");
     assert!(
-        ran.stderr.contains("all equal; no source was named, so it was not checked for changes since the dump; the fence is lifted, Synapse can start"),
+        ran.stderr.contains(
+            "all equal; no source was named, so it was not checked for changes since the dump; the fence is lifted, so \
+             Synapse can start"
+        ),
         "{ran}"
     );
     assert!(!scene.is_fenced());
@@ -271,7 +280,10 @@ fn a_fence_stays_when_anything_differs() {
             .any(|line| line == "table public.access_tokens is missing")
     );
     assert_eq!(ran.json()["verify"]["fence"], "standing");
-    assert!(ran.stderr.contains("the fence stands, Synapse cannot start"), "{ran}");
+    assert!(
+        ran.stderr.contains("the fence is in place, so Synapse cannot start"),
+        "{ran}"
+    );
     assert!(scene.is_fenced());
 }
 
@@ -347,8 +359,8 @@ fn what_people_read_of_a_no() {
     let (_, said) = said.split_once("-- stderr --\n").unwrap();
     insta::assert_snapshot!(said, @r"
       table public.profiles has 2 rows, not 3
-      sequence public.device_inbox_sequence stands at 1 (unused), not 2
-      sequence device_inbox_sequence stands at 0, behind position 2 of stream to_device: Synapse would not start
+      sequence public.device_inbox_sequence is at 1 (unused), not 2
+      sequence device_inbox_sequence is at 0, behind position 2 of stream to_device: Synapse would not start
     verify: 172 tables, $COUNT, 3 differences
     -- exit status: 1 --
     ");

@@ -1,4 +1,4 @@
-//! The way back: known after any end, short enough to type, and safe to take.
+//! Undo: the command is printed whenever a run ends, short enough to type, and safe to run.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use crate::man::{literals, section};
 use crate::scene::{Scene, Visitor, assert_failed, link_programs, names_in, pgbin, target_cluster, write_program};
 use crate::support::{Identity, Stdin, Synapse};
 
-/// Undo with nothing but the export.
+/// Undo with only the export.
 pub(crate) fn undo_from_export(scene: &Scene, args: &[&str]) -> crate::support::Ran {
     scene
         .tool("ess-wipe")
@@ -38,11 +38,11 @@ fn an_interrupted_restore_prints_the_line_that_goes_back_and_the_export_is_enoug
     restore.signal(Signal::TERM);
     let ran = restore.wait();
     assert_eq!(ran.stdout, "", "{ran}");
-    let line = ran.stderr.lines().find_map(|line| line.strip_prefix("to go back: "));
+    let line = ran.stderr.lines().find_map(|line| line.strip_prefix("to undo: "));
     let line = line.unwrap_or_else(|| panic!("no way back in {ran}")).to_owned();
     assert!(scene.is_fenced());
 
-    // It shows what to type, and changes nothing before that is typed.
+    // It prints the command that carries it out, and changes nothing before.
     let planned = undo_from_export(&scene, &[]).success();
     let confirm = format!("--execute --confirm '{}'", scene.confirmation());
     assert!(planned.stderr.contains(&confirm), "{planned}");
@@ -59,7 +59,7 @@ fn every_failure_after_the_wipe_prints_the_line_that_goes_back() {
     let wiped = scene.wipe(dumped.as_str()).success().stdout;
     let fails = |restore: crate::support::Ran| {
         assert!(!restore.status.success(), "{restore}");
-        assert!(restore.stderr.contains("to go back: ess-wipe -n --undo "), "{restore}");
+        assert!(restore.stderr.contains("to undo: ess-wipe -n --undo "), "{restore}");
         assert!(scene.is_fenced(), "{restore}");
     };
     let restore = || scene.tool("restore").stdin(wiped.as_str());
@@ -100,7 +100,7 @@ fn the_numbered_way_back_of_the_runbook_leads_back() {
     let wiped = scene.wipe(dumped.as_str()).success().stdout;
     scene.tool("restore").stdin(wiped.as_str()).run().success();
     let page = fs::read_to_string("man/ess-migrate.7").unwrap();
-    let commands = literals(section(&page, "THE WAY BACK"));
+    let commands = literals(section(&page, "HOW TO UNDO"));
     assert_eq!(commands.len(), 2, "{commands:?}");
 
     for command in commands {
@@ -189,6 +189,6 @@ fn the_only_copy_of_what_was_restored_is_kept() {
 
     let ran = undo_from_export(&scene, &["--execute", "--confirm", &scene.confirmation()]).success();
 
-    assert!(ran.stderr.contains("it is backed up first"), "{ran}");
+    assert!(ran.stderr.contains("the target is backed up first"), "{ran}");
     assert!(scene.world.path("export/ess-before-wipe.undone/manifest.json").exists());
 }

@@ -1,4 +1,4 @@
-//! well-known: what is written leads to ESS and loses nothing, and what lags is named until nothing does.
+//! well-known: the new documents lead to ESS and lose nothing, and --check names everything that is not up to date.
 
 use std::fs;
 use std::process::Command;
@@ -9,7 +9,7 @@ use crate::internet::{DOCUMENTS, Internet, ZONE};
 use crate::scene::{assert_failed, names_in};
 use crate::support::{Call, Ran, Stdin, World, synapse_python};
 
-/// What an old homeserver's documents have gathered over the years.
+/// Documents of an old homeserver, with keys that were added over the years.
 const OLD: [(&str, &str); 3] = [
     ("server", r#"{"m.server": "old.example.org:8448"}"#),
     (
@@ -28,14 +28,14 @@ const OLD: [(&str, &str); 3] = [
 const OLD_ZONE: &str = "@ A 127.0.0.1\nold 3600 A 127.0.0.2\nold AAAA ::1\nmatrix CNAME old\n\
                         _matrix._tcp SRV 10 0 8448 old\n";
 
-/// As it has to be.
+/// The zone after the change.
 const NEW_ZONE: &str = "@ A 127.0.0.1\nmatrix A 192.0.2.7\nmrtc A 192.0.2.7\n";
 
 fn tool<'a>(world: &World, internet: &Internet) -> Call<'a> {
     internet.seen_by(world.tool("well-known"))
 }
 
-/// The line that leads to ESS.
+/// The command that creates the new documents.
 fn make<'a>(world: &World, internet: &Internet) -> Call<'a> {
     tool(world, internet).args([
         "-n",
@@ -56,7 +56,7 @@ fn section(ran: &Ran) -> Value {
     ran.json()["well_known"].clone()
 }
 
-/// A file of YAML, as Helm reads it.
+/// Parses a YAML file as Helm does.
 fn yaml(world: &World, path: &str) -> Value {
     let script = "import json, sys, yaml; print(json.dumps(yaml.safe_load(open(sys.argv[1]))))";
     let output = Command::new(synapse_python())
@@ -92,7 +92,7 @@ fn the_documents_lead_to_ess_and_lose_nothing() {
     assert_eq!(document("server"), json!({"m.server": "matrix.example.org:443"}));
     assert_eq!(document("support"), serde_json::from_str::<Value>(OLD[2].1).unwrap());
     assert!(
-        ran.stderr.contains("client: m.tile_server still leads to an old host"),
+        ran.stderr.contains("client: m.tile_server still names an old host"),
         "{ran}"
     );
     assert!(!ran.stderr.contains("m.identity_server still"), "{ran}");
@@ -110,7 +110,7 @@ fn the_documents_lead_to_ess_and_lose_nothing() {
         ]
     );
 
-    // The chart's own keys are left to the chart, and what it takes is text.
+    // Keys that the chart sets itself are left out, and the chart needs the documents as text.
     let values = yaml(&world, "new/values.yaml");
     assert_eq!(values["serverName"], "example.org");
     assert_eq!(values["synapse"]["ingress"]["host"], "matrix.example.org");
@@ -161,7 +161,7 @@ fn records_are_told_as_they_are_and_as_they_have_to_be() {
         "{lines}"
     );
 
-    // Nothing to do is nothing to say, but for the name that may stay where it is.
+    // If everything is up to date, the only record left is the one of the server name, which need not change.
     let world = World::new();
     let internet = Internet::new(&world, NEW_ZONE, &DOCUMENTS);
     let ran = make(&world, &internet).run().success();
@@ -174,7 +174,7 @@ fn records_are_told_as_they_are_and_as_they_have_to_be() {
 fn what_lags_is_named_until_nothing_does() {
     let world = World::new();
     let internet = Internet::new(&world, OLD_ZONE, &OLD);
-    // A resolver that remembers.
+    // A resolver with outdated records.
     let far = World::new();
     let slow = Internet::new(&far, OLD_ZONE, &OLD);
     let document = json!({"format": "ess-migration/1", "export": world.path("export"),
@@ -197,19 +197,22 @@ fn what_lags_is_named_until_nothing_does() {
 
     assert_eq!(ran.status.code(), Some(1), "{ran}");
     for lag in [
-        "ns.example.org, which serves the zone, says of matrix.example.org ".to_owned(),
-        format!("the resolver {} finds matrix.example.org at ", internet.resolver()),
-        "ns.example.org, which serves the zone, says of mrtc.example.org no address".to_owned(),
-        r#"https://example.org/.well-known/matrix/server says something else: m.server is "old.example.org:8448""#
+        "the zone's name server ns.example.org resolves matrix.example.org to ".to_owned(),
+        format!("the resolver {} resolves matrix.example.org to ", internet.resolver()),
+        "the zone's name server ns.example.org resolves mrtc.example.org to no address".to_owned(),
+        r#"https://example.org/.well-known/matrix/server differs from the new document: m.server is "old.example.org:8448""#
             .to_owned(),
-        "https://example.org/.well-known/matrix/client says something else: ".to_owned(),
-        "https://matrix.example.org/_matrix/client/versions answers 404".to_owned(),
+        "https://example.org/.well-known/matrix/client differs from the new document: ".to_owned(),
+        "https://matrix.example.org/_matrix/client/versions returns HTTP status 404".to_owned(),
     ] {
         assert!(ran.stderr.contains(&lag), "{lag} in {ran}");
     }
     assert!(!ran.stderr.contains("matrix/support "), "{ran}");
     let lagging = section(&ran)["lagging"].as_array().unwrap().len();
-    assert!(ran.stderr.contains(&format!("{lagging} things lag")), "{ran}");
+    assert!(
+        ran.stderr.contains(&format!("{lagging} items are not up to date")),
+        "{ran}"
+    );
 
     for (flag, given) in [
         ("--host", "other.example.org"),
@@ -217,26 +220,27 @@ fn what_lags_is_named_until_nothing_does() {
         ("--server-name", "example.com"),
     ] {
         let ran = check(&[flag, given]).stdin(made.stdout.as_str()).run();
-        assert_failed(&ran, 64, &format!("{flag} says {given}, the document's `"));
+        assert_failed(&ran, 64, &format!("{flag} is {given}, but the document's `"));
     }
 
     let mut running = check(&["--wait", "60", "--every", "1"])
         .stdin(made.stdout.as_str())
         .start();
-    running.wait_for("looking again every 1 s");
+    running.wait_for("checking again every 1 s");
     world.write("internet/_matrix/client/versions", "{}");
     for name in ["client", "server", "support"] {
         let text = fs::read(world.path(format!("export/well-known/{name}"))).unwrap();
         world.write(&format!("internet/.well-known/matrix/{name}"), text);
     }
     internet.set_zone(&world, NEW_ZONE);
-    running.wait_for("\nwell-known: 2 things lag; looking again every 1 s");
+    running.wait_for("\nwell-known: 2 items are not up to date; checking again every 1 s");
     slow.set_zone(&far, NEW_ZONE);
     let ran = running.wait().success();
 
     assert_eq!(section(&ran)["lagging"], json!([]));
     assert!(
-        ran.stderr.contains("the world sees example.org at matrix.example.org"),
+        ran.stderr
+            .contains("all checks pass: example.org leads to matrix.example.org"),
         "{ran}"
     );
 }
@@ -267,11 +271,11 @@ fn a_homeserver_that_is_another_one_is_told() {
     let here = ["--address", "127.0.0.1"];
     let ran = check(&here);
     assert_eq!(ran.status.code(), Some(1), "{ran}");
-    assert!(ran.stderr.contains("it is not the homeserver that moved"), "{ran}");
+    assert!(ran.stderr.contains("it is not the migrated homeserver"), "{ran}");
     publish("mine");
     check(&here).success();
-    // The old server would answer as well where nobody looks at the name servers.
-    assert_failed(&check(&[]), 64, "nobody says where ESS is");
+    // Without an address, name servers cannot be checked, and the old server would answer just as well.
+    assert_failed(&check(&[]), 64, "the address of ESS is unknown");
 }
 
 #[test]
@@ -287,7 +291,7 @@ fn a_server_of_the_zone_that_is_behind_is_named() {
             .run()
     };
     let says = |ran: &Ran, server: &str| {
-        let line = format!("{server}.example.org, which serves the zone, says of matrix.example.org ");
+        let line = format!("the zone's name server {server}.example.org resolves matrix.example.org to ");
         ran.stderr
             .split(&line)
             .nth(1)
@@ -328,22 +332,18 @@ fn what_cannot_be_read_is_not_taken_for_nothing() {
 
     let ran = make(&world, &internet).run();
 
-    assert_failed(
-        &ran,
-        69,
-        "/.well-known/matrix/client is not as it should be: it is no JSON",
-    );
+    assert_failed(&ran, 69, "/.well-known/matrix/client is invalid: it is not JSON");
     assert_eq!(world.read("new/client"), before);
 
-    // Another server's documents are not mixed with these.
+    // Documents of another server name are refused.
     let other = tool(&world, &internet).args(["--server-name", "example.com", "--out", "new"]);
     assert_failed(
         &other.stdin(made.stdout.as_str()).run(),
         64,
-        "--server-name says example.com, the document's `well_known.server_name` says example.org",
+        "--server-name is example.com, but the document's `well_known.server_name` is example.org",
     );
 
-    // ESS serves less than the old server did, and what was carried once is carried again.
+    // ESS serves less than the old server did; what an earlier run carried is kept.
     world.write(
         "internet/.well-known/matrix/client",
         r#"{"m.homeserver": {"base_url": "https://matrix.example.org"}}"#,
@@ -376,8 +376,7 @@ fn a_document_that_browsers_may_not_read_lags() {
     assert_eq!(ran.status.code(), Some(1), "{ran}");
     assert_eq!(section(&ran)["lagging"].as_array().unwrap().len(), 1, "{ran}");
     assert!(
-        ran.stderr
-            .contains("client is not as it should be: browsers may not read it"),
+        ran.stderr.contains("client is not readable: browsers cannot read it"),
         "{ran}"
     );
 }
@@ -397,15 +396,15 @@ fn old_documents_may_be_files() {
     assert_failed(
         &make(&world, &internet).args(["--old", "saved"]).run(),
         65,
-        "client is no JSON object",
+        "client is not a JSON object",
     );
     world.shell("mkdir empty").success();
     assert_failed(
         &make(&world, &internet).args(["--old", "empty"]).run(),
         65,
-        "holds none of client, server and support",
+        "contains none of the files client, server and support",
     );
-    // Nothing is served, and that is an answer.
+    // If nothing is served, there is nothing to keep.
     make(&world, &internet).run().success();
     assert_eq!(
         serde_json::from_str::<Value>(&world.read("new/server")).unwrap(),
@@ -420,9 +419,9 @@ fn what_cannot_be_known_is_refused() {
     let run = |args: &[&str]| world.run("well-known", args, Stdin::Null);
     assert_failed(&run(&["-n", "--host", "matrix.example.org"]), 64, "no server name");
     let named = ["-n", "--server-name", "example.org"];
-    assert_failed(&run(&named), 64, "where Synapse is in ESS");
+    assert_failed(&run(&named), 64, "the host of Synapse in ESS is unknown");
     let with_host = [&named[..], &["--host", "matrix.example.org"]].concat();
-    assert_failed(&run(&with_host), 64, "no place for the files");
+    assert_failed(&run(&with_host), 64, "no directory for the files");
     for wrong in ["https://matrix.example.org", "matrix.example.org:443", "a..b", "x y"] {
         assert_failed(
             &run(&["-n", "--server-name", "example.org", "--host", wrong]),
@@ -444,7 +443,7 @@ fn what_cannot_be_known_is_refused() {
         .args(with_host)
         .args(["--out", "new", "--resolver", "127.0.0.1:1"]);
     let mute = mute.args(["--old", "internet/.well-known/matrix"]).run();
-    assert_failed(&mute, 69, "the DNS could not be asked");
+    assert_failed(&mute, 69, "the DNS lookup failed");
 }
 
 #[test]
@@ -471,7 +470,7 @@ fn what_a_website_serves_never_becomes_a_template_or_a_directive() {
     make(&world, &internet).args(["--old", "saved"]).run().success();
     assert!(!world.read("new/nginx.conf").contains("root /"));
     assert!(!world.read("new/values.yaml").contains("{{"));
-    // A name that would end a comment of a snippet.
+    // A name that would end the comment in a snippet.
     let named = |document: &Value| {
         let args = ["--host", "m.example.org", "--out", "other", "--old", "saved"];
         tool(&world, &internet)

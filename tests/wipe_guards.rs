@@ -1,4 +1,4 @@
-//! What keeps ess-wipe from erasing a database that it does not understand, or for a dump that is not there.
+//! ess-wipe refuses to erase a database with unknown content, or for a dump that is missing or damaged.
 
 use crate::scene::{Scene, Visitor, assert_failed, target_cluster, wait_for_a_waiter, wait_until};
 use crate::support::Stdin;
@@ -22,12 +22,12 @@ fn nothing_is_erased_before_the_dump_of_the_document_is_here_and_whole() {
             "does not match its SHA-256",
         ),
         (
-            // As a restored backup, or a disk that lies, would have it: the same size and mtime.
+            // Damage with unchanged size and mtime, as from a restored backup or a faulty disk.
             format!("F={largest}; touch -r $F ref; printf X | dd of=$F bs=1 seek=100 conv=notrunc; touch -r ref $F"),
             65,
             "does not match its SHA-256",
         ),
-        (format!("truncate -s -1 {largest}"), 65, "bytes, the manifest says"),
+        (format!("truncate -s -1 {largest}"), 65, "bytes, the manifest records"),
         (format!("rm {largest}"), 65, "is missing"),
         (
             "printf X | dd of=export/dump/manifest.json bs=1 seek=100 conv=notrunc".to_owned(),
@@ -50,7 +50,7 @@ fn nothing_is_erased_before_the_dump_of_the_document_is_here_and_whole() {
         assert_eq!(scene.target_dump(), before, "{damage}");
         scene.world.shell("rm -rf export/dump; mv kept export/dump").success();
     }
-    // A whole copy is as good: it is read again.
+    // A complete copy is accepted, and is read again.
     scene.wipe(dumped.as_str()).success();
 }
 
@@ -73,12 +73,12 @@ fn tables_that_are_not_synapses_are_refused_unless_they_are_named() {
     assert_failed(
         &wipe(&[]),
         1,
-        "the target holds 2 tables that are not Synapse's: bridge.puppet, public.portal",
+        "the target contains 2 tables that are not Synapse's: bridge.puppet, public.portal",
     );
     assert_failed(
         &wipe(&["--also-erase", "public.portal"]),
         1,
-        "the target holds 1 table that is not Synapse's: bridge.puppet",
+        "the target contains 1 table that is not Synapse's: bridge.puppet",
     );
     assert_eq!(scene.target_dump(), before);
 
@@ -101,7 +101,7 @@ fn a_database_without_synapses_tables_is_not_called_unused() {
     assert_failed(
         &ran,
         1,
-        "the target holds none of Synapse's tables, but 1 table that is not Synapse's: public.orders",
+        "the target contains none of Synapse's tables, but 1 table that is not Synapse's: public.orders",
     );
     assert_eq!(scene.target_dump(), before);
 }
@@ -178,7 +178,7 @@ fn a_dump_is_not_a_backup() {
 
     let ran = scene.wipe(Stdin::Null);
 
-    assert_failed(&ran, 1, "it is a dump of pgdump-wrap, which --undo does not bring back");
+    assert_failed(&ran, 1, "it is a dump made by pgdump-wrap, which --undo cannot load");
     assert_eq!(scene.target_dump(), before);
 }
 
@@ -186,7 +186,7 @@ fn a_dump_is_not_a_backup() {
 fn a_fence_that_falls_while_the_wipe_waits_keeps_what_is_behind_it() {
     let scene = Scene::wiped();
     scene.on_target("SET ROLE synapse_user; CREATE TABLE profiles (name text); INSERT INTO profiles VALUES ('alice')");
-    // An administrator declares the database live, after it was looked at and before it is erased.
+    // An administrator puts version rows back by hand, after the checks and before the wipe.
     let mut admin = Visitor::named(target_cluster(), &scene.target, "postgres", "ess-migrate/psql/live");
     admin.types("BEGIN; LOCK TABLE profiles IN SHARE MODE;");
     let held =
@@ -202,7 +202,7 @@ fn a_fence_that_falls_while_the_wipe_waits_keeps_what_is_behind_it() {
 
     assert_ne!(ran.status.code(), Some(0), "{ran}");
     assert!(ran.stderr.contains("nothing was erased"), "{ran}");
-    assert!(ran.stderr.contains("the fence is no longer whole"), "{ran}");
+    assert!(ran.stderr.contains("the fence is no longer complete"), "{ran}");
     assert_eq!(scene.on_target("SELECT name FROM profiles"), "alice");
 }
 
@@ -252,7 +252,7 @@ fn a_role_whose_rights_are_not_inherited_is_refused() {
         .args(["--export", "export", "--server-name", "example.org"])
         .args(["--execute", "--confirm", &scene.confirmation()]);
 
-    assert_failed(&wipe.run(), 77, "but does not inherit its rights");
+    assert_failed(&wipe.run(), 77, "but does not inherit its privileges");
     assert_eq!(scene.target_dump(), before);
 }
 
@@ -284,7 +284,7 @@ fn the_source_of_the_dump_is_never_the_target_whatever_the_document_leaves_out()
     let mut edited = document;
     edited["source"]["identity"]["database"] = "other".into();
     let ran = scene.wipe(edited.to_string().as_str());
-    assert_failed(&ran, 65, "and the document's source is");
+    assert_failed(&ran, 65, "but the document's source is");
 }
 
 #[test]
@@ -328,7 +328,8 @@ fn what_a_backup_could_not_bring_back_is_refused_before_the_wipe() {
              ALTER FUNCTION odd OWNER TO synapse_user"
         ));
         refused(
-            "what is there could not be brought back: its backup would need right SUPERUSER for function public.odd",
+            "the target could not be brought back from a backup: loading it would need right SUPERUSER for function \
+             public.odd",
         );
         scene.on_target("DROP FUNCTION odd");
     }
@@ -337,14 +338,18 @@ fn what_a_backup_could_not_bring_back_is_refused_before_the_wipe() {
          CREATE TRIGGER odd BEFORE INSERT ON schema_version FOR EACH ROW EXECUTE FUNCTION noop(); ALTER FUNCTION noop OWNER TO synapse_user",
     );
     refused(
-        "what is there could not be brought back: public.schema_version is not a plain table, or has a rule, trigger",
+        "the target could not be brought back from a backup: public.schema_version is not a plain table, or has a \
+         rule, trigger",
     );
     scene.on_target("DROP FUNCTION noop CASCADE");
     scene.on_target(
         "ALTER TABLE schema_version DROP CONSTRAINT schema_version_lock_key, DROP CONSTRAINT schema_version_lock_check;
          INSERT INTO schema_version (lock, version, upgraded) VALUES ('Y', 1, true)",
     );
-    refused("what is there could not be brought back: public.schema_version holds what Synapse never writes there");
+    refused(
+        "the target could not be brought back from a backup: public.schema_version contains rows that Synapse never \
+         writes",
+    );
 }
 
 #[test]
@@ -389,7 +394,7 @@ fn a_role_that_may_create_nothing_is_refused_before_the_backup() {
 
     let ran = scene.wipe(Stdin::Null);
 
-    assert_failed(&ran, 77, "may create nothing in the target's schema public");
+    assert_failed(&ran, 77, "cannot create objects in the target's schema public");
     assert!(!scene.world.path("export/ess-before-wipe").exists());
 }
 
@@ -402,7 +407,7 @@ fn an_export_that_cannot_be_written_is_refused_before_anything_is_loaded() {
 
     let ran = scene.tool("restore").stdin(wiped.as_str()).run();
 
-    assert_failed(&ran, 77, "this user may not write into ");
+    assert_failed(&ran, 77, "this user cannot write to ");
     assert!(scene.is_fenced());
     scene.world.shell("chmod 700 export/documents").success();
     scene.tool("restore").stdin(wiped.as_str()).run().success();

@@ -1,4 +1,4 @@
-//! One run of a program, and the form in which a test looks at it.
+//! One run of a program, and its result in a form for assertions and snapshots.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -18,17 +18,17 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use super::Shared;
 use super::place::place;
 
-/// Nothing that a test runs takes longer; what does is stuck.
+/// Time limit of a program in a test; one that takes longer hangs.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// What a program finds on its standard input.
+/// The standard input of a program.
 #[derive(Clone, Copy)]
 pub(crate) enum Stdin<'a> {
-    /// A pipe with this text in it, which may be empty.
+    /// A pipe with this text, which can be empty.
     Pipe(&'a str),
     /// /dev/null.
     Null,
-    /// No file at all.
+    /// A closed file descriptor.
     Closed,
     /// A socket, as under some runners and sshd.
     Socket,
@@ -40,7 +40,7 @@ impl<'a> From<&'a str> for Stdin<'a> {
     }
 }
 
-/// A program about to run in a world.
+/// A program that is to run in a world.
 pub(crate) struct Call<'a> {
     pub(super) world: Arc<Shared>,
     program: PathBuf,
@@ -113,7 +113,7 @@ impl<'a> Call<'a> {
             .unwrap_or_else(|error| panic!("{} starts: {error}", self.program.display()));
         if let (Stdin::Pipe(text), Some(mut pipe)) = (self.stdin, child.stdin.take()) {
             let text = text.to_owned();
-            // A program may end without reading.
+            // A program can end without reading its input.
             thread::spawn(move || pipe.write_all(text.as_bytes()));
         }
         Running {
@@ -126,18 +126,18 @@ impl<'a> Call<'a> {
     }
 }
 
-/// A program that runs.
+/// A running program.
 pub(crate) struct Running {
     child: Child,
     out: PathBuf,
     err: PathBuf,
-    /// Our end of its standard input stays open.
+    /// Keeps our end of its standard input open.
     _socket: Option<UnixStream>,
     world: Arc<Shared>,
 }
 
 impl Running {
-    /// Waits until standard error holds `text`.
+    /// Waits until standard error contains `text`.
     pub(crate) fn wait_for(&mut self, text: &str) {
         let start = Instant::now();
         while !read(&self.err).contains(text) {
@@ -156,13 +156,13 @@ impl Running {
         kill_process(self.pid(), signal).unwrap();
     }
 
-    /// Kills the program alone, as the kernel does when memory is short, and waits for its end.
+    /// Kills the program alone, as the kernel does when memory is short, and waits until it has ended.
     pub(crate) fn kill(self) -> Ran {
         self.signal(Signal::KILL);
         self.wait()
     }
 
-    /// Waits for the end.
+    /// Waits until the program has ended.
     pub(crate) fn wait(mut self) -> Ran {
         let start = Instant::now();
         let status = loop {
@@ -198,8 +198,8 @@ impl Drop for Running {
     }
 }
 
-/// What a run left. Its `Display` is the form for snapshots: what differs from run to run is
-/// shown by a name.
+/// The result of a run. Its `Display` is the form for snapshots: text that differs from run to run is replaced by a
+/// name.
 pub(crate) struct Ran {
     pub(crate) stdout: String,
     pub(crate) stderr: String,
@@ -208,7 +208,7 @@ pub(crate) struct Ran {
 }
 
 impl Ran {
-    /// Fails the test with the whole run unless it ended well.
+    /// Fails the test and prints the complete run unless the exit status is 0.
     #[track_caller]
     pub(crate) fn success(self) -> Self {
         assert!(self.status.success(), "{self}");

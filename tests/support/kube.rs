@@ -1,10 +1,10 @@
-//! A stand-in for an API server, because the real one wants a machine of its own, a container runtime and root.
+//! A stand-in for an API server, because the real one needs a machine of its own, a container runtime and root.
 //!
-//! It is a server of its own over real TLS that speaks the real protocol: lists, watches, merge patches, reviews of
-//! rights, and streams by WebSocket. A port of a pod leads to a real `PostgreSQL`, a program in a pod is a real
-//! process in a directory, and pods come and go as replicas say. What it does not do: schemas, defaults, admission,
-//! scheduling; and a pod shares this machine's processes and files. The real kubectl works on it
-//! (tests/kube_stand_in.rs), so that it does not drift from what a real client takes.
+//! It is an HTTPS server that implements the real protocol: lists, watches, merge patches, access reviews, and streams
+//! over WebSocket. A port of a pod leads to a real `PostgreSQL`, a program in a pod is a real process in a directory,
+//! and pods start and stop with the number of replicas. It has no schemas, defaults, admission or scheduling, and a pod
+//! shares this machine's processes and files. The real kubectl works with it (tests/kube_stand_in.rs), which keeps it
+//! compatible with real clients.
 
 mod answer;
 mod layout;
@@ -33,9 +33,9 @@ use tokio_rustls::TlsAcceptor;
 use super::{Call, Cluster, World, free_port};
 use store::Store;
 
-/// The token that the kubeconfig has; tests/canary.rs finds it wherever it should not be.
+/// The token in the kubeconfig; tests/canary.rs searches for it everywhere it must not be.
 const TOKEN: &str = "c4n4ry-stand-in-token-Wq7";
-/// Whom it stands for.
+/// The user that the token authenticates.
 const USER: &str = "mover";
 
 /// The stand-in, until it is dropped.
@@ -45,41 +45,41 @@ pub(crate) struct Kube {
     _runtime: Runtime,
 }
 
-/// What the server and the test both know.
+/// State that the server and the test share.
 struct State {
     store: Mutex<Store>,
     faults: Mutex<Vec<Fault>>,
-    /// Rights that the account lacks: namespace or all, verb, group, resource.
+    /// Permissions that the account lacks: namespace (empty for all), verb, group, resource.
     denied: Mutex<Vec<[String; 4]>>,
-    /// Where a port of a pod leads: namespace, beginning of the pod's name, port; a port of this machine.
+    /// Where a port of a pod leads: namespace, prefix of the pod's name, port, and the port of this machine.
     ports: Mutex<Vec<(String, String, u16, u16)>>,
-    /// The directories behind claims, by name; each other directory of a pod is its own.
+    /// The directory that contains one directory per volume claim, and the pods' own directories.
     directory: PathBuf,
     settings: Mutex<Settings>,
     /// Method and path of every request.
     requests: Mutex<Vec<String>>,
-    /// Whether a stream was cut.
+    /// Whether a stream has been cut.
     cut: AtomicBool,
 }
 
 /// How the cluster behaves.
 pub(crate) struct Settings {
-    /// How long a pod takes to be ready, and to be gone.
+    /// How long a pod takes to become ready, and to end.
     pub(crate) slowness: Duration,
-    /// A GitOps controller that sets a workload's replicas back: its name, and how many.
+    /// Workloads whose replicas a GitOps controller resets: name and replicas.
     pub(crate) healed: Vec<(String, i64)>,
-    /// Whether the older ESS has its updater running.
+    /// Whether the updater of the older ESS runs.
     pub(crate) updater: bool,
-    /// What the older ESS's operator makes of its custom resource.
+    /// The objects that the operator of the older ESS creates for its custom resource.
     pub(crate) made_by_operator: Vec<Value>,
 }
 
-/// Something that goes wrong, so many times.
+/// A fault that occurs a number of times.
 #[derive(Clone)]
 pub(crate) struct Fault {
-    /// The method, or nothing for any.
+    /// The HTTP method; empty for any.
     pub(crate) method: &'static str,
-    /// What the path and the query hold.
+    /// Text in the path and query.
     pub(crate) path: &'static str,
     pub(crate) times: u32,
     pub(crate) effect: Effect,
@@ -87,11 +87,11 @@ pub(crate) struct Fault {
 
 #[derive(Clone)]
 pub(crate) enum Effect {
-    /// An answer of that status in place of the true one.
+    /// A response with this status in place of the correct one.
     Status(u16),
-    /// A stream ends without a word after so many bytes from the pod.
+    /// A stream ends without a close message after so many bytes from the pod.
     CutAfter(usize),
-    /// The true answer, late.
+    /// The correct response, late.
     Late(Duration),
 }
 
@@ -172,7 +172,7 @@ impl Kube {
         Self::community_at(world, cluster, "ess", "ess")
     }
 
-    /// The same by other names.
+    /// The same with another namespace and release.
     pub(crate) fn community_at(world: &World, cluster: &Cluster, namespace: &str, release: &str) -> Self {
         let kube = Self::new(world);
         layout::community(&kube, namespace, release);
@@ -190,7 +190,7 @@ impl Kube {
         kube
     }
 
-    /// Waits until every workload has the pods that it is to have.
+    /// Waits until every workload has its number of pods.
     pub(crate) fn settle(&self) {
         let settled = |object: &Value| {
             object["status"]["readyReplicas"].as_i64().unwrap_or(0) == object["spec"]["replicas"].as_i64().unwrap_or(1)
@@ -205,17 +205,17 @@ impl Kube {
         assert!(waits.take(3000).any(|()| all()), "the stand-in's pods do not come up");
     }
 
-    /// A second release beside the first.
+    /// Adds a second release.
     pub(crate) fn add_community(&self, namespace: &str, release: &str) {
         layout::community(self, namespace, release);
     }
 
-    /// MAS beside the Synapse of a release.
+    /// Adds MAS to a release.
     pub(crate) fn add_mas(&self, namespace: &str, release: &str, replicas: i64) {
         layout::mas(self, namespace, release, replicas);
     }
 
-    /// Lets a call find this cluster.
+    /// Makes a call use this cluster.
     pub(crate) fn seen_by<'a>(&self, call: Call<'a>) -> Call<'a> {
         call.env("KUBECONFIG", &self.kubeconfig)
     }
@@ -225,18 +225,18 @@ impl Kube {
         self.state.volume(claim)
     }
 
-    /// Puts an object there, or in the place of the one that is.
+    /// Creates or replaces an object.
     pub(crate) fn put(&self, object: Value) {
         self.state.store().put(object);
     }
 
-    /// An object, or null.
+    /// An object, or null if it does not exist.
     pub(crate) fn object(&self, resource: &str, namespace: &str, name: &str) -> Value {
         let store = self.state.store();
         store.named(resource, namespace, name).cloned().unwrap_or_default()
     }
 
-    /// Gives a Secret another value.
+    /// Changes a value in a Secret.
     pub(crate) fn set_secret(&self, namespace: &str, name: &str, key: &str, value: &str) {
         self.edit("secrets", namespace, name, |secret| {
             secret["data"][key] = layout::encoded(value).into();
@@ -272,18 +272,18 @@ impl Kube {
             .collect()
     }
 
-    /// The account may no longer do that.
+    /// Removes a permission of the account.
     pub(crate) fn deny(&self, verb: &str, group: &str, resource: &str) {
         self.deny_in("", verb, group, resource);
     }
 
-    /// The account may no longer do that in a namespace.
+    /// Removes a permission of the account in a namespace.
     pub(crate) fn deny_in(&self, namespace: &str, verb: &str, group: &str, resource: &str) {
         let denied = [namespace, verb, group, resource].map(str::to_owned);
         self.state.denied.lock().unwrap().push(denied);
     }
 
-    /// Something goes wrong from now on.
+    /// Adds a fault.
     pub(crate) fn fault(&self, method: &'static str, path: &'static str, times: u32, effect: Effect) {
         let fault = Fault {
             method,
@@ -294,12 +294,12 @@ impl Kube {
         self.state.faults.lock().unwrap().push(fault);
     }
 
-    /// All is well again.
+    /// Removes all faults.
     pub(crate) fn forget_faults(&self) {
         self.state.faults.lock().unwrap().clear();
     }
 
-    /// Whether a stream was cut since this was asked last.
+    /// Whether a stream was cut since the last call.
     pub(crate) fn was_cut(&self) -> bool {
         self.state.cut.swap(false, Ordering::Relaxed)
     }
@@ -314,7 +314,7 @@ impl Kube {
         self.state.requests.lock().unwrap().clone()
     }
 
-    /// A port of the pods whose names begin so leads to a port of this machine.
+    /// Makes a port of the pods whose names begin with `pod` lead to a port of this machine.
     pub(crate) fn lead(&self, namespace: &str, pod: &str, port: u16, to: u16) {
         let leads = (namespace.to_owned(), pod.to_owned(), port, to);
         self.state.ports.lock().unwrap().push(leads);
@@ -330,7 +330,7 @@ impl State {
         self.directory.join(claim)
     }
 
-    /// The first fault that fits, which is one less then.
+    /// The effect of the first fault that matches; its count decreases by one.
     fn fault(&self, method: &str, path: &str) -> Option<Effect> {
         let mut faults = self.faults.lock().unwrap();
         let fault = faults.iter_mut().find(|fault| {

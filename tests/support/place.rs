@@ -1,5 +1,5 @@
-//! What one test process has on this machine: a directory, the shipped programs in it, an
-//! unprivileged user, and a watchdog that takes all of it away however the process ends.
+//! The resources of one test process on this machine: a directory, the shipped programs in it, an unprivileged user,
+//! and a watchdog that cleans up however the process ends.
 
 use std::fs::{self, Permissions};
 use std::net::TcpListener;
@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use walkdir::WalkDir;
 
-/// Each shipped program, and where cargo built it.
+/// Each shipped program, and the path where cargo built it.
 pub(crate) const TOOLS: [(&str, &str); 10] = [
     ("preflight", env!("CARGO_BIN_EXE_preflight")),
     ("extract-secrets", env!("CARGO_BIN_EXE_extract-secrets")),
@@ -26,9 +26,9 @@ pub(crate) const TOOLS: [(&str, &str); 10] = [
     ("ess-job", env!("CARGO_BIN_EXE_ess-job")),
 ];
 
-/// Waits for the end of standard input, which comes when the test process is gone, even by
-/// SIGKILL. Then ends what still works beneath the directory, and removes it. `PostgreSQL` is asked
-/// first: one that is killed leaves its shared memory behind.
+/// Waits for the end of standard input, which comes when the test process has ended, even by SIGKILL. Then ends the
+/// processes that still run in the directory, and removes it. `PostgreSQL` is first stopped with a signal, because a
+/// killed server leaves its shared memory behind.
 const WATCHDOG: &str = r#"
 trap '' HUP INT QUIT TERM
 cd /
@@ -48,20 +48,20 @@ done 2>/dev/null
 rm -rf -- "$1"
 "#;
 
-/// The one of this process.
+/// The place of this process.
 pub(crate) fn place() -> &'static Place {
     static PLACE: OnceLock<Place> = OnceLock::new();
     PLACE.get_or_init(Place::new)
 }
 
 pub(crate) struct Place {
-    /// Short, because the path of a Unix socket has at most 107 bytes.
+    /// A short path, because the path of a Unix socket is limited to 107 bytes.
     pub(crate) dir: PathBuf,
     /// The shipped programs.
     pub(crate) bin: PathBuf,
-    /// The `PostgreSQL` programs, servers' too.
+    /// The directory of the `PostgreSQL` programs, including the server.
     pub(crate) pgbin: PathBuf,
-    /// Whom servers and tools run as when the tests run as root.
+    /// User and group ids of servers and programs when the tests run as root.
     user: Option<(u32, u32)>,
     /// Holds the watchdog's standard input open.
     _watchdog: Child,
@@ -81,7 +81,7 @@ impl Place {
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
-            // A Ctrl-C at the terminal is not for it.
+            // A Ctrl-C at the terminal must not end it.
             .process_group(0)
             .spawn()
             .expect("bash starts: install bash");
@@ -100,7 +100,7 @@ impl Place {
         }
     }
 
-    /// A command with nothing of our environment, as the unprivileged user, in `dir`.
+    /// A command with an empty environment, as the unprivileged user, in `dir`.
     pub(crate) fn command(&self, program: impl AsRef<Path>, dir: &Path) -> Command {
         let path = [&self.bin, &self.pgbin, Path::new("/usr/bin"), Path::new("/bin")];
         let mut command = Command::new(program.as_ref());
@@ -118,28 +118,28 @@ impl Place {
         command
     }
 
-    /// Makes a file or directory that the tests made one of the unprivileged user.
+    /// Gives a file or directory to the unprivileged user.
     pub(crate) fn give(&self, path: &Path) {
         if let Some((uid, gid)) = self.user {
             chown(path, Some(uid), Some(gid)).unwrap();
         }
     }
 
-    /// A new directory of the unprivileged user's.
+    /// Creates a directory that belongs to the unprivileged user.
     pub(crate) fn make_dir(&self, path: &Path) {
         fs::create_dir(path).unwrap();
         fs::set_permissions(path, Permissions::from_mode(0o700)).unwrap();
         self.give(path);
     }
 
-    /// The name of the user that servers and tools run as.
+    /// The name of the user that servers and programs run as.
     pub(crate) fn user_name(&self) -> String {
         let output = self.command("/usr/bin/id", &self.dir).arg("-un").output().unwrap();
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 
-    /// `tree` where the unprivileged user can reach it: itself, or a copy when the checkout lies
-    /// beneath a directory that only root may enter.
+    /// A path of `tree` that the unprivileged user can reach: `tree` itself, or a copy if the checkout is below a
+    /// directory that only root can enter.
     pub(crate) fn reachable(&self, tree: &Path) -> PathBuf {
         let seen = self
             .command("/usr/bin/test", &self.dir)
@@ -166,8 +166,8 @@ impl Place {
     }
 }
 
-/// Ids of the processes that work beneath `dir`. A working directory is inherited whatever a
-/// program does to its environment, and nothing here becomes a daemon.
+/// Ids of the processes whose working directory is in `dir`. Child processes inherit it even if a program changes its
+/// environment, and none of them becomes a daemon.
 pub(crate) fn processes_in(dir: &Path) -> Vec<i32> {
     let pids = fs::read_dir("/proc").unwrap().filter_map(|entry| {
         let entry = entry.ok()?;
@@ -180,7 +180,7 @@ pub(crate) fn processes_in(dir: &Path) -> Vec<i32> {
     pids.collect()
 }
 
-/// A port nobody listens on, outside the range that outgoing connections take theirs from.
+/// An unused port, outside the range of ports for outgoing connections.
 pub(crate) fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let first = u16::try_from(std::process::id() % 120).unwrap() * 100 + 20_000;
@@ -192,7 +192,7 @@ pub(crate) fn free_port() -> u16 {
     }
 }
 
-/// A link costs nothing, but does not reach into another file system.
+/// Places a file by a hard link, or by a copy if it is on another file system.
 fn place_file(from: &Path, to: &Path) {
     if fs::hard_link(from, to).is_err() {
         fs::copy(from, to).unwrap_or_else(|error| panic!("{} copied: {error}", from.display()));
@@ -210,11 +210,11 @@ fn nobody() -> (u32, u32) {
     (fields[2].parse().unwrap(), fields[3].parse().unwrap())
 }
 
-/// Where the server programs are: they are rarely on PATH.
+/// The directory of the server programs, which are rarely in PATH.
 fn pgbin() -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let on_path = std::env::split_paths(&path).filter_map(|dir| {
-        // Debian's PATH has wrappers; a link leads to the directory that has them all.
+        // Debian's PATH contains wrappers; a link leads to the directory with all programs.
         fs::canonicalize(dir.join("initdb")).ok()?.parent().map(Path::to_owned)
     });
     let configured = Command::new("pg_config").arg("--bindir").output().ok();

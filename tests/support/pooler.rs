@@ -1,4 +1,4 @@
-//! A throwaway `PgBouncer` before a throwaway server.
+//! A throwaway `PgBouncer` in front of a throwaway server.
 
 use std::fs::{self, File};
 use std::net::TcpStream;
@@ -10,14 +10,14 @@ use super::place::{free_port, place};
 use super::postgres::percent;
 use super::{Cluster, World};
 
-/// A `PgBouncer` on a loopback port, until it is dropped. Whoever is listed comes in without a password.
+/// A `PgBouncer` on a loopback port, until it is dropped. The listed roles connect without a password.
 pub(crate) struct Pooler {
     process: Child,
     pub(crate) port: u16,
 }
 
 impl Pooler {
-    /// `settings`: lines of its configuration.
+    /// `settings` are additional lines of its configuration.
     pub(crate) fn new(world: &World, cluster: &Cluster, roles: &[&str], mode: &str, size: u32, settings: &str) -> Self {
         let port = free_port();
         world.mask(port.to_string(), "$POOLER_PORT");
@@ -60,7 +60,7 @@ impl Pooler {
         Self { process, port }
     }
 
-    /// A libpq URL through it.
+    /// A libpq URL through the pooler.
     pub(crate) fn url(&self, database: &str, role: &str) -> String {
         format!(
             "postgresql://{}@127.0.0.1:{}/{}",

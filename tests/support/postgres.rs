@@ -15,17 +15,17 @@ use super::place::{free_port, place, processes_in};
 use super::synapse::Database;
 use super::{Shared, World};
 
-/// Of the superuser `postgres`, who needs none on the Unix socket.
+/// Password of the superuser `postgres`, who needs none on the Unix socket.
 pub(crate) const SUPERUSER_PASSWORD: &str = "superuser's own";
 
-/// Of `synapse_user`, the role that Element Server Suite makes for Synapse.
+/// Password of `synapse_user`, the role that Element Server Suite creates for Synapse.
 pub(crate) const ESS_PASSWORD: &str = "Zx8-made-by-ess";
 
-/// How roles other than the superuser come in over the Unix socket. Over TCP all need a password.
+/// How roles other than the superuser authenticate over the Unix socket. Over TCP all need a password.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Local {
     Trust,
-    /// The role must be named as the operating system's user, `place().user_name()`.
+    /// The name of the role must be that of the operating system's user, `place().user_name()`.
     Peer,
 }
 
@@ -34,7 +34,7 @@ pub(crate) struct Cluster {
     world: Arc<Shared>,
     /// The server's own programs.
     bin: PathBuf,
-    /// Holds the socket, the log and `data`.
+    /// Contains the socket, the log and `data`.
     pub(crate) dir: PathBuf,
     pub(crate) port: u16,
     postmaster: Mutex<Option<Child>>,
@@ -50,7 +50,7 @@ impl Cluster {
         Self::made(world, name, local, place().pgbin.clone())
     }
 
-    /// A server of another version, by the directory of its programs. A name stands for one version.
+    /// A server of another version, whose programs are in `bin`. A name must always be used with the same version.
     pub(crate) fn of(world: &World, name: &str, bin: PathBuf) -> Self {
         Self::made(world, name, Local::Trust, bin)
     }
@@ -87,7 +87,7 @@ impl Cluster {
         cluster
     }
 
-    /// A server that follows this one and takes no writes.
+    /// A standby of this server.
     pub(crate) fn standby(&self, name: &str) -> Self {
         let (dir, port) = (self.world.dir.join(name), free_port());
         place().make_dir(&dir);
@@ -111,20 +111,19 @@ impl Cluster {
         standby
     }
 
-    /// A server as Element Server Suite makes it: the role `synapse_user`, and its empty database
-    /// `synapse`.
+    /// A server as Element Server Suite creates it: with the role `synapse_user` and its empty database `synapse`.
     pub(crate) fn ess(world: &World, name: &str) -> Self {
         Self::new(world, name).into_ess()
     }
 
-    /// With that role and that database.
+    /// Adds that role and that database.
     pub(crate) fn into_ess(self) -> Self {
         self.create_role("synapse_user", ESS_PASSWORD);
         self.create_database("synapse", "synapse_user");
         self
     }
 
-    /// Starts the server, and waits until it takes connections.
+    /// Starts the server, and waits until it accepts connections.
     pub(crate) fn start(&self) {
         let log = File::options()
             .append(true)
@@ -132,7 +131,7 @@ impl Cluster {
             .open(self.dir.join("log"))
             .unwrap();
         let data = self.dir.join("data");
-        // Not pg_ctl: the server is our child, and ends with us.
+        // Without pg_ctl, so that the server is a child process and ends with the tests.
         let mut child = place()
             .command(self.bin.join("postgres"), &data)
             .arg("-D")
@@ -143,7 +142,7 @@ impl Cluster {
             .spawn()
             .unwrap();
         let start = Instant::now();
-        // The eighth line of the file says how far the server is.
+        // The eighth line of postmaster.pid contains the status of the server.
         let pid = child.id().to_string();
         let ready = || {
             let state = fs::read_to_string(data.join("postmaster.pid")).unwrap_or_default();
@@ -162,13 +161,13 @@ impl Cluster {
         *self.postmaster.lock().unwrap_or_else(PoisonError::into_inner) = Some(child);
     }
 
-    /// Stops the server at once, whoever is connected.
+    /// Stops the server at once, even if sessions are connected.
     pub(crate) fn stop(&self) {
         self.end(Signal::QUIT);
     }
 
     /// Kills the server's first process, as the kernel does when memory is short, and waits until the others have
-    /// noticed.
+    /// ended.
     pub(crate) fn kill(&self) {
         self.end(Signal::KILL);
         let data = self.dir.join("data");
@@ -185,7 +184,7 @@ impl Cluster {
         }
     }
 
-    /// Whether it was started and not stopped since.
+    /// Whether the server was started and not stopped since.
     pub(crate) fn runs(&self) -> bool {
         self.postmaster.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
@@ -194,13 +193,13 @@ impl Cluster {
         fs::read_to_string(self.dir.join("log")).unwrap_or_default()
     }
 
-    /// Runs SQL as the superuser; rows come one a line, columns parted by `|`.
+    /// Runs SQL as the superuser. Returns one row per line, with columns separated by `|`.
     #[track_caller]
     pub(crate) fn psql(&self, database: &str, sql: &str) -> String {
         self.psql_as("postgres", database, sql)
     }
 
-    /// Runs SQL as any role, over the Unix socket.
+    /// Runs SQL as a role, over the Unix socket.
     #[track_caller]
     pub(crate) fn psql_as(&self, role: &str, database: &str, sql: &str) -> String {
         let mut psql = self.program("psql");
@@ -228,7 +227,7 @@ impl Cluster {
         );
     }
 
-    /// With the encoding and collation that Synapse demands.
+    /// Creates a database with the encoding and collation that Synapse requires.
     pub(crate) fn create_database(&self, name: &str, owner: &str) {
         let mut createdb = self.program("createdb");
         createdb.args([
@@ -252,7 +251,7 @@ impl Cluster {
         )
     }
 
-    /// A libpq URL that goes over the Unix socket.
+    /// A libpq URL for the Unix socket.
     pub(crate) fn socket_url(&self, database: &str, role: &str) -> String {
         let dir = percent(&self.dir.display().to_string());
         format!(
@@ -263,7 +262,7 @@ impl Cluster {
         )
     }
 
-    /// How a Synapse reaches a database here.
+    /// The connection settings of a Synapse for a database of this server.
     pub(crate) fn database(&self, name: &str, role: &str, password: &str) -> Database {
         Database {
             port: self.port,
@@ -273,7 +272,7 @@ impl Cluster {
         }
     }
 
-    /// A `PostgreSQL` program with this server as the one it connects to.
+    /// A `PostgreSQL` program that connects to this server.
     pub(crate) fn program(&self, name: &str) -> Command {
         let mut command = place().command(place().pgbin.join(name), &self.world.dir);
         command.env("PGHOST", &self.dir).env("PGPORT", self.port.to_string());
@@ -287,7 +286,7 @@ impl Drop for Cluster {
     }
 }
 
-/// Runs a command with `input` as its standard input, and returns what it wrote.
+/// Runs a command with `input` as its standard input, and returns its output.
 #[track_caller]
 pub(super) fn feed(mut command: Command, input: &[u8]) -> Vec<u8> {
     let mut child = command
@@ -298,7 +297,7 @@ pub(super) fn feed(mut command: Command, input: &[u8]) -> Vec<u8> {
         .unwrap();
     let mut pipe = child.stdin.take().unwrap();
     let output = thread::scope(|scope| {
-        // One that fails ends without reading; its status says so.
+        // A program that fails can end without reading; its exit status is checked.
         scope.spawn(move || pipe.write_all(input));
         child.wait_with_output().unwrap()
     });
@@ -310,7 +309,7 @@ pub(super) fn feed(mut command: Command, input: &[u8]) -> Vec<u8> {
     output.stdout
 }
 
-/// The data directory of a server that never ran, made once per name: a copy is faster.
+/// The data directory of a server that never ran, created once per name, because a copy is faster than initdb.
 fn initialised(name: &str, bin: &Path) -> PathBuf {
     static MADE: Mutex<Vec<String>> = Mutex::new(Vec::new());
     let template = place().dir.join("initdb").join(name);

@@ -1,4 +1,4 @@
-//! A TCP proxy between a tool and a server, for what happens on a network.
+//! A TCP proxy between a program and a server, which simulates network faults.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -9,14 +9,14 @@ use std::time::Duration;
 
 use rustix::net::sockopt::set_socket_linger;
 
-/// What a proxy does with bytes, of old connections and new ones.
+/// What a proxy does with data, on existing and new connections.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Traffic {
-    /// Passes them on.
+    /// Forwards it.
     Flows,
-    /// Keeps them back, and says nothing.
+    /// Withholds it, and keeps the connection open.
     Stalls,
-    /// Passes on half of what comes next, and closes the connection in good order.
+    /// Forwards half of the next data, and closes the connection normally.
     IsCut,
     /// Drops connections with a reset.
     IsReset,
@@ -30,18 +30,18 @@ pub(crate) struct Proxy {
 
 struct Shared {
     traffic: AtomicU8,
-    /// How often all connections were dropped.
+    /// The number of times that all connections were dropped.
     resets: AtomicU64,
-    /// Whose COMMIT is to stay without an answer: the client that has said this.
+    /// Text that identifies a client: the response to its next COMMIT is lost.
     unanswered: Mutex<Option<&'static str>>,
     over: AtomicBool,
 }
 
-/// What the two directions of a connection know of each other.
+/// State that the two directions of a connection share.
 #[derive(Default)]
 struct Connection {
     is_reset: AtomicBool,
-    /// The server's next answer is lost.
+    /// Whether the server's next response is lost.
     is_unanswered: AtomicBool,
 }
 
@@ -54,17 +54,17 @@ enum Direction {
 const TICK: Duration = Duration::from_millis(5);
 
 impl Proxy {
-    /// In front of a port of this host.
+    /// A proxy in front of a port of this host.
     pub(crate) fn new(to: u16) -> Self {
         Self::after(|_| Ok(()), to)
     }
 
-    /// An HTTP proxy behind which every host is that port of this one.
+    /// An HTTP proxy that connects every tunnel to that port of this host.
     pub(crate) fn http(to: u16) -> Self {
         Self::after(tunnel, to)
     }
 
-    /// What `greet` says to a client comes before all else.
+    /// Like `new`, but runs `greet` on each client connection first.
     fn after(greet: fn(&mut TcpStream) -> io::Result<()>, to: u16) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", super::free_port())).unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -83,7 +83,7 @@ impl Proxy {
                 if greet(&mut client).is_err() {
                     continue;
                 }
-                // A server that is down refuses; so do we.
+                // Refuse the connection if the server does.
                 if let Ok(server) = TcpStream::connect(("127.0.0.1", to)) {
                     let _ = ours.connect(client, server);
                 }
@@ -99,12 +99,12 @@ impl Proxy {
         }
     }
 
-    /// Once: when a client that has said `text` commits, the server does it and the answer is lost.
+    /// Once: when a client that has sent `text` commits, the server commits, and its response is lost.
     pub(crate) fn lose_answer_to_commit_of(&self, text: &'static str) {
         *self.shared.unanswered.lock().unwrap() = Some(text);
     }
 
-    /// Whether an answer was lost since it was asked for.
+    /// Whether such a response was lost.
     pub(crate) fn has_lost_answer(&self) -> bool {
         self.shared.unanswered.lock().unwrap().is_none()
     }
@@ -129,14 +129,14 @@ fn tunnel(client: &mut TcpStream) -> io::Result<()> {
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.shared.over.store(true, Ordering::SeqCst);
-        // Wakes the listener.
+        // Wake the listener, so that it ends.
         let _ = TcpStream::connect(("127.0.0.1", self.port));
         self.set(Traffic::IsReset);
     }
 }
 
 impl Shared {
-    /// Passes bytes on in both directions, each in a thread.
+    /// Forwards data in both directions, each in a thread.
     fn connect(self: &Arc<Self>, client: TcpStream, server: TcpStream) -> io::Result<()> {
         for stream in [&client, &server] {
             stream.set_nodelay(true)?;
@@ -173,7 +173,7 @@ impl Shared {
         all.into_iter().find(|traffic| *traffic as u8 == now).unwrap()
     }
 
-    /// Until the one end has nothing more to say; an error when that is not how it ends.
+    /// Copies data until one end closes its direction normally; an error if the connection ends in another way.
     fn copy(
         &self,
         mut from: &TcpStream,
@@ -197,7 +197,7 @@ impl Shared {
                 thread::sleep(TICK);
                 continue;
             }
-            // A look first: what comes while it stalls stays where it is.
+            // Peek first, so that data that arrives during a stall stays in the socket.
             let n = match from.peek(&mut chunk) {
                 Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => continue,
                 n => n?,

@@ -1,5 +1,5 @@
-//! A homeserver that people have used: made through Synapse's own API, and looked for again on
-//! the server that it became.
+//! A homeserver that people have used: created through Synapse's own API, and checked again on the server to which it
+//! was moved.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use super::synapse::{Synapse, run_python};
 
 pub(crate) const SERVER_NAME: &str = "example.org";
 
-/// What people write, and what a careless reader of a dump would trip over.
+/// Texts that people write, and texts that a careless parser of a dump would misread.
 const BODIES: &[&str] = &[
     "good morning",
     "Grüße aus Köln, naïve façade — “quoted” … ∑ ẞ",
@@ -38,21 +38,21 @@ const BODIES: &[&str] = &[
     "--\n-- PostgreSQL database dump complete\n--",
 ];
 
-/// What was put there.
+/// The content that was created.
 #[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct Seeded {
-    /// The first is an administrator.
+    /// The users; the first is an administrator.
     pub(crate) users: Vec<User>,
     pub(crate) rooms: Vec<String>,
     pub(crate) messages: Messages,
     pub(crate) media: Vec<Media>,
-    /// Of the first room.
+    /// The alias of the first room.
     pub(crate) alias: String,
-    /// Of the first user.
+    /// Account data of the first user.
     pub(crate) account_data: Value,
     /// Device keys of the first user.
     pub(crate) device_keys: Value,
-    /// One-time keys that nobody has claimed, of the first user.
+    /// The number of unclaimed one-time keys of the first user.
     pub(crate) one_time_keys: u64,
     /// As published at `/_matrix/key/v2/server`.
     pub(crate) verify_keys: Value,
@@ -66,7 +66,7 @@ pub(crate) struct User {
     pub(crate) device: String,
 }
 
-/// By event id.
+/// Messages by event id.
 type Messages = BTreeMap<String, Message>;
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -83,7 +83,7 @@ pub(crate) struct Media {
 }
 
 impl Seeded {
-    /// Fills a new server.
+    /// Creates the content on a new server.
     pub(super) fn fill(synapse: &Synapse) -> Self {
         let users: Vec<User> = [
             ("alice", "Wörd'pass \"1\" \\%"),
@@ -158,8 +158,8 @@ impl Seeded {
         &self.users[0]
     }
 
-    /// Fails unless the server is the one that was filled: nobody was logged out, and everything
-    /// reads the same. It logs users in, so it writes.
+    /// Fails unless the server has the same content: no user was logged out, and everything is equal. Logs users in,
+    /// and therefore writes.
     #[track_caller]
     pub(crate) fn check(&self, synapse: &Synapse) {
         let admin = self.admin();
@@ -212,8 +212,7 @@ impl Seeded {
         assert_eq!(verify_keys(synapse), self.verify_keys);
     }
 
-    /// Fails unless people can go on where they stopped: what they add gets new numbers from the
-    /// sequences.
+    /// Fails unless users can continue: what they add gets new numbers from the sequences.
     #[track_caller]
     pub(crate) fn goes_on(&self, synapse: &Synapse) {
         let admin = self.admin();
@@ -236,7 +235,7 @@ impl Seeded {
         upload(synapse, admin, "text/plain", b"new".to_vec());
     }
 
-    /// Fails unless the files of the media are there too.
+    /// Fails unless the media files are there too.
     #[track_caller]
     pub(crate) fn check_media_files(&self, synapse: &Synapse) {
         for media in &self.media {
@@ -247,18 +246,18 @@ impl Seeded {
         }
     }
 
-    /// How many one-time keys the server has of the first user's device.
+    /// The number of one-time keys that the server has for the first user's device.
     pub(crate) fn one_time_keys_on(&self, synapse: &Synapse) -> u64 {
         let answer = synapse.post("/_matrix/client/v3/keys/upload", Some(&self.admin().token), &json!({}));
         answer["one_time_key_counts"]["signed_curve25519"].as_u64().unwrap_or(0)
     }
 }
 
-/// Large enough for thumbnails.
+/// A picture that is large enough for thumbnails.
 const PICTURE: &str = "import sys; from PIL import Image; \
     Image.radial_gradient('L').resize((640, 480)).save(sys.stdout.buffer, 'png')";
 
-/// Everybody is in it, and says something.
+/// Creates a room that all users are in and write to.
 fn fill_hall(synapse: &Synapse, users: &[User], messages: &mut Messages) -> String {
     let (alice, bob, carol) = (&users[0], &users[1], &users[2]);
     let hall = create_room(
@@ -287,7 +286,7 @@ fn fill_hall(synapse: &Synapse, users: &[User], messages: &mut Messages) -> Stri
     hall
 }
 
-/// Among two, encrypted: the server has what it cannot read.
+/// Creates an encrypted room of two users, whose messages the server cannot read.
 fn fill_private_room(synapse: &Synapse, users: &[User], messages: &mut Messages) -> String {
     let (alice, bob) = (&users[0], &users[1]);
     let algorithm = "m.megolm.v1.aes-sha2";
@@ -310,7 +309,7 @@ fn fill_private_room(synapse: &Synapse, users: &[User], messages: &mut Messages)
     room
 }
 
-/// A room that nobody is in any more.
+/// Creates a room that all members have left.
 fn leave_a_room(synapse: &Synapse, user: &User) {
     let room = create_room(synapse, user, &json!({"name": "left behind", "preset": "private_chat"}));
     send(synapse, user, &room, "only me here", &mut BTreeMap::new());
@@ -367,9 +366,9 @@ fn send(synapse: &Synapse, user: &User, room: &str, body: &str, messages: &mut M
     );
 }
 
-/// Returns the event's id.
+/// Sends an event, and returns its id.
 fn send_event(synapse: &Synapse, user: &User, room: &str, kind: &str, content: &Value) -> String {
-    // A transaction's name that comes twice would be taken for a repetition of the first.
+    // Synapse treats a repeated transaction id as a repetition of the first request.
     let transaction = uuid();
     let path = format!("/_matrix/client/v3/rooms/{}/send/{kind}/{transaction}", percent(room));
     let event = synapse.put(&path, Some(&user.token), content);
@@ -427,7 +426,7 @@ fn one_time_keys() -> Value {
     Value::Object((0..5).map(key).collect())
 }
 
-/// The public part of what the server signs with.
+/// The public halves of the server's signing keys.
 fn verify_keys(synapse: &Synapse) -> Value {
     synapse.get("/_matrix/key/v2/server", None)["verify_keys"].clone()
 }

@@ -15,37 +15,37 @@ use super::place::{free_port, place};
 use super::postgres::{Cluster, feed};
 use super::seed::SERVER_NAME;
 
-/// What the Python environment is made of.
+/// The packages of the Python environment.
 pub(super) const REQUIREMENTS: &str = include_str!("../data/requirements.txt");
 
-/// A start on an empty database makes the whole schema.
+/// Time limit of a start, which on an empty database creates the complete schema.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Where cargo keeps what it builds: the cache of what takes long.
+/// Cargo's target directory, which also caches what takes long to create.
 pub(super) fn target() -> &'static Path {
     Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap()
 }
 
-/// Holds off every other test process, until it is dropped.
+/// Locks the target directory against other test processes, until it is dropped.
 pub(super) fn lock_target() -> File {
     let lock = File::create(target().join("synapse.lock")).unwrap();
     lock.lock().unwrap();
     lock
 }
 
-/// The interpreter of an environment that has Synapse, made when it is first needed.
+/// The interpreter of a Python environment with Synapse, which is created when it is first needed.
 pub(crate) fn python() -> &'static Path {
     static PYTHON: OnceLock<PathBuf> = OnceLock::new();
     PYTHON.get_or_init(|| {
         let venv = target().join("synapse");
-        // Written last: an environment that has it is whole.
+        // Written last: an environment with this file is complete.
         let made_of = venv.join("requirements.txt");
         let _lock = lock_target();
         if fs::read_to_string(&made_of).ok().as_deref() != Some(REQUIREMENTS) {
             let _ = fs::remove_dir_all(&venv);
             let requirements = place().dir.join("requirements.txt");
             fs::write(&requirements, REQUIREMENTS).unwrap();
-            // Not the python of a version manager: the unprivileged user may be unable to reach it.
+            // Not the Python of a version manager, which the unprivileged user may be unable to reach.
             let mut make = Command::new("/usr/bin/python3");
             install(make.args(["-m", "venv"]).arg(&venv), "python3-venv");
             let mut pip = Command::new(venv.join("bin/python"));
@@ -64,7 +64,7 @@ pub(crate) fn python() -> &'static Path {
     })
 }
 
-/// Runs a step of the installation, with our own environment: it may say how `PyPI` is reached.
+/// Runs a step of the installation with our own environment, which may define how `PyPI` is reached.
 pub(super) fn install(command: &mut Command, package: &str) {
     for name in ["PYTHONHOME", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE"] {
         command.env_remove(name);
@@ -79,14 +79,14 @@ pub(super) fn install(command: &mut Command, package: &str) {
     );
 }
 
-/// Runs a line of Python in Synapse's environment.
+/// Runs Python code in Synapse's environment.
 pub(super) fn run_python(program: &str) -> Vec<u8> {
     let mut command = place().command(python(), &place().dir);
     command.args(["-c", program]);
     feed(command, b"")
 }
 
-/// How Synapse reaches its database: over TCP, on this host.
+/// Synapse's connection settings: over TCP, on this host.
 #[derive(Clone)]
 pub(crate) struct Database {
     pub(crate) port: u16,
@@ -95,7 +95,7 @@ pub(crate) struct Database {
     pub(crate) password: String,
 }
 
-/// What makes a server the one that it is.
+/// The secrets that identify a homeserver.
 #[derive(Clone)]
 pub(crate) struct Identity {
     pub(crate) signing_key: String,
@@ -106,8 +106,8 @@ pub(crate) struct Identity {
 }
 
 impl Database {
-    /// A new role in `cluster`, and a database yet to be made, whose names and password need
-    /// care wherever they are written.
+    /// Creates a role in `cluster`, and names a database that does not exist yet. Their names and the password need
+    /// escaping everywhere.
     pub(crate) fn awkward(cluster: &Cluster) -> Self {
         let database = cluster.database("Synapse-Prod", "synapse", r#"p:a@s s%w'ö"r\d /#?&=$HOME"#);
         cluster.create_role(&database.role, &database.password);
@@ -116,7 +116,7 @@ impl Database {
 }
 
 impl Identity {
-    /// Of the server that is to be moved.
+    /// The identity of the server that is to be moved.
     pub(crate) fn old() -> Self {
         Self {
             signing_key: "ed25519 a_OLDx xK+Xf4PlKfgvIcIWU5UA3f/V5dmUJNQtqZBBa+hJL1Q\n".into(),
@@ -127,7 +127,7 @@ impl Identity {
         }
     }
 
-    /// As Element Server Suite makes them up.
+    /// An identity as Element Server Suite generates it.
     pub(crate) fn ess() -> Self {
         Self {
             signing_key: "ed25519 1 cWDM9lEYL3OJzLoo+fPyFqWeZNaYqUiTs31cts41D1I\n".into(),
@@ -138,7 +138,7 @@ impl Identity {
         }
     }
 
-    /// As `extract-secrets` leaves them, one file each. A secret without a file is `ess`'s.
+    /// An identity from the files of `extract-secrets`. A secret without a file is the one of `ess`.
     pub(crate) fn extracted(secrets: &Path) -> Self {
         let ess = Self::ess();
         let read = |name, other| fs::read_to_string(secrets.join(name)).unwrap_or(other);
@@ -152,18 +152,18 @@ impl Identity {
     }
 }
 
-/// A Synapse in a world: its configuration, and its process while it runs.
+/// A Synapse in a world: its configuration, and its process while it is running.
 pub(crate) struct Synapse {
     dir: PathBuf,
     port: u16,
     registration: String,
-    /// What Synapse has after `-c`: files and directories.
+    /// The arguments of `-c`: files and directories.
     pub(crate) config: Vec<PathBuf>,
     process: Mutex<Option<Child>>,
 }
 
 impl Synapse {
-    /// Configured in one file, `NAME/homeserver.yaml`.
+    /// A Synapse with one configuration file, `NAME/homeserver.yaml`.
     pub(crate) fn new(world: &World, name: &str, database: &Database, identity: &Identity) -> Self {
         Self::configured(world, name, identity, |general| {
             let whole = format!("{}{}{general}", server_name(), database_section(database));
@@ -171,8 +171,8 @@ impl Synapse {
         })
     }
 
-    /// Configured as Debian's package does it: `NAME/homeserver.yaml`, and what the package and
-    /// the administrator add in `NAME/conf.d`.
+    /// A Synapse configured as by Debian's package: `NAME/homeserver.yaml`, and files of the package and the
+    /// administrator in `NAME/conf.d`.
     pub(crate) fn debian(world: &World, name: &str, database: &Database, identity: &Identity) -> Self {
         let mut synapse = Self::configured(world, name, identity, |general| {
             vec![
@@ -211,12 +211,12 @@ impl Synapse {
         }
     }
 
-    /// Where local media lie.
+    /// The directory of the media store.
     pub(crate) fn media_store(&self) -> PathBuf {
         self.dir.join("media_store")
     }
 
-    /// Where it listens.
+    /// The port on which it listens.
     pub(crate) fn port(&self) -> u16 {
         self.port
     }
@@ -229,7 +229,7 @@ impl Synapse {
             .collect()
     }
 
-    /// Starts, and waits until it answers.
+    /// Starts Synapse, and waits until it responds.
     #[track_caller]
     pub(crate) fn start(&self) {
         let mut child = self.spawn();
@@ -251,7 +251,7 @@ impl Synapse {
         *self.process.lock().unwrap() = Some(child);
     }
 
-    /// Starts, expects it to end by itself with a failure, and returns what it said.
+    /// Starts Synapse, expects it to fail, and returns its output.
     #[track_caller]
     pub(crate) fn start_expecting_refusal(&self) -> String {
         let mut child = self.spawn();
@@ -271,7 +271,7 @@ impl Synapse {
         }
     }
 
-    /// Stops in good order.
+    /// Stops Synapse regularly.
     #[track_caller]
     pub(crate) fn stop(&self) {
         let mut child = self.process.lock().unwrap().take().expect("Synapse runs");
@@ -287,7 +287,7 @@ impl Synapse {
         fs::read_to_string(self.dir.join("console")).unwrap_or_default()
     }
 
-    /// Registers a user by the shared secret, with the program that Synapse ships for it.
+    /// Registers a user with the shared secret, with Synapse's program `register_new_matrix_user`.
     pub(crate) fn register(&self, user: &str, password: &str, admin: bool) {
         let admin = if admin { "--admin" } else { "--no-admin" };
         let mut register = place().command(python(), &self.dir);
@@ -298,7 +298,7 @@ impl Synapse {
         feed(register, b"");
     }
 
-    /// The body of the answer to a request, which must succeed.
+    /// The body of the response to a request, which must succeed.
     #[track_caller]
     pub(crate) fn get(&self, path: &str, token: Option<&str>) -> Value {
         expect_ok(path, self.request("GET", path, token, None))
@@ -314,7 +314,7 @@ impl Synapse {
         expect_ok(path, self.request("PUT", path, token, Some(body)))
     }
 
-    /// Status and body of the answer to a request.
+    /// Status and body of the response to a request.
     pub(crate) fn request(&self, method: &str, path: &str, token: Option<&str>, body: Option<&Value>) -> (u16, Value) {
         let body = body.map(|body| ("application/json", body.to_string().into_bytes()));
         let (status, bytes) = self.request_bytes(method, path, token, body);
@@ -398,7 +398,7 @@ fn agent() -> ureq::Agent {
         .new_agent()
 }
 
-/// A string in YAML's double quotes, which are JSON's.
+/// A string in double quotes, which are the same in YAML and JSON.
 fn quoted(text: &str) -> String {
     Value::from(text).to_string()
 }
@@ -418,7 +418,7 @@ fn database_section(database: &Database) -> String {
     )
 }
 
-/// All but the server's name and its database.
+/// The options of the configuration except the server name and the database.
 fn general(dir: &Path, port: u16, identity: &Identity) -> String {
     let Identity {
         signing_key: _,

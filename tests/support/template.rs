@@ -1,5 +1,5 @@
-//! Databases that a real Synapse made, kept beneath `target/`: most tests need its schema and
-//! data, few need the program.
+//! Databases that a real Synapse has created, cached in `target/`: most tests need its schema and data, few need the
+//! program.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use super::postgres::{Cluster, ESS_PASSWORD, feed};
 use super::seed::Seeded;
 use super::synapse::{Identity, REQUIREMENTS, Synapse, lock_target, target};
 
-/// A dump in `pg_dump`'s custom format, what is in it, and the media that belong to it.
+/// A dump in `pg_dump`'s custom format, a description of its content, and the media that belong to it.
 struct Template {
     dump: Vec<u8>,
     seeded: Seeded,
@@ -24,14 +24,14 @@ struct Template {
 }
 
 impl Cluster {
-    /// Makes a database with what [`Seeded`] says; it is the one of [`Identity::old`].
+    /// Creates a database with the content that [`Seeded`] describes, of the homeserver [`Identity::old`].
     pub(crate) fn load_synapse(&self, database: &str, owner: &str) -> Seeded {
         self.create_database(database, owner);
         self.load(seeded(), database, owner)
     }
 
-    /// Fills the empty database `synapse` of [`Cluster::ess`]: a Synapse with [`Identity::ess`]
-    /// was started on it once, and tried by one user.
+    /// Fills the empty database `synapse` of [`Cluster::ess`] as if a Synapse with [`Identity::ess`] had been started
+    /// on it once, and tried by one user.
     pub(crate) fn load_fresh(&self) -> Seeded {
         self.load(fresh(), "synapse", "synapse_user")
     }
@@ -49,14 +49,14 @@ impl Cluster {
             database,
         ]);
         feed(restore, &template.dump);
-        // As autovacuum would have by the time of a migration.
+        // Autovacuum would have done this by the time of a migration.
         self.psql(database, "ANALYZE");
         template.seeded.clone()
     }
 }
 
 impl Synapse {
-    /// Puts the media of [`Cluster::load_synapse`] into the media store.
+    /// Copies the media of [`Cluster::load_synapse`] into the media store.
     pub(crate) fn load_media(&self) {
         place().make_dir(&self.media_store());
         let mut tar = place().command("/bin/tar", &self.media_store());
@@ -78,7 +78,7 @@ fn fresh() -> &'static Template {
 fn template(name: &str, identity: &Identity, fill: fn(&Synapse) -> Seeded) -> Template {
     let dir = target().join(format!("synapse-{name}-{}", key()));
     let _lock = {
-        // Locked only after the interpreter is there, which takes the same lock.
+        // Lock only afterwards: creating the interpreter needs the same lock.
         super::synapse::python();
         lock_target()
     };
@@ -99,7 +99,7 @@ fn template(name: &str, identity: &Identity, fill: fn(&Synapse) -> Seeded) -> Te
     }
 }
 
-/// Starts a Synapse on an empty database, lets `fill` use it, and keeps what it leaves.
+/// Starts a Synapse on an empty database, lets `fill` use it, and stores the result.
 fn make(dir: &Path, identity: &Identity, fill: fn(&Synapse) -> Seeded) {
     let world = World::new();
     let cluster = Cluster::ess(&world, "template");
@@ -126,7 +126,7 @@ fn make(dir: &Path, identity: &Identity, fill: fn(&Synapse) -> Seeded) {
     fs::rename(whole, dir).unwrap();
 }
 
-/// Changes with whatever the content depends on.
+/// A key that changes with everything that the content depends on.
 fn key() -> String {
     let server = place()
         .command(place().pgbin.join("postgres"), &place().dir)
@@ -144,11 +144,11 @@ fn key() -> String {
     }
     hash.update(server.stdout);
     let hash = hash.finalize();
-    // A few bytes tell it from what older sources made.
+    // A few bytes are enough to distinguish it from older templates.
     ess_cli::hex(&hash[..6])
 }
 
-/// A new database has some, which finish by themselves.
+/// Waits for the background updates of a new database, which finish by themselves.
 fn wait_for_background_updates(cluster: &Cluster) {
     let start = Instant::now();
     loop {

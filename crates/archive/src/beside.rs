@@ -1,4 +1,4 @@
-//! Digests read in the places that `pg_dump` leaves idle.
+//! Computes digests in the session slots that `pg_dump` leaves idle, so that both together use at most `jobs` sessions.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -7,23 +7,24 @@ use std::time::Duration;
 
 use ess_postgres::{Access, Conninfo, Error, Queue, Session};
 
-/// How often somebody looks what the child does.
+/// How often the number of the child's busy sessions is polled.
 const TICK: Duration = Duration::from_millis(100);
 
-/// A child that works in a database, and how many sessions may be at work there in all.
+/// A child program that works in a database, and the limit that it shares with the digests.
 pub(crate) struct Beside<'a> {
     pub(crate) conninfo: &'a Conninfo,
-    /// Our tool there.
+    /// The `application_name` of this tool's sessions.
     pub(crate) application_name: &'a str,
-    /// The child there.
+    /// The `application_name` of the child's sessions.
     pub(crate) child: &'a str,
+    /// The maximum number of busy sessions, the child's and ours together.
     pub(crate) jobs: usize,
 }
 
 impl Beside<'_> {
-    /// Runs the child while `read` reads digests of `tables` tables.
+    /// Runs the child while `read` computes the digests of `tables` tables.
     ///
-    /// Of two failures the first is the cause.
+    /// If both fail, returns the error of the one that failed first, since it caused the other.
     pub(crate) fn run<T>(
         &self,
         tables: usize,
@@ -40,10 +41,10 @@ impl Beside<'_> {
             });
             let watch = scope.spawn(|| {
                 while !places.lock().over {
-                    // When it cannot be asked, the child keeps all places.
+                    // If the query fails, assume that the child uses all slots.
                     let busy = watcher.one("watch the child", include_str!("../sql/busy.sql"), &[&self.child]);
                     let busy = busy.map_or(self.jobs, |row| usize::try_from(row.get::<_, i64>(0)).unwrap_or(0));
-                    // One at least: what it does between its queries, others wait for.
+                    // Count the child as busy even between two queries, so that digests never take its last slot.
                     places.child_uses(busy.max(1));
                     thread::sleep(TICK);
                 }
@@ -51,21 +52,21 @@ impl Beside<'_> {
             let read = read(&places);
             let we_stopped = read.is_err() && !places.lock().over;
             if we_stopped {
-                // The child's work without its proof is of no use: end it.
+                // Without the digests the dump is useless: terminate the child.
                 let _ = self.end_child();
             }
             let child = child.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             let _ = watch.join();
             match (child, read) {
                 (Err(_), Err(error)) if we_stopped => Err(error.into()),
-                // When the child fails, digests stop for that reason.
+                // The digests stopped because the child failed.
                 (Err(error), _) => Err(error),
                 (Ok(()), read) => Ok(read?),
             }
         })
     }
 
-    /// Ends the child's sessions, and so the child.
+    /// Terminates the child's sessions, which makes the child fail.
     fn end_child(&self) -> Result<(), Error> {
         let session = Session::connect(self.conninfo, self.application_name, Access::ReadOnly)?;
         session.rows(
@@ -77,7 +78,7 @@ impl Beside<'_> {
     }
 }
 
-/// Who may work when, and the tables that are left to read.
+/// The session slots, and the tables that are still to be read.
 pub(crate) struct Places {
     all: usize,
     state: Mutex<State>,
@@ -85,15 +86,15 @@ pub(crate) struct Places {
 }
 
 struct State {
-    /// Sessions of the child at work.
+    /// How many sessions of the child are busy.
     child: usize,
-    /// Digests being read.
+    /// How many digests are being computed.
     digests: usize,
-    /// Not yet read, by their index.
+    /// The indexes of tables that are not yet being read.
     left: VecDeque<usize>,
-    /// The child is done.
+    /// The child has ended.
     over: bool,
-    /// And did not do it.
+    /// The child has ended with a failure.
     failed: bool,
 }
 
@@ -121,7 +122,8 @@ impl Places {
     }
 
     fn child_ended(&self, well: bool) {
-        // All at once: who sees that it failed must see that it ended by itself.
+        // Under one lock: `run` must not see the failed digests without `over`, or it would terminate the child and
+        // report the wrong cause.
         let mut state = self.lock();
         state.child = 0;
         state.over = true;
@@ -140,7 +142,9 @@ impl Queue for Places {
         loop {
             ess_run::check().map_err(Error::Interrupted)?;
             if state.failed {
-                return Err(Error::Io(std::io::Error::other("the program beside it failed")));
+                return Err(Error::Io(std::io::Error::other(
+                    "the program that runs alongside failed",
+                )));
             }
             if state.left.is_empty() {
                 return Ok(None);
@@ -179,7 +183,7 @@ mod tests {
         thread::scope(|scope| {
             let next = scope.spawn(|| places.next().unwrap());
             thread::sleep(2 * TICK);
-            assert!(!next.is_finished(), "both places are taken");
+            assert!(!next.is_finished(), "both slots are in use");
             places.done();
             assert_eq!(next.join().unwrap(), Some(1));
         });

@@ -8,19 +8,19 @@ use ess_run::{Error, Installation, Report};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Compression(pub Option<String>);
 
-/// What takes no more time than none does, on a disk or over a link (`just bench-link`); each can be left out of a
-/// build of `pg_dump`.
+/// Methods that take no more time than no compression, on a disk or over a link (measured by `just bench-link`). A
+/// build of `pg_dump` can lack either of them.
 const METHODS: [&str; 2] = ["zstd:1", "lz4"];
 
 impl Compression {
-    /// As pg_dump takes it. `has_room` says whether the disk holds the dump uncompressed.
+    /// The argument for `pg_dump --compress`. `has_room`: whether the uncompressed dump fits on the disk.
     pub(crate) fn argument(
         &self,
         pg_dump: &Installation,
         has_room: bool,
         report: &dyn Report,
     ) -> Result<String, Error> {
-        // Before 16 there was only gzip, and only its level was said.
+        // Before PostgreSQL 16 there was only gzip, and --compress accepted only its level.
         let knows_methods = pg_dump.major >= 16;
         Ok(match self.0.as_deref() {
             Some("none") => "0".to_owned(),
@@ -32,15 +32,17 @@ impl Compression {
                         return Ok((*method).to_owned());
                     }
                 }
-                // gzip is slower than none, whatever the level.
+                // gzip takes longer than no compression at any level, so use it only if space is short.
                 if has_room { "0" } else { "1" }.to_owned()
             }
         })
     }
 }
 
-/// Whether `bytes` of tables and indexes surely fit uncompressed: as text they take less than twice
-/// that, and as much again stays free.
+/// Whether a dump of `bytes` of tables and indexes certainly fits uncompressed, and leaves space free.
+///
+/// Requires four times `bytes`: as text, tables and indexes need less than twice their size, and as much again is to
+/// stay free.
 pub(crate) fn has_room(place: &Path, bytes: u64) -> bool {
     rustix::fs::statvfs(place).is_ok_and(|stat| stat.f_bavail.saturating_mul(stat.f_frsize) / 4 >= bytes)
 }

@@ -1,4 +1,4 @@
-//! Taking a dump: `pg_dump` under an exported snapshot, digests in the same snapshot beside it.
+//! Making a dump: runs `pg_dump` under an exported snapshot and computes digests in the same snapshot meanwhile.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -23,57 +23,57 @@ use crate::restoring::check_sql;
 use crate::sealing::Sealing;
 use crate::sequences::archived_sequences;
 
-/// How a dump lies on disk.
+/// Layout of a dump on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layout {
-    /// `pg_dump -Fd`: dumped and loaded by several workers.
+    /// `pg_dump -Fd`: a directory, which several workers dump and load in parallel.
     Directory,
-    /// `pg_dump -Fc`: one file.
+    /// `pg_dump -Fc`: a single file.
     Custom,
 }
 
-/// A dump about to be taken.
+/// Parameters of a dump.
 pub struct Dumping<'a> {
-    /// The database.
+    /// The database to dump.
     pub conninfo: &'a Conninfo,
-    /// What it said about itself.
+    /// Facts about that database and its server.
     pub facts: &'a Facts,
-    /// The tool that takes it.
+    /// The `application_name` of this tool's sessions.
     pub application_name: &'a str,
     /// The client programs.
     pub programs: &'a Installation,
-    /// At most so many sessions work at a time.
+    /// The maximum number of sessions that work at the same time.
     pub jobs: usize,
-    /// How it lies on disk.
+    /// The layout on disk.
     pub layout: Layout,
     /// How it is compressed.
     pub compression: Compression,
-    /// Why it is taken.
+    /// The purpose of the dump.
     pub kind: Kind,
     /// The migration's id.
     pub id: &'a str,
-    /// What is known of the homeserver.
+    /// The homeserver's name, if it is known.
     pub server_name: Option<&'a str>,
-    /// Others use the source meanwhile.
+    /// Whether other sessions may use the source during the dump.
     pub source_is_running: bool,
-    /// Who is told.
+    /// Receives progress and notes.
     pub report: &'a dyn Report,
 }
 
-/// A dump that was taken.
+/// A finished dump.
 pub struct Taken {
-    /// What it holds.
+    /// Its manifest.
     pub manifest: Manifest,
-    /// The SHA-256 of its manifest.
+    /// The SHA-256 of the manifest file.
     pub sha256: String,
 }
 
-/// Takes a dump at `out`; by that name it is whole.
+/// Dumps into a partial directory and renames it to `out` once it is complete.
 ///
-/// What is at `out` goes to `aside` once the new dump is whole; without that, nothing may be there.
+/// Whatever exists at `out` is then moved to `aside` first; if `aside` is `None`, nothing may exist at `out`.
 pub fn take(dumping: &Dumping<'_>, out: &Path, aside: Option<&Path>) -> anyhow::Result<Taken> {
     let partial = partial_path(out);
-    // A leftover of a killed run; the caller holds the lock.
+    // Left by a killed run: the caller holds the lock, so no other run is using it.
     remove_partial(&partial)?;
     make_directory(&partial)?;
     let taken = fill(dumping, &partial);
@@ -92,9 +92,10 @@ pub fn take(dumping: &Dumping<'_>, out: &Path, aside: Option<&Path>) -> anyhow::
     named
 }
 
-/// Whether something lies at `out`. A whole dump that a killed run had no time to name is named now.
+/// Whether something exists at `out`. Finishes the rename first, if a run was killed between completing and renaming
+/// its dump.
 ///
-/// The manifest comes last: with it a dump is whole. The caller holds the lock.
+/// The manifest is written last, so a partial directory that contains it is complete. The caller holds the lock.
 pub fn is_there(out: &Path) -> anyhow::Result<bool> {
     if std::fs::symlink_metadata(out).is_ok() {
         return Ok(true);
@@ -122,19 +123,19 @@ fn remove_partial(partial: &Path) -> anyhow::Result<()> {
     }
 }
 
-/// Refuses what our role may not read, before anything is dumped.
+/// Refuses, before anything is dumped, if the session's role cannot read everything.
 fn refuse_unreadable(dumping: &Dumping<'_>, holder: &Session) -> anyhow::Result<()> {
     let forbidden = unreadable(holder)?;
     if !forbidden.is_empty() {
         let some: Vec<&str> = forbidden.iter().take(5).map(String::as_str).collect();
         let message = format!(
-            "{} may not read {}{}",
+            "role {} cannot read {}{}",
             dumping.facts.user,
             some.join(", "),
             if forbidden.len() > some.len() { " and more" } else { "" }
         );
         return Err(Stop::new(Exit::Permission, message)
-            .hint("connect as the role that owns them; where policies are forced on it too, as one with BYPASSRLS")
+            .hint("connect as their owner, or as a role with BYPASSRLS if row security is forced on the owner too")
             .into());
     }
     Ok(())
@@ -152,7 +153,7 @@ fn fill(dumping: &Dumping<'_>, partial: &Path) -> anyhow::Result<Taken> {
     let taken_at = now();
     let all = tables(&holder)?;
     let carried = |table: &Table| carried(table, dumping.source_is_running);
-    // What a wipe erases may be anything.
+    // Only a migration must be of a Synapse database: a backup is taken of whatever a wipe erases.
     if dumping.kind == Kind::Migration {
         plausible_schema_rows(&holder)?.map_err(|why| not_a_homeserver(&why))?;
     }
@@ -169,7 +170,7 @@ fn fill(dumping: &Dumping<'_>, partial: &Path) -> anyhow::Result<Taken> {
     let records: Vec<(&Table, Carried)> = all.iter().map(|table| (table, carried(table))).collect();
     let to_read: Vec<&Table> = all.iter().filter(|table| carried(table) == Carried::Rows).collect();
     let heap: i64 = to_read.iter().map(|t| t.bytes).sum();
-    report.stage("dumping and reading every table", u64::try_from(heap).ok());
+    report.stage("dumping and hashing every table", u64::try_from(heap).ok());
     let program = command(dumping, &snapshot, partial, &data, &records, &excluded(&holder)?)?;
     let sealing = Sealing::new(partial, &data);
     let (sums, files) = dump_and_read(dumping, program, &snapshot, &to_read, sealing)?;
@@ -186,14 +187,14 @@ fn fill(dumping: &Dumping<'_>, partial: &Path) -> anyhow::Result<Taken> {
     };
     let inventory = Inventory::read(&holder, &all, carried, sums, mark_of_dump)?;
     holder.batch("end the snapshot", "COMMIT")?;
-    check_sql(&partial.join(&data), dumping.programs, report).context("restore could not load what was dumped")?;
+    check_sql(&partial.join(&data), dumping.programs, report).context("restore could not load this dump")?;
 
     let after = mark(&holder)?;
     if !dumping.source_is_running
         && (after.sequences != before.sequences || after.stream_positions != before.stream_positions)
     {
-        return Err(Stop::no("the source was written to while it was dumped")
-            .hint("stop every process of the old Synapse, then run the same line again")
+        return Err(Stop::no("the source was written to during the dump")
+            .hint("stop every process of the old Synapse, then re-run the same command")
             .into());
     }
 
@@ -218,13 +219,13 @@ fn fill(dumping: &Dumping<'_>, partial: &Path) -> anyhow::Result<Taken> {
     Ok(Taken { manifest, sha256 })
 }
 
-/// Synapse would not start on what such a source becomes, or would found a new server there.
+/// A refusal: on a copy of this source, Synapse would not start or would initialise a new, empty homeserver.
 fn not_a_homeserver(why: &str) -> Stop {
     Stop::no(format!("the source is not a database that Synapse can use: {why}"))
-        .hint("check which database the old Synapse uses; what somebody changed in it by hand has to be put back first")
+        .hint("check which database the old Synapse uses; undo any manual changes to its schema version first")
 }
 
-/// What of a table is carried.
+/// What is carried of a table: rows, structure only, or what the fence replaces.
 pub fn carried(table: &Table, source_is_running: bool) -> Carried {
     if FENCE_TABLES.iter().any(|name| table.is(name)) {
         Carried::Fence
@@ -237,7 +238,8 @@ pub fn carried(table: &Table, source_is_running: bool) -> Carried {
     }
 }
 
-/// Runs `pg_dump`, reads digests in the places that its workers leave idle, and seals what it writes.
+/// Runs `pg_dump`, computes digests in the session slots that its workers leave idle, and seals the files that it
+/// writes.
 fn dump_and_read(
     dumping: &Dumping<'_>,
     program: Program,
@@ -246,7 +248,7 @@ fn dump_and_read(
     sealing: Sealing<'_>,
 ) -> anyhow::Result<(Vec<Digest>, BTreeMap<String, FileRecord>)> {
     let name = child_name(dumping.application_name, "pg_dump");
-    // Its passfile lives as long as this.
+    // Keeps the child's password file in existence until pg_dump has ended.
     let child = dumping.conninfo.child_environment(&name, Access::ReadOnly, &[])?;
     let program = program.envs(&child.vars);
     let beside = Beside {
@@ -262,7 +264,7 @@ fn dump_and_read(
             program
                 .finish(dumping.report)
                 .with_context(|| format!("cannot dump {}", dumping.conninfo))?;
-            // The rest is hashed while the rest of the digests is read.
+            // Lets the sealing thread hash the remaining files while the remaining digests are computed.
             let _ = is_whole.send(());
             Ok(())
         };
@@ -283,7 +285,8 @@ fn dump_and_read(
     })
 }
 
-/// Seals files while they are written, and the rest once the dump is `whole`; nothing if it never is.
+/// Seals files while `pg_dump` writes them, and the rest once `whole` reports that it has finished. Returns nothing if
+/// `pg_dump` failed, which closes the channel.
 fn seal(
     mut sealing: Sealing<'_>,
     layout: Layout,
@@ -293,14 +296,15 @@ fn seal(
         match whole.recv_timeout(Duration::from_millis(200)) {
             Ok(()) => return sealing.finish(),
             Err(RecvTimeoutError::Disconnected) => return Ok(BTreeMap::new()),
-            // Of a custom archive, the head is written again at the end.
+            // Not for a custom archive: at its end pg_dump seeks back and rewrites the table of contents with the
+            // offsets of the data (_CloseArchive in pg_backup_custom.c), so hashing early would hash stale bytes.
             Err(RecvTimeoutError::Timeout) if layout == Layout::Directory => sealing.follow()?,
             Err(RecvTimeoutError::Timeout) => {}
         }
     }
 }
 
-/// What `pg_dump` is to leave out beside what it is told by table.
+/// `pg_dump` options that exclude foreign tables and the rows of extensions' tables.
 fn excluded(session: &Session) -> Result<Vec<String>, ess_postgres::Error> {
     let pattern =
         |(schema, name): (String, String)| format!("{}.{}", escape_identifier(&schema), escape_identifier(&name));
@@ -330,7 +334,7 @@ fn command(
         .program("pg_dump")
         .args(["--no-password", "--no-owner", "--no-acl", "--snapshot", snapshot])
         .args(["--compress", &compression])
-        // Sealing does it, and earlier.
+        // Sealing syncs each file already, while pg_dump still runs.
         .arg("--no-sync");
     let program = match dumping.layout {
         Layout::Directory => program.args(["--format", "directory", "--jobs", &dumping.jobs.to_string()]),
@@ -352,7 +356,7 @@ fn command(
     Ok(program)
 }
 
-/// `ess-migrate/TOOL/ID` with another tool: what servers see as a child's name.
+/// The `application_name` of a child program: `ess-migrate/TOOL/ID` with the child's name as the tool.
 pub fn child_name(application_name: &str, program: &str) -> String {
     let id = application_name.rsplit('/').next().unwrap_or("-");
     format!("ess-migrate/{program}/{id}")

@@ -1,4 +1,4 @@
-//! What lies at a path that somebody calls a dump.
+//! Determines what kind of dump a path contains.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -11,31 +11,31 @@ use serde_json::Value;
 use crate::manifest::{MANIFEST, Manifest, read_small, regular};
 use crate::plain::{Format, detect};
 
-/// What lies at a path that somebody calls a dump.
+/// What kind of dump a path contains.
 #[derive(Debug)]
 pub enum Found {
-    /// A dump with its manifest.
+    /// A dump with a manifest, made by these tools.
     Ours {
-        /// The directory of the manifest.
+        /// The directory that contains the manifest.
         dump: PathBuf,
-        /// What the dump holds.
+        /// The manifest.
         manifest: Box<Manifest>,
-        /// The manifest's own SHA-256.
+        /// The SHA-256 of the manifest file.
         sha256: String,
     },
-    /// An archive that `pg_restore` reads.
+    /// An archive that `pg_restore` can read.
     Archive(PathBuf),
-    /// SQL text, perhaps compressed.
+    /// SQL text, possibly compressed with gzip.
     Plain(PathBuf),
 }
 
-/// Looks at a path: a dump of ours, the export around it, its data alone, or somebody else's dump.
+/// Examines a path: a dump by these tools, the export that contains one, the data of one, or any other dump.
 pub fn find(path: &Path) -> anyhow::Result<Found> {
     let failed = || format!("cannot read the dump at {}", path.display());
     let looked = match std::fs::metadata(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => {
             return Err(Stop::new(Exit::Io, format!("{}: {error}", failed()))
-                .hint("check the path: a directory that pgdump-wrap made, an archive of pg_dump, or an .sql file")
+                .hint("give a dump made by pgdump-wrap, an archive made by pg_dump, or an .sql file")
                 .into());
         }
         looked => looked.with_context(failed)?,
@@ -57,7 +57,8 @@ pub fn find(path: &Path) -> anyhow::Result<Found> {
     }
     let unknown = || {
         Stop::data(format!("{} is not a dump", path.display())).hint(
-            "give a dump of pgdump-wrap, an archive of pg_dump (directory, custom, tar), or a .sql or .sql.gz file",
+            "give a dump made by pgdump-wrap, an archive made by pg_dump (directory, custom or tar), or an .sql or \
+             .sql.gz file",
         )
     };
     if looked.is_dir() {
@@ -88,9 +89,9 @@ fn ours(dump: PathBuf) -> anyhow::Result<Found> {
     })
 }
 
-/// Whether the manifest in a directory is another program's, or does not describe the data of this `name`.
+/// Whether the `manifest.json` in a directory is of another program, or does not describe the data called `name`.
 ///
-/// Many programs call a file so. One of ours is told by its format, damaged or not.
+/// Many programs use this file name. A manifest of these tools is recognised by its format, even if it is damaged.
 fn is_of_others(dump: &Path, name: Option<&str>) -> anyhow::Result<bool> {
     let text = read_small(&dump.join(MANIFEST))?;
     let described = |value: &Value| {
@@ -106,33 +107,33 @@ fn is_of_others(dump: &Path, name: Option<&str>) -> anyhow::Result<bool> {
     Ok(!(text.contains(&format!("\"{FORMATS}")) && named))
 }
 
-/// How the format of every manifest of ours begins.
+/// The prefix of the `format` of every manifest of these tools.
 const FORMATS: &str = "ess-dump/";
 
-/// Where the dump lies by a flag or the document; a flag may repeat the document, not contradict it.
+/// The path of the dump, from `--from` or the document. Both may be given if they agree.
 pub fn place_of(from: Option<&Path>, document: &Document) -> anyhow::Result<Option<PathBuf>> {
     let known = document.dump.as_ref().map(|dump| document.locate(&dump.path));
     let Some(from) = from else { return Ok(known) };
     let from = std::path::absolute(from).with_context(|| format!("cannot use {}", from.display()))?;
     match known {
         Some(known) if known != from => Err(Stop::usage(format!(
-            "--from says {}, the document's `dump.path` says {}",
+            "--from is {}, but the document's `dump.path` is {}",
             from.display(),
             known.display()
         ))
-        .hint("give -n with --target to use another dump than the document's")
+        .hint("to use another dump than the document's, give -n and --target")
         .into()),
         _ => Ok(Some(from)),
     }
 }
 
-/// Refuses a dump of ours that is not the one of the document's section.
+/// Refuses a dump whose manifest is not the one that the document's section names by its SHA-256.
 pub fn check_is_of(found: &Found, section: Option<&Dump>) -> Result<(), Stop> {
     match (found, section) {
         (Found::Ours { dump, sha256, .. }, Some(section)) if section.manifest_sha256 != *sha256 => Err(Stop::data(
             format!("the dump at {} is not the one in the document", dump.display()),
         )
-        .hint("its manifest has another SHA-256; look for the dump that pgdump-wrap made in this migration")),
+        .hint("the SHA-256 of its manifest differs; give the dump that pgdump-wrap made in this migration")),
         _ => Ok(()),
     }
 }

@@ -1,4 +1,4 @@
-//! A dump on disk: taken by `pg_dump`, described by a manifest, loaded by `pg_restore`.
+//! A dump on disk: made by `pg_dump`, described by a manifest, loaded by `pg_restore`.
 
 mod beside;
 mod compression;

@@ -1,4 +1,4 @@
-//! What a dump holds, beside the dump: the SHA-256 of every file and what the database held.
+//! The manifest next to a dump: the SHA-256 of every file, and what the database contained.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
@@ -16,52 +16,52 @@ use ess_synapse::schema::{FENCE_TABLES, ONE_TIME_KEYS_TABLE, UNLOGGED_TABLES};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-/// The manifest's name in the directory of a dump.
+/// The name of the manifest in the directory of a dump.
 pub const MANIFEST: &str = "manifest.json";
 
-/// What a dump holds.
+/// What a dump contains.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
-    /// A reader refuses any other format.
+    /// The format of the manifest; unknown formats are refused.
     pub format: Format,
-    /// Why it was taken.
+    /// The purpose of the dump.
     pub kind: Kind,
-    /// The migration that took it.
+    /// The id of the migration.
     pub id: String,
-    /// The version of these tools.
+    /// The version of the tool that made the dump.
     pub version: String,
-    /// When the snapshot was taken, RFC 3339, UTC.
+    /// When the snapshot was taken, in RFC 3339, UTC.
     pub taken_at: String,
-    /// The database it was taken of.
+    /// The database that was dumped.
     pub source: Identity,
-    /// The part after the colon in every user's Matrix ID.
+    /// The homeserver's name: the part after the colon in every user's Matrix ID.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server_name: Option<String>,
-    /// Such as `15.18`.
+    /// The version of the server, such as `15.18`.
     pub server_version: String,
     /// The version of `pg_dump`, such as `15.18`.
     pub pg_dump_version: String,
-    /// What `pg_restore` reads, relative to the manifest: a directory or one file.
+    /// The archive for `pg_restore`, a directory or a file, relative to the manifest.
     pub data: PathBuf,
-    /// Other sessions used the source while it was dumped.
+    /// Whether other sessions may have used the source during the dump.
     pub source_was_running: bool,
-    /// Every file of `data`, relative to the manifest.
+    /// Every file of `data`, by its path relative to the manifest.
     pub files: BTreeMap<String, FileRecord>,
-    /// What the database held in the dump's snapshot.
+    /// What the database contained in the dump's snapshot.
     pub inventory: Inventory,
-    /// What of the database the dump does not hold; of a backup, what a wipe takes away with it.
+    /// What the dump does not contain of the database; in a backup, only what the wipe erases.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub left_out: Vec<Dropped>,
-    /// SHA-256 of the whole file with zeros in this place: a flipped bit is no other inventory.
+    /// SHA-256 of this file with zeros in place of the seal, so that a flipped bit is not taken for another inventory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seal: Option<String>,
 }
 
-/// What is hashed in the place of a seal.
+/// The placeholder that is hashed in place of the seal.
 const UNSEALED: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
-/// A new name only when a reader of the old one would be misled.
+/// Format of a manifest. A new format is needed only if readers of the old one would misread the manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Format {
     /// The first format.
@@ -69,13 +69,13 @@ pub enum Format {
     V1,
 }
 
-/// Why a dump was taken.
+/// The purpose of a dump.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
-    /// To be loaded elsewhere.
+    /// To be loaded into the target.
     Migration,
-    /// Of what a wipe erases, to go back.
+    /// A copy of what a wipe erases, to undo the wipe.
     Backup,
 }
 
@@ -83,23 +83,25 @@ pub enum Kind {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FileRecord {
-    /// Its size.
+    /// Its size in bytes.
     pub bytes: u64,
-    /// Its SHA-256, hexadecimal.
+    /// Its SHA-256, in hexadecimal.
     pub sha256: String,
-    /// Inode, mtime and ctime when it was sealed: while they are the same, so are its contents.
+    /// Inode, mtime and ctime when the file was sealed: if they are unchanged, so are its contents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stamp: Option<String>,
 }
 
 impl Manifest {
-    /// Reads the manifest of a dump and returns it with its own SHA-256.
+    /// Reads the manifest of a dump and returns it with its SHA-256.
+    ///
+    /// Fails if the manifest does not match its seal, names a file outside the dump, or has implausible contents.
     pub fn read(dump: &Path) -> anyhow::Result<(Self, String)> {
         let path = dump.join(MANIFEST);
         let text = read_small(&path)?;
         let manifest: Self = serde_json::from_slice(&text).map_err(|error| {
-            Stop::data(format!("{} is not a dump's manifest: {error}", path.display()))
-                .hint("take the dump again, or name the dump itself with --from to load it without proof")
+            Stop::data(format!("{} is not the manifest of a dump: {error}", path.display()))
+                .hint("dump again, or give the archive itself with --from to load it without proof")
         })?;
         if let Some(seal) = &manifest.seal
             && *seal != seal_of(&text, seal)
@@ -109,50 +111,54 @@ impl Manifest {
         let names = manifest.files.keys().map(Path::new);
         if let Some(outside) = names.chain([manifest.data.as_path()]).find(|name| !is_inside(name)) {
             let what = format!(
-                "{} names {}, which is not in the dump",
+                "{} names {}, which is outside the dump",
                 path.display(),
                 outside.display()
             );
             return Err(Stop::data(what)
-                .hint("look where this dump comes from, or take it again")
+                .hint("check where this dump comes from, or dump again")
                 .into());
         }
         if let Some(why) = manifest.implausible() {
             return Err(Stop::data(format!("{}: {why}", path.display()))
-                .hint("pgdump-wrap writes no such manifest; look where this dump comes from, or take it again")
+                .hint("pgdump-wrap does not write such a manifest; check where this dump comes from, or dump again")
                 .into());
         }
         Ok((manifest, hex(&Sha256::digest(&text))))
     }
 
-    /// What no manifest of ours says, in a sentence: rows that it declares away would be lost without a word.
+    /// Why these tools cannot have written this manifest, for a message.
+    ///
+    /// A table that a forged or damaged manifest marks as not carried would otherwise be lost without an error.
     fn implausible(&self) -> Option<String> {
         let mut names = BTreeSet::new();
         for table in &self.inventory.tables {
             let name = format!("{}.{}", table.schema, table.name);
             if !names.insert((&table.schema, &table.name)) {
-                return Some(format!("it names the table {name:?} twice"));
+                return Some(format!("it lists table {name:?} twice"));
             }
             if !self.may_be_carried(table) {
                 return Some(format!(
-                    "the rows of the table {name:?} are not carried as pgdump-wrap carries them"
+                    "it marks the rows of table {name:?} differently from pgdump-wrap"
                 ));
             }
             if (table.carried == Carried::Rows) != table.digest.is_some() {
-                return Some(format!("the table {name:?} and its digest do not go together"));
+                return Some(format!(
+                    "table {name:?} lacks a digest, or has one although its rows are not carried"
+                ));
             }
         }
         if self.kind == Kind::Backup {
-            // What a wipe erased may have been anything.
+            // The rest holds for Synapse's database only; a backup may be of any database.
             return None;
         }
         if self.inventory.table_count() == 0 {
-            return Some("it names no table with rows".to_owned());
+            return Some("it lists no table with rows".to_owned());
         }
         self.inventory.schema.implausible()
     }
 
-    /// Whether this table is one of the few of which something else than its rows may be carried.
+    /// Whether `carried` is possible for this table: `Rows` for all but the tables with a rule of their own.
     fn may_be_carried(&self, table: &TableRecord) -> bool {
         let is = |name: &&str| table.schema == "public" && table.name == *name;
         match table.carried {
@@ -162,7 +168,7 @@ impl Manifest {
         }
     }
 
-    /// Writes the manifest beside its data; returns its SHA-256.
+    /// Seals the manifest, writes it next to its data, and returns the SHA-256 of the file.
     pub fn write(&self, dump: &Path) -> anyhow::Result<String> {
         let unsealed = Self {
             seal: Some(UNSEALED.to_owned()),
@@ -175,14 +181,15 @@ impl Manifest {
         Ok(hex(&Sha256::digest(&text)))
     }
 
-    /// What became of one-time keys, and why.
+    /// Whether one-time keys are in the dump, and why or why not.
     pub fn one_time_keys(&self) -> Option<OneTimeKeys> {
         let is_keys = |table: &&TableRecord| table.schema == "public" && table.name == ONE_TIME_KEYS_TABLE;
         let kept = self.inventory.tables.iter().find(is_keys)?.carried == Carried::Rows;
         let reason = if kept {
-            "nobody used the source while it was dumped, so none was handed out meanwhile"
+            "no other session used the source during the dump, so no key was handed out meanwhile"
         } else {
-            "the source was in use, and a key that is handed out twice makes messages unreadable; clients upload new ones"
+            "the source was in use, and a key that is handed out twice makes messages unreadable; clients upload new \
+             ones"
         };
         Some(OneTimeKeys {
             kept,
@@ -190,17 +197,18 @@ impl Manifest {
         })
     }
 
-    /// How many bytes of data there are.
+    /// The size of all files, in bytes.
     pub fn bytes(&self) -> u64 {
         self.files.values().map(|file| file.bytes).sum()
     }
 
-    /// Compares every file with its record; nothing may be missing, changed or added.
+    /// Compares every file with its record. Fails if a file is missing, changed or not in the manifest.
     pub fn check_files(&self, dump: &Path, report: &dyn Report) -> anyhow::Result<()> {
         self.check(dump, &|_, _| true, report)
     }
 
-    /// The same, but reads only files that were touched since they were sealed, as a copy of a dump was.
+    /// Like [`Manifest::check_files`], but hashes only files whose inode or times have changed since they were sealed.
+    /// In a copy of a dump, that is every file.
     pub fn check_unchanged(&self, dump: &Path, report: &dyn Report) -> anyhow::Result<()> {
         let is_touched = |name: &str, record: &FileRecord| {
             let now = std::fs::symlink_metadata(dump.join(name)).ok();
@@ -232,10 +240,10 @@ impl Manifest {
             .filter(|(name, record)| is_read(name, record))
             .collect();
         report.stage(
-            "checking the dump's files",
+            "verifying the files of the dump",
             Some(files.iter().map(|(_, record)| record.bytes).sum()),
         );
-        // The largest first, so that no thread is left alone with it.
+        // Largest first, so that no thread is still hashing a large file when all others have finished.
         files.sort_by_key(|(_, record)| std::cmp::Reverse(record.bytes));
         let next = AtomicUsize::new(0);
         let check = || -> anyhow::Result<()> {
@@ -255,7 +263,7 @@ impl Manifest {
     }
 }
 
-/// What of a file cannot stay the same when its contents change: nobody can set a ctime.
+/// Inode and times of a file, at least one of which changes with its contents: no program can set a ctime.
 pub(crate) fn stamp(metadata: &std::fs::Metadata) -> String {
     format!(
         "{} {}.{:09} {}.{:09}",
@@ -271,7 +279,7 @@ impl FileRecord {
     fn check(&self, dump: &Path, name: &str, report: &dyn Report) -> anyhow::Result<()> {
         let (sha256, bytes) = hash_file(&dump.join(name), report)?;
         if bytes != self.bytes {
-            let message = format!("{name} has {bytes} bytes, the manifest says {}", self.bytes);
+            let message = format!("{name} has {bytes} bytes, the manifest records {}", self.bytes);
             return Err(damaged(dump, &message).into());
         }
         if sha256 != self.sha256 {
@@ -281,10 +289,10 @@ impl FileRecord {
     }
 }
 
-/// No manifest is larger: a table takes some hundred bytes, and a column less.
+/// The size limit of a manifest, in bytes. Each table needs some hundred bytes, and each column fewer.
 const MANIFEST_LIMIT: u64 = 256 << 20;
 
-/// All of a manifest, which is a file and not too large.
+/// Reads a manifest. Fails if it is not a regular file or is larger than [`MANIFEST_LIMIT`].
 pub(crate) fn read_small(path: &Path) -> anyhow::Result<Vec<u8>> {
     let failed = || format!("cannot read {}", path.display());
     regular(path, &std::fs::metadata(path).with_context(failed)?)?;
@@ -294,12 +302,12 @@ pub(crate) fn read_small(path: &Path) -> anyhow::Result<Vec<u8>> {
         .read_to_end(&mut text)
         .with_context(failed)?;
     if text.len() as u64 > MANIFEST_LIMIT {
-        return Err(Stop::data(format!("{} is larger than any manifest", path.display())).into());
+        return Err(Stop::data(format!("{} is too large for a manifest", path.display())).into());
     }
     Ok(text)
 }
 
-/// Refuses what is not a file: a named pipe may never end, and a device has no end.
+/// Refuses anything but a regular file: reading a named pipe or a device might never end.
 pub(crate) fn regular(path: &Path, metadata: &std::fs::Metadata) -> Result<(), Stop> {
     let kind = metadata.file_type();
     let what = if kind.is_file() {
@@ -313,27 +321,26 @@ pub(crate) fn regular(path: &Path, metadata: &std::fs::Metadata) -> Result<(), S
     } else {
         "a device"
     };
-    Err(Stop::data(format!("{} is {what}, not a file", path.display()))
-        .hint("copy the dump into files of its own first"))
+    Err(Stop::data(format!("{} is {what}, not a file", path.display())).hint("copy the dump into regular files first"))
 }
 
-/// As it stands in the file; quotes within a string would have backslashes.
+/// The seal as the file contains it. This text cannot occur inside a JSON string, where its quotes would be escaped.
 fn sealed(seal: &str) -> String {
     format!("\"seal\":\"{seal}\"")
 }
 
-/// The seal that the text of a manifest should have.
+/// The seal that a manifest with this text should have.
 fn seal_of(text: &[u8], seal: &str) -> String {
     let text = String::from_utf8_lossy(text).replacen(&sealed(seal), &sealed(UNSEALED), 1);
     hex(&Sha256::digest(text))
 }
 
-/// Whether a name leads nowhere but below the directory that it is relative to.
+/// Whether a relative path stays below its directory: it has no `..` and no root.
 fn is_inside(name: &Path) -> bool {
     name.components().next().is_some() && name.components().all(|part| matches!(part, Component::Normal(_)))
 }
 
-/// The major version in a text such as `15.18 (Debian 15.18-1)` or `19beta1`; 0 when it says none.
+/// The major version in a text such as `15.18 (Debian 15.18-1)` or `19beta1`; 0 if there is none.
 pub fn major(version: &str) -> u32 {
     let digits = version.find(|other: char| !other.is_ascii_digit());
     version[..digits.unwrap_or(version.len())].parse().unwrap_or(0)
@@ -341,10 +348,10 @@ pub fn major(version: &str) -> u32 {
 
 fn damaged(dump: &Path, what: &str) -> Stop {
     Stop::data(format!("the dump at {} is damaged: {what}", dump.display()))
-        .hint("copy it again from where it was made, or take it again")
+        .hint("copy it again from where it was made, or dump again")
 }
 
-/// The names of all files below `dump/data`, relative to `dump`.
+/// The paths of all files below `dump/data`, relative to `dump`.
 pub(crate) fn files_below(dump: &Path, data: &Path) -> anyhow::Result<Vec<String>> {
     let root = dump.join(data);
     let mut names = Vec::new();
@@ -368,7 +375,7 @@ pub(crate) fn files_below(dump: &Path, data: &Path) -> anyhow::Result<Vec<String
         }
         let name = entry.path().strip_prefix(dump).unwrap_or(entry.path());
         if !entry.file_type().is_file() {
-            return Err(damaged(dump, &format!("{} is not a plain file", name.display())).into());
+            return Err(damaged(dump, &format!("{} is not a regular file", name.display())).into());
         }
         names.push(name.to_string_lossy().into_owned());
     }

@@ -1,4 +1,4 @@
-//! The versions behind a dump, and the programs that load it.
+//! The versions of PostgreSQL and `pg_dump` that made a dump, and the client programs that can load it.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -11,21 +11,21 @@ use crate::found::Found;
 use crate::manifest::{Kind, Manifest, major};
 use crate::plain::{Format, detect};
 
-/// The versions behind a dump; nothing where it does not name them, as SQL text does not.
+/// The versions that made a dump. A field is empty if the dump does not record it, as SQL text does not.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Origin {
-    /// The server that it was taken of, such as `15.18`.
+    /// The version of the dumped server, such as `15.18`.
     server: Option<String>,
-    /// The `pg_dump` that wrote it.
+    /// The version of the `pg_dump` that wrote it.
     pg_dump: Option<String>,
-    /// How it is compressed, where not every build of `pg_restore` can read that.
+    /// The compression method, if it is one that not every build of `pg_restore` supports.
     compression: Option<&'static str>,
-    /// What to do where no program loads it.
+    /// A hint: what to do if no client program can load it.
     way_out: String,
 }
 
 impl Origin {
-    /// What a dump says.
+    /// The versions that a dump records.
     pub fn of(found: &Found) -> io::Result<Self> {
         match found {
             Found::Ours { dump, manifest, .. } => Ok(Self::of_ours(dump, manifest)),
@@ -40,10 +40,10 @@ impl Origin {
         }
     }
 
-    /// What the manifest says of the dump in this directory.
+    /// The versions that the manifest of the dump in this directory records.
     pub fn of_ours(dump: &Path, manifest: &Manifest) -> Self {
         let data = dump.join(&manifest.data);
-        // Data that is missing or damaged is for the check of its files to name.
+        // Ignore missing or damaged data here: the check of the dump's files reports it.
         let head = head(&data).ok().flatten().unwrap_or_default();
         Self {
             server: Some(manifest.server_version.clone()),
@@ -51,14 +51,14 @@ impl Origin {
             compression: head.compression,
             way_out: match manifest.kind {
                 Kind::Migration => {
-                    "install postgresql-client of the target's version, then run pgdump-wrap --replace".to_owned()
+                    "install the PostgreSQL client of the target's version, then run pgdump-wrap --replace".to_owned()
                 }
                 Kind::Backup => as_sql(&data),
             },
         }
     }
 
-    /// Refuses a dump that no program loads into a server of this version, such as `16.4`.
+    /// Refuses a dump that no client program can load into a server of this version, such as `16.4`.
     pub fn may_go_to(&self, target: &str) -> Result<(), Stop> {
         if let Some(server) = &self.server
             && major(server) > major(target)
@@ -66,7 +66,7 @@ impl Origin {
             return Err(Stop::no(format!(
                 "the dump is of PostgreSQL {server}, and the target is {target}"
             ))
-            .hint("use a target that is at least as new"));
+            .hint("use a target of at least that version"));
         }
         let last = LAST_WITHOUT_TRANSACTION_TIMEOUT;
         if let Some(pg_dump) = &self.pg_dump
@@ -74,15 +74,15 @@ impl Origin {
             && major(target) <= last
         {
             return Err(Stop::no(format!(
-                "the dump was written by pg_dump {pg_dump}, and the target is PostgreSQL {target}: every pg_restore that \
-                 reads this dump sends SET transaction_timeout, which servers up to {last} refuse"
+                "the dump was written by pg_dump {pg_dump}, and the target is PostgreSQL {target}: every pg_restore \
+                 that can read this dump sends SET transaction_timeout, which servers up to {last} refuse"
             ))
             .hint(self.way_out.clone()));
         }
         Ok(())
     }
 
-    /// The programs that load it into a server of this version; `only` is the user's choice of a directory.
+    /// The client programs that can load it into a server of this version. `only` is the directory chosen by the user.
     pub fn programs(&self, only: Option<&Path>, target: &str) -> anyhow::Result<Installation> {
         self.may_go_to(target)?;
         let need = Need::Load {
@@ -94,7 +94,8 @@ impl Origin {
     }
 }
 
-/// The way around a `pg_restore` that does not serve: our scanner leaves `SET transaction_timeout` out of SQL text.
+/// The workaround for an unsuitable `pg_restore`: convert to SQL text, from which our scanner drops
+/// `SET transaction_timeout`.
 fn as_sql(archive: &Path) -> String {
     format!(
         "write it as SQL with pg_restore --file=FILE.sql {} and load that with restore -n --from FILE.sql",
@@ -102,10 +103,10 @@ fn as_sql(archive: &Path) -> String {
     )
 }
 
-/// More than the beginning of any archive takes.
+/// How many bytes of an archive are read, more than the longest header.
 const HEAD: u64 = 1 << 16;
 
-/// What stands at the beginning of an archive; nothing where it is older than 8.0, or damaged.
+/// Reads the header of an archive. `None` if the archive is damaged, or older than PostgreSQL 8.0.
 fn head(archive: &Path) -> io::Result<Option<Origin>> {
     let format = detect(archive)?;
     let file = match format {
@@ -119,10 +120,10 @@ fn head(archive: &Path) -> io::Result<Option<Origin>> {
     Ok(bytes.get(start..).and_then(|bytes| Head { bytes, integer: 4 }.read()))
 }
 
-/// Reads as `ReadHead` in `pg_backup_archiver.c` does.
+/// A header of an archive, read like `ReadHead` in PostgreSQL's `pg_backup_archiver.c`.
 struct Head<'a> {
     bytes: &'a [u8],
-    /// How many bytes an integer takes after its sign.
+    /// The size of an integer in bytes, without its sign byte.
     integer: usize,
 }
 
@@ -136,7 +137,7 @@ impl Head<'_> {
             return None;
         }
         let (_offset, _format) = (self.byte()?, self.byte()?);
-        // Up to 1.14 this was the level of gzip.
+        // Up to format 1.14, this is the level of gzip.
         let compression = if version < (1, 15) {
             self.integer()?;
             None
@@ -165,7 +166,7 @@ impl Head<'_> {
         Some(*first)
     }
 
-    /// A sign, then the least significant byte first.
+    /// A sign byte, then the digits, least significant first (`ReadInt`).
     fn integer(&mut self) -> Option<i64> {
         let is_negative = self.byte()? != 0;
         let (digits, rest) = self.bytes.split_at_checked(self.integer)?;
@@ -176,7 +177,7 @@ impl Head<'_> {
         Some(if is_negative { -value } else { value })
     }
 
-    /// Its length, then its bytes; a negative length is that of none, which is empty here.
+    /// A length, then that many bytes (`ReadStr`). A negative length means no string, which is empty here.
     fn text(&mut self) -> Option<String> {
         let length = usize::try_from(self.integer()?).unwrap_or(0);
         let (text, rest) = self.bytes.split_at_checked(length)?;
@@ -191,7 +192,7 @@ mod tests {
 
     use super::*;
 
-    /// The beginning of an archive of format 1.`minor`; from 1.15 on `compression` is a method, before a level.
+    /// The header of an archive of format 1.`minor`. `compression` is a method from 1.15 on, and a level before.
     fn archive(minor: u8, compression: u8, texts: [Option<&str>; 3]) -> Vec<u8> {
         let integer = |value: usize| [vec![0], u32::try_from(value).unwrap().to_le_bytes().to_vec()].concat();
         let mut bytes = [b"PGDMP".as_slice(), &[1, minor, 0, 4, 8, 1]].concat();
@@ -242,7 +243,7 @@ mod tests {
         for at in 0..whole.len() {
             let mut damaged = whole.clone();
             damaged[at] = 0xff;
-            // Whatever comes of it, it ends.
+            // The result does not matter, only that it returns without a panic.
             let _ = of(&damaged);
         }
         assert_eq!(of(&archive(9, 0, [None, None, None])), None);
@@ -264,13 +265,13 @@ mod tests {
                 "16.4",
                 "17.6",
                 "16.9 (Debian 16.9-1)",
-                Some("every pg_restore that reads this dump sends"),
+                Some("every pg_restore that can read this dump sends"),
             ),
             (
                 "13.4",
                 "18.1",
                 "13.4",
-                Some("every pg_restore that reads this dump sends"),
+                Some("every pg_restore that can read this dump sends"),
             ),
             (
                 "17.6",
@@ -287,7 +288,7 @@ mod tests {
                 _ => panic!("{server} by {pg_dump} to {target}: {answer:?}"),
             }
         }
-        // SQL text passes: what newer servers alone know is left out of it.
+        // SQL text passes: the scanner drops what older servers do not support.
         assert!(Origin::default().may_go_to("13.4").is_ok());
     }
 }

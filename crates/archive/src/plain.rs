@@ -1,9 +1,9 @@
-//! The SQL of dumps, read as a server reads it: statement by statement, and no more of it than what `pg_dump` writes
-//! for one database.
+//! A scanner for SQL dumps. It splits the text into statements as the server does, and passes on only what `pg_dump`
+//! writes for one database.
 //!
-//! Rows go on byte for byte, statements without their comments. What is the source server's own (owners, grants, the
-//! database itself) is left out and listed; anything else is refused. No program that knows commands ever reads any
-//! of it.
+//! Rows are passed on byte for byte, statements without their comments. What belongs to the source's server (owners,
+//! grants, the database itself) is left out and listed; anything else is refused. The text never reaches `psql`, whose
+//! backslash commands could run programs.
 
 mod error;
 mod format;
@@ -20,32 +20,32 @@ pub use format::{Format, detect, open_plain};
 use input::Input;
 use statement::{Name, Row, Statement, Verdict};
 
-/// What was found in a dump and not passed on.
+/// What a dump contains and the scanner does not pass on.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
-    /// Statements left out, shortened, in the order of the dump.
+    /// The statements that were left out, shortened, in the order of the dump.
     pub dropped: Vec<String>,
-    /// The rows of `schema_version` and `schema_compat_version`, which were not passed on.
+    /// The rows of `schema_version` and `schema_compat_version`.
     pub schema: SchemaRows,
-    /// The database the dump names (`pg_dump -C`).
+    /// The database that the dump names (`pg_dump -C`).
     pub database: Option<String>,
 }
 
-/// Takes what of a dump may reach the target, in the dump's order.
+/// Receives the parts of a dump that may reach the target, in the dump's order.
 ///
-/// After an error nothing of what was taken may stay.
+/// After an error, everything that was received must be rolled back.
 pub trait Taker {
-    /// One statement; returns how many rows it changed, where that is known.
+    /// Runs one statement; returns how many rows it changed, if that is known.
     fn statement(&mut self, sql: &str) -> Result<Option<u64>, Error>;
-    /// A `COPY ... FROM stdin`, whose rows follow.
+    /// Begins a `COPY ... FROM stdin`, whose rows follow.
     fn copy(&mut self, sql: &str) -> Result<(), Error>;
-    /// A part of the rows, which may end in the middle of one.
+    /// Sends a part of the rows, which may end in the middle of one.
     fn rows(&mut self, part: &[u8]) -> Result<(), Error>;
-    /// The end of the rows; returns how many were taken, where that is known.
+    /// Ends the rows; returns how many the server stored, if that is known.
     fn end_of_rows(&mut self) -> Result<Option<u64>, Error>;
 }
 
-/// Takes everything, for who only asks whether it is what `pg_dump` writes.
+/// Discards everything, to check only whether a dump is what `pg_dump` writes.
 pub struct Nowhere;
 
 impl Taker for Nowhere {
@@ -67,6 +67,8 @@ impl Taker for Nowhere {
 }
 
 /// Reads a dump and passes on what may reach the target.
+///
+/// Fails if the dump is truncated, or contains anything that `pg_dump` does not write for one database.
 pub fn scan(input: &mut dyn BufRead, taker: &mut dyn Taker) -> Result<Outcome, PlainError> {
     let mut scanner = Scanner {
         input: Input::new(input),
@@ -82,30 +84,31 @@ struct Scanner<'a> {
     input: Input<'a>,
     taker: &'a mut dyn Taker,
     outcome: Outcome,
-    /// The closing line was seen.
+    /// The dump's closing line was read.
     complete: bool,
 }
 
 const COMPLETE: &[u8] = b"-- PostgreSQL database dump complete";
 const CLUSTER: &[u8] = b"-- PostgreSQL database cluster dump";
 
-/// The longest part of a comment or a command that we look at.
+/// How many bytes of a comment, command or word are examined at most.
 const LINE: usize = 4096;
 
-/// The longest statement, in bytes; rows of COPY are none. The server itself takes four times as much.
+/// The maximum length of a statement in bytes, without the rows of a COPY. The server's own limit is four times as
+/// high.
 const STATEMENT: usize = 256 << 20;
 
-/// How many statements may be left out: more than any dump of one database has.
+/// How many statements may be left out, more than in any dump of one database.
 const DROPPED: usize = 1 << 20;
 
 impl Scanner<'_> {
     fn run(&mut self) -> Result<(), PlainError> {
-        // Editors on Windows.
+        // A byte order mark, as editors on Windows write it.
         if self.input.starts_with(b"\xef\xbb\xbf")? {
             self.input.skip(3);
         }
         if self.input.starts_with(b"PGDMP")? {
-            return Err(self.unexpected("this is an archive of pg_dump's custom format; unpack it"));
+            return Err(self.unexpected("this is an archive in pg_dump's custom format; decompress the file first"));
         }
         while let Some(byte) = self.input.peek(0)? {
             match byte {
@@ -125,7 +128,7 @@ impl Scanner<'_> {
                 }
                 b'/' if self.input.peek(1)? == Some(b'*') => self.block_comment()?,
                 b'\\' => self.command()?,
-                _ if self.complete => return Err(self.unexpected("the file goes on after the end of a dump")),
+                _ if self.complete => return Err(self.unexpected("the file continues after the end of a dump")),
                 _ => self.statement()?,
             }
         }
@@ -149,7 +152,7 @@ impl Scanner<'_> {
         }
     }
 
-    /// A comment to the end of its line. A carriage return ends it as well, for the server.
+    /// Reads a comment up to the end of its line. For the server, a carriage return ends it too.
     fn comment(&mut self) -> Result<Vec<u8>, PlainError> {
         let mut text = Vec::new();
         while let Some(byte) = self.input.peek(0)?.filter(|byte| !matches!(byte, b'\n' | b'\r')) {
@@ -182,7 +185,7 @@ impl Scanner<'_> {
         }
     }
 
-    /// A backslash command between statements: those that `pg_dump` writes are left out.
+    /// Reads a backslash command between statements. Those that `pg_dump` writes are left out, all others refused.
     fn command(&mut self) -> Result<(), PlainError> {
         let line = self.input.line();
         let at_line_start = self.input.at_line_start();
@@ -212,7 +215,7 @@ impl Scanner<'_> {
         if at_line_start { Ok(()) } else { Err(refused()) }
     }
 
-    /// A dump of one database names no other.
+    /// Refuses a dump that names a second database.
     fn same_database(&mut self, line: u64, name: String) -> Result<(), PlainError> {
         match &self.outcome.database {
             Some(known) if *known != name => Err(PlainError::OtherDatabase { line, name }),
@@ -225,7 +228,7 @@ impl Scanner<'_> {
 
     fn drop(&mut self, what: String) -> Result<(), PlainError> {
         if self.outcome.dropped.len() >= DROPPED {
-            return Err(self.unexpected("more statements about the source's server than any dump has"));
+            return Err(self.unexpected("more statements about the source's server than in any dump"));
         }
         self.outcome.dropped.push(what);
         Ok(())
@@ -287,7 +290,7 @@ impl Scanner<'_> {
         }
     }
 
-    /// Up to and including the semicolon that ends the statement.
+    /// Reads up to and including the semicolon that ends the statement.
     fn read_statement(&mut self, statement: &mut Statement) -> Result<(), PlainError> {
         loop {
             let Some(byte) = self.input.peek(0)? else {
@@ -309,15 +312,16 @@ impl Scanner<'_> {
                     return Err(PlainError::Backslash { line, command });
                 }
                 b'\'' if statement.after_escapes() => {
-                    // Whether the rest takes escapes depends on what is between: not worth a guess.
-                    return Err(self.unexpected("a string that goes on in a second one"));
+                    // Whether the server interprets backslashes in the second part depends on what separates the parts.
+                    // Refuse rather than guess.
+                    return Err(self.unexpected("a string that continues in a second one"));
                 }
                 b'\'' => self.quoted(statement, b'\'', false)?,
                 b'"' => self.quoted(statement, b'"', false)?,
                 b'$' => self.dollar(statement)?,
                 b';' => {
                     self.take(statement, 1)?;
-                    // Others end a command of a rule, or of a function's body.
+                    // Inside parentheses or a function's body, it ends only a command of a rule or of the body.
                     if !statement.is_inside() {
                         return Ok(());
                     }
@@ -351,7 +355,7 @@ impl Scanner<'_> {
         Ok(text)
     }
 
-    /// How far bytes belong together, from one on.
+    /// Returns where the run of bytes that begins at `from` and satisfies `belongs` ends.
     fn run_length(&mut self, from: usize, belongs: impl Fn(u8) -> bool) -> Result<usize, PlainError> {
         let mut length = from;
         while self.input.peek(length)?.is_some_and(&belongs) {
@@ -363,7 +367,7 @@ impl Scanner<'_> {
         Ok(length)
     }
 
-    /// Digits, perhaps with a point and an exponent.
+    /// Reads digits, possibly with a decimal point and an exponent.
     fn number(&mut self, statement: &mut Statement) -> Result<(), PlainError> {
         let digit = |byte: Option<u8>| byte.is_some_and(|byte| byte.is_ascii_digit());
         let mut length = self.run_length(0, |byte| byte.is_ascii_digit())?;
@@ -376,7 +380,7 @@ impl Scanner<'_> {
                 length = self.run_length(length + 1 + sign, |byte| byte.is_ascii_digit())?;
             }
         }
-        // Where the number ends then depends on the version.
+        // Which part is the number then depends on the version of PostgreSQL.
         if self.input.peek(length)?.is_some_and(token::in_word) {
             return Err(self.unexpected("a number that runs into a word"));
         }
@@ -395,7 +399,7 @@ impl Scanner<'_> {
         Ok(())
     }
 
-    /// A string or a quoted name. A doubled quote is a quote.
+    /// Reads a string or a quoted name, in which a doubled quote stands for one.
     fn quoted(&mut self, statement: &mut Statement, quote: u8, escapes: bool) -> Result<(), PlainError> {
         let mut text = Vec::new();
         self.take(statement, 1)?;
@@ -423,7 +427,7 @@ impl Scanner<'_> {
         Ok(())
     }
 
-    /// `$tag$...$tag$`, a parameter, or a lone dollar sign.
+    /// Reads a dollar-quoted string (`$tag$...$tag$`), or a lone dollar sign, such as that of a parameter.
     fn dollar(&mut self, statement: &mut Statement) -> Result<(), PlainError> {
         let mut length = 1;
         loop {
@@ -446,7 +450,7 @@ impl Scanner<'_> {
             if self.input.peek(0)?.is_none() {
                 return Err(self.truncated("inside a dollar-quoted string"));
             }
-            // At least the dollar sign that did not end it.
+            // Skip at least the dollar sign, which did not end the string.
             let length = self.input.run(|byte| byte != b'$')?.max(1);
             self.take(statement, length)?;
         }
@@ -455,7 +459,7 @@ impl Scanner<'_> {
         Ok(())
     }
 
-    /// After `COPY ... FROM stdin;` the rows begin on the next line.
+    /// Skips the end of the line after `COPY ... FROM stdin;`: the rows begin on the next line.
     fn end_of_line(&mut self) -> Result<(), PlainError> {
         loop {
             match self.input.peek(0)? {
@@ -470,7 +474,7 @@ impl Scanner<'_> {
         }
     }
 
-    /// Whether the lone `\.` that ends rows is next; gone past if so.
+    /// Whether the next line is the `\.` that ends the rows; skips it if so.
     fn end_of_rows(&mut self) -> Result<bool, PlainError> {
         if !self.input.starts_with(b"\\.")? {
             return Ok(false);
@@ -484,11 +488,11 @@ impl Scanner<'_> {
         if matches!(self.input.ahead(4)?, b"\\." | b"\\.\r") {
             return Err(self.truncated("inside the rows of a table"));
         }
-        // pg_dump writes a backslash twice. To some versions of the server this is the end.
+        // pg_dump doubles each backslash of a value, and some versions of the server end the rows here.
         Err(self.unexpected("a row that begins with an end mark, \\."))
     }
 
-    /// Reads the rows of one of the tables that the fence stands on.
+    /// Reads the rows of one of the two tables of the schema version, whose rows the fence replaces.
     fn schema_rows(&mut self, columns: &[String]) -> Result<(), PlainError> {
         while !self.end_of_rows()? {
             let line = self.input.line();
@@ -502,7 +506,7 @@ impl Scanner<'_> {
                 let length = part.len();
                 self.input.skip(length);
                 if row.len() > LINE {
-                    return Err(self.unexpected("a row of the schema's version that is none"));
+                    return Err(self.unexpected("an invalid row of the schema version"));
                 }
             }
             let text = String::from_utf8_lossy(&row);
@@ -524,7 +528,7 @@ impl Scanner<'_> {
             _ => {
                 return Err(PlainError::Unexpected {
                     line,
-                    what: "the schema's version is not one row of the kind that Synapse writes".to_owned(),
+                    what: "the schema version is not a single row as Synapse writes it".to_owned(),
                 });
             }
         }
@@ -532,22 +536,22 @@ impl Scanner<'_> {
     }
 }
 
-/// Nothing that was read may be missed.
+/// Fails if the server stored fewer or more rows than the dump contains.
 fn all_taken(line: u64, table: &Name, read: u64, taken: u64) -> Result<(), PlainError> {
     if read == taken {
         return Ok(());
     }
-    let what = format!("rows of table {table}: {read} read, {taken} taken by the server");
+    let what = format!("rows of table {table}: {read} read, {taken} stored by the server");
     Err(PlainError::Unexpected { line, what })
 }
 
-/// Without what could speak to a terminal.
+/// Replaces control characters, so that no text from a dump can control a terminal.
 fn printable(text: &str) -> String {
     let shown = |c: char| if c.is_control() { '\u{fffd}' } else { c };
     text.trim_end().chars().map(shown).collect()
 }
 
-/// The database of `\connect`: a name, a quoted name, or a quoted connection string.
+/// The database in the argument of `\connect`: a name, a quoted name, or a quoted connection string.
 fn connected(argument: &str) -> Option<String> {
     let (argument, is_conninfo) = match argument.strip_prefix("-reuse-previous=on ") {
         Some(rest) => (rest, true),

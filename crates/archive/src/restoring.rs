@@ -1,4 +1,4 @@
-//! Loading a dump: its structure over a session of ours, everything else with `pg_restore`.
+//! Loading a dump: the structure through a session of our own, everything else with `pg_restore`.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -17,23 +17,23 @@ use crate::toc::{Entry, Toc};
 
 /// Where and how a dump is loaded.
 pub struct Restoring<'a> {
-    /// The target.
+    /// The target database.
     pub conninfo: &'a Conninfo,
-    /// Our tool there.
+    /// The `application_name` of this tool's sessions.
     pub application_name: &'a str,
     /// The client programs.
     pub programs: &'a Installation,
-    /// The role that will own everything, when it is not the one that connects.
+    /// The role that is to own everything, if it is not the role that connects.
     pub role: Option<&'a str>,
-    /// How many sessions load data and build indexes.
+    /// The number of sessions that load data and build indexes.
     pub jobs: usize,
-    /// Memory for each index build, in MiB.
+    /// `maintenance_work_mem` for each index build, in MiB.
     pub maintenance_mib: u64,
-    /// Who is told.
+    /// Receives progress and notes.
     pub report: &'a dyn Report,
 }
 
-/// Never: they differ between servers or need rights that the role lacks.
+/// Options for what is never loaded, since it is specific to a server or needs permissions that the role lacks.
 const LEFT_TO_THE_TARGET: [&str; 6] = [
     "--no-owner",
     "--no-acl",
@@ -49,7 +49,7 @@ impl Restoring<'_> {
         contents(self.programs, archive, self.report)
     }
 
-    /// The rows by which Synapse decides whether it may use the database, from their entries.
+    /// The rows of Synapse's schema version, read from these entries of an archive.
     pub fn schema_rows(&self, archive: &Path, entries: &[&Entry]) -> anyhow::Result<SchemaRows> {
         if entries.is_empty() {
             return Ok(SchemaRows::default());
@@ -60,14 +60,14 @@ impl Restoring<'_> {
         Ok(outcome.schema)
     }
 
-    /// Refuses an archive with SQL that `pg_dump` does not write, before any of it runs.
+    /// Fails if the indexes and constraints of an archive contain SQL that `pg_dump` does not write. Runs none of it.
     pub fn check_post_data(&self, archive: &Path, entries: &[&Entry]) -> anyhow::Result<()> {
         let list = list_file(entries)?;
         let sql = self.sql(archive, &list, "--section=post-data");
         sql.read("the indexes and constraints", &mut Nowhere).map(drop)
     }
 
-    /// Runs `before`, all of pre-data and `after` as one transaction, and commits it if `may_commit`.
+    /// Runs `before`, the pre-data section and `after` in one transaction, and commits it unless `may_commit` fails.
     pub fn load_pre_data(
         &self,
         archive: &Path,
@@ -82,7 +82,7 @@ impl Restoring<'_> {
             let mut target = Target::new(session);
             let sql = self.sql(archive, &list, "--section=pre-data");
             sql.read("the structure", &mut target)?;
-            session.batch("put up the fence", &as_ours(after))?;
+            session.batch("set up the fence", &as_ours(after))?;
             may_commit()
         };
         self.transaction(load)
@@ -92,7 +92,7 @@ impl Restoring<'_> {
     pub fn load_data_and_post_data(&self, archive: &Path, entries: &[&Entry]) -> anyhow::Result<()> {
         let list = list_file(entries)?;
         let child = self.child("pg_restore")?;
-        // pg_restore reads a tar archive from front to back, in one session.
+        // pg_restore does not support parallel restore from a tar archive.
         let jobs = if plain::detect(archive)? == Format::Tar {
             1
         } else {
@@ -108,7 +108,7 @@ impl Restoring<'_> {
             .with_context(|| format!("cannot load {}", archive.display()))
     }
 
-    /// Runs `before`, an SQL dump without what is the target's own, and `after` as one transaction.
+    /// Runs `before`, an SQL dump and `after` in one transaction. Statements about the source's server are left out.
     pub fn load_plain(&self, path: &Path, before: &str, after: &str) -> anyhow::Result<Outcome> {
         let failed = || format!("cannot load {}", path.display());
         let mut reader = plain::open_plain(path).with_context(failed)?;
@@ -117,15 +117,16 @@ impl Restoring<'_> {
             let scanned = plain::scan(&mut reader, &mut Target::new(session));
             let outcome = scanned.map_err(refused).with_context(failed)?;
             check_schema(&outcome.schema, path)?;
-            session.batch("put up the fence", &as_ours(after))?;
+            session.batch("set up the fence", &as_ours(after))?;
             Ok(outcome)
         };
         self.transaction(load)
     }
 
-    /// Does `work` in one transaction, on a session of its own.
+    /// Does `work` in one transaction, in a session of its own.
     ///
-    /// A crash of the server during a restore loses nothing: the fence stands and the dump is there.
+    /// Commits asynchronously: a crash of the server during a restore loses nothing, because the fence is still in
+    /// place and the dump still exists.
     fn transaction<T>(&self, work: impl FnOnce(&Session) -> anyhow::Result<T>) -> anyhow::Result<T> {
         let session = Session::connect(self.conninfo, self.application_name, Access::ReadWrite)?;
         session.batch("begin the load", "SET synchronous_commit = off; BEGIN")?;
@@ -133,7 +134,7 @@ impl Restoring<'_> {
         if done.is_ok() {
             session.batch("end the load", "COMMIT")?;
         } else {
-            // The first error is the one to report; a session that is gone is rolled back too.
+            // Report the first error. If the session has ended, the server has rolled back by itself.
             let _ = session.batch("undo the load", "ROLLBACK");
         }
         done
@@ -160,7 +161,9 @@ impl Restoring<'_> {
         }
     }
 
-    /// A crash of the server during a restore loses nothing: the fence stands and the dump is there.
+    /// The environment of a child program, with settings for a fast load.
+    ///
+    /// Commits asynchronously, for the same reason as `transaction`.
     fn child(&self, program: &str) -> anyhow::Result<ChildEnvironment> {
         let memory = format!("{}MB", self.maintenance_mib);
         let settings = [
@@ -190,16 +193,20 @@ fn contents(programs: &Installation, archive: &Path, report: &dyn Report) -> any
         .capture(report)
         .with_context(|| format!("cannot read the archive {}", archive.display()))?;
     let toc = Toc::parse(&String::from_utf8_lossy(&listing));
-    // pg_restore is told by number what to load.
+    // pg_restore -L selects entries by number, and could not distinguish two entries with the same number.
     let mut numbers = BTreeSet::new();
     if let Some(twice) = toc.entries.iter().find(|entry| !numbers.insert(entry.number())) {
-        let what = format!("the archive {} has two entries {}", archive.display(), twice.number());
-        return Err(Stop::data(what).hint("take the dump again, or copy it again").into());
+        let what = format!(
+            "the archive {} has two entries with the number {}",
+            archive.display(),
+            twice.number()
+        );
+        return Err(Stop::data(what).hint("copy the dump again, or dump again").into());
     }
     Ok(toc)
 }
 
-/// The SQL of some entries of an archive, as `pg_restore` writes it.
+/// The SQL that `pg_restore` writes for some entries of an archive.
 struct Sql<'a> {
     programs: &'a Installation,
     archive: &'a Path,
@@ -209,26 +216,26 @@ struct Sql<'a> {
 }
 
 impl Sql<'_> {
-    /// Reads it to where it is taken.
+    /// Runs `pg_restore`, scans its output and passes it to `taker`.
     fn read(&self, what: &str, taker: &mut (dyn Taker + Send)) -> anyhow::Result<Outcome> {
         let failed = || format!("cannot load {what} in {}", self.archive.display());
         let mut scanned = Ok(Outcome::default());
         let program = pg_restore(self.programs, &self.list.path()).args([self.section, "--file=-"]);
         let ended = program.arg(self.archive).read(self.report, &mut |stdout| {
             scanned = plain::scan(&mut BufReader::with_capacity(1 << 16, stdout), taker);
-            let stopped = |_: &PlainError| io::Error::other("it was not read to its end");
+            let stopped = |_: &PlainError| io::Error::other("its output was not read to the end");
             scanned.as_ref().map(|_| ()).map_err(stopped)
         });
         match (scanned, ended) {
             (Ok(outcome), Ok(())) => Ok(outcome),
-            // Its own words say why it wrote no more.
+            // If pg_restore failed, its own message explains why the SQL is truncated.
             (Ok(_) | Err(PlainError::Truncated { .. }), Err(error)) => Err(error).with_context(failed),
             (Err(error), _) => Err(refused(error)).with_context(failed),
         }
     }
 }
 
-/// Refuses a dump with SQL that a restore would refuse: that is to be known before anything is erased for it.
+/// Fails if a restore would refuse the SQL of this dump, so that this is found before anything is erased.
 pub(crate) fn check_sql(archive: &Path, programs: &Installation, report: &dyn Report) -> anyhow::Result<()> {
     let toc = contents(programs, archive, report)?;
     let list = &list_file(&toc.divide().0)?;
@@ -245,7 +252,8 @@ pub(crate) fn check_sql(archive: &Path, programs: &Installation, report: &dyn Re
     Ok(())
 }
 
-/// Reads a whole dump as a restore would, without a server: every file matches, everything unpacks.
+/// Reads a complete dump like a restore, but without a server: verifies every file, and that `pg_restore` can read it
+/// to the end.
 pub fn read_back(dump: &Path, manifest: &Manifest, programs: &Installation, report: &dyn Report) -> anyhow::Result<()> {
     manifest.check_files(dump, report)?;
     programs
@@ -256,21 +264,21 @@ pub fn read_back(dump: &Path, manifest: &Manifest, programs: &Installation, repo
         .with_context(|| format!("cannot read back {}", dump.display()))
 }
 
-/// Statements of ours where a dump has left settings of its own behind.
+/// Our own statements, for a session in which a dump may have changed the `search_path`.
 fn as_ours(statements: &str) -> String {
     format!("SET search_path = ''; {statements}")
 }
 
-/// Refuses a dump with whose rows no Synapse would start, or one would found a new server.
+/// Refuses a dump on which Synapse would not start, or would initialise a new, empty homeserver.
 pub fn check_schema(schema: &SchemaRows, dump: &Path) -> Result<(), Stop> {
     match schema.implausible() {
         None => Ok(()),
         Some(why) => Err(Stop::data(format!("the dump at {}: {why}", dump.display()))
-            .hint("take the dump again, of the database that Synapse uses, with all its tables")),
+            .hint("dump again: the database that Synapse uses, with all its tables")),
     }
 }
 
-/// A dump that is not what these tools load, or one that the server did not take.
+/// Converts the scanner's error: a dump that these tools refuse, or a statement that the server rejected.
 fn refused(error: PlainError) -> anyhow::Error {
     match error {
         PlainError::Io(error) => error.into(),
@@ -287,10 +295,10 @@ fn refused(error: PlainError) -> anyhow::Error {
     }
 }
 
-/// How much of the rows goes to the server at a time.
+/// How many bytes of rows are buffered before they are sent to the server.
 const ROWS: usize = 128 << 10;
 
-/// Where what a dump holds goes to: a transaction on the target.
+/// Sends what the scanner passes on to a transaction on the target.
 struct Target<'a> {
     session: &'a Session,
     copy: Option<CopyIn<'a>>,
@@ -336,7 +344,7 @@ impl Taker for Target<'_> {
     }
 }
 
-/// Which entries to load, for `--use-list`.
+/// A list of the entries to load, for `pg_restore --use-list`.
 pub(crate) fn list_file(entries: &[&Entry]) -> anyhow::Result<MemoryFile> {
     let lines: Vec<&str> = entries.iter().flat_map(|entry| [entry.line.as_str(), "\n"]).collect();
     MemoryFile::new(lines.concat().as_bytes()).context("cannot make a file in memory")

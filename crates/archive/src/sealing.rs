@@ -1,4 +1,4 @@
-//! SHA-256 and fsync of a dump's files while `pg_dump` still writes them.
+//! Hashes (SHA-256) and syncs the files of a dump while `pg_dump` still writes them.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use crate::manifest::{FileRecord, files_below, stamp};
 
-/// The files of a dump, each as far as it was read.
+/// The files of a dump, each hashed up to some offset.
 pub(crate) struct Sealing<'a> {
     dump: &'a Path,
     data: &'a Path,
@@ -25,7 +25,7 @@ struct Sealed {
 }
 
 impl<'a> Sealing<'a> {
-    /// Nothing read yet of what is, or will be, below `dump/data`.
+    /// Starts with nothing hashed; `dump/data` need not exist yet.
     pub(crate) fn new(dump: &'a Path, data: &'a Path) -> Self {
         Self {
             dump,
@@ -34,9 +34,9 @@ impl<'a> Sealing<'a> {
         }
     }
 
-    /// Hashes and syncs what the files have gained since the last call.
+    /// Hashes and syncs what was appended to the files since the last call.
     ///
-    /// Only for a writer that never goes back in a file.
+    /// Only for a writer that never seeks back in a file.
     pub(crate) fn follow(&mut self) -> anyhow::Result<()> {
         if !self.dump.join(self.data).exists() {
             return Ok(());
@@ -57,7 +57,7 @@ impl<'a> Sealing<'a> {
         Ok(())
     }
 
-    /// The rest of every file, once nobody writes them any more, and their names made durable.
+    /// Hashes and syncs the rest of every file, and the directory. To be called once no process writes to them.
     pub(crate) fn finish(mut self) -> anyhow::Result<BTreeMap<String, FileRecord>> {
         self.follow()?;
         let data = self.dump.join(self.data);
@@ -106,7 +106,7 @@ mod tests {
     fn a_file_that_grew_between_two_looks_is_hashed_whole() {
         let dump = tempfile::tempdir().unwrap();
         let mut sealing = Sealing::new(dump.path(), Path::new("data"));
-        sealing.follow().unwrap(); // nothing is there yet
+        sealing.follow().unwrap(); // no file exists yet
         fs::create_dir(dump.path().join("data")).unwrap();
         fs::write(dump.path().join("data/empty"), "").unwrap();
         let mut file = File::create(dump.path().join("data/1.dat")).unwrap();

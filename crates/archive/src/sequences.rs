@@ -1,19 +1,22 @@
-//! Where sequences stand in an archive.
+//! The values of sequences in an archive.
 //!
-//! `pg_dump` reads a sequence outside its snapshot, since sequences are not transactional: while others use the source,
-//! only the archive itself tells what it holds.
+//! Sequences are not transactional, so `pg_dump` does not read them in its snapshot: if other sessions use the source
+//! meanwhile, only the archive itself shows which values it contains.
 
 use std::path::Path;
 
 use anyhow::Context;
 use ess_cli::Stop;
 use ess_postgres::{Sequence, Session, relation_names};
+use ess_run::text::count;
 use ess_run::{Installation, Report};
 
 use crate::restoring::list_file;
 use crate::toc::{Entry, Toc};
 
-/// The values that an archive sets, by name. `session` is on the server that was dumped, in the dump's snapshot.
+/// The sequence values that an archive sets, sorted by name. `session` must be in the dump's snapshot on the source.
+///
+/// Fails if `pg_restore` fails, or if the archive sets another number of sequences than it lists.
 pub(crate) fn archived_sequences(
     archive: &Path,
     programs: &Installation,
@@ -46,12 +49,12 @@ pub(crate) fn archived_sequences(
     let values = values(&String::from_utf8_lossy(&sql));
     if values.len() != entries.len() {
         let what = format!(
-            "{} names {} sequences and sets {}",
+            "{} lists {} but sets {}",
             archive.display(),
-            entries.len(),
+            count(entries.len(), "sequence"),
             values.len()
         );
-        return Err(Stop::data(what).hint("take the dump again").into());
+        return Err(Stop::data(what).hint("dump again").into());
     }
     let written: Vec<&str> = values.iter().map(|value| value.name.as_str()).collect();
     let names = relation_names(session, &written)?;
@@ -69,16 +72,16 @@ pub(crate) fn archived_sequences(
     Ok(sequences)
 }
 
-/// What one statement sets.
+/// The effect of one `setval` statement.
 #[derive(Debug, PartialEq, Eq)]
 struct Value {
-    /// Qualified, and quoted where it has to be.
+    /// The sequence's name, qualified, and quoted where necessary.
     name: String,
     last: String,
     is_called: bool,
 }
 
-/// The statements `SELECT pg_catalog.setval('public.x', 42, true);` of what `pg_restore` writes.
+/// Extracts the statements `SELECT pg_catalog.setval('public.x', 42, true);` from the output of `pg_restore`.
 fn values(sql: &str) -> Vec<Value> {
     let statements = sql.split("\nSELECT pg_catalog.setval('").skip(1);
     statements.filter_map(value).collect()

@@ -1,26 +1,26 @@
-//! `pg_restore -l`: what is in an archive, and what of it we load.
+//! The table of contents of an archive (`pg_restore -l`), and which of its entries are loaded.
 
 use ess_document::Dropped;
 
-/// One line of the table of contents.
+/// One entry of the table of contents.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// As it is written, for `pg_restore -L`.
+    /// The line exactly as printed, for `pg_restore -L`.
     pub line: String,
-    /// Its kind, such as `TABLE DATA`; empty when we do not know it.
+    /// Its kind, such as `TABLE DATA`; empty if the kind is unknown.
     pub kind: &'static str,
-    /// Schema, name and owner as they stand there.
+    /// Schema, name and owner exactly as printed.
     pub rest: String,
 }
 
 /// The table of contents of an archive.
 #[derive(Debug, Clone, Default)]
 pub struct Toc {
-    /// In the archive's order.
+    /// The entries, in the archive's order.
     pub entries: Vec<Entry>,
 }
 
-/// What is loaded. Longest first where one begins like another.
+/// The kinds of entries that are loaded.
 const LOADED: [&str; 44] = [
     "MATERIALIZED VIEW DATA",
     "MATERIALIZED VIEW",
@@ -68,31 +68,31 @@ const LOADED: [&str; 44] = [
     "DATABASE PROPERTIES",
 ];
 
-/// What is left out, and why.
+/// The kinds of entries that are left out, with the reason.
 const LEFT_OUT: [(&str, &str); 20] = [
-    ("FOREIGN TABLE", "foreign servers belong to a superuser"),
-    ("TEXT SEARCH PARSER", "text search parsers belong to a superuser"),
-    ("TEXT SEARCH TEMPLATE", "text search templates belong to a superuser"),
-    ("ACCESS METHOD", "access methods belong to a superuser"),
-    ("TRANSFORM", "languages belong to a superuser"),
-    ("EVENT TRIGGER", "event triggers belong to a superuser"),
-    ("EXTENSION", "extensions are the target's own"),
-    ("PUBLICATION TABLE", "replication is the source's own"),
-    ("PUBLICATION TABLES IN SCHEMA", "replication is the source's own"),
-    ("PUBLICATION", "replication is the source's own"),
-    ("SUBSCRIPTION TABLE", "replication is the source's own"),
-    ("SUBSCRIPTION", "replication is the source's own"),
-    ("DEFAULT ACL", "privileges are the target's own"),
-    ("ACL", "privileges are the target's own"),
-    ("SECURITY LABEL", "security labels are the source's own"),
-    ("DATABASE", "the target database exists"),
-    ("FOREIGN DATA WRAPPER", "foreign servers belong to a superuser"),
-    ("SERVER", "foreign servers belong to a superuser"),
-    ("USER MAPPING", "foreign servers belong to a superuser"),
-    ("PROCEDURAL LANGUAGE", "languages belong to a superuser"),
+    ("FOREIGN TABLE", "foreign data wrappers need a superuser"),
+    ("TEXT SEARCH PARSER", "text search parsers need a superuser"),
+    ("TEXT SEARCH TEMPLATE", "text search templates need a superuser"),
+    ("ACCESS METHOD", "access methods need a superuser"),
+    ("TRANSFORM", "languages need a superuser"),
+    ("EVENT TRIGGER", "event triggers need a superuser"),
+    ("EXTENSION", "extensions are installed per server"),
+    ("PUBLICATION TABLE", "replication is set up per server"),
+    ("PUBLICATION TABLES IN SCHEMA", "replication is set up per server"),
+    ("PUBLICATION", "replication is set up per server"),
+    ("SUBSCRIPTION TABLE", "replication is set up per server"),
+    ("SUBSCRIPTION", "replication is set up per server"),
+    ("DEFAULT ACL", "privileges are granted per server"),
+    ("ACL", "privileges are granted per server"),
+    ("SECURITY LABEL", "security labels are set per server"),
+    ("DATABASE", "the target database already exists"),
+    ("FOREIGN DATA WRAPPER", "foreign data wrappers need a superuser"),
+    ("SERVER", "foreign data wrappers need a superuser"),
+    ("USER MAPPING", "foreign data wrappers need a superuser"),
+    ("PROCEDURAL LANGUAGE", "languages need a superuser"),
 ];
 
-/// Comments on what is not loaded, or needs rights that the target's role lacks.
+/// Comments on objects that are not loaded, or for which the target's role lacks permission.
 const FOREIGN_COMMENTS: [&str; 7] = [
     "- EXTENSION ",
     "- DATABASE ",
@@ -104,7 +104,7 @@ const FOREIGN_COMMENTS: [&str; 7] = [
 ];
 
 impl Toc {
-    /// Reads what `pg_restore -l` printed.
+    /// Parses the output of `pg_restore -l`.
     pub fn parse(listing: &str) -> Self {
         let entries = listing
             .lines()
@@ -114,7 +114,7 @@ impl Toc {
                 let rest = line.split_once("; ")?.1;
                 let description = rest.splitn(3, ' ').nth(2)?;
                 let known = LEFT_OUT.iter().map(|(kind, _)| *kind).chain(LOADED);
-                // The longest that fits: TABLE DATA before TABLE.
+                // The longest match: TABLE DATA, not TABLE.
                 let kind = known
                     .filter(|kind| {
                         description
@@ -135,7 +135,7 @@ impl Toc {
 
     /// The entries to load, and those left out with the reason.
     ///
-    /// `public` and what is said about it are the target's: left out without a word.
+    /// The schema `public` and its comment are in neither list: the target already has its own.
     pub fn divide(&self) -> (Vec<&Entry>, Vec<Dropped>) {
         let mut loaded = Vec::new();
         let mut dropped = Vec::new();
@@ -151,8 +151,8 @@ impl Toc {
             }
             let reason = match LEFT_OUT.iter().find(|(kind, _)| *kind == entry.kind) {
                 Some((_, reason)) => reason,
-                None if not_the_roles => "a comment on what the target's role does not own",
-                None => "a kind of object that these tools do not load",
+                None if not_the_roles => "a comment on an object that the target's role does not own",
+                None => "these tools do not load objects of this kind",
             };
             dropped.push(Dropped {
                 entry: format!("{} {}", entry.kind, entry.rest).trim().to_owned(),
@@ -162,9 +162,10 @@ impl Toc {
         (loaded, dropped)
     }
 
-    /// The data of a table, where there is some.
+    /// The data entry of a table, if there is one.
     ///
-    /// Names and owners may hold spaces: of `public a` and `public a b` the shorter one is table `a`'s.
+    /// Names and owners may contain spaces, so the entries of the tables `a` and `a b` both match `a`: the shorter one
+    /// is the right one.
     pub fn data_of(&self, schema: &str, name: &str) -> Option<&Entry> {
         let all = self.entries.iter().filter(|entry| entry.is_data_of(schema, name));
         all.min_by_key(|entry| entry.rest.len())
@@ -172,20 +173,20 @@ impl Toc {
 }
 
 impl Entry {
-    /// Its number in the archive, as `pg_restore --verbose` names it.
+    /// Its dump ID in the archive, which `pg_restore --verbose` prints too.
     pub fn number(&self) -> &str {
         self.line.split(';').next().unwrap_or_default()
     }
 
-    /// Whether this is the schema `public`, and not one whose name begins so: by the number it has from the start, or
-    /// by a name and an owner of one word each.
+    /// Whether this is the schema `public`, and not one such as `public x`: it has the fixed OID 2200, or its name and
+    /// its owner are one word each.
     fn is_public(&self) -> bool {
         self.kind == "SCHEMA"
             && self.rest.starts_with("- public ")
             && (self.line.split(' ').nth(2) == Some("2200") || self.rest.split(' ').count() == 3)
     }
 
-    /// Whether this is the data of that table, or of one whose name begins with that and a space.
+    /// Whether this is the data of this table, or of one whose name begins with this name and a space.
     pub fn is_data_of(&self, schema: &str, name: &str) -> bool {
         self.kind == "TABLE DATA" && self.rest.starts_with(&format!("{schema} {name} "))
     }

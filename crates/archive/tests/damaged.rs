@@ -1,5 +1,5 @@
-//! Manifests and tables of contents that were damaged or that nobody wrote: refused or read, never a panic, and
-//! nothing outside the dump is touched.
+//! Damaged and forged manifests and tables of contents are refused or read, but never cause a panic, and nothing
+//! outside the dump is touched.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -20,7 +20,7 @@ fn sha256(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }
 
-/// The manifest of a dump of two files, without its seal.
+/// The manifest of a dump with two files, without its seal.
 fn manifest() -> Value {
     let table = |name: &str, carried: &str| json!({"schema": "public", "name": name, "carried": carried});
     let mut users = table("users", "rows");
@@ -45,7 +45,7 @@ fn manifest() -> Value {
     })
 }
 
-/// The dump that it describes.
+/// Creates the dump that [`manifest`] describes, with this text as its manifest.
 fn dump(manifest: &[u8]) -> TempDir {
     let dump = tempfile::tempdir().unwrap();
     fs::create_dir(dump.path().join("data")).unwrap();
@@ -65,7 +65,7 @@ fn sealed() -> Vec<u8> {
     text
 }
 
-/// Refused as bad data, or read and its files checked.
+/// Reads the manifest and checks the files; asserts that a refusal counts as bad data.
 fn read(dump: &Path) -> Option<Manifest> {
     match Manifest::read(dump) {
         Ok((manifest, _)) => {
@@ -127,7 +127,7 @@ fn a_manifest_that_leads_out_of_its_dump_is_refused() {
             let dump = dump(manifest.to_string().as_bytes());
             let error = Manifest::read(dump.path()).unwrap_err();
             assert_eq!(Exit::of(&error), Exit::Data);
-            let said = format!("names {outside}, which is not in the dump");
+            let said = format!("names {outside}, which is outside the dump");
             assert!(error.to_string().contains(&said), "{error}");
         }
     }
@@ -169,45 +169,42 @@ fn a_manifest_that_declares_rows_away_is_refused() {
     for (read, said) in [
         (
             with(table("events", "structure")),
-            "the rows of the table \"public.events\" are not carried",
+            "it marks the rows of table \"public.events\" differently from pgdump-wrap",
         ),
         (
             with(table("events", "fence")),
-            "the rows of the table \"public.events\" are not carried",
+            "it marks the rows of table \"public.events\" differently from pgdump-wrap",
         ),
         (
             with(table("e2e_one_time_keys_json", "structure")),
-            "the rows of the table \"public.e2e_one_time_keys_json\"",
+            "the rows of table \"public.e2e_one_time_keys_json\"",
         ),
         (
             with(json!({"schema": "x\u{1b}", "name": "worker_read_write_locks", "carried": "structure"})),
-            "the rows of the table \"x\\u{1b}.worker_read_write_locks\"",
+            "the rows of table \"x\\u{1b}.worker_read_write_locks\"",
         ),
         (
             with(digested("schema_compat_version", "rows")),
-            "the rows of the table \"public.schema_compat_version\"",
+            "the rows of table \"public.schema_compat_version\"",
         ),
         (
             with(table("events", "rows")),
-            "the table \"public.events\" and its digest do not go together",
+            "table \"public.events\" lacks a digest, or has one although its rows are not carried",
         ),
         (
             with(digested("schema_compat_version", "fence")),
-            "and its digest do not go together",
+            "lacks a digest, or has one although its rows are not carried",
         ),
-        (
-            with(digested("users", "rows")),
-            "it names the table \"public.users\" twice",
-        ),
-        (set("/inventory/tables", json!([])), "it names no table with rows"),
-        (set("/inventory/schema", json!({})), "schema_version holds no row"),
+        (with(digested("users", "rows")), "it lists table \"public.users\" twice"),
+        (set("/inventory/tables", json!([])), "it lists no table with rows"),
+        (set("/inventory/schema", json!({})), "schema_version contains no row"),
         (
             set("/inventory/schema/version", i32::MAX.into()),
-            "schema_version holds version 2147483647",
+            "schema_version contains version 2147483647",
         ),
         (
             set("/inventory/schema/compat_version", 0.into()),
-            "schema_compat_version holds version 0",
+            "schema_compat_version contains version 0",
         ),
     ] {
         let error = read.unwrap_err();
@@ -228,7 +225,7 @@ fn a_manifest_that_is_no_file_is_not_read() {
     );
 }
 
-/// What `pg_restore -l` prints, and what it never would.
+/// Text like the output of `pg_restore -l`, with lines that it would never print.
 fn listing() -> impl Strategy<Value = String> {
     let kind = select(vec![
         "TABLE",
@@ -282,7 +279,7 @@ proptest! {
         let (loaded, dropped) = toc.divide();
         prop_assert!(loaded.len() + dropped.len() <= toc.entries.len());
         for entry in &toc.entries {
-            // What is given to pg_restore is what it printed.
+            // Each line goes back to pg_restore exactly as it was printed.
             prop_assert!(listing.lines().any(|line| line == entry.line));
             let _ = (entry.number(), entry.is_data_of("public", "users"));
         }

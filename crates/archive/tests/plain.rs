@@ -1,4 +1,4 @@
-//! What `pg_dump` really writes passes the scanner, and makes the same database.
+//! Real output of `pg_dump` passes the scanner and restores the same database.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -13,7 +13,7 @@ use ess_archive::{Format, Nowhere, PlainError, PlainOutcome, Restoring, detect, 
 use ess_postgres::Conninfo;
 use tempfile::TempDir;
 
-/// A throwaway server on one Unix socket.
+/// A temporary server on one Unix socket.
 struct Server(TempDir);
 
 fn run(command: &mut Command) -> Output {
@@ -26,7 +26,7 @@ fn run(command: &mut Command) -> Output {
     output
 }
 
-/// Where the server's programs are: beside a `psql` of the same version.
+/// The directory of the server's programs, which also contains a `psql` of the same version.
 fn bin() -> &'static Path {
     static BIN: OnceLock<PathBuf> = OnceLock::new();
     BIN.get_or_init(|| {
@@ -37,7 +37,7 @@ fn bin() -> &'static Path {
     })
 }
 
-/// Runs a server program, which refuses to be root, as `nobody` if need be.
+/// Runs a server program, as `nobody` if this process is root, since these programs refuse to run as root.
 fn serve(program: &str, args: &[&str], dir: &Path) {
     let program = bin().join(program);
     let mut command = if fs::metadata("/proc/self").unwrap().uid() == 0 {
@@ -101,7 +101,7 @@ impl Server {
         run(self.program("pg_dump", database).args(args)).stdout
     }
 
-    /// Loads a plain dump as `restore` does.
+    /// Loads an SQL dump like `restore`.
     fn load(&self, database: &str, dump: &[u8]) -> anyhow::Result<PlainOutcome> {
         let path = self.0.path().join(format!("{database}.sql"));
         fs::write(&path, dump).unwrap();
@@ -127,7 +127,7 @@ impl Server {
         )
     }
 
-    /// A dump of a whole database, without what differs from one to the next.
+    /// A dump of a complete database, without the lines that differ from run to run.
     fn text(&self, database: &str) -> String {
         let dump = String::from_utf8(self.dump(database, &["-O", "-x"])).unwrap();
         let lines = dump
@@ -190,7 +190,8 @@ fn every_plain_dump_of_one_database_makes_the_same_database() {
     let source = "My-D B=1";
     server.psql("postgres", "CREATE DATABASE \"My-D B=1\"");
     server.psql(source, SOURCE);
-    // What restore leaves in the place of the rows of the schema's version, and what is the source server's own.
+    // Turns a copy of the source into what restore makes of a dump: without the rows of the schema version, with the
+    // stand-in for the fence, and without what belongs to the source's server.
     let make_equal = "DELETE FROM schema_version; DELETE FROM schema_compat_version; CREATE TABLE public.fence (a int);
         DROP PUBLICATION IF EXISTS p; COMMENT ON SCHEMA public IS NULL";
     server.psql("postgres", "CREATE DATABASE equal TEMPLATE \"My-D B=1\"");

@@ -1,14 +1,14 @@
-//! A panic is a bug of ours: one sentence and exit 70, never a trace full of somebody's data.
+//! A panic is a bug in these tools: it becomes one sentence and exit status 70, never a backtrace that may quote data.
 
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Mutex, PoisonError};
 
 use crate::{Exit, Stop};
 
-/// Where the last panic was. Its message stays unsaid: it may quote what was being read.
+/// Where the last panic was. Its message is not kept, since it may quote the data that was being read.
 static PLACE: Mutex<Option<String>> = Mutex::new(None);
 
-/// Instead of printing, notes where it was: a parser's panic that its caller turns into an error is not seen.
+/// Replaces the printing panic hook by one that stores the place, so that a panic that is caught prints nothing.
 pub(crate) fn remember_panics() {
     panic::set_hook(Box::new(|panic| {
         *PLACE.lock().unwrap_or_else(PoisonError::into_inner) = panic.location().map(ToString::to_string);
@@ -20,9 +20,11 @@ pub(crate) fn catch<T>(work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Resu
     panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
         let place = PLACE.lock().unwrap_or_else(PoisonError::into_inner).take();
         let place = place.unwrap_or_else(|| "an unknown place".to_owned());
-        Err(Stop::new(Exit::Software, format!("this is a bug of ours, at {place}"))
-            .hint("report it with that place and the command line; the state of the target is told by `verify`")
-            .into())
+        Err(
+            Stop::new(Exit::Software, format!("this is a bug in these tools, at {place}"))
+                .hint("report it with that place and the command line; check the state of the target with `verify`")
+                .into(),
+        )
     })
 }
 

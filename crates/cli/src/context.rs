@@ -1,4 +1,4 @@
-//! One run of one tool: its document, its locks, its output.
+//! A run of a tool: its document, its locks, its output.
 
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
@@ -17,7 +17,7 @@ use crate::{Console, Lock, Stop, input, make_directory, output, visible, write_f
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Everywhere")]
 pub struct Common {
-    /// Where the export lies on this host
+    /// Directory of the export on this host
     #[arg(long, value_name = "DIR")]
     pub export: Option<PathBuf>,
     /// Read no document from standard input
@@ -31,20 +31,20 @@ pub struct Common {
     pub verbose: bool,
 }
 
-/// One run of one tool.
+/// A run of a tool.
 pub struct Context {
     /// The tool's name.
     pub tool: &'static str,
-    /// What was read, and what will be written.
+    /// The document that was read, and will be written with this tool's section.
     pub document: Document,
-    /// Whether anything was read.
+    /// Whether a document was read.
     pub was_read: bool,
-    /// Where progress goes.
+    /// Prints messages and progress.
     pub console: Console,
     /// When this run began, RFC 3339.
     pub started_at: String,
     locks: Vec<Lock>,
-    /// Where this run's document is kept already.
+    /// The file in the export in which this run has saved its document, if it has.
     kept: Option<PathBuf>,
 }
 
@@ -73,39 +73,39 @@ impl Context {
         })
     }
 
-    /// What servers see as our name: `ess-migrate/TOOL/ID`.
+    /// `application_name` of this tool's connections: `ess-migrate/TOOL/ID`.
     pub fn application_name(&self) -> String {
         let id = self.document.id.as_deref().unwrap_or("-");
         format!("ess-migrate/{}/{id}", self.tool)
     }
 
-    /// Takes a lock file, until the document is written.
+    /// Locks a lock file until the document is written.
     pub fn lock(&mut self, file: &Path) -> anyhow::Result<()> {
         let lock = Lock::take(file, self.tool)?;
         self.locks.push(lock);
         Ok(())
     }
 
-    /// Takes the export's lock, where there is an export.
+    /// Takes the export's lock, if there is an export.
     pub fn lock_export(&mut self) -> anyhow::Result<()> {
         let Some(export) = self.document.export.clone().filter(|export| export.is_dir()) else {
             return Ok(());
         };
         self.lock(&export.join(".lock"))?;
-        // What is done could not be kept otherwise, which would come out at the end.
+        // Fail now rather than at the end of the work, when the document could not be saved.
         let documents = export.join("documents");
         if documents.is_dir() && access(&documents, Access::WRITE_OK | Access::EXEC_OK).is_err() {
             return Err(Stop::new(
                 crate::Exit::Permission,
-                format!("this user may not write into {}", documents.display()),
+                format!("this user cannot write to {}", documents.display()),
             )
-            .hint("run as the user that made the export, or as root")
+            .hint("run as the user who created the export, or as root")
             .into());
         }
         Ok(())
     }
 
-    /// Takes the lock that covers `path`: the export's when it lies there, its own otherwise.
+    /// Takes the lock that covers `path`: the export's if `path` is in the export, its own otherwise.
     pub fn lock_around(&mut self, path: &Path) -> anyhow::Result<()> {
         match &self.document.export {
             Some(export) if path.starts_with(export) => self.lock(&export.join(".lock")),
@@ -116,31 +116,31 @@ impl Context {
         }
     }
 
-    /// The version that sections carry.
+    /// The version to record in sections.
     pub fn version(&self) -> String {
         env!("CARGO_PKG_VERSION").to_owned()
     }
 
-    /// Keeps the document in the export, then writes it on standard output, whole.
+    /// Saves the document in the export, then writes it completely to standard output.
     ///
-    /// Locks go first: the next program of the pipeline starts when our output ends.
+    /// Locks are released first: the next program of the pipeline starts when this output ends.
     pub fn finish(&mut self) -> anyhow::Result<()> {
         let kept = self.keep()?;
         self.hand_on(kept)
     }
 
-    /// Writes something else than the document on standard output: manifests for another program.
+    /// Writes something other than the document to standard output, such as manifests for kubectl.
     pub fn hand_out(&mut self, what: &impl Serialize) -> anyhow::Result<()> {
         self.console.clear();
         deliver(what)
             .map_err(|error| Stop::new(crate::Exit::Io, format!("cannot write to standard output: {error}")).into())
     }
 
-    /// As [`Context::finish`], for a tool that only looks: an export that cannot be written is told, and no error.
+    /// As [`Context::finish`], for a tool that only checks: a document that cannot be saved is a note, not an error.
     pub fn finish_anyway(&mut self) -> anyhow::Result<()> {
         let kept = self.lock_export().and_then(|()| self.keep()).unwrap_or_else(|error| {
             self.console
-                .note(&format!("the document is not kept in the export: {error:#}"));
+                .note(&format!("the document was not saved in the export: {error:#}"));
             None
         });
         self.hand_on(kept)
@@ -154,7 +154,7 @@ impl Context {
             let stop = Stop::new(crate::Exit::Io, message);
             let stop = match kept {
                 Some(path) => stop.hint(format!(
-                    "the work is done and the document is kept; go on with: NEXT-TOOL < {}",
+                    "the work is done and the document is saved; continue with: NEXT-TOOL < {}",
                     path.display()
                 )),
                 None => stop,
@@ -163,7 +163,7 @@ impl Context {
         })
     }
 
-    /// The documents that the tools have kept in the export, the newest first. What is not one is left out.
+    /// The saved documents in the export, the newest first. Files that are not documents are skipped.
     pub fn kept_documents(&self) -> Vec<Document> {
         let directory = self.document.export.as_ref().map(|export| export.join("documents"));
         let entries = directory.and_then(|directory| std::fs::read_dir(directory).ok());
@@ -180,14 +180,14 @@ impl Context {
         parsed.collect()
     }
 
-    /// Goes on from the newest document in the export that names the target, when none was read.
+    /// If no document was read, continues with the newest saved document that names the target.
     pub fn adopt_kept(&mut self) {
         if self.was_read {
             return;
         }
         let export = self.document.export.clone();
         let names_target = |document: &&Document| document.target.as_ref().is_some_and(|t| t.identity.is_some());
-        // A program that only looked may have looked at another target since.
+        // Prefer one that shows how to undo a wipe: a later `preflight` or `verify` may have used another target.
         let names_way_back = |document: &&Document| {
             let wipe = document.wipe.as_ref();
             names_target(document) && wipe.is_some_and(|wipe| wipe.next.go_back.is_some())
@@ -202,7 +202,8 @@ impl Context {
         }
     }
 
-    /// Leaves the document as `EXPORT/documents/NN-TOOL.json`, where there is an export: one of each run, the newest.
+    /// Saves the document as `EXPORT/documents/NN-TOOL.json`, if there is an export. Each run has one such file, which
+    /// later calls overwrite.
     pub fn keep(&mut self) -> anyhow::Result<Option<PathBuf>> {
         let Some(export) = self.document.export.as_deref().filter(|e| e.is_dir()) else {
             return Ok(None);
@@ -221,19 +222,19 @@ impl Context {
     }
 }
 
-/// The number of the next document that is kept in a directory.
+/// The number of the next saved document in a directory.
 fn next_number(directory: &Path) -> anyhow::Result<u32> {
     let names = std::fs::read_dir(directory).with_context(|| format!("cannot read {}", directory.display()))?;
     let last = names.flatten().filter_map(|entry| number_of(&entry.file_name())).max();
     Ok(last.unwrap_or(0) + 1)
 }
 
-/// The number of a kept document.
+/// The number in the name of a saved document.
 fn number_of(name: &std::ffi::OsStr) -> Option<u32> {
     name.to_str()?.split_once('-')?.0.parse().ok()
 }
 
-/// One line in a pipe, indented on a terminal.
+/// Writes JSON to standard output: on one line, or indented if it is a terminal.
 fn deliver(what: &impl Serialize) -> io::Result<()> {
     let stdout = io::stdout();
     let mut text = if stdout.is_terminal() {
@@ -242,7 +243,7 @@ fn deliver(what: &impl Serialize) -> io::Result<()> {
         serde_json::to_string(what)?
     };
     text.push('\n');
-    // Past std's buffer: every byte is delivered, or the error is ours to see.
+    // Not through the buffer of std's `Stdout`, so that a failed write is reported.
     output::write_all(stdout.as_fd(), text.as_bytes(), Duration::ZERO)
 }
 
@@ -259,17 +260,17 @@ fn section_of(tool: &str) -> &str {
     }
 }
 
-/// An absolute path, without looking whether it exists.
+/// An absolute path; the file need not exist.
 fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
     std::path::absolute(path).with_context(|| format!("cannot use {}", path.display()))
 }
 
-/// How many sessions a tool uses when nobody says it.
+/// The default number of sessions: the number of processors.
 pub fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// This moment, RFC 3339, UTC, in seconds.
+/// The current time as RFC 3339 in UTC, to the second.
 pub fn now() -> String {
     humantime::format_rfc3339_seconds(SystemTime::now()).to_string()
 }

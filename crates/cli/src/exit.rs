@@ -1,31 +1,31 @@
-//! The exit table, and which error means which row of it.
+//! The table of exit statuses, and which error has which status.
 
 use std::error::Error;
 use std::process::ExitCode;
 use std::{fmt, io};
 
-/// What a tool tells the shell; the failures are those of `sysexits(3)`.
+/// A tool's exit status. From 64 on they are those of `sysexits(3)`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
-    /// Done, warnings allowed.
+    /// Done, possibly with warnings.
     Done = 0,
-    /// The answer is no, or a safety rule refuses; nothing was changed.
+    /// The answer is no, or a safety check refuses to continue.
     No = 1,
-    /// A flag that is wrong, or that contradicts the document.
+    /// An option is wrong or contradicts the document.
     Usage = 64,
-    /// A bad document or dump.
+    /// The document or the dump is invalid.
     Data = 65,
-    /// A server or program is missing or failed.
+    /// A server or a program is missing or failed.
     Unavailable = 69,
-    /// A bug of ours.
+    /// A bug in these tools.
     Software = 70,
     /// Reading or writing a file failed.
     Io = 74,
     /// Another run holds the lock.
     Busy = 75,
-    /// We may not.
+    /// Permission was denied.
     Permission = 77,
-    /// Synapse's configuration.
+    /// Synapse's configuration cannot be used.
     Config = 78,
 }
 
@@ -36,7 +36,7 @@ impl From<Exit> for ExitCode {
 }
 
 impl Exit {
-    /// The first error in the chain that this table knows decides.
+    /// The status for an error: that of the first error in its chain that has one.
     pub fn of(error: &anyhow::Error) -> Self {
         error.chain().find_map(Self::of_cause).unwrap_or(Self::Software)
     }
@@ -68,7 +68,7 @@ impl Exit {
             });
         }
         if let Some(error) = cause.downcast_ref::<ess_run::Error>() {
-            // When the pipe to a child failed, the io::Error next in the chain says why.
+            // If the pipe to a child failed, the status is that of the io::Error next in the chain.
             return (!matches!(error, ess_run::Error::Stream { .. })).then_some(Self::Unavailable);
         }
         cause.downcast_ref::<io::Error>().map(Self::of_io)
@@ -86,7 +86,7 @@ impl Exit {
     }
 }
 
-/// A reason to stop that is not somebody else's error.
+/// An error of these tools themselves, with its exit status.
 #[derive(Debug)]
 pub struct Stop {
     exit: Exit,
@@ -95,7 +95,7 @@ pub struct Stop {
 }
 
 impl Stop {
-    /// The answer is no, or a safety rule refuses.
+    /// The answer is no, or a safety check refuses to continue.
     pub fn no(message: impl Into<String>) -> Self {
         Self::new(Exit::No, message)
     }
@@ -105,12 +105,12 @@ impl Stop {
         Self::new(Exit::Usage, message)
     }
 
-    /// A document or a dump is not what it should be.
+    /// A document or a dump is invalid.
     pub fn data(message: impl Into<String>) -> Self {
         Self::new(Exit::Data, message)
     }
 
-    /// Any row of the table.
+    /// An error with any exit status.
     pub fn new(exit: Exit, message: impl Into<String>) -> Self {
         Self {
             exit,
@@ -119,14 +119,14 @@ impl Stop {
         }
     }
 
-    /// Adds the one thing to do about it.
+    /// Adds the next step, which is printed as a `hint:`.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
-    /// The one thing to do about it, where it is known.
+    /// The hint, if there is one.
     pub fn remedy(&self) -> Option<&str> {
         self.hint.as_deref()
     }
@@ -140,7 +140,7 @@ impl fmt::Display for Stop {
 
 impl Error for Stop {}
 
-/// The one thing to do about an error, from the first in its chain that knows.
+/// The hint of the first error in the chain that has one.
 pub(crate) fn hint_of(error: &anyhow::Error) -> Option<String> {
     error.chain().find_map(|cause| {
         if let Some(stop) = cause.downcast_ref::<Stop>() {
@@ -185,6 +185,6 @@ mod tests {
         let of = |kind| Exit::of(&anyhow::Error::from(io::Error::from(kind)));
         assert_eq!(of(io::ErrorKind::StorageFull), Exit::Io);
         assert_eq!(of(io::ErrorKind::PermissionDenied), Exit::Permission);
-        assert_eq!(Exit::of(&anyhow::anyhow!("nobody classified this")), Exit::Software);
+        assert_eq!(Exit::of(&anyhow::anyhow!("an unclassified error")), Exit::Software);
     }
 }

@@ -1,4 +1,4 @@
-//! Files with secrets or data: private, never through a link, whole under their final name.
+//! Files with secrets or data: private, never written through a link, and complete once they have their final name.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -10,7 +10,7 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::Stop;
 
-/// Makes a directory that only we can enter, or accepts one that is so already.
+/// Makes a directory that only this user can enter, or accepts one that is already like that.
 pub fn make_directory(path: &Path) -> anyhow::Result<()> {
     match rustix::fs::mkdir(path, Mode::from_raw_mode(0o700)) {
         Ok(()) => {
@@ -24,11 +24,11 @@ pub fn make_directory(path: &Path) -> anyhow::Result<()> {
             return Err(io::Error::from(error)).with_context(|| format!("cannot make directory {}", path.display()));
         }
     }
-    let found = fs::symlink_metadata(path).with_context(|| format!("cannot look at {}", path.display()))?;
+    let found = fs::symlink_metadata(path).with_context(|| format!("cannot inspect {}", path.display()))?;
     let refuse = |why: &str| {
         Stop::new(
             crate::Exit::Permission,
-            format!("will not write into {}: {why}", path.display()),
+            format!("will not write to {}: {why}", path.display()),
         )
     };
     if !found.is_dir() {
@@ -39,12 +39,12 @@ pub fn make_directory(path: &Path) -> anyhow::Result<()> {
     }
     if found.permissions().mode() & 0o077 != 0 {
         let hint = format!("chmod 700 {}", path.display());
-        return Err(refuse("others can enter it").hint(hint).into());
+        return Err(refuse("other users can access it").hint(hint).into());
     }
     Ok(())
 }
 
-/// Creates a new file that only we can read; fails when the name is taken, even by a link.
+/// Creates a new file that only this user can read; fails if the name exists, even as a dangling link.
 pub fn create_file(path: &Path) -> anyhow::Result<File> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let opened = rustix::fs::open(path, flags, Mode::from_raw_mode(0o600))
@@ -53,13 +53,13 @@ pub fn create_file(path: &Path) -> anyhow::Result<File> {
     Ok(File::from(opened))
 }
 
-/// Writes a file so that by its final name it is whole: beside, synced, renamed.
+/// Writes a file atomically: under a temporary name next to it, synced, then renamed.
 ///
-/// A file of that name is replaced.
+/// An existing file is replaced.
 pub fn write_file(path: &Path, content: &[u8]) -> anyhow::Result<()> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let partial = path.with_file_name(format!(".{name}.partial"));
-    // A leftover of a killed run; the caller holds the directory's lock.
+    // Left over by a killed run: the caller holds the directory's lock, so no other run is writing it.
     let _ = fs::remove_file(&partial);
     let mut file = create_file(&partial)?;
     let written = file.write_all(content).and_then(|()| file.sync_all());
@@ -71,7 +71,7 @@ pub fn write_file(path: &Path, content: &[u8]) -> anyhow::Result<()> {
     path.parent().map_or(Ok(()), sync_directory)
 }
 
-/// Makes the names in a directory durable.
+/// Makes the names in a directory durable (fsync).
 pub fn sync_directory(path: &Path) -> anyhow::Result<()> {
     let path = if path.as_os_str().is_empty() {
         Path::new(".")

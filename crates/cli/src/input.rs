@@ -1,4 +1,4 @@
-//! Standard input and signals.
+//! The document on standard input, and signals.
 
 use std::io::{self, Read};
 use std::sync::mpsc;
@@ -12,12 +12,12 @@ use rustix::fs::FileType;
 use crate::context::Common;
 use crate::{Console, Stop};
 
-/// Whether a pipe in which nothing comes is an error.
+/// Whether an empty pipe on standard input is an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EmptyPipe {
-    /// The program before this one failed.
+    /// It is: the previous program of the pipeline failed.
     Fails,
-    /// cron's standard input is an empty pipe.
+    /// It is not, for tools that are started by cron, whose standard input is an empty pipe.
     StartsAnew,
 }
 
@@ -35,7 +35,7 @@ pub(crate) fn read(common: &Common, empty_pipe: EmptyPipe, console: &Console) ->
     }
 }
 
-/// A pipe or a file; a terminal, /dev/null, a socket or a closed descriptor holds none.
+/// Whether standard input is a pipe or a file, not a terminal, /dev/null, a socket or closed.
 fn holds_a_document() -> bool {
     rustix::fs::fstat(io::stdin()).is_ok_and(|stat| {
         matches!(
@@ -45,7 +45,7 @@ fn holds_a_document() -> bool {
     })
 }
 
-/// On a thread of its own: a pipeline waits long for its first program, and a signal must still end us.
+/// Reads in a separate thread: the first program of a pipeline may take long, and a signal must still end this one.
 fn read_all(console: &Console) -> anyhow::Result<Vec<u8>> {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
@@ -69,32 +69,32 @@ fn read_all(console: &Console) -> anyhow::Result<Vec<u8>> {
                 return Ok(bytes);
             }
             Err(mpsc::RecvTimeoutError::Disconnected) => {
-                return Err(anyhow::anyhow!("the reader of standard input is gone"));
+                return Err(anyhow::anyhow!("the thread that reads standard input has ended"));
             }
             Err(mpsc::RecvTimeoutError::Timeout) => {
                 ess_run::check()?;
                 waited += step;
                 if waited == step * 20 {
-                    console.note("waiting for a document on standard input (-n reads none)");
+                    console.note("waiting for a document on standard input (use -n to read none)");
                 }
             }
         }
     }
 }
 
-/// How long after a signal the process may clean up: less than a container has before it is killed. What waits longer
-/// waits for something that no flag ends, such as a file system that does not answer.
+/// How long the process can clean up after a signal: less than the 30 seconds that Kubernetes grants a container by
+/// default. What takes longer cannot be interrupted, such as a call to an unresponsive file system.
 const GRACE: Duration = Duration::from_secs(20);
 
 /// SIGINT, SIGTERM and SIGHUP become an interruption; a second one, or the end of [`GRACE`], ends the process at once.
 pub(crate) fn listen_to_signals() {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-    // Without a listener a signal still ends the process, only less tidily.
+    // Without a listener a signal still ends the process, but without cleaning up.
     let Ok(mut signals) = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP]) else {
         return;
     };
     let (came, first) = mpsc::channel();
-    // Made now: when there is no room for one more thread is when it is needed.
+    // Start this thread now: when it is needed, there may be no resources left to start one.
     thread::spawn(move || {
         if let Ok(signal) = first.recv() {
             thread::sleep(GRACE);
@@ -112,19 +112,19 @@ pub(crate) fn listen_to_signals() {
     });
 }
 
-/// After the clean-up, dies of the signal that interrupted us: the shell sees the truth.
+/// After the clean-up, ends the process by the signal that interrupted it, so that the shell sees the real cause.
 pub(crate) fn die_if_interrupted() {
     if let Some(interrupted) = ess_run::interrupted() {
         let _ = signal_hook::low_level::emulate_default_handler(interrupted.signal);
     }
 }
 
-/// Refuses a document in which another tool said no.
+/// Refuses a document in which the section of another tool records a negative result.
 pub(crate) fn refuse_a_no(document: &Document, own_section: &str) -> Result<(), Stop> {
     match document.refusal() {
-        Some((section, answer)) if section != own_section => {
-            Err(Stop::no(format!("the document says no: `{section}` {answer}")))
-        }
+        Some((section, answer)) if section != own_section => Err(Stop::no(format!(
+            "cannot continue with this document: `{section}` {answer}"
+        ))),
         _ => Ok(()),
     }
 }

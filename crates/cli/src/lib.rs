@@ -1,5 +1,5 @@
-//! What every main does: arguments, the document in and out, the exit table, progress on
-//! stderr, signals, locks. The only code that prints.
+//! What all programs share: arguments, the document in and out, exit statuses, messages and progress
+//! on standard error, signals, locks. The only code that prints.
 
 mod bug;
 mod context;
@@ -28,9 +28,9 @@ pub use progress::Console;
 pub use servers::{LiftArgs, PgVariables, SourceArgs, SourceBeside, TargetArgs, contradiction, options, same_role};
 pub use sha256::{Hashing, hash_file, hex};
 
-/// Runs a tool: its arguments, its input, its work, its exit status.
+/// Runs a tool from its arguments to its exit status.
 ///
-/// `work` gets the document that was read and ends with [`Context::finish`].
+/// `work` gets the document that was read, and ends with [`Context::finish`].
 pub fn main<A: Args>(
     name: &'static str,
     empty_pipe: EmptyPipe,
@@ -44,14 +44,14 @@ pub fn main<A: Args>(
         }
         Err(help) => return help.print().map_or(Exit::Io, |()| Exit::Done).into(),
     };
-    // Neither we nor our children leave memory behind. 1 and not 0: a handler that cores are piped to gets them
-    // whatever the limit is, except at this one (core(5)).
+    // No core dumps, of this process or its children: they would contain secrets. The limit is 1 rather than 0: core
+    // dumps that are piped to a program are made whatever the limit is, unless it is 1 (core(5)).
     let no_core = rustix::process::Rlimit {
         current: Some(1),
         maximum: Some(1),
     };
     let _ = rustix::process::setrlimit(rustix::process::Resource::Core, no_core);
-    // What we and our children write holds secrets or data.
+    // Files that this process and its children write contain secrets or data.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     input::listen_to_signals();
     bug::remember_panics();
@@ -78,7 +78,7 @@ fn parse<A: Args>(
     Ok((Common::from_arg_matches(&matches)?, A::from_arg_matches(&matches)?))
 }
 
-/// The command line of a tool: its own flags, then those that all have.
+/// The command line of a tool: its own options, then those that all tools have.
 pub fn command<A: Args>(name: &'static str) -> Command {
     Common::augment_args(A::augment_args(Command::new(name).version(env!("CARGO_PKG_VERSION"))))
 }

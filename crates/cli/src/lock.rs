@@ -1,4 +1,4 @@
-//! One run at a time on one export or dump.
+//! Locks, so that only one run at a time works on an export or a dump.
 
 use std::fs::File;
 use std::io::{Read, Seek, Write};
@@ -16,7 +16,7 @@ pub struct Lock {
 }
 
 impl Lock {
-    /// Takes the lock, or says who holds it.
+    /// Takes the lock, or returns an error that names its holder.
     pub fn take(path: &Path, tool: &str) -> anyhow::Result<Self> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let opened = rustix::fs::open(path, flags, Mode::from_raw_mode(0o600))
@@ -25,7 +25,7 @@ impl Lock {
         let mut file = File::from(opened);
         let kind = file
             .metadata()
-            .with_context(|| format!("cannot look at {}", path.display()))?
+            .with_context(|| format!("cannot inspect {}", path.display()))?
             .file_type();
         if !kind.is_file() {
             let message = format!(
@@ -47,7 +47,7 @@ impl Lock {
                 };
                 let message = format!("{holder} holds the lock {}", path.display());
                 return Err(Stop::new(Exit::Busy, message)
-                    .hint("wait for that run, or end it")
+                    .hint("wait for that run, or stop it")
                     .into());
             }
             Err(error) => {
@@ -56,7 +56,7 @@ impl Lock {
         }
         let _ = file.set_len(0);
         let _ = file.rewind();
-        // For people only; the lock itself is the kernel's.
+        // Names the holder in other runs' messages only; the lock itself is the kernel's.
         let _ = writeln!(file, "{tool} (process {})", std::process::id());
         Ok(Self { _file: file })
     }

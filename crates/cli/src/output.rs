@@ -1,4 +1,4 @@
-//! Writing to standard output and standard error, where a signal ends the wait for somebody who reads.
+//! Writing to standard output and standard error, such that a signal ends the wait for an unresponsive reader.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -6,17 +6,17 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-/// A pipe that can be written to takes as much at once (PIPE_BUF of Linux), so that the write does not wait.
+/// A pipe that poll(2) reports as writable accepts this many bytes without blocking (`PIPE_BUF` of Linux, pipe(7)).
 const PIECE: usize = 4096;
 
-/// How often it is seen whether a signal has come.
+/// How often to check for a signal.
 const STEP: Duration = Duration::from_millis(100);
 
 /// Writes all bytes.
 ///
 /// # Errors
 ///
-/// What the system says; after a signal, that nobody took them for `patience`.
+/// The system's error; after a signal, that the bytes were not read within `patience`.
 pub(crate) fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8], patience: Duration) -> io::Result<()> {
     let step = Timespec::try_from(STEP).map_err(io::Error::other)?;
     let mut waited = Duration::ZERO;
@@ -32,7 +32,7 @@ pub(crate) fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8], patience: Duration
                 continue;
             }
             Ok(_) => {}
-            // By the signal that the next round sees: a write would wait without end.
+            // Interrupted by a signal, which the next iteration handles. Writing now could block forever.
             Err(rustix::io::Errno::INTR) => continue,
             Err(error) => return Err(error.into()),
         }

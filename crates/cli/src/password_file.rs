@@ -1,4 +1,4 @@
-//! A file whose first line is a password: a regular file, or a pipe such as a shell's `<(pass show synapse)`.
+//! Reads a password from the first line of a regular file, or of a pipe such as a shell's `<(pass show synapse)`.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read as _};
@@ -15,22 +15,22 @@ use zeroize::Zeroizing;
 
 use crate::{Console, Exit, Stop};
 
-/// How long a pipe may hold nothing: a person may have to open a store of passwords first.
+/// How long to wait for data in a pipe: a person may have to unlock a password store first.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// How often it is seen whether a signal has come.
+/// How often to check for a signal.
 const STEP: Duration = Duration::from_millis(100);
 
-/// The first line of a password file, without its end.
+/// The first line of a password file, without its line break.
 pub struct PasswordFile {
     /// The password.
     pub password: SecretString,
-    /// It came from a pipe, which holds nothing any more: another program cannot read it there.
+    /// Whether it came from a pipe, from which another program can no longer read it.
     pub is_spent: bool,
 }
 
 impl PasswordFile {
-    /// Reads a regular file, or what comes in a pipe up to the end of its first line.
+    /// Reads a regular file, or a pipe up to the end of its first line.
     pub fn read(path: &Path, console: &Console) -> anyhow::Result<Self> {
         let failed = || format!("cannot read the password file {}", path.display());
         let is_spent = std::fs::metadata(path).with_context(failed)?.file_type().is_fifo();
@@ -46,12 +46,12 @@ impl PasswordFile {
             return Err(Stop::usage(format!("the password file {} is empty", path.display())).into());
         }
         if line.contains('\0') {
-            return Err(Stop::usage(format!("the password file {} holds a NUL character", path.display())).into());
+            return Err(Stop::usage(format!("the password file {} contains a NUL character", path.display())).into());
         }
         if is_spent {
             console.note(&format!(
-                "the password came through the pipe {}, and is not noted in the document: give the option to each \
-                 program of the pipeline",
+                "the password was read from the pipe {}, which is not recorded in the document: each program of the \
+                 pipeline needs the option",
                 path.display()
             ));
         }
@@ -62,9 +62,9 @@ impl PasswordFile {
     }
 }
 
-/// What comes in a pipe until a line or the pipe ends.
+/// Reads a pipe up to the end of its first line or of the pipe.
 fn first_of_pipe(path: &Path, console: &Console) -> anyhow::Result<Zeroizing<Vec<u8>>> {
-    // Opened without waiting for a writer, and waited for below where a signal ends it.
+    // Open without waiting for a writer; wait below instead, where a signal ends the wait.
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let mut pipe = File::from(rustix::fs::open(path, flags, Mode::empty()).map_err(std::io::Error::from)?);
     let limit = usize::try_from(ess_files::SECRET)?;
@@ -74,7 +74,7 @@ fn first_of_pipe(path: &Path, console: &Console) -> anyhow::Result<Zeroizing<Vec
     loop {
         ess_run::check()?;
         let ready = match poll(&mut [PollFd::new(&pipe, PollFlags::IN)], Some(&step)) {
-            // By the signal that the next round sees.
+            // Interrupted by a signal, which the next iteration handles.
             Err(rustix::io::Errno::INTR) => continue,
             ready => ready.map_err(std::io::Error::from)?,
         };
@@ -84,7 +84,7 @@ fn first_of_pipe(path: &Path, console: &Console) -> anyhow::Result<Zeroizing<Vec
                 console.note(&format!("waiting for a password in the pipe {}", path.display()));
             }
             if waited >= PATIENCE {
-                let message = format!("nothing came in the pipe for {} s", PATIENCE.as_secs());
+                let message = format!("no data in the pipe for {} s", PATIENCE.as_secs());
                 return Err(Stop::new(Exit::Io, message).into());
             }
             continue;
@@ -96,7 +96,7 @@ fn first_of_pipe(path: &Path, console: &Console) -> anyhow::Result<Zeroizing<Vec
         };
         content.extend_from_slice(&piece[..n]);
         if content.len() > limit {
-            return Err(Stop::new(Exit::Io, "more than 64 KiB came without the end of a line").into());
+            return Err(Stop::new(Exit::Io, "the first line is longer than 64 KiB").into());
         }
         if n == 0 || piece[..n].contains(&b'\n') {
             return Ok(content);

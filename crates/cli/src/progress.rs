@@ -1,4 +1,4 @@
-//! Everything on standard error: bars on a terminal, a line every ten seconds otherwise.
+//! All output on standard error: messages, and progress as a bar on a terminal or a line every ten seconds elsewhere.
 
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd as _;
@@ -11,13 +11,13 @@ use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressDrawTarget, Prog
 use crate::exit::hint_of;
 use crate::{output, visible};
 
-/// How often a stage says where it is when nobody watches a terminal.
+/// How often to print the progress of a stage if standard error is not a terminal.
 const EVERY: Duration = Duration::from_secs(10);
 
-/// How long a line waits for a reader of standard error once a signal has come.
+/// How long to wait for a reader of standard error after a signal.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
-/// The tool's voice.
+/// Prints a tool's messages and progress.
 #[derive(Clone)]
 pub struct Console(Arc<Inner>);
 
@@ -27,7 +27,7 @@ struct Inner {
     verbose: bool,
     terminal: bool,
     stage: Mutex<Option<Stage>>,
-    /// What is kept back, while it is: visible text.
+    /// Lines that are held back, with control characters already made visible; `None` if lines are printed at once.
     held: Mutex<Option<Vec<String>>>,
 }
 
@@ -50,12 +50,12 @@ impl Console {
         }))
     }
 
-    /// From now on keeps back all but errors.
+    /// Holds back everything except errors from now on.
     pub fn hold(&self) {
         self.held().get_or_insert_default();
     }
 
-    /// Says what was kept back, and goes on as usual.
+    /// Prints what was held back, and stops holding back.
     pub fn release(&self) {
         let held = self.held().take();
         held.iter().flatten().for_each(|line| self.write(line));
@@ -70,31 +70,31 @@ impl Console {
         self.clear();
         self.print(&format!("{}: {error:#}", self.0.tool));
         if let Some(hint) = hint_of(error) {
-            // Ours, and of several lines where it is a manifest to be applied.
+            // Hints are written by these tools; one that contains a manifest to apply has several lines.
             self.write(&visible::lines(&format!("hint: {hint}")));
         }
     }
 
-    /// Prints what clap says of a wrong command line, in our form.
+    /// Prints clap's message about a wrong command line, in the form of these tools' errors.
     pub(crate) fn usage(&self, text: &str) {
         let text = text.trim_end();
         let text = text.strip_prefix("error: ").unwrap_or(text);
         self.write(&visible::lines(&format!("{}: {text}", self.0.tool)));
     }
 
-    /// Takes the bar off the terminal.
+    /// Removes the progress bar from the terminal.
     pub(crate) fn clear(&self) {
         if let Some(stage) = self.stage_now().take() {
             stage.bar.finish_and_clear();
         }
     }
 
-    /// A line for people that is the tool's own output, such as a plan: without prefix.
+    /// Prints a line without the tool's name in front, such as a line of a plan.
     pub fn line(&self, text: &str) {
         self.keep_or_write(visible::message(text).into_owned());
     }
 
-    /// Such a line, which begins with a word in one of the terminal's colours (a parameter of SGR).
+    /// Prints such a line with its first word in a colour, which is a parameter of the SGR escape sequence.
     pub fn coloured(&self, colour: Option<u8>, word: &str, rest: &str) {
         let (word, rest) = (visible::message(word), visible::message(rest));
         self.keep_or_write(match colour {
@@ -130,7 +130,7 @@ impl Console {
     }
 }
 
-/// A closed standard error leaves nobody to tell.
+/// Writes a line; an error is ignored, since there is nowhere to report it.
 fn write_line(text: &str) {
     let _ = output::write_all(io::stderr().as_fd(), format!("{text}\n").as_bytes(), LAST_WORDS);
 }
@@ -189,7 +189,7 @@ impl Report for Console {
                 .length()
                 .map_or_else(String::new, |all| format!(" of {}", HumanBytes(all)));
             let rate = HumanBytes(done / stage.started.elapsed().as_secs().max(1));
-            // Some stages only wait.
+            // Some stages only wait, without any bytes to count.
             let bytes = match done {
                 0 => String::new(),
                 done => format!("{}{of}, {rate}/s, ", HumanBytes(done)),

@@ -1,4 +1,4 @@
-//! Which servers a tool works on: flags first, then the document, then the environment.
+//! Which servers a tool works on: options first, then the document, then the environment.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use ess_synapse::config::{self, Database};
 
 use crate::{Context, PasswordFile, Stop};
 
-// No doc comment on these three: clap would take it for the tool's own description.
+// No doc comments on these structs: clap would use them as the tool's description.
 
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(next_help_heading = "Source")]
@@ -19,7 +19,7 @@ pub struct SourceArgs {
     /// Synapse's configuration: a file, or a directory of *.yaml; repeatable
     #[arg(short, long, value_name = "PATH")]
     pub config: Vec<PathBuf>,
-    /// What Synapse's relative paths are relative to
+    /// Working directory of Synapse, to which its relative paths are relative
     #[arg(long, value_name = "DIR")]
     pub working_directory: Option<PathBuf>,
     /// Synapse's --data-directory
@@ -28,13 +28,13 @@ pub struct SourceArgs {
     /// Synapse's --keys-directory
     #[arg(long, value_name = "DIR")]
     pub keys_directory: Option<PathBuf>,
-    /// Where a container's path lies on this host; repeatable
+    /// Map a path in Synapse's container to this host; repeatable
     #[arg(long, value_name = "FROM=TO")]
     pub path_map: Vec<String>,
-    /// The source database, a libpq URL or key=value string without password
+    /// Source database: a libpq URL or key=value string without password
     #[arg(long, value_name = "URL", conflicts_with = "config")]
     pub source: Option<String>,
-    /// A file whose first line is the source's password
+    /// File whose first line is the source's password
     #[arg(long, value_name = "FILE")]
     pub source_password_file: Option<PathBuf>,
 }
@@ -42,42 +42,42 @@ pub struct SourceArgs {
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(next_help_heading = "Target")]
 pub struct TargetArgs {
-    /// The target: a libpq URL or key=value string without password, or kube:NAMESPACE[/RELEASE]
+    /// Target: a libpq URL or key=value string without password, or kube:NAMESPACE[/RELEASE]
     #[arg(long, value_name = "URL")]
     pub target: Option<String>,
-    /// The kubeconfig's context, with --target kube:; its current one by default
+    /// Context of the kubeconfig, with --target kube: (default: its current context)
     #[arg(long, value_name = "NAME")]
     pub kube_context: Option<String>,
-    /// A file whose first line is the target's password
+    /// File whose first line is the target's password
     #[arg(long, value_name = "FILE")]
     pub target_password_file: Option<PathBuf>,
-    /// The role that will own everything; the database's owner by default
+    /// Role that will own everything (default: the database's owner)
     #[arg(long, value_name = "ROLE")]
     pub role: Option<String>,
 }
 
-/// Whether libpq's `PG*` variables say where a server is.
+/// Whether libpq's `PG*` environment variables apply to a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PgVariables {
-    /// The one server that the tool works on.
+    /// They do: it is the only server, or the target.
     Serve,
-    /// Two servers: the variables are the other one's.
+    /// They do not: the tool works on two servers, and they apply to the other one.
     BelongToTheOther,
 }
 
-/// The source, for a tool that works on the target and only asks whether the source has changed.
+/// The source, for a tool that works on the target and only checks whether the source has changed.
 #[derive(Debug)]
 pub enum SourceBeside {
-    /// Neither a flag nor the document names one.
+    /// Neither an option nor the document names one.
     NotNamed,
-    /// It can be asked.
+    /// How to connect to it.
     Known(Conninfo),
-    /// The document names it, and why it cannot be asked from here.
+    /// The document names it, but it cannot be used from here, for this reason.
     Unusable(String),
 }
 
 impl SourceBeside {
-    /// Where it is, if it can be asked.
+    /// How to connect to it, if that is known.
     pub fn conninfo(&self) -> Option<&Conninfo> {
         match self {
             Self::Known(conninfo) => Some(conninfo),
@@ -86,11 +86,11 @@ impl SourceBeside {
     }
 }
 
-// No doc comment: clap would take it for the tool's own description.
+// No doc comment: clap would use it as the tool's description.
 #[derive(Debug, Clone, Copy, Default, clap::Args)]
 #[command(next_help_heading = "Source")]
 pub struct LiftArgs {
-    /// Let Synapse start although the source cannot be asked whether it has changed since the dump
+    /// Let Synapse start although the source cannot be checked for changes since the dump
     #[arg(long)]
     pub allow_unchecked_source: bool,
     /// Let Synapse start on a dump of a source that was in use
@@ -99,7 +99,7 @@ pub struct LiftArgs {
 }
 
 impl LiftArgs {
-    /// The flags that were given.
+    /// The options that were given.
     pub fn overrides(self) -> Vec<String> {
         [
             (self.allow_unchecked_source, "--allow-unchecked-source"),
@@ -113,7 +113,7 @@ impl LiftArgs {
 }
 
 impl Context {
-    /// Notes the homeserver's name that a flag gives, which may repeat the document's, not contradict it.
+    /// Records the homeserver's name that an option gives; refuses one that contradicts the document's.
     pub fn name_server(&mut self, given: Option<&str>) -> Result<(), Stop> {
         let Some(given) = given else { return Ok(()) };
         let known = &mut self.source_section().server_name;
@@ -126,14 +126,14 @@ impl Context {
         }
     }
 
-    /// Synapse's configuration, if flags or document name one.
+    /// Synapse's configuration, if the options or the document name one; recorded in the document.
     pub fn config(&mut self, args: &SourceArgs) -> anyhow::Result<Option<config::Config>> {
         let known = self.document.source.as_ref().and_then(|source| source.config.clone());
         let Some(mut config) = config_of(args, known)? else {
             return Ok(None);
         };
         let loaded = config::Config::load(&options(&config)?)?;
-        // Our own directory is another one in the next tool, perhaps.
+        // Record the directory: the next tool may be started in a different one.
         config
             .working_directory
             .get_or_insert_with(|| loaded.working_directory().to_owned());
@@ -150,7 +150,7 @@ impl Context {
         Ok(Some(loaded))
     }
 
-    /// The source database, if flags, document or configuration name one; noted in the document.
+    /// The source database, if the options, the document or the configuration name one; recorded in the document.
     pub fn source(&mut self, args: &SourceArgs, variables: PgVariables) -> anyhow::Result<Option<Conninfo>> {
         let known = self.document.source.clone().unwrap_or_default();
         let mut conninfo = if let Some(text) = &args.source {
@@ -162,7 +162,8 @@ impl Context {
             resolved(of_config(&config)?, variables)?
         } else if !known.connection.is_empty() {
             let mut params = known.connection.clone();
-            // What may be a secret is read where it was found; where that is elsewhere, it is not needed here.
+            // Parameters that may be secret are not in the document. Read them from the configuration again; on a host
+            // without it they are not needed.
             if let Some(config) = config_of(args, known.config.clone())?
                 && let Ok(config) = config::Config::load(&options(&config)?)
                 && let Ok(conninfo) = of_config(&config)
@@ -195,10 +196,10 @@ impl Context {
         Ok(Some(conninfo))
     }
 
-    /// The source, for a tool that works on the target and only asks whether the source has changed.
+    /// The source, for a tool that works on the target and only checks whether the source has changed.
     ///
-    /// On the other host of a migration neither configuration nor password of the source may be there, which is an
-    /// error only where a flag names them.
+    /// On the host of the target, the source's configuration and password may be missing. That is an error only if an
+    /// option names the source.
     pub fn source_beside(&mut self, args: &SourceArgs) -> anyhow::Result<SourceBeside> {
         let named = args.source.is_some() || !args.config.is_empty();
         match self.source(args, PgVariables::BelongToTheOther) {
@@ -209,10 +210,10 @@ impl Context {
         }
     }
 
-    /// A target database that is named by its address; noted in the document.
+    /// The target database, if it is named by its address; recorded in the document.
     pub fn target(&mut self, args: &TargetArgs) -> anyhow::Result<Option<Conninfo>> {
         if args.kube_context.is_some() {
-            return Err(Stop::usage("--kube-context is for --target kube:NAMESPACE").into());
+            return Err(Stop::usage("--kube-context requires --target kube:NAMESPACE").into());
         }
         let known = self.document.target.clone().unwrap_or_default();
         let parsed = match &args.target {
@@ -238,7 +239,7 @@ impl Context {
         Ok(Some(conninfo))
     }
 
-    /// Finds the password by flag, by the document's reference, or as libpq does; says where it was.
+    /// Finds the password by an option, by the document's reference, or as libpq does; returns where it was found.
     fn password(
         &self,
         conninfo: &mut Conninfo,
@@ -266,13 +267,13 @@ impl Context {
                 return Ok(known.cloned());
             }
             (Some(PasswordAt::Environment { name }), _) if conninfo.password().is_none() => {
-                let whose = if variables == PgVariables::Serve {
+                let why = if variables == PgVariables::Serve {
                     "is not set"
                 } else {
-                    "serves the target here"
+                    "applies to the target here"
                 };
                 return Err(Stop::usage(format!(
-                    "the document says that the password is in the environment variable {name}, which {whose}"
+                    "according to the document the password is in the environment variable {name}, which {why}"
                 ))
                 .into());
             }
@@ -284,14 +285,14 @@ impl Context {
             }),
             PasswordOrigin::Passfile(_) | PasswordOrigin::Service(_) => Some(PasswordAt::Passfile),
             PasswordOrigin::None(Some((path, why))) => {
-                self.console.note(&format!("{} is not used: {why}", path.display()));
+                self.console.note(&format!("ignoring {}: {why}", path.display()));
                 None
             }
             PasswordOrigin::Given | PasswordOrigin::None(None) => None,
         })
     }
 
-    /// The document's source section, made when absent.
+    /// The document's source section, created if it is missing.
     pub fn source_section(&mut self) -> &mut Source {
         self.document.source.get_or_insert_default()
     }
@@ -301,7 +302,7 @@ fn env(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-/// Whether the environment says where a server is.
+/// Whether libpq's environment variables name a server.
 fn names_a_server() -> bool {
     ["PGHOST", "PGHOSTADDR", "PGDATABASE", "PGSERVICE"]
         .iter()
@@ -312,38 +313,45 @@ fn resolved(conninfo: Conninfo, variables: PgVariables) -> anyhow::Result<Connin
     Ok(conninfo.resolve(&env, variables == PgVariables::Serve)?)
 }
 
-/// A server that a flag names, by parameters that the document can hold: later tools have them from there.
+/// A server that an option names. Only parameters that the document can contain are allowed, since later tools read
+/// them from there.
 fn by_flag(flag: &str, text: &str) -> anyhow::Result<Conninfo> {
     let conninfo = Conninfo::parse(text)?;
-    match conninfo.other_params().keys().find(|name| *name != "service" && *name != "servicefile") {
+    match conninfo
+        .other_params()
+        .keys()
+        .find(|name| *name != "service" && *name != "servicefile")
+    {
         None => Ok(conninfo),
         Some(name) => Err(Stop::usage(format!(
-            "{flag}: connection parameter {name}: it may hold a secret, and would not be in the document for later tools"
+            "{flag}: connection parameter {name} is not allowed: it may contain a secret, so the document cannot pass \
+             it on to later tools"
         ))
-        .hint("give it in a connection service file, and name that: service=NAME")
+        .hint("put it into a connection service file, and use service=NAME")
         .into()),
     }
 }
 
-/// Where Synapse's configuration says its database is.
+/// The database in Synapse's configuration.
 fn of_config(config: &config::Config) -> anyhow::Result<Conninfo> {
     match config.database()? {
         Database::Postgres { args, password, .. } => Ok(Conninfo::from_params(args, password)?),
         Database::Sqlite { path } => Err(Stop::no(format!(
-            "Synapse uses SQLite ({}), which these tools do not move",
+            "Synapse uses SQLite ({}), which these tools do not support",
             path.display()
         ))
-        .hint("port it to PostgreSQL first, with synapse_port_db")
+        .hint("migrate it to PostgreSQL first, with synapse_port_db")
         .into()),
         Database::Split { names } => Err(Stop::no(format!(
-            "Synapse's data is split over several databases ({}), which these tools do not move",
+            "Synapse's data is split over several databases ({}), which these tools do not support",
             names.join(", ")
         ))
         .into()),
     }
 }
 
-/// The configuration that flags and document name together; a flag outranks, but `-c` may not contradict.
+/// The configuration that the options and the document name. Options take precedence, but `-c` cannot contradict the
+/// document.
 fn config_of(args: &SourceArgs, known: Option<Config>) -> anyhow::Result<Option<Config>> {
     let absolute = |path: &PathBuf| std::path::absolute(path).with_context(|| format!("cannot use {}", path.display()));
     let given: Vec<PathBuf> = args.config.iter().map(absolute).collect::<Result<_, _>>()?;
@@ -375,12 +383,12 @@ fn config_of(args: &SourceArgs, known: Option<Config>) -> anyhow::Result<Option<
     Ok(Some(config))
 }
 
-/// What the configuration's reader needs, from what the document says.
+/// The options for loading a configuration that the document names.
 pub fn options(config: &Config) -> anyhow::Result<config::Options> {
     let path_map = config.path_map.iter().map(|pair| {
         pair.split_once('=')
             .map(|(from, to)| (PathBuf::from(from), PathBuf::from(to)))
-            .ok_or_else(|| Stop::usage(format!("--path-map {pair} is not FROM=TO")))
+            .ok_or_else(|| Stop::usage(format!("--path-map {pair} is not of the form FROM=TO")))
     });
     Ok(config::Options {
         configs: config.paths.clone(),
@@ -391,7 +399,7 @@ pub fn options(config: &Config) -> anyhow::Result<config::Options> {
     })
 }
 
-/// A flag may repeat what the document says, not contradict it.
+/// Refuses an option that names another server than the document.
 fn same_server(flag: &str, given: &Conninfo, field: &str, known: &BTreeMap<String, String>) -> Result<(), Stop> {
     for keyword in ["host", "hostaddr", "port", "dbname"] {
         if let (Some(given), Some(known)) = (given.get(keyword), known.get(keyword))
@@ -408,7 +416,7 @@ fn same_server(flag: &str, given: &Conninfo, field: &str, known: &BTreeMap<Strin
     Ok(())
 }
 
-/// The role may be repeated, not contradicted.
+/// Refuses a `--role` that contradicts the document.
 pub fn same_role(args: &TargetArgs, known: &Target) -> Result<(), Stop> {
     match (&args.role, &known.role) {
         (Some(given), Some(known)) if given != known => Err(contradiction("--role", given, "target.role", known)),
@@ -416,10 +424,10 @@ pub fn same_role(args: &TargetArgs, known: &Target) -> Result<(), Stop> {
     }
 }
 
-/// A flag that the document does not agree with.
+/// The error for an option that contradicts the document.
 pub fn contradiction(flag: &str, given: &str, field: &str, known: &str) -> Stop {
-    Stop::usage(format!("{flag} says {given}, the document's `{field}` says {known}"))
-        .hint("drop the flag, or start with a document for that server")
+    Stop::usage(format!("{flag} is {given}, but the document's `{field}` is {known}"))
+        .hint("omit the option, or start with a document for that server")
 }
 
 fn joined(paths: &[PathBuf]) -> String {

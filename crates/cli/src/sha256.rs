@@ -1,4 +1,4 @@
-//! SHA-256 of every file of data.
+//! SHA-256 of files and streams.
 
 use std::io::{self, Read, Write};
 use std::path::Path;
@@ -18,7 +18,7 @@ pub fn hex(bytes: &[u8]) -> String {
         })
 }
 
-/// Reads a whole file and returns its SHA-256 and size.
+/// Reads a file and returns its SHA-256, in hexadecimal, and its size in bytes.
 pub fn hash_file(path: &Path, report: &dyn Report) -> anyhow::Result<(String, u64)> {
     let failed = || format!("cannot read {}", path.display());
     let mut file = ess_files::open(path).with_context(failed)?;
@@ -37,7 +37,7 @@ pub fn hash_file(path: &Path, report: &dyn Report) -> anyhow::Result<(String, u6
     }
 }
 
-/// A writer that knows the SHA-256 of what went through it.
+/// A writer that computes the SHA-256 of what it writes.
 pub struct Hashing<W> {
     inner: W,
     hasher: Sha256,

@@ -1,23 +1,23 @@
-//! Text of others on a terminal: a server's message, a file's name or a document may hold characters that move the
-//! cursor, change the window's title or fill the clipboard. They are shown, and not sent.
+//! Makes control characters visible before text is printed: a server's message, a file name or a document may contain
+//! some that move the cursor, change the window's title or fill the clipboard.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
 /// A message with every control character made visible.
 ///
-/// A line break stays where two spaces follow, as in the quoted output of a program: that is how our own messages are
-/// laid out, and nothing that is quoted can look like a line of ours.
+/// A line break is kept only before two spaces, as these tools print the quoted output of a program. So no quoted text
+/// can look like a line of these tools.
 pub(crate) fn message(text: &str) -> Cow<'_, str> {
     shown(text, |rest| rest.starts_with("  "))
 }
 
-/// Text whose line breaks are all ours.
+/// The same for text that these tools have laid out themselves: all line breaks are kept.
 pub(crate) fn lines(text: &str) -> Cow<'_, str> {
     shown(text, |_| true)
 }
 
-/// JSON text in which no character steers a terminal. It means the same: such characters stand in its strings only.
+/// JSON text with control characters replaced by `\u` escapes. Its value is unchanged: they can only be in strings.
 pub(crate) fn json(text: String) -> String {
     if !text.contains(steers_in_json) {
         return text;
@@ -58,13 +58,14 @@ fn shown(text: &str, is_ours: impl Fn(&str) -> bool) -> Cow<'_, str> {
     Cow::Owned(plain)
 }
 
-/// Line breaks of indented JSON are its own.
+/// Line breaks are excepted: they are the indentation of the JSON text itself.
 fn steers_in_json(character: char) -> bool {
     character != '\n' && steers(character)
 }
 
-/// Controls of ASCII and Latin-1 but for the tab, line and paragraph separators, and what turns the direction of text
-/// or hides it (Unicode's Bidi_Control and tags).
+/// Whether a character can control a terminal or disguise text: controls of ASCII and Latin-1 (except the tab), line
+/// and paragraph separators, and characters that change the direction of text or are invisible (Unicode's
+/// `Bidi_Control`, the byte order mark and tags).
 fn steers(character: char) -> bool {
     character.is_control() && character != '\t'
         || matches!(

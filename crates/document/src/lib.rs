@@ -1,8 +1,7 @@
-//! The migration document: the JSON that flows through every tool.
+//! The migration document: the JSON object that travels through the pipeline.
 //!
-//! Each tool reads it, adds its own section and passes it on. It never holds a
-//! secret, only where one is found. `man/ess-migration.5` is the prose,
-//! `schema.json` the same as a JSON Schema; a test holds them to these types.
+//! Each tool reads it, adds its own section and passes it on. It never contains a secret, only where to find one.
+//! `man/ess-migration.5` describes it, and `schema.json` is its JSON Schema; tests compare both with these types.
 
 mod read;
 mod sections;
@@ -27,18 +26,18 @@ pub const FORMAT: &str = "ess-migration/1";
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Document {
-    /// A reader refuses any other format.
+    /// The format of the document; a reader refuses any other.
     pub format: Format,
-    /// Which migration this is: a UUID, given by the first tool that ran.
+    /// The id of the migration: a UUID, assigned by the first tool that ran.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
-    /// The export's root directory, absolute, on the host where it was made.
+    /// The directory of the export, as an absolute path on the host where the document was written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub export: Option<PathBuf>,
-    /// The homeserver that moves.
+    /// The homeserver that is migrated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<Source>,
-    /// Where it moves to.
+    /// The database it is migrated to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<Target>,
     /// Written by `preflight`.
@@ -68,12 +67,12 @@ pub struct Document {
     /// Written by `well-known`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub well_known: Option<WellKnown>,
-    /// The user's own; no tool reads it.
+    /// The user's own data; no tool reads it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, serde_json::Value>,
 }
 
-/// A new name only when a reader of the old one would be misled.
+/// The format of the document. It gets a new name only if a reader of the old one would be misled.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub enum Format {
@@ -83,12 +82,12 @@ pub enum Format {
     V1,
 }
 
-/// The homeserver that moves.
+/// The homeserver that is migrated.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Source {
-    /// Its Synapse configuration, when it was given by `-c`.
+    /// Its Synapse configuration, if one was given with `-c`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config: Option<Config>,
     /// The part after the colon in every user's Matrix ID.
@@ -97,22 +96,22 @@ pub struct Source {
     /// libpq connection keywords, without the password.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub connection: BTreeMap<String, String>,
-    /// Where the password is found.
+    /// Where to find the password.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password: Option<PasswordAt>,
-    /// Cluster and database, as the server itself identifies them.
+    /// The database cluster and the database, as the server itself identifies them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<Identity>,
 }
 
-/// Where Synapse's configuration is and how its process sees paths.
+/// Where Synapse's configuration is, and how to resolve the paths in it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// The arguments of `-c`, absolute, in order.
+    /// The arguments of `-c` as absolute paths, in order.
     pub paths: Vec<PathBuf>,
-    /// What relative paths in the configuration are relative to.
+    /// The directory to which relative paths in the configuration are relative.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub working_directory: Option<PathBuf>,
     /// Synapse's `--data-directory`.
@@ -121,7 +120,7 @@ pub struct Config {
     /// Synapse's `--keys-directory`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keys_directory: Option<PathBuf>,
-    /// A container's paths and where they lie on this host, as `FROM=TO`.
+    /// Paths in Synapse's container and where they are on this host, as `FROM=TO`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub path_map: Vec<String>,
 }
@@ -133,20 +132,20 @@ pub struct Config {
 pub struct Target {
     /// libpq connection keywords, without the password.
     pub connection: BTreeMap<String, String>,
-    /// Where the password is found.
+    /// Where to find the password.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password: Option<PasswordAt>,
-    /// The role that must own everything; the database's owner when absent.
+    /// The role that must own everything; if absent, the database's owner.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub role: Option<String>,
-    /// The ESS in a cluster that the database belongs to. `connection` is then as the cluster has it, and every
-    /// tool goes through the API server.
+    /// The ESS in a Kubernetes cluster that the database belongs to. `connection` then contains the parameters used
+    /// inside the cluster, and tools outside of it connect through the API server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kube: Option<Kube>,
-    /// Cluster and database, as the server itself identifies them.
+    /// The database cluster and the database, as the server itself identifies them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<Identity>,
-    /// The server's version, such as `16.4`: client programs are chosen for it before anything is dumped.
+    /// The server's version, such as `16.4`, for which the client programs are chosen before anything is dumped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server_version: Option<String>,
 }
@@ -159,7 +158,7 @@ pub struct Kube {
     /// The kubeconfig's context; absent when the tools run in the cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context: Option<String>,
-    /// Where its workloads are.
+    /// The namespace of its workloads.
     pub namespace: String,
     /// The Helm release, or the name of the operator's custom resource.
     pub release: String,
@@ -184,7 +183,7 @@ pub enum Profile {
     Operator,
 }
 
-/// Which database this is, whatever name or tunnel leads to it.
+/// Identifies a database, regardless of the host name or tunnel used to connect to it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
@@ -201,7 +200,7 @@ impl std::fmt::Display for Identity {
     }
 }
 
-/// Where a password is found; never the password.
+/// Where to find a password; never the password itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(tag = "from", rename_all = "kebab-case", deny_unknown_fields)]
@@ -211,7 +210,7 @@ pub enum PasswordAt {
         /// Absolute path.
         path: PathBuf,
     },
-    /// `database.args.password` of Synapse's configuration.
+    /// `database.args.password` in Synapse's configuration.
     Config,
     /// libpq's password file.
     Passfile,
@@ -226,31 +225,30 @@ pub enum PasswordAt {
         namespace: String,
         /// The Secret's name.
         name: String,
-        /// The key in it.
+        /// The key in the Secret.
         key: String,
     },
 }
 
 impl Document {
-    /// The migration's id, given now if no tool before this one gave it.
+    /// The migration's id, which is generated if the document has none.
     pub fn ensure_id(&mut self) -> String {
         self.id.get_or_insert_with(|| uuid::Uuid::new_v4().to_string()).clone()
     }
 
-    /// The section whose answer is no, and that answer in a sentence.
-    ///
-    /// Such a document is not acted on.
+    /// The section with a negative result, and that result as a clause; tools refuse such a document.
     pub fn refusal(&self) -> Option<(&'static str, String)> {
         if let Some(preflight) = &self.preflight {
             let open = preflight.open_blockers();
             if !open.is_empty() {
-                return Some(("preflight", format!("found a blocker: {}", open.join(", "))));
+                let what = if open.len() == 1 { "a blocker" } else { "blockers" };
+                return Some(("preflight", format!("found {what}: {}", open.join(", "))));
             }
         }
         if let Some(wipe) = &self.wipe
             && !wipe.executed
         {
-            return Some(("wipe", "was a plan only, nothing was erased".to_owned()));
+            return Some(("wipe", "was only a plan, so nothing was erased".to_owned()));
         }
         if self.wipe.as_ref().is_some_and(|wipe| wipe.undone) {
             return Some(("wipe", "was undone".to_owned()));
@@ -270,7 +268,7 @@ impl Document {
         None
     }
 
-    /// A path as it is written in the document: relative to the export when inside it.
+    /// A path as it is written in the document: relative to the export if inside it.
     pub fn relative(export: Option<&Path>, path: &Path) -> PathBuf {
         export
             .and_then(|root| path.strip_prefix(root).ok())
@@ -278,7 +276,7 @@ impl Document {
             .to_owned()
     }
 
-    /// A path of the document as it is on this host.
+    /// The location on this host of a path in the document.
     pub fn locate(&self, path: &Path) -> PathBuf {
         match &self.export {
             Some(root) if path.is_relative() => root.join(path),
@@ -300,7 +298,7 @@ mod tests {
         let committed = std::fs::read_to_string(path).unwrap_or_default();
         assert!(
             committed == now,
-            "schema.json is not what the types say; run `just update`"
+            "schema.json does not match the types; run `just update`"
         );
     }
 }

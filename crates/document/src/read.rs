@@ -1,4 +1,4 @@
-//! Reading a document: whole, of our format, and without anything unknown.
+//! Reads a document strictly: it must be complete, of the supported format, and without unknown fields.
 
 use std::fmt;
 
@@ -6,25 +6,26 @@ use serde_json::Value;
 
 use crate::{Document, FORMAT};
 
-/// A document is a few hundred kilobytes at most; more is somebody's dump in the wrong pipe.
+/// The largest document that is read, in bytes. Real ones have at most a few hundred kilobytes; a larger input is
+/// something else, such as a dump.
 pub const MAX_BYTES: u64 = 16 << 20;
 
-/// Why what was read is not a document.
+/// Why the input is not a valid document.
 #[derive(Debug)]
 pub enum ReadError {
-    /// Nothing at all: the program before this one failed.
+    /// The input is empty: the previous program of the pipeline failed.
     Empty,
-    /// More than [`MAX_BYTES`].
+    /// It is larger than [`MAX_BYTES`].
     TooLarge,
-    /// JSON that ends in the middle.
+    /// It is truncated JSON.
     Truncated { line: usize, column: usize },
-    /// Not JSON.
+    /// It is not JSON.
     Syntax(String),
-    /// JSON, but nobody's migration document.
+    /// It is JSON, but not a migration document.
     Foreign(String),
-    /// A document of another version of the format.
+    /// It is a document of another version of the format.
     OtherFormat(String),
-    /// A field that is wrong or unknown.
+    /// A field is invalid or unknown.
     Field {
         place: String,
         message: String,
@@ -36,15 +37,15 @@ pub enum ReadError {
 impl fmt::Display for ReadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Empty => write!(f, "it is empty: the program before this one wrote nothing"),
+            Self::Empty => write!(f, "it is empty: the previous program wrote nothing"),
             Self::TooLarge => write!(f, "it is larger than {} MiB", MAX_BYTES >> 20),
             Self::Truncated { line, column } => {
-                write!(f, "it is cut off at line {line}, column {column}")
+                write!(f, "it is truncated at line {line}, column {column}")
             }
             Self::Syntax(message) => write!(f, "it is not JSON: {message}"),
             Self::Foreign(what) => write!(f, "it is not a migration document: {what}"),
             Self::OtherFormat(found) => {
-                write!(f, "its format is {found:?}, this version reads {FORMAT:?}")
+                write!(f, "its format is {found:?}, but this version reads {FORMAT:?}")
             }
             Self::Field {
                 place,
@@ -69,13 +70,13 @@ impl fmt::Display for ReadError {
 impl std::error::Error for ReadError {}
 
 impl ReadError {
-    /// The one thing to do about it, where there is one.
+    /// The next step, if there is one.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::Empty => Some("look at the error of the program before this one, or give `-n` to read nothing"),
+            Self::Empty => Some("see the error of the previous program, or use `-n` to read no document"),
             Self::OtherFormat(_) => Some("use the tools of one release for one migration"),
             Self::Field { message, .. } if message.starts_with("unknown field") => {
-                Some("what is yours belongs under `annotations`")
+                Some("put your own data under `annotations`")
             }
             _ => None,
         }
@@ -83,7 +84,11 @@ impl ReadError {
 }
 
 impl Document {
-    /// Reads one whole document, strictly.
+    /// Parses one complete document.
+    ///
+    /// # Errors
+    ///
+    /// The input is anything else, or contains unknown fields or a password.
     pub fn parse(bytes: &[u8]) -> Result<Self, ReadError> {
         if bytes.iter().all(u8::is_ascii_whitespace) {
             return Err(ReadError::Empty);
@@ -109,7 +114,7 @@ impl Document {
             }
             None => return Err(ReadError::Foreign("it is not an object".to_owned())),
         }
-        // From the text, not from `value`: a field given twice is an error there.
+        // Parse the text again rather than convert `value`, which would hide duplicate fields.
         let mut reader = serde_json::Deserializer::from_slice(bytes);
         let document: Self = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
             let place = error.path().to_string();
@@ -131,7 +136,7 @@ impl Document {
             if connection.is_some_and(|c| c.contains_key("password")) {
                 return Err(ReadError::Field {
                     place: format!("{place}.connection.password"),
-                    message: "a document never holds a password".to_owned(),
+                    message: "a document never contains a password".to_owned(),
                     section: None,
                     written_by: None,
                 });
@@ -158,16 +163,16 @@ mod tests {
 
     #[test]
     fn what_is_no_document_is_refused_with_its_place() {
-        assert_eq!(refused(" \n"), "it is empty: the program before this one wrote nothing");
+        assert_eq!(refused(" \n"), "it is empty: the previous program wrote nothing");
         assert_eq!(
             refused(r#"{"format":"ess-migration/1","#),
-            "it is cut off at line 1, column 28"
+            "it is truncated at line 1, column 28"
         );
         assert_eq!(refused("{}"), "it is not a migration document: it has no `format`");
         assert_eq!(refused("[]"), "it is not a migration document: it is not an object");
         assert_eq!(
             refused(r#"{"format":"ess-migration/2"}"#),
-            r#"its format is "ess-migration/2", this version reads "ess-migration/1""#
+            r#"its format is "ess-migration/2", but this version reads "ess-migration/1""#
         );
         assert!(refused(r#"{"format":"ess-migration/1"} {}"#).contains("trailing characters"));
         assert!(refused(r#"{"format":"ess-migration/1","id":"a","id":"b"}"#).contains("duplicate field `id`"));
@@ -200,7 +205,7 @@ mod tests {
         let text = r#"{"format":"ess-migration/1","target":{"connection":{"password":"x"}}}"#;
         assert_eq!(
             refused(text),
-            "at `target.connection.password`: a document never holds a password"
+            "at `target.connection.password`: a document never contains a password"
         );
     }
 }

@@ -1,24 +1,24 @@
-//! What each tool writes into the document.
+//! The sections of the document, one for each tool.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// The commands that go on from here, and the one that goes back.
+/// The commands that continue from here, and the one that undoes what was done.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Next {
-    /// What to type to go on.
+    /// Commands that continue the migration.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub go_on: Vec<String>,
-    /// What to type to go back, where something was changed.
+    /// The command that undoes what was done, if something was changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub go_back: Option<String>,
 }
 
-/// Written by `preflight`: everything found in one run.
+/// Written by `preflight`: all findings of one run.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
@@ -29,18 +29,18 @@ pub struct Preflight {
     pub started_at: String,
     /// RFC 3339, UTC.
     pub finished_at: String,
-    /// In order of severity, then of id.
+    /// The findings, sorted by severity, then by id.
     pub findings: Vec<Finding>,
-    /// Blockers that a person has judged and accepted, by id.
+    /// The ids of blockers that the user has accepted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub accepted: Vec<String>,
-    /// What follows.
+    /// The commands to run next.
     #[serde(default)]
     pub next: Next,
 }
 
 impl Preflight {
-    /// The blockers that nobody has accepted.
+    /// The ids of the blockers that the user has not accepted.
     pub fn open_blockers(&self) -> Vec<String> {
         self.findings
             .iter()
@@ -50,21 +50,21 @@ impl Preflight {
     }
 }
 
-/// One thing found.
+/// One finding.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Finding {
-    /// For scripts, and never reworded.
+    /// The id, for scripts; it never changes.
     pub id: String,
     /// What it means for the migration.
     pub severity: Severity,
-    /// For people: one sentence, which may be reworded.
+    /// One sentence for people; its wording may change.
     pub message: String,
-    /// What to do about it.
+    /// The next step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
-    /// The figures behind it.
+    /// The data behind the message.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub data: BTreeMap<String, serde_json::Value>,
 }
@@ -76,9 +76,9 @@ pub struct Finding {
 pub enum Severity {
     /// The migration would fail or lose something.
     Blocker,
-    /// Something needs an action or a decision.
+    /// Something requires an action or a decision.
     Warning,
-    /// Good to know.
+    /// A note.
     Info,
 }
 
@@ -93,41 +93,41 @@ pub struct Secrets {
     pub started_at: String,
     /// RFC 3339, UTC.
     pub finished_at: String,
-    /// The directory of the secret files, relative to the export; absent when they are in the bundle only.
+    /// The directory of the secret files, relative to the export; absent if they are only in the bundle.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub directory: Option<PathBuf>,
     /// The encrypted bundle of that directory and of the other files with secrets, relative to the export.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bundle: Option<PathBuf>,
-    /// One entry a secret.
+    /// One entry for each secret.
     pub entries: Vec<SecretEntry>,
-    /// In the order of the key file; the first signs events.
+    /// The signing keys in the order of the key file; the first one signs events.
     pub signing_keys: Vec<SigningKey>,
     /// Secret manifests and Helm values for ESS, relative to the export.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub emitted: Vec<PathBuf>,
-    /// True when an equal extraction was already there and nothing was written.
+    /// True if an identical extraction already existed and nothing was written.
     pub kept: bool,
-    /// What follows.
+    /// The commands to run next.
     #[serde(default)]
     pub next: Next,
 }
 
-/// One secret: what it is and where it lies.
+/// One secret: what it is and where it is.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct SecretEntry {
-    /// Synapse's option, dotted.
+    /// Synapse's option, with dots between its parts.
     pub option: String,
-    /// Its file, relative to the directory; absent when Synapse derives the value.
+    /// Its file, relative to the directory; absent if Synapse derives the value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
-    /// Where it was found.
+    /// Where the value was found.
     pub origin: String,
     /// What it is for.
     pub purpose: String,
-    /// Where it goes in ESS.
+    /// Where to put it in ESS.
     pub destination: String,
     /// What becomes of it: `kept`, `needed by ESS as ...`, `replaced by ESS` or `no longer needed`.
     #[serde(default)]
@@ -137,7 +137,7 @@ pub struct SecretEntry {
     pub if_lost: String,
 }
 
-/// The public half of a signing key.
+/// The public part of a signing key.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
@@ -148,7 +148,7 @@ pub struct SigningKey {
     pub public_key: String,
 }
 
-/// Written by `pgdump-wrap`: where the dump is and what it holds.
+/// Written by `pgdump-wrap`: where the dump is and what it contains.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
@@ -159,42 +159,42 @@ pub struct Dump {
     pub started_at: String,
     /// RFC 3339, UTC.
     pub finished_at: String,
-    /// The dump's directory, relative to the export when inside it.
+    /// The dump's directory, relative to the export if inside it.
     pub path: PathBuf,
-    /// SHA-256 of its `manifest.json`, which holds the SHA-256 of every other file.
+    /// SHA-256 of its `manifest.json`, which contains the SHA-256 of every other file.
     pub manifest_sha256: String,
-    /// Size of the dump on disk.
+    /// Size of the dump on disk, in bytes.
     pub bytes: u64,
     /// How many tables are carried with their rows.
     pub tables: u64,
-    /// How many rows in all.
+    /// How many rows they have in total.
     pub rows: u64,
-    /// True when a whole dump of the unmoved source was already there.
+    /// True if a complete dump of the unchanged source already existed and was kept.
     pub kept: bool,
-    /// True when other sessions were allowed to go on using the source.
+    /// True if other sessions were allowed to use the source during the dump.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub source_was_running: bool,
-    /// What of the source is not in the dump, with the reason.
+    /// What is in the source but not in the dump, each with the reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dropped: Vec<Dropped>,
-    /// What became of one-time keys; absent when the source has no table of them.
+    /// Whether one-time keys are carried; absent if the source has no table of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub one_time_keys: Option<OneTimeKeys>,
-    /// What follows.
+    /// The commands to run next.
     #[serde(default)]
     pub next: Next,
 }
 
-/// What became of the one-time keys that clients had uploaded, and why.
+/// Whether the one-time keys that clients have uploaded are carried, and why.
 ///
-/// One that is handed out twice makes messages unreadable; one that is lost is uploaded anew.
+/// A key that is handed out twice makes messages unreadable; clients replace keys that are lost.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct OneTimeKeys {
     /// Whether they are carried.
     pub kept: bool,
-    /// For people: why.
+    /// The reason, for people.
     pub reason: String,
 }
 
@@ -216,61 +216,61 @@ pub struct Media {
     pub started_at: String,
     /// RFC 3339, UTC.
     pub finished_at: String,
-    /// The media store, absolute.
+    /// The media store, as an absolute path.
     pub store: PathBuf,
-    /// Where the copy is: a directory, relative to the export when inside it, or the name of the program that writes it.
+    /// Where the copy is: a directory, relative to the export if inside it, or the name of the program that writes it.
     pub copy: String,
-    /// What was left out on purpose, as `--without` names it.
+    /// The kinds of media that were left out by `--without`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub without: Vec<String>,
-    /// What lies in the store, by the name of the directory.
+    /// What is in the store, by the name of the directory.
     pub kinds: BTreeMap<String, Amount>,
-    /// What of it could be fetched again.
+    /// How much of the store could be fetched again from elsewhere.
     pub refetchable: Amount,
-    /// What this run has sent.
+    /// What this run sent.
     pub sent: Amount,
-    /// What was in the copy already.
+    /// What was already in the copy.
     pub unchanged: Amount,
-    /// Whether both sides were read whole and compared.
+    /// Whether both sides were read completely and compared.
     pub verified: bool,
-    /// How many rows of the database were compared with the store; absent when the database was not asked.
+    /// How many rows of the database were compared with the store; absent if the database was not queried.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rows_compared: Option<u64>,
-    /// Uploads that are in a storage provider only, by all that is known here.
+    /// How many uploads appear to be only in a storage provider.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub elsewhere: u64,
     /// Files that are not carried, each with the reason.
     #[serde(default, skip_serializing_if = "Named::is_empty")]
     pub left: Named,
-    /// Uploads in the database that have no file.
+    /// Uploads in the database whose file is missing.
     #[serde(default, skip_serializing_if = "Named::is_empty")]
     pub missing: Named,
-    /// Uploads whose file is not what the database says.
+    /// Uploads whose file does not match the database.
     #[serde(default, skip_serializing_if = "Named::is_empty")]
     pub wrong: Named,
-    /// Files of uploads that the database does not know; they are carried.
+    /// Files of uploads that are not in the database; they are carried.
     #[serde(default, skip_serializing_if = "Named::is_empty")]
     pub unknown: Named,
-    /// Files of the copy that differed when they were read, and were sent again.
+    /// Files of the copy whose contents differed when they were read; they were sent again.
     #[serde(default, skip_serializing_if = "Named::is_empty")]
     pub damaged: Named,
-    /// Files of the copy that the store does not have.
+    /// Files in the copy that are not in the store.
     #[serde(default, skip_serializing_if = "Named::is_empty")]
     pub surplus: Named,
-    /// How many of those were removed.
+    /// How many of these files were removed.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub removed: u64,
-    /// True when other sessions used the source: what they stored meanwhile may not be in the copy.
+    /// True if other sessions were using the source: files that were stored meanwhile may be missing from the copy.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub source_was_running: bool,
-    /// The answer: all that should be in the copy is in it.
+    /// The result: whether everything that should be in the copy is in it.
     pub complete: bool,
-    /// What follows.
+    /// The commands to run next.
     #[serde(default)]
     pub next: Next,
 }
 
-/// Written by `well-known`: what tells the world where the homeserver is.
+/// Written by `well-known`: what announces to clients and other servers where the homeserver is.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
@@ -285,68 +285,68 @@ pub struct WellKnown {
     pub server_name: String,
     /// Synapse's host in ESS.
     pub host: String,
-    /// MatrixRTC's host in ESS, when it was named.
+    /// MatrixRTC's host in ESS, if it was named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rtc_host: Option<String>,
-    /// Where ESS's ingress is, when it was said.
+    /// The addresses of ESS's ingress, if they were given.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<String>,
-    /// Where the files are, relative to the export when inside it.
+    /// The directory of the files, relative to the export if inside it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub directory: Option<PathBuf>,
-    /// The documents as they have to be, by name.
+    /// The documents to serve, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub documents: BTreeMap<String, serde_json::Value>,
-    /// DNS records that change, or may have to.
+    /// DNS records that must change, or may have to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub records: Vec<RecordChange>,
-    /// What the world did not see as it should when it was last looked at, a sentence each; absent when nobody looked.
+    /// What was not yet publicly visible as required at the last check, a sentence each; absent if nothing was checked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lagging: Option<Vec<String>>,
-    /// What follows.
+    /// The commands to run next.
     #[serde(default)]
     pub next: Next,
 }
 
-/// A DNS record, as it is and as it has to be.
+/// A DNS record: its current and its required contents.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct RecordChange {
-    /// Whose record it is.
+    /// The name of the record.
     pub name: String,
-    /// `A`, `AAAA`, `CNAME` or `SRV`.
+    /// The type of the record: `A`, `AAAA`, `CNAME` or `SRV`.
     pub kind: String,
-    /// For how many seconds others remember the old one; absent when there is none.
+    /// The TTL of the old record, for which resolvers may cache it, in seconds; absent if there is no old record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl: Option<u32>,
-    /// What it says.
+    /// The current contents.
     pub old: Vec<String>,
-    /// What it has to say; empty when that is not known, or when it goes.
+    /// The required contents; empty if they are unknown, or if the record is to be removed.
     pub new: Vec<String>,
-    /// Why.
+    /// The reason.
     pub reason: String,
 }
 
-/// Files, and their sizes summed.
+/// A number of files and their total size.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Amount {
-    /// How many.
+    /// The number of files.
     pub files: u64,
-    /// Their sizes, summed.
+    /// Their total size in bytes.
     pub bytes: u64,
 }
 
-/// Things of one sort.
+/// A list of names of one kind, possibly truncated.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Named {
     /// How many there are.
     pub count: u64,
-    /// The first thousand of them.
+    /// The first thousand names.
     pub names: Vec<String>,
 }
 
@@ -368,9 +368,9 @@ fn is_zero(n: &u64) -> bool {
 pub enum Carried {
     /// Structure and rows.
     Rows,
-    /// Structure only: its rows mean nothing on another server.
+    /// Structure only: its rows have no meaning on another server.
     Structure,
-    /// Rows written by the proof, last: they let Synapse start.
+    /// Structure only: the proof writes the rows last, which lets Synapse start.
     Fence,
 }
 
@@ -385,19 +385,19 @@ pub struct Scale {
     pub started_at: String,
     /// RFC 3339, UTC.
     pub finished_at: String,
-    /// How Synapse is now.
+    /// The state of Synapse now.
     pub state: ScaleState,
     /// Each workload that is scaled.
     pub workloads: Vec<ScaledWorkload>,
-    /// What could scale Synapse back up meanwhile, a sentence each.
+    /// What could scale Synapse up again in the meantime, a sentence each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
-    /// What follows.
+    /// The commands to run next.
     #[serde(default)]
     pub next: Next,
 }
 
-/// How Synapse and what belongs to it is.
+/// The state of Synapse and the workloads that belong to it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
@@ -406,7 +406,7 @@ pub enum ScaleState {
     Up,
     /// No workload has any, and no pod is left.
     Down,
-    /// Something between.
+    /// Something in between.
     #[default]
     Partly,
 }
@@ -416,13 +416,13 @@ pub enum ScaleState {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ScaledWorkload {
-    /// `StatefulSet`, `Deployment`, or the operator's `Synapse`, which is deleted and made again.
+    /// `StatefulSet`, `Deployment`, or the operator's `Synapse`, which is deleted and created again.
     pub kind: String,
-    /// Where it is.
+    /// Its namespace.
     pub namespace: String,
-    /// What it is called.
+    /// Its name.
     pub name: String,
-    /// How many replicas it has when it is up; absent when they are not ours to set.
+    /// How many replicas it has when it is up; absent if these tools do not set them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replicas: Option<u32>,
 }
@@ -438,31 +438,31 @@ pub struct Wipe {
     pub started_at: String,
     /// RFC 3339, UTC.
     pub finished_at: String,
-    /// False for a plan.
+    /// Whether the wipe was carried out; false for a plan.
     pub executed: bool,
-    /// The plan's hash, for `--plan`; absent when nothing had to be erased.
+    /// The plan's hash, for `--plan`; absent if nothing had to be erased.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan: Option<String>,
-    /// Of a plan that was not carried out, every line that its hash covers.
+    /// For a plan that was not carried out: every line that its hash covers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub planned: Vec<String>,
-    /// How many objects of each kind the plan holds.
+    /// How many objects of each kind are in the plan.
     pub objects: BTreeMap<String, u64>,
-    /// True when the target already held the dump and nothing was erased.
+    /// True if the target already held the dump and nothing was erased.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub kept: bool,
-    /// True when the backup was brought back, with `--undo`.
+    /// True if the wipe was undone with `--undo`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub undone: bool,
-    /// The dump of what was erased; absent with `--no-backup` or when nothing was there.
+    /// The backup of what was erased; absent with `--no-backup` or if the target was empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup: Option<PathBuf>,
     /// Whether Synapse can start on the target now.
     pub fence: FenceState,
-    /// Safety checks that a person overrode, by flag.
+    /// The options by which the user overrode safety checks.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub overrides: Vec<String>,
-    /// What follows.
+    /// The commands to run next.
     #[serde(default)]
     pub next: Next,
 }
@@ -472,11 +472,11 @@ pub struct Wipe {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum FenceState {
-    /// It refuses to start.
+    /// The fence is in place: Synapse refuses to start.
     Standing,
-    /// The proof held; it starts.
+    /// The proof held, and the fence was lifted: Synapse can start.
     Lifted,
-    /// No fence of ours is there.
+    /// There is no fence.
     #[default]
     Absent,
 }
@@ -500,43 +500,43 @@ pub struct Restore {
     pub tables: u64,
     /// Rows compared.
     pub rows: u64,
-    /// Entries of the dump that were left out, and what of the source is not in it, with the reason.
+    /// Entries of the dump that were left out, and what is in the source but not in the dump, each with the reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dropped: Vec<Dropped>,
-    /// What became of one-time keys.
+    /// Whether one-time keys are carried.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub one_time_keys: Option<OneTimeKeys>,
     /// Whether Synapse can start on the target now.
     pub fence: FenceState,
-    /// Whether the source has changed since the dump; absent when nothing came from one.
+    /// Whether the source has changed since the dump; absent if there is no source to check.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<SourceCheck>,
-    /// Safety checks that a person overrode, by flag.
+    /// The options by which the user overrode safety checks.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub overrides: Vec<String>,
-    /// True when the target already held this dump, proven, and nothing was loaded.
+    /// True if the target already held this dump, proven, and nothing was loaded.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub kept: bool,
-    /// What follows.
+    /// The commands to run next.
     #[serde(default)]
     pub next: Next,
 }
 
-/// Whether the source has changed since the dump, as far as it could be asked just before the fence was lifted.
+/// Whether the source has changed since the dump, checked just before the fence was lifted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(tag = "state", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum SourceCheck {
-    /// It has not.
+    /// It has not changed.
     Unchanged,
-    /// Neither a flag nor the document names it, as on a host without a route to it.
+    /// Neither an option nor the document names the source, as on a host without a route to it.
     NotNamed,
-    /// It is named, and could not be asked.
+    /// The source is named, but could not be checked.
     Unchecked {
-        /// Why, for people.
+        /// The reason, for people.
         reason: String,
     },
-    /// It was in use while it was dumped: the dump holds a moment of it, not its end.
+    /// The source was in use while it was dumped, so later writes are not in the dump.
     InUse,
 }
 
@@ -549,13 +549,13 @@ impl std::fmt::Display for SourceCheck {
                 write!(f, "the source was not checked for changes since the dump: {reason}")
             }
             Self::InUse => {
-                f.write_str("the source was in use while it was dumped, and what it wrote later is not here")
+                f.write_str("the source was in use while it was dumped, so later writes are not in the dump")
             }
         }
     }
 }
 
-/// What contents were compared with.
+/// What the contents of a target were compared with.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
@@ -564,19 +564,19 @@ pub enum Against {
     Manifest,
     /// The stopped source itself.
     Source,
-    /// Nothing: a person accepted that.
+    /// Nothing, which the user accepted.
     #[default]
     Nothing,
 }
 
-/// Something of a dump that was left out.
+/// Something that was left out of a dump or a load.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Dropped {
-    /// The entry, as `pg_restore -l` names it.
+    /// The entry, as `pg_restore -l` prints it.
     pub entry: String,
-    /// Why.
+    /// The reason.
     pub reason: String,
 }
 
@@ -591,7 +591,7 @@ pub struct Verify {
     pub started_at: String,
     /// RFC 3339, UTC.
     pub finished_at: String,
-    /// The answer.
+    /// The result: whether everything is equal.
     pub equal: bool,
     /// What the contents were compared with.
     pub against: Against,
@@ -599,21 +599,21 @@ pub struct Verify {
     pub tables: u64,
     /// Rows compared.
     pub rows: u64,
-    /// Each difference, a sentence.
+    /// The differences, a sentence each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub differences: Vec<String>,
-    /// What became of one-time keys.
+    /// Whether one-time keys are carried.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub one_time_keys: Option<OneTimeKeys>,
     /// Whether Synapse can start on the target now.
     pub fence: FenceState,
-    /// Whether the source has changed since the dump; absent when nothing came from one.
+    /// Whether the source has changed since the dump; absent if there is no source to check.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<SourceCheck>,
-    /// Safety checks that a person overrode, by flag.
+    /// The options by which the user overrode safety checks.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub overrides: Vec<String>,
-    /// What follows.
+    /// The commands to run next.
     #[serde(default)]
     pub next: Next,
 }

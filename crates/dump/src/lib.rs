@@ -1,4 +1,4 @@
-//! pgdump-wrap: `pg_dump` under a snapshot, with the proof of what it holds.
+//! pgdump-wrap: run `pg_dump` under an exported snapshot and record what the dump contains.
 
 mod sound;
 
@@ -10,40 +10,41 @@ use ess_archive::{Compression, Dumping, Found, Kind, Layout, Manifest, Origin, f
 use ess_cli::{Context, Exit, PgVariables, SourceArgs, Stop, make_directory, now, processors};
 use ess_document::{Document, Dropped, Dump, Next};
 use ess_postgres::{Access, Conninfo, Facts, Reading, Session, end_leftovers, facts, moved, server_names};
+use ess_run::text::{count, size};
 use ess_run::{Installation, LAST_WITHOUT_TRANSACTION_TIMEOUT, Need, Report, choose};
 
 /// Dump Synapse's database and prove what the dump contains
 ///
-/// Runs pg_dump under a snapshot and reads, in the same snapshot, the count and a digest of every
-/// table. The dump appears under its name only when it is whole. Refuses while anyone else uses
-/// the source.
+/// Runs pg_dump under an exported snapshot and, in the same snapshot, counts and hashes the rows
+/// of every table. The dump gets its final name only once it is complete. Refuses to run while any
+/// other session uses the source.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Where the dump goes; EXPORT/dump by default
+    /// Directory to write the dump to (default: EXPORT/dump)
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// How it lies on disk
+    /// Layout of the dump on disk
     #[arg(long, value_enum, default_value_t = FormatArg::Directory)]
     format: FormatArg,
-    /// METHOD[:LEVEL] as for pg_dump -Z, or none
+    /// Compress with METHOD[:LEVEL], as for pg_dump -Z, or none
     #[arg(long, value_name = "METHOD")]
     compress: Option<String>,
-    /// How many sessions work at a time; the number of processors by default
+    /// Number of sessions that work in parallel (default: the number of processors)
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
-    /// Move a dump that is there aside when it is not of the source as it is now
+    /// Move an existing dump aside and dump again, unless it still matches the source
     #[arg(long)]
     replace: bool,
-    /// A role that may stay connected, such as a monitor's; repeatable
+    /// Allow sessions of this role, such as a monitoring role, to stay connected; repeatable
     #[arg(long, value_name = "ROLE")]
     ignore_role: Vec<String>,
-    /// Dump although others use the source; what they write after it is not in the dump
+    /// Dump even if other sessions use the source; what they write afterwards is not in the dump
     #[arg(long)]
     allow_running: bool,
-    /// The homeserver's name, when no configuration says it
+    /// Name of the homeserver, if no configuration file contains it
     #[arg(long, value_name = "NAME")]
     server_name: Option<String>,
-    /// The directory of pg_dump and pg_restore
+    /// Directory that contains pg_dump and pg_restore
     #[arg(long, value_name = "DIR")]
     pg_bin: Option<PathBuf>,
     #[command(flatten)]
@@ -52,16 +53,16 @@ pub struct Args {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum FormatArg {
-    /// A directory, dumped and restored by several workers
+    /// A directory, which several workers dump and restore in parallel
     Directory,
-    /// One file
+    /// A single file
     Custom,
 }
 
-/// Does the job of pgdump-wrap.
+/// Runs pgdump-wrap.
 pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     let conninfo = context.source(&args.source, PgVariables::Serve)?.ok_or_else(|| {
-        Stop::usage("there is no source: no -c, no --source, and no document that names one")
+        Stop::usage("no source: neither -c, nor --source, nor a document that names one")
             .hint("give -c /etc/matrix-synapse/homeserver.yaml, or --source postgresql://USER@HOST/DBNAME")
     })?;
     let out = place(args, &context.document)?;
@@ -74,12 +75,14 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
 
     let name = context.application_name();
     let session = Session::connect(&conninfo, &name, Access::ReadOnly)?;
-    // A second run on this source would end our sessions as leftovers.
+    // end_leftovers below terminates sessions by their application_name: without the lock, a second run on this
+    // source would terminate ours.
     ess_proof::take_lock(&session)?;
     let ended = end_leftovers(&session, &["pgdump-wrap", "pg_dump"])?;
     if ended > 0 {
         context.console.note(&format!(
-            "ended {ended} sessions that an earlier run had left on the source"
+            "terminated {} that an earlier run had left on the source",
+            count(ended, "session")
         ));
     }
     let facts = facts(&session)?;
@@ -88,7 +91,7 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     ess_proof::is_whole(&session, facts.standby)?;
     ess_proof::require_public(&session, &facts.user, "source")?;
     if context.source_section().server_name.is_none() {
-        // Of a database whose users have several, preflight tells.
+        // If the users have several server names, leave it unset: preflight reports that.
         let mut names = server_names(&session)?;
         context.source_section().server_name = names.pop().filter(|_| names.is_empty());
     }
@@ -130,11 +133,11 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
             &out,
             aside.as_deref(),
         )
-        .context("the dump was not taken, and nothing of it remains")?;
+        .context("the dump failed, and its partial files were removed")?;
         if let Some(aside) = aside {
             context
                 .console
-                .note(&format!("what was at {} is now {}", out.display(), aside.display()));
+                .note(&format!("moved the previous {} to {}", out.display(), aside.display()));
         }
         (taken.manifest, taken.sha256)
     };
@@ -148,16 +151,16 @@ fn place(args: &Args, document: &Document) -> anyhow::Result<PathBuf> {
         (Some(out), _) => std::path::absolute(out).with_context(|| format!("cannot use {}", out.display())),
         (None, Some(export)) => Ok(export.join("dump")),
         (None, None) => Err(
-            Stop::usage("there is no place for the dump: no --out, and no export in the document")
+            Stop::usage("no directory for the dump: neither --out nor an export in the document")
                 .hint("give --out DIR")
                 .into(),
         ),
     }
 }
 
-/// Whether others may use the source; refuses that unless it was allowed.
+/// Whether the source counts as in use. Without `--allow-running`, refuses a source that other sessions use.
 ///
-/// Those who may do so may come and go: that nobody is connected now shows nothing.
+/// With it, the source always counts as in use: sessions come and go, so finding none now proves nothing.
 fn is_running(args: &Args, session: &Session) -> anyhow::Result<bool> {
     if args.allow_running {
         ess_proof::not_synapse(session, &args.ignore_role)?;
@@ -168,24 +171,24 @@ fn is_running(args: &Args, session: &Session) -> anyhow::Result<bool> {
     Ok(false)
 }
 
-/// The version of the target's server, where a program before us has seen it.
+/// The version of the target's server, if an earlier program recorded it in the document.
 fn target_version(context: &Context) -> Option<&str> {
     context.document.target.as_ref()?.server_version.as_deref()
 }
 
-/// Refuses a target that is older than the source: no dump can be loaded there.
+/// Refuses a target that is older than the source: no dump of it could be loaded there.
 fn not_back(context: &Context, source: &Facts) -> Result<(), Stop> {
     match target_version(context) {
         Some(target) if major(target) < source.major() => Err(Stop::no(format!(
             "the source is PostgreSQL {}, and the target is {target}, which is older",
             source.version_text
         ))
-        .hint("use a target that is at least as new")),
+        .hint("use a target of at least the source's version")),
         _ => Ok(()),
     }
 }
 
-/// The programs that dump this source, and serve the target too where its version is known.
+/// The client programs that can dump this source and, if the target's version is known, load into it.
 fn programs(args: &Args, context: &Context, source: &Facts) -> anyhow::Result<Installation> {
     let target = target_version(context).map(major);
     let need = Need::Dump {
@@ -196,7 +199,7 @@ fn programs(args: &Args, context: &Context, source: &Facts) -> anyhow::Result<In
     let last = LAST_WITHOUT_TRANSACTION_TIMEOUT;
     if target.is_none() && source.major() <= last && programs.major > last {
         context.console.note(&format!(
-            "pg_dump {} writes what loads into PostgreSQL {} or newer only; for an older target install \
+            "a dump by pg_dump {} can be loaded into PostgreSQL {} or newer only; for an older target, install \
              postgresql-client-{} and dump again",
             programs.version,
             last + 1,
@@ -206,7 +209,7 @@ fn programs(args: &Args, context: &Context, source: &Facts) -> anyhow::Result<In
     Ok(programs)
 }
 
-/// The dump that is there, when it is a whole one of this source, which has not moved since.
+/// The existing dump, if it is a complete dump of this source and the source has not changed since.
 fn kept(
     args: &Args,
     context: &Context,
@@ -220,15 +223,15 @@ fn kept(
         return Ok(None);
     }
     let refuse = |why: String| {
-        Stop::no(format!("{} is there already: {why}", out.display()))
+        Stop::no(format!("{} already exists: {why}", out.display()))
             .hint("give --replace to move it aside and dump again")
     };
     let Found::Ours { manifest, sha256, .. } = find(out).map_err(|error| refuse(format!("{error:#}")))? else {
-        return Err(refuse("it is not a dump of pgdump-wrap".to_owned()).into());
+        return Err(refuse("it is not a dump by pgdump-wrap".to_owned()).into());
     };
     if manifest.source != facts.identity {
         return Err(refuse(format!(
-            "a dump of {}, and this source is {}",
+            "it is a dump of {}, and this source is {}",
             manifest.source, facts.identity
         ))
         .into());
@@ -240,12 +243,14 @@ fn kept(
     }
     if running && !manifest.source_was_running {
         return Err(refuse(
-            "it was taken of a stopped source, and --allow-running says that this one is in use".to_owned(),
+            "it was taken while the source was stopped, and --allow-running means that the source is in use".to_owned(),
         )
         .into());
     }
     if args.replace && manifest.source_was_running && !running {
-        return Err(refuse("others used the source when it was taken, and now nobody does".to_owned()).into());
+        return Err(
+            refuse("it was taken while the source was in use, and the source is now stopped".to_owned()).into(),
+        );
     }
     manifest
         .check_files(out, &context.console)
@@ -254,11 +259,11 @@ fn kept(
     let jobs = args.jobs.map_or_else(processors, usize::from);
     let beside = Reading::now(conninfo, &name, jobs, &context.console);
     if let Some(change) = moved(session, Some(&beside), &manifest.inventory)? {
-        return Err(refuse(format!("the source has moved since: {change}")).into());
+        return Err(refuse(format!("the source has changed since: {change}")).into());
     }
     context
         .console
-        .note("kept the dump that is there: the source has not moved since");
+        .note("kept the existing dump: the source has not changed since");
     Ok(Some((*manifest, sha256)))
 }
 
@@ -272,7 +277,10 @@ fn record(context: &mut Context, out: &Path, manifest: &Manifest, sha256: String
     let inventory = &manifest.inventory;
     let (tables, rows, bytes) = (inventory.table_count(), inventory.row_count(), manifest.bytes());
     context.console.line(&format!(
-        "pgdump-wrap: {tables} tables, {rows} rows, {bytes} bytes in {}",
+        "pgdump-wrap: {}, {}, {} in {}",
+        count(tables, "table"),
+        count(rows, "row"),
+        size(bytes),
         out.display()
     ));
     if !manifest.left_out.is_empty() {
@@ -288,10 +296,11 @@ fn record(context: &mut Context, out: &Path, manifest: &Manifest, sha256: String
     if manifest.source_was_running {
         context
             .console
-            .note("others used the source: what they write after this dump is not in it");
+            .note("the source was in use: what other sessions write after this dump is not in it");
     } else {
         context.console.note(
-            "keep the old Synapse stopped from now on: systemctl disable --now matrix-synapse && systemctl mask matrix-synapse",
+            "from now on, keep the old Synapse stopped: systemctl disable --now matrix-synapse && \
+             systemctl mask matrix-synapse",
         );
     }
     context.document.dump = Some(Dump {
@@ -314,7 +323,7 @@ fn record(context: &mut Context, out: &Path, manifest: &Manifest, sha256: String
     });
 }
 
-/// The first few entries, in a sentence.
+/// The first few entries, for a message.
 fn some_of(left_out: &[Dropped]) -> String {
     const SHOWN: usize = 5;
     let shown: Vec<&str> = left_out.iter().take(SHOWN).map(|left| left.entry.as_str()).collect();

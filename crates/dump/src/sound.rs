@@ -1,5 +1,6 @@
-//! Whether a source can be dumped and loaded again: what would only come out after the wipe is looked for before the
-//! dump.
+//! Whether a source can be dumped and loaded again.
+//!
+//! Checked before the dump, because the restore would otherwise fail over it only after the target was wiped.
 
 use ess_cli::Stop;
 use ess_postgres::{
@@ -9,25 +10,26 @@ use ess_postgres::{
 use ess_run::Report;
 use ess_run::text::count;
 
-/// Where the order of text cannot have changed, keys of tables up to this size are tried, which takes no time.
+/// In bytes. Unique keys whose sort order cannot have changed are checked only in tables up to this size, where the
+/// check takes no noticeable time.
 const SMALL: i64 = 1 << 20;
 
-/// Refuses a source whose dump could not be taken or not be loaded.
+/// Refuses a source that cannot be dumped, or whose dump could not be loaded.
 pub(crate) fn check(session: &Session, facts: &Facts, report: &dyn Report) -> anyhow::Result<()> {
     has_encoding(session, facts)?;
     has_locks(session)?;
     if let Some(first) = without_support(session)?.into_iter().next() {
         return Err(Stop::no(format!(
-            "a dump cannot hold all that belongs together: {first}, which is left out"
+            "the dump would be incomplete: {first}, which dumps do not contain"
         ))
-        .hint("drop it on the source, or move what it shows into a table first")
+        .hint("drop it on the source, or copy its contents into a table first")
         .into());
     }
-    report.stage("looking for rows that no restore could load", None);
-    session.batch("begin the search", &format!("BEGIN READ ONLY; {PAST_INDEXES}"))?;
+    report.stage("checking for rows that no restore could load", None);
+    session.batch("begin the check", &format!("BEGIN READ ONLY; {PAST_INDEXES}"))?;
     has_whole_keys(session, facts)?;
     has_sound_rows(session)?;
-    session.batch("end the search", "ROLLBACK")?;
+    session.batch("end the check", "ROLLBACK")?;
     report.done();
     Ok(())
 }
@@ -37,14 +39,17 @@ fn has_encoding(session: &Session, facts: &Facts) -> anyhow::Result<()> {
         return Ok(());
     }
     let wrong = match not_utf8(session)? {
-        Some((table, column)) => format!("; column {column} of table {table} holds bytes that are not UTF-8"),
+        Some((table, column)) => format!("; column {column} of table {table} contains bytes that are not UTF-8"),
         None => String::new(),
     };
     Err(Stop::no(format!(
         "the source's encoding is {}, and Synapse needs UTF8{wrong}",
         facts.encoding
     ))
-    .hint("bring it into a UTF8 database first: createdb --encoding=UTF8 --locale=C --template=template0, then pg_dump | psql")
+    .hint(
+        "copy it into a UTF8 database first: createdb --encoding=UTF8 --locale=C --template=template0, \
+         then pg_dump | psql",
+    )
     .into())
 }
 
@@ -54,16 +59,16 @@ fn has_locks(session: &Session) -> anyhow::Result<()> {
         return Ok(());
     };
     Err(Stop::no(format!(
-        "the source's server has room for {} locks, and a dump takes about {needed}",
-        table.free
+        "the source's lock table has room for {}, but a dump needs about {needed}",
+        count(table.free, "lock")
     ))
     .hint(format!(
-        "on the source, set max_locks_per_transaction to {wanted} and restart it"
+        "on the source, set max_locks_per_transaction to {wanted} and restart PostgreSQL"
     ))
     .into())
 }
 
-/// Neither duplicates under unique keys nor rows that refer to nothing.
+/// Refuses duplicate values under a unique index, and rows whose foreign key matches no row.
 fn has_whole_keys(session: &Session, facts: &Facts) -> anyhow::Result<()> {
     for key in unique_keys(session)? {
         let may_have_changed = key.sorts_text && !facts.sorts_by_bytes();
@@ -73,13 +78,13 @@ fn has_whole_keys(session: &Session, facts: &Facts) -> anyhow::Result<()> {
         let duplicates = key.duplicates(session)?;
         if duplicates > 0 {
             return Err(Stop::no(format!(
-                "no restore could build unique index {} of table {}: there are duplicates of {}",
+                "no restore could build unique index {} of table {}: duplicate rows exist for {}",
                 key.index,
                 key.table,
                 count(duplicates, "key")
             ))
             .hint(format!(
-                "on the source, look at the rows with: {}; delete those that are too many, then REINDEX INDEX {}",
+                "on the source, list the rows with: {}; delete the surplus ones, then REINDEX INDEX {}",
                 key.shown(),
                 key.index
             ))
@@ -90,14 +95,14 @@ fn has_whole_keys(session: &Session, facts: &Facts) -> anyhow::Result<()> {
         let orphans = key.orphans(session)?;
         if orphans > 0 {
             return Err(Stop::no(format!(
-                "no restore could add foreign key {} of table {}: no row of {} matches {} of it",
+                "no restore could add foreign key {} of table {}: {} without a matching row in {}",
                 key.name,
                 key.table,
-                key.other,
-                count(orphans, "row")
+                count(orphans, "row"),
+                key.other
             ))
             .hint(format!(
-                "on the source, look at the rows with: {}; then delete or correct them",
+                "on the source, list the rows with: {}; then delete or correct them",
                 key.shown()
             ))
             .into());
@@ -106,7 +111,7 @@ fn has_whole_keys(session: &Session, facts: &Facts) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What each row has to satisfy is satisfied, with nothing but qualified names.
+/// Refuses rows that violate a validated constraint, and expressions that fail with an empty `search_path`.
 fn has_sound_rows(session: &Session) -> anyhow::Result<()> {
     for condition in conditions(session)? {
         let Condition { kind, name, table, .. } = &condition;
@@ -114,7 +119,8 @@ fn has_sound_rows(session: &Session) -> anyhow::Result<()> {
             Held::All => {}
             Held::Not(rows) => {
                 return Err(Stop::no(format!(
-                    "no restore could load table {table}: {kind} {name}, which the source counts as valid, is violated by {}",
+                    "no restore could load table {table}: {kind} {name} is marked as valid on the source, but is \
+                     violated by {}",
                     count(rows, "row")
                 ))
                 .hint(format!(
@@ -124,9 +130,13 @@ fn has_sound_rows(session: &Session) -> anyhow::Result<()> {
             }
             Held::Fails(why) => {
                 return Err(Stop::no(format!(
-                    "no restore could load table {table}: {kind} {name} cannot be evaluated with an empty search_path: {why}"
+                    "no restore could load table {table}: {kind} {name} cannot be evaluated with an empty search_path: \
+                     {why}"
                 ))
-                .hint("on the source, name the schema in the functions that it calls, or set their search_path: ALTER FUNCTION ... SET search_path = public")
+                .hint(
+                    "on the source, schema-qualify the names in the functions that it calls, or set their search_path: \
+                     ALTER FUNCTION ... SET search_path = public",
+                )
                 .into());
             }
         }

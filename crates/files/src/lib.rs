@@ -1,7 +1,7 @@
-//! Reading files that somebody else named: regular files only, of a bounded size, and whole.
+//! Reads files that a user or a configuration names: regular files only, of limited size, and in a consistent state.
 //!
-//! A named pipe in the place of a file would let the reader wait for ever, a device would fill its memory, and a file
-//! that is written to at that moment would be half the old one and half the new one.
+//! A named pipe instead of a file would block the reader forever, a device would fill its memory, and a file that is
+//! being written would be read partly in its old and partly in its new version.
 
 use std::fs::{File, FileType, Metadata};
 use std::io::{self, Read as _};
@@ -14,21 +14,22 @@ use zeroize::Zeroizing;
 /// The largest configuration, registration, service file or document that is read, in bytes.
 pub const CONFIGURATION: u64 = 16 << 20;
 
-/// The largest file of certificates, in bytes: the list of a whole distribution has a quarter of a megabyte.
+/// The largest file of certificates, in bytes. For comparison, a distribution's bundle of all CAs has a quarter of a
+/// megabyte.
 pub const CERTIFICATES: u64 = 16 << 20;
 
-/// The largest key, password or other secret that is read from a file of its own, in bytes.
+/// The largest file with a single key, password or other secret, in bytes.
 pub const SECRET: u64 = 64 << 10;
 
 /// Opens a regular file, or a link to one, for reading.
 ///
 /// # Errors
 ///
-/// What the system says; for a directory, a pipe, a device or a socket a sentence that names it.
+/// The system's error; for a directory, a pipe, a device or a socket an error that names the kind of file.
 pub fn open(path: &Path) -> io::Result<File> {
-    // First by name: to open a device may do something, such as rewinding a tape.
+    // Check by name first: merely opening a device can have an effect, such as rewinding a tape.
     only_regular(std::fs::metadata(path)?.file_type())?;
-    // Without waiting for a writer, should a pipe have come to its place meanwhile.
+    // NONBLOCK: do not wait for a writer if the file has been replaced by a pipe in the meantime.
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
     only_regular(file.metadata()?.file_type())?;
@@ -39,7 +40,7 @@ pub fn open(path: &Path) -> io::Result<File> {
 ///
 /// # Errors
 ///
-/// As [`open`]; a file that is larger, or that changes while it is read.
+/// Those of [`open`]; the file is larger, or it changes while it is read.
 pub fn read(path: &Path, limit: u64) -> io::Result<Zeroizing<Vec<u8>>> {
     let file = open(path)?;
     let before = file.metadata()?;
@@ -50,14 +51,14 @@ pub fn read(path: &Path, limit: u64) -> io::Result<Zeroizing<Vec<u8>>> {
 ///
 /// # Errors
 ///
-/// As [`read`]; bytes that are not UTF-8.
+/// Those of [`read`]; the contents are not UTF-8.
 pub fn read_text(path: &Path, limit: u64) -> io::Result<Zeroizing<String>> {
     let bytes = read(path, limit)?;
     let text = str::from_utf8(&bytes).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8"))?;
     Ok(Zeroizing::new(text.to_owned()))
 }
 
-/// What a file that is not a regular one is, as a noun.
+/// A noun for a kind of file other than a regular one.
 pub fn noun(kind: FileType) -> &'static str {
     if kind.is_dir() {
         "a directory"
@@ -85,7 +86,7 @@ fn only_regular(kind: FileType) -> io::Result<()> {
     Err(io::Error::new(error, message))
 }
 
-/// Reads a file to its end; `before` is what it was like when it was opened.
+/// Reads a file to its end; `before` is its metadata when it was opened.
 fn read_all(file: &File, before: &Metadata, limit: u64) -> io::Result<Zeroizing<Vec<u8>>> {
     let too_large = || {
         let message = format!("it is larger than {}", shown(limit));
@@ -94,7 +95,8 @@ fn read_all(file: &File, before: &Metadata, limit: u64) -> io::Result<Zeroizing<
     if before.len() > limit {
         return Err(too_large());
     }
-    // At once as large as it gets: a buffer that grows leaves copies of a secret behind. Files of /proc have no size.
+    // Allocate the full size at once: a buffer that grows leaves copies of a secret in freed memory. Files in /proc
+    // report a size of 0.
     let room = usize::try_from(before.len().max(4096)).map_err(io::Error::other)?;
     let mut content = Zeroizing::new(Vec::with_capacity(room + 1));
     file.take(limit + 1).read_to_end(&mut content)?;
@@ -178,7 +180,7 @@ mod tests {
         File::create(&path).unwrap().set_len(1 << 40).unwrap();
         assert_eq!(why(&path, CONFIGURATION), "it is larger than 16 MiB");
         assert_eq!(why(&path, SECRET), "it is larger than 64 KiB");
-        // It has no size that could be looked at before.
+        // Its size is reported as 0, so the limit is enforced while reading.
         assert!(!read(Path::new("/proc/self/status"), SECRET).unwrap().is_empty());
         assert_eq!(why(Path::new("/proc/self/status"), 10), "it is larger than 0 KiB");
     }

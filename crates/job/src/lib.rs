@@ -1,4 +1,4 @@
-//! ess-job: manifests of a Job that runs a pipeline of these tools beside the database.
+//! ess-job: print the manifests of a Job that runs a pipeline of these tools next to the database.
 
 mod manifests;
 mod pipeline;
@@ -13,69 +13,69 @@ use manifests::{Job, SecretFile, Storage};
 
 /// Print a Kubernetes Job that runs a pipeline next to the database
 ///
-/// Writes the manifests for `kubectl apply --server-side -f -` on standard output: the Job, a volume for dumps
-/// unless there is one, and the document when one was read. The pipeline runs as an unprivileged
-/// user in /work, which is that volume; secrets are files in /secrets.
+/// Writes manifests for `kubectl apply --server-side -f -` to standard output: the Job, a claim for a volume
+/// unless --claim names one, and a ConfigMap with the document if one was read. The pipeline runs as an
+/// unprivileged user in /work, which is that volume; secrets are files in /secrets.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Job")]
 pub struct Args {
-    /// What to run, one argument for a shell: 'preflight -n ... | pgdump-wrap'
+    /// Pipeline to run, as one argument for a shell: 'preflight -n ... | pgdump-wrap'
     #[arg(value_name = "PIPELINE")]
     pipeline: String,
-    /// An image with these programs, PostgreSQL's client programs and a shell
+    /// Image with these programs, PostgreSQL's client programs and a shell
     #[arg(long, value_name = "IMAGE")]
     image: String,
-    /// The name of the Job, and the first part of those of its volume and document
+    /// Name of the Job, and prefix of the names of its volume and document
     #[arg(long, value_name = "NAME", default_value = "ess-migrate", value_parser = name)]
     name: String,
-    /// The namespace of ESS
+    /// Namespace of ESS
     #[arg(short = 'N', long, value_name = "NAMESPACE", default_value = "ess", value_parser = name)]
     namespace: String,
-    /// The size of a new volume for dumps and the export
+    /// Size of a new volume for dumps and the export
     #[arg(long, value_name = "SIZE", value_parser = quantity, required_unless_present = "claim")]
     storage: Option<String>,
-    /// The storage class of the new volume; the cluster's default otherwise
+    /// Storage class of the new volume (default: the cluster's default class)
     #[arg(long, value_name = "CLASS", requires = "storage", value_parser = name)]
     storage_class: Option<String>,
-    /// A volume claim that is there, in place of a new one
+    /// Existing PersistentVolumeClaim to use instead of a new volume
     #[arg(long, value_name = "CLAIM", conflicts_with = "storage", value_parser = name)]
     claim: Option<String>,
-    /// A file in /secrets, from a key of a Secret; repeatable
+    /// File to create in /secrets, from a key of a Secret; repeatable
     #[arg(long, value_name = "FILE=SECRET/KEY", value_parser = SecretFile::parse)]
     secret: Vec<SecretFile>,
-    /// Processors, such as 2 or 500m
+    /// Processors to request, for example 2 or 500m
     #[arg(long, value_name = "CPU", default_value = "1", value_parser = quantity)]
     cpu: String,
-    /// Memory, such as 1Gi
+    /// Memory to request, which is also the limit, for example 1Gi
     #[arg(long, value_name = "SIZE", default_value = "1Gi", value_parser = quantity)]
     memory: String,
-    /// Run on this node; by default on the database's, when there is room
+    /// Run on this node (default: the database's node, if there is room)
     #[arg(long, value_name = "NODE", value_parser = name)]
     node: Option<String>,
-    /// The user and group it runs as: those of ESS's Synapse
+    /// User and group ID to run as; the default is that of ESS's Synapse
     #[arg(long, value_name = "UID", default_value_t = 10_091, value_parser = clap::value_parser!(u32).range(1..))]
     user: u32,
-    /// The service account, for targets such as kube:ess; without one the cluster is out of reach
+    /// Service account, for targets such as kube:ess; without one the Job cannot access the cluster
     #[arg(long, value_name = "NAME", value_parser = name)]
     service_account: Option<String>,
-    /// How often Kubernetes may run it again; only steps that neither erase nor load
+    /// Let Kubernetes retry the Job this many times; only for pipelines that neither erase nor load
     #[arg(long, value_name = "N", default_value_t = 0)]
     retries: u32,
 }
 
-/// A name that Kubernetes takes.
+/// Parses a name that Kubernetes accepts.
 fn name(text: &str) -> Result<String, String> {
     let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
     let ends = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
-    // A Job's pods carry its name as a label, which has 63 letters.
+    // A Job's pods have its name as a label, which has at most 63 characters.
     if text.chars().all(good) && ends(text.chars().next()) && ends(text.chars().last()) && text.len() <= 63 {
         Ok(text.to_owned())
     } else {
-        Err("not a name in Kubernetes: small letters, digits, - and .".to_owned())
+        Err("not a name for Kubernetes: lower-case letters, digits, - and .".to_owned())
     }
 }
 
-/// A quantity that Kubernetes takes.
+/// Parses a quantity that Kubernetes accepts.
 fn quantity(text: &str) -> Result<String, String> {
     let at = text
         .find(|c: char| !c.is_ascii_digit() && c != '.')
@@ -89,17 +89,15 @@ fn quantity(text: &str) -> Result<String, String> {
     }
 }
 
-/// Does the job of ess-job.
+/// Runs ess-job.
 pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     let may_repeat = pipeline::may_repeat(&args.pipeline);
     if args.retries > 0 && !may_repeat {
         return Err(Stop::usage(format!(
-            "--retries {}: a step of the pipeline is none of those that may be run again by themselves",
+            "--retries {}: the pipeline contains a step that must not be retried automatically",
             args.retries
         ))
-        .hint(
-            "drop --retries; when the Job fails, read its log and apply it again under another --name; see ess-job(1)",
-        )
+        .hint("omit --retries; if the Job fails, read its log and apply it again under another --name; see ess-job(1)")
         .into());
     }
     let storage = match (&args.claim, &args.storage) {
@@ -108,7 +106,7 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
             size,
             class: args.storage_class.as_deref(),
         },
-        (None, None) => return Err(Stop::usage("there is no volume: neither --storage nor --claim").into()),
+        (None, None) => return Err(Stop::usage("no volume is given: neither --storage nor --claim").into()),
     };
     let job = Job {
         name: &args.name,
@@ -129,24 +127,24 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     if context.was_read {
         for (what, flag) in elsewhere(&context.document, &args.pipeline) {
             context.console.note(&format!(
-                "{what}, where the Job cannot look: give the first program {flag}"
+                "{what}, which the Job cannot access: give the first program {flag}"
             ));
         }
     }
     if args.pipeline.contains("kube:") && args.service_account.is_none() {
         context
             .console
-            .note("the pipeline names kube:, and without --service-account the Job cannot reach the cluster");
+            .note("the pipeline contains kube:, but without --service-account the Job cannot access the cluster");
     }
     context.hand_out(&list)?;
     context.console.line(&format!(
-        "ess-job: `kubectl apply --server-side -f -` takes this; then `kubectl logs -n {} -f job/{}` follows it",
+        "ess-job: pipe this into `kubectl apply --server-side -f -`, then follow the Job with `kubectl logs -n {} -f job/{}`",
         args.namespace, args.name
     ));
     Ok(Exit::Done)
 }
 
-/// What the document says is on this host, and no flag of the pipeline replaces, each with that flag.
+/// What is on this host according to the document, and is not replaced by a flag in the pipeline; each with that flag.
 fn elsewhere(document: &Document, pipeline: &str) -> Vec<(String, &'static str)> {
     let is_outside = |path: &Path| !["/work", "/secrets"].iter().any(|place| path.starts_with(place));
     let export = document.export.as_ref().filter(|path| is_outside(path));
@@ -158,7 +156,7 @@ fn elsewhere(document: &Document, pipeline: &str) -> Vec<(String, &'static str)>
         PasswordAt::Secret { .. } => None,
     };
     let source = document.source.as_ref().and_then(|source| source.password.as_ref());
-    // Only these ask the source.
+    // Only these programs connect to the source.
     let source = source.filter(|_| ["preflight", "pgdump-wrap"].iter().any(|tool| pipeline.contains(tool)));
     let target = document.target.as_ref().and_then(|target| target.password.as_ref());
     let named = [

@@ -1,8 +1,9 @@
-//! What `kubectl apply` takes.
+//! The manifests for `kubectl apply`.
 
 use anyhow::Context as _;
 use ess_cli::Stop;
 use ess_document::Document;
+use ess_run::text::size;
 use serde_json::{Value, json};
 
 /// The volume at /work.
@@ -38,7 +39,7 @@ impl SecretFile {
     }
 }
 
-/// What the manifests are made of.
+/// The values for the manifests.
 pub(crate) struct Job<'a> {
     pub(crate) name: &'a str,
     pub(crate) namespace: &'a str,
@@ -57,7 +58,7 @@ pub(crate) struct Job<'a> {
 }
 
 impl Job<'_> {
-    /// All manifests as one `List`, what others need first.
+    /// All manifests as one `List`; those that others depend on come first.
     pub(crate) fn list(&self) -> anyhow::Result<Value> {
         let mut items = Vec::new();
         if let Storage::New { size, class } = self.storage {
@@ -78,8 +79,8 @@ impl Job<'_> {
         if let Some(document) = self.document {
             let text = serde_json::to_string_pretty(document).context("cannot write the document")?;
             if text.len() > CONFIG_MAP {
-                let large = format!("the document has {} bytes, more than a ConfigMap holds", text.len());
-                let hint = "copy it to the volume, give -n, and let the pipeline begin with its path: PROGRAM < /work/migration.json";
+                let large = format!("the document is too large for a ConfigMap: {}", size(text.len() as u64));
+                let hint = "copy it to the volume, give -n, and start the pipeline with its path: PROGRAM < /work/migration.json";
                 return Err(Stop::data(large).hint(hint).into());
             }
             items.push(json!({
@@ -98,7 +99,7 @@ impl Job<'_> {
     }
 
     fn metadata(&self, name: &str) -> Value {
-        // Not `component: matrix-server`: what scales Synapse down would take it for Synapse.
+        // Not `component: matrix-server`: programs that scale Synapse down would mistake the Job for Synapse.
         json!({"name": name, "namespace": self.namespace, "labels": labels()})
     }
 
@@ -121,7 +122,7 @@ impl Job<'_> {
             pod["serviceAccountName"] = account.into();
         }
         match self.node {
-            // Not `nodeName`, which the scheduler never sees: a claim that waits for its first consumer waits for ever.
+            // Not `nodeName`, which bypasses the scheduler: a claim with WaitForFirstConsumer would never be bound.
             Some(node) => pod["nodeSelector"] = json!({"kubernetes.io/hostname": node}),
             None => {
                 pod["affinity"] = json!({"podAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [{
@@ -142,7 +143,7 @@ impl Job<'_> {
                 "template": {
                     "metadata": {
                         "labels": labels(),
-                        // Nothing moves it away half-way.
+                        // Keeps the cluster autoscaler from moving the pod while it runs.
                         "annotations": {"cluster-autoscaler.kubernetes.io/safe-to-evict": "false"},
                     },
                     "spec": pod,
@@ -157,7 +158,7 @@ impl Job<'_> {
         } else {
             "/dev/null"
         };
-        // A shell without pipefail ends here: it would call a Job done of which only the last program was.
+        // A shell without pipefail fails here. In such a shell the Job would succeed whenever the last program does.
         let script = format!(
             "set -eu\nset -o pipefail\numask 077\n{{\n{}\n}} <{stdin}\n",
             self.pipeline
@@ -172,7 +173,7 @@ impl Job<'_> {
         if self.document.is_some() {
             mounts.push(json!({"name": "document", "mountPath": "/document", "readOnly": true}));
         }
-        // Kubernetes replaces $(NAME) and $$ in a command before the shell sees it.
+        // Kubernetes replaces $(NAME) and $$ in a command before the shell runs.
         let script = script.replace('$', "$$");
         let resources = json!({"cpu": self.cpu, "memory": self.memory});
         json!({
@@ -198,7 +199,7 @@ impl Job<'_> {
         };
         let mut volumes = vec![
             json!({"name": "work", "persistentVolumeClaim": {"claimName": claim}}),
-            // On disk: memory is what the Job has least of.
+            // On disk, because files in memory count against the Job's memory limit.
             json!({"name": "tmp", "emptyDir": {}}),
         ];
         if !self.secrets.is_empty() {
@@ -221,10 +222,10 @@ impl Job<'_> {
     }
 }
 
-/// Debian's `sh` has no pipefail.
+/// Prefers bash, because Debian's `sh` has no pipefail.
 const SHELL: &str = r#"shell=sh; command -v bash >/dev/null && shell=bash; exec "$shell" -c "$1""#;
 
-/// What the API server takes of a `ConfigMap`, less what is around the document.
+/// The largest document, in bytes: the API server's limit for a `ConfigMap`, less the rest of the object.
 const CONFIG_MAP: usize = (1 << 20) - (8 << 10);
 
 fn labels() -> Value {

@@ -1,8 +1,8 @@
-//! A line for a shell, looked at as far as a Job has to know it.
+//! Parses a shell pipeline, as far as is necessary to decide about retries.
 
-/// Whether Kubernetes may run it a second time by itself.
+/// Whether Kubernetes may retry the pipeline automatically.
 ///
-/// What erases or loads is run again by a person, who has read why it failed.
+/// Programs that erase or load are only run again by a person who has read why they failed.
 pub(crate) fn may_repeat(pipeline: &str) -> bool {
     steps(pipeline).iter().all(|words| {
         let has = |flag: &str| words.iter().any(|word| word == flag);
@@ -11,13 +11,13 @@ pub(crate) fn may_repeat(pipeline: &str) -> bool {
             Some("ess-wipe") => !has("--execute") && !has("--undo"),
             Some("ess-scale") => has("status"),
             Some("media-sync") => !has("--delete"),
-            // Whatever else, it may be one of the others in disguise.
+            // Any other command may run one of the programs that must not be retried.
             Some(_) => false,
         }
     })
 }
 
-/// The commands of a line, each in words. Quotes keep words together; what a shell would expand stays as it is.
+/// The commands of a pipeline, each split into words. Quotes keep words together; nothing is expanded.
 fn steps(pipeline: &str) -> Vec<Vec<String>> {
     let mut steps = vec![Vec::new()];
     let mut word = String::new();
@@ -40,13 +40,13 @@ fn steps(pipeline: &str) -> Vec<Vec<String>> {
     if let Some(step) = steps.last_mut().filter(|_| !word.is_empty()) {
         step.push(word);
     }
-    // `VARIABLE=value command`, `exec command`.
+    // Skip what may precede a program, as in `VARIABLE=value command` and `exec command`.
     for step in &mut steps {
         let is_before = |word: &String| word.contains('=') || matches!(word.as_str(), "exec" | "env" | "time" | "!");
         let command = step.iter().position(|word| !is_before(word)).unwrap_or(step.len());
         step.drain(..command);
         if let Some(program) = step.first_mut() {
-            // `/usr/local/bin/restore` is restore.
+            // Reduce `/usr/local/bin/restore` to `restore`.
             *program = program.rsplit('/').next().unwrap_or_default().to_owned();
         }
     }

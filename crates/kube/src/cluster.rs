@@ -1,4 +1,4 @@
-//! The API server: which one, and calls that a signal can end.
+//! The connection to an API server, with calls that a signal can interrupt.
 
 use std::env;
 use std::ffi::OsStr;
@@ -32,13 +32,14 @@ use tower::{BoxError, ServiceBuilder};
 use crate::error::{Error, Kind};
 use crate::proxy::is_exempt;
 
-/// How long one answer may take; streams have no limit.
+/// Timeout of a request; streams have no limit.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How long what we sent may lie about: unacknowledged, or because a server stands still and takes nothing.
+/// How long sent data may remain unacknowledged, or untransmitted because the server accepts nothing
+/// (`TCP_USER_TIMEOUT`, see tcp(7)).
 const GONE: Duration = Duration::from_secs(300);
 
-/// How often a change is tried when somebody else was first.
+/// How often a change is tried when another client changes the object at the same time.
 const TRIES: u32 = 5;
 
 /// A connection to an API server, in one namespace.
@@ -49,7 +50,7 @@ pub struct Cluster {
     context: Option<String>,
 }
 
-/// Something with a name in a namespace.
+/// A type of object that has a name in a namespace.
 pub trait Thing:
     Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + Serialize + DeserializeOwned
 {
@@ -61,15 +62,15 @@ impl<K> Thing for K where
 }
 
 impl Cluster {
-    /// Connects as kubectl would, or with the account of the pod that we run in.
+    /// Connects as kubectl would, or with the service account of the pod in which this program runs.
     ///
-    /// `context` is one of the kubeconfig's; its current one when it is not given.
+    /// `context` is a context of the kubeconfig; the default is its current context.
     pub fn connect(namespace: &str, context: Option<&str>) -> Result<Self, Error> {
         let (namespace, context) = (namespace.to_owned(), context.map(str::to_owned));
         let (send, made) = mpsc::channel();
-        // A plugin that asks somebody, or nobody, may take for ever.
+        // In a thread of its own: a credential plugin may wait for its user, or for a server, forever.
         let connect = move || {
-            // Nobody waits for it once we are told to stop.
+            // Fails when a signal has ended the wait for the result.
             let _ = send.send(Self::connect_here(namespace, context.as_deref()));
         };
         thread::Builder::new()
@@ -93,7 +94,7 @@ impl Cluster {
     }
 
     fn connect_here(namespace: String, context: Option<&str>) -> Result<Self, Error> {
-        // Two workers: a stream's bytes go on while another is encrypted.
+        // Two workers, so that one stream transfers data while another is encrypting.
         let runtime = Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name(THREADS)
@@ -101,19 +102,18 @@ impl Cluster {
             .build()
             .map_err(|error| Error::new(Kind::Unavailable, FINDING, error.to_string()))?;
         let runtime = Worker(Some(runtime));
-        // Whoever was first is as good.
+        // Fails if a provider is installed already, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let (mut config, context) = runtime.block_on(config(context))?;
-        // The library would panic.
+        // With such a token the client library would panic.
         let token = config.auth_info.token.as_ref().map(ExposeSecret::expose_secret);
         if token.is_some_and(|token| token.contains(char::is_control)) {
-            let why = "the token of the kubeconfig's user has a line break or another control character in it";
-            return Err(
-                Error::new(Kind::Unavailable, FINDING, why).hint("write the token on one line, without its end")
-            );
+            let why = "the token of the kubeconfig's user contains a line break or another control character";
+            let hint = "write the token without a line break, also at its end";
+            return Err(Error::new(Kind::Unavailable, FINDING, why).hint(hint));
         }
         if let Some(exec) = config.auth_info.exec.as_mut().filter(|_| !io::stdin().is_terminal()) {
-            // It would take the document, or the caller's list, for an answer.
+            // An interactive plugin would read the document, or other input of the calling script, as its answer.
             exec.interactive_mode = Some(ExecInteractiveMode::Never);
         }
         let plugin = config.auth_info.exec.as_ref().and_then(|exec| exec.command.clone());
@@ -121,7 +121,7 @@ impl Cluster {
             let _guard = runtime.enter();
             client(config).map_err(|error| match plugin {
                 Some(plugin) => Error::api(FINDING, &error).hint(format!(
-                    "the kubeconfig logs in with the plugin {plugin}: see whether `kubectl get pods` works"
+                    "the kubeconfig uses the credential plugin {plugin}: check that `kubectl get pods` works"
                 )),
                 None => Error::api(FINDING, &error),
             })?
@@ -134,22 +134,22 @@ impl Cluster {
         })
     }
 
-    /// Whether no kubeconfig is here, and we run in a pod: its contexts mean nothing then.
+    /// Whether this program runs in a pod and there is no kubeconfig, so that names of contexts mean nothing.
     pub fn is_of_our_pod() -> bool {
         usual_kubeconfigs().is_none() && is_in_a_pod()
     }
 
-    /// The namespace that this is about.
+    /// The namespace of this connection.
     pub fn namespace(&self) -> &str {
         &self.namespace
     }
 
-    /// The kubeconfig's context; none in a pod.
+    /// The kubeconfig's context; `None` with the service account of a pod.
     pub fn context(&self) -> Option<&str> {
         self.context.as_deref()
     }
 
-    /// Whether we run in a pod of it, where its services have addresses.
+    /// Whether this program runs in a pod of the cluster, where the names of its Services resolve.
     pub fn is_around_us(&self) -> bool {
         self.context.is_none()
     }
@@ -158,13 +158,13 @@ impl Cluster {
         Api::namespaced(self.client.clone(), namespace)
     }
 
-    /// One object; nothing when there is none of that name.
+    /// Reads an object; `None` if it does not exist.
     pub fn get<K: Thing>(&self, namespace: &str, name: &str) -> Result<Option<K>, Error> {
         let what = format!("cannot read {} {namespace}/{name}", kind::<K>());
         self.wait(&what, self.api::<K>(namespace).get_opt(name))
     }
 
-    /// All objects that have the labels, by name.
+    /// Lists the objects that match a label selector, sorted by name.
     pub fn list<K: Thing>(&self, namespace: &str, labels: &str) -> Result<Vec<K>, Error> {
         let what = format!("cannot list {} in namespace {namespace}", K::plural(&()));
         let params = ListParams::default().labels(labels);
@@ -173,10 +173,10 @@ impl Cluster {
         Ok(found)
     }
 
-    /// Makes an object.
+    /// Creates an object.
     pub fn create<K: Thing>(&self, namespace: &str, object: &K) -> Result<K, Error> {
         let name = object.meta().name.clone().unwrap_or_default();
-        let what = format!("cannot make {} {namespace}/{name}", kind::<K>());
+        let what = format!("cannot create {} {namespace}/{name}", kind::<K>());
         self.wait(&what, self.api::<K>(namespace).create(&PostParams::default(), object))
     }
 
@@ -187,9 +187,10 @@ impl Cluster {
         self.wait(&what, api.patch(name, &params, &Patch::Merge(patch)))
     }
 
-    /// Changes an object as `change` says from what it is, again when somebody else was first.
+    /// Changes an object by the merge patch that `change` returns for its current state; nothing if it returns `None`.
     ///
-    /// The patch counts only for the very object that `change` saw. Nothing is done when it says so.
+    /// The patch applies only to the very version of the object that `change` was given. If another client changed the
+    /// object meanwhile, this is repeated with its new state.
     pub fn change<K: Thing>(
         &self,
         namespace: &str,
@@ -199,7 +200,7 @@ impl Cluster {
         let what = format!("cannot change {} {namespace}/{name}", kind::<K>());
         for _ in 0..TRIES {
             let Some(object) = self.get::<K>(namespace, name)? else {
-                return Err(Error::new(Kind::NotFound, what, "it is not there"));
+                return Err(Error::new(Kind::NotFound, what, "it does not exist"));
             };
             let Some(mut patch) = change(&object) else {
                 return Ok(object);
@@ -213,12 +214,12 @@ impl Cluster {
         Err(Error::new(
             Kind::Conflict,
             what,
-            format!("somebody else changed it {TRIES} times meanwhile"),
+            format!("another client changed it {TRIES} times meanwhile"),
         )
-        .hint("see who writes to it (a GitOps controller, an operator), and try again"))
+        .hint("find out what writes to it (a GitOps controller, an operator), and try again"))
     }
 
-    /// Deletes an object and what it owns; one that is not there is deleted already.
+    /// Deletes an object and everything it owns; succeeds if it does not exist.
     pub fn delete<K: Thing>(&self, namespace: &str, name: &str) -> Result<(), Error> {
         let what = format!("cannot delete {} {namespace}/{name}", kind::<K>());
         let params = DeleteParams {
@@ -232,7 +233,7 @@ impl Cluster {
         }
     }
 
-    /// Deletes what we made, also when we were told to stop.
+    /// Deletes an object that this program created, even after a signal.
     pub fn clean_up<K: Thing>(&self, namespace: &str, name: &str) -> Result<(), Error> {
         let what = format!("cannot delete {} {namespace}/{name}", kind::<K>());
         let (api, params) = (self.api::<K>(namespace), DeleteParams::default());
@@ -253,7 +254,7 @@ impl Cluster {
         }
     }
 
-    /// Lets time pass, unless we are told to stop.
+    /// Waits for `time`, or until a signal is received.
     pub fn pause(&self, time: Duration) -> Result<(), Error> {
         self.stoppable("cannot wait", async {
             tokio::time::sleep(time).await;
@@ -261,7 +262,7 @@ impl Cluster {
         })
     }
 
-    /// The outcome of one call, in time.
+    /// Runs a request, with a timeout.
     pub(crate) fn wait<T>(&self, what: &str, work: impl Future<Output = Result<T, kube::Error>>) -> Result<T, Error> {
         self.stoppable(what, async {
             match tokio::time::timeout(PATIENCE, work).await {
@@ -275,13 +276,14 @@ impl Cluster {
         })
     }
 
-    /// The outcome of `work`, or the interruption that came first.
+    /// Runs `work` until it ends or a signal is received.
     pub(crate) fn stoppable<T>(&self, what: &str, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
         self.runtime.block_on(stoppable(what, work))
     }
 }
 
-/// As [`Client::try_from`] makes it, but its connections send at once, and end when nobody answers any more.
+/// The same client as [`Client::try_from`] creates, but its connections send without delay, and end when the server no
+/// longer answers.
 fn client(mut config: Config) -> Result<Client, kube::Error> {
     config.write_timeout = None;
     if config.proxy_url.is_some() {
@@ -290,9 +292,9 @@ fn client(mut config: Config) -> Result<Client, kube::Error> {
     let mut connector = HttpConnector::new();
     connector.enforce_http(false);
     connector.set_connect_timeout(config.connect_timeout);
-    // Small messages go to and fro before each query.
+    // Before each query of a database, small messages are exchanged.
     connector.set_nodelay(true);
-    // There is always something to be answered: each stream is pinged.
+    // Takes effect on idle streams too, because each stream sends pings.
     connector.set_tcp_user_timeout(Some(GONE));
     let connector = config.rustls_https_connector_with_connector(connector)?;
     let service = ServiceBuilder::new()
@@ -324,17 +326,17 @@ pub(crate) fn kind<K: Resource<DynamicType = ()>>() -> String {
     K::kind(&()).into_owned()
 }
 
-/// Why a kubeconfig cannot be read. Of a damaged one only where: the library would show what stands there, and that
-/// may be a token.
+/// Why a kubeconfig cannot be read. For an invalid one only the position: the library's message quotes what is there,
+/// which may be a token.
 fn unreadable(error: &KubeconfigError) -> String {
     let damaged = |text: String| {
         let mut words = text.split([' ', ':', '\n']).skip_while(|word| *word != "line");
         let mut number = || words.nth(1).and_then(|word| word.parse::<u32>().ok());
         match (number(), number()) {
             (Some(line), Some(column)) => {
-                format!("the kubeconfig is no YAML of its kind, at line {line} column {column}")
+                format!("the kubeconfig is invalid at line {line} column {column}")
             }
-            _ => "the kubeconfig is no YAML of its kind".to_owned(),
+            _ => "the kubeconfig is invalid".to_owned(),
         }
     };
     match error {
@@ -343,13 +345,13 @@ fn unreadable(error: &KubeconfigError) -> String {
     }
 }
 
-/// What is tried before anything else.
+/// The first step, as named in error messages.
 const FINDING: &str = "cannot find the cluster";
 
-/// The threads in which the client library starts plugins.
+/// The name of the threads in which the client library starts credential plugins.
 const THREADS: &str = "ess-kube";
 
-/// What the connection works on, which does not wait for a plugin that is silent.
+/// The runtime of a connection. Dropping it does not wait for an unresponsive credential plugin.
 pub(crate) struct Worker(Option<Runtime>);
 
 impl std::ops::Deref for Worker {
@@ -369,7 +371,7 @@ impl Drop for Worker {
     }
 }
 
-/// Ends the plugins of the kubeconfig, which the client library has started.
+/// Terminates the credential plugins that the client library has started.
 fn end_children() {
     let tasks = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
     let is_ours = |task: &PathBuf| fs::read_to_string(task.join("comm")).is_ok_and(|name| name.trim() == THREADS);
@@ -384,7 +386,7 @@ fn end_children() {
     }
 }
 
-const LOG_IN: &str = "set KUBECONFIG, or log in as for kubectl: what `kubectl get pods` reaches is reached here";
+const LOG_IN: &str = "set KUBECONFIG, or log in as for kubectl: `kubectl get pods` must work";
 
 fn is_in_a_pod() -> bool {
     Path::new("/var/run/secrets/kubernetes.io/serviceaccount/token").exists()
@@ -394,10 +396,11 @@ fn usual_kubeconfigs() -> Option<Vec<PathBuf>> {
     kubeconfigs(env::var_os("KUBECONFIG").as_deref(), env::home_dir().as_deref())
 }
 
-/// The files to be read; nothing when none was named and the usual one is not there.
+/// The kubeconfig files to read; `None` if KUBECONFIG names none and the default one does not exist.
 ///
-/// Of several that were named those that are not there are passed over, as kubectl does; but not all of them: in a pod
-/// we would take its own cluster for the one that was meant.
+/// Of several files in KUBECONFIG those that do not exist are skipped, as kubectl does. But if none of them exists, all
+/// are returned, so that reading them fails: otherwise, in a pod, the pod's own cluster would be used in place of the
+/// one that was meant.
 fn kubeconfigs(named: Option<&OsStr>, home: Option<&Path>) -> Option<Vec<PathBuf>> {
     let named = named.into_iter().flat_map(env::split_paths);
     let named: Vec<PathBuf> = named.filter(|path| !path.as_os_str().is_empty()).collect();
@@ -410,7 +413,7 @@ fn kubeconfigs(named: Option<&OsStr>, home: Option<&Path>) -> Option<Vec<PathBuf
     Some(if there.is_empty() { named } else { there })
 }
 
-/// The kubeconfig's cluster and which context that was, or the one that we run in.
+/// The kubeconfig's cluster and the name of its context, or the cluster of the pod in which this program runs.
 async fn config(context: Option<&str>) -> Result<(Config, Option<String>), Error> {
     let what = FINDING;
     let unavailable = |why: String| Error::new(Kind::Unavailable, what, why);
@@ -440,7 +443,7 @@ async fn config(context: Option<&str>) -> Result<(Config, Option<String>), Error
     let users = read.auth_infos.iter().filter_map(|known| known.auth_info.as_ref());
     let users = users.flat_map(|user| [&user.client_certificate, &user.client_key, &user.token_file]);
     for file in named.chain(users.flatten()) {
-        // One of another context may well be absent.
+        // A file of another context may be missing.
         if Path::new(file).exists() {
             readable(Path::new(file)).map_err(unavailable)?;
         }
@@ -465,7 +468,7 @@ async fn config(context: Option<&str>) -> Result<(Config, Option<String>), Error
     Ok((config, context))
 }
 
-/// The library reads whatever it finds, for as long as something comes.
+/// Checks a file before the client library reads it, which does so whatever the file's type and size.
 fn readable(file: &Path) -> Result<(), String> {
     let size = ess_files::open(file).and_then(|file| file.metadata());
     match size {
@@ -477,7 +480,7 @@ fn readable(file: &Path) -> Result<(), String> {
     }
 }
 
-/// Whether the kubeconfig itself names a proxy for the cluster of a context: no list exempts from that one.
+/// Whether the kubeconfig itself names a proxy for the cluster of a context. `NO_PROXY` does not apply to that one.
 fn names_proxy(read: &Kubeconfig, context: Option<&str>) -> bool {
     let of_context = read.contexts.iter().find(|known| Some(known.name.as_str()) == context);
     let name = of_context

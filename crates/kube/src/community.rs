@@ -1,4 +1,4 @@
-//! ESS Community: what the Helm chart matrix-stack installs, and how its Synapse reaches the database.
+//! ESS Community: what the Helm chart matrix-stack installs, and how its Synapse connects to the database.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use crate::find::{COMPONENT, Candidate, Ess, MAS, PART_OF, Profile, SYNAPSE};
 use crate::workload::{Workload, WorkloadKind};
 use crate::{Cluster, SecretKey};
 
-/// `RELEASE-synapse` on each of Synapse's workloads.
+/// A label of each of Synapse's workloads, with the value `RELEASE-synapse`.
 const INSTANCE: &str = "k8s.element.io/synapse-instance";
 
 fn is_of_chart(workload: &Workload) -> bool {
@@ -22,7 +22,7 @@ fn release_of(workload: &Workload) -> Option<&str> {
     workload.label(INSTANCE).strip_suffix("-synapse")
 }
 
-/// A release for each `RELEASE-synapse-main` that carries the chart's labels.
+/// A release for each `RELEASE-synapse-main` that has the chart's labels.
 pub(crate) fn candidates(workloads: &[Workload]) -> Vec<Candidate> {
     let mains = workloads.iter().filter(|workload| {
         workload.kind == WorkloadKind::StatefulSet
@@ -60,19 +60,19 @@ pub(crate) fn ess(namespace: &str, release: &str, workloads: Vec<Workload>) -> E
     }
 }
 
-/// The container that puts Synapse's configuration together.
+/// The container that assembles Synapse's configuration.
 const RENDER: &str = "render-config";
-/// Parts of the configuration that say where the database is; the later one wins.
+/// The parts of the configuration that contain the database's address; the later one takes precedence.
 const PARTS: [&str; 2] = ["01-homeserver-underrides.yaml", "04-homeserver-overrides.yaml"];
-/// What stands for the password in them.
+/// The variable that replaces the password in them.
 const PASSWORD: &str = "SYNAPSE_POSTGRES_PASSWORD";
 
-/// Where Synapse's own configuration says the database is.
+/// The database as Synapse's own configuration names it.
 pub(crate) fn database(cluster: &Cluster, ess: &Ess) -> Result<Wanted, Error> {
     let what = format!("cannot find the database of {}", ess.place());
     let missing = |why: String| {
         Error::new(Kind::Unrecognised, &what, why)
-            .hint("the chart may be newer than this tool: give --target postgresql://..., and tell us")
+            .hint("the chart may be newer than this tool: give --target postgresql://..., and report it as a bug")
     };
     let main = ess.main().ok_or_else(|| missing("it has no synapse-main".to_owned()))?;
     let pod = main.template.spec.as_ref();
@@ -93,7 +93,7 @@ pub(crate) fn database(cluster: &Cluster, ess: &Ess) -> Result<Wanted, Error> {
         let data = map.data.unwrap_or_default();
         for part in PARTS.iter().filter_map(|part| data.get(*part)) {
             let part: Value = serde_yaml::from_str(part)
-                .map_err(|error| missing(format!("Synapse's configuration is no YAML: {error}")))?;
+                .map_err(|error| missing(format!("Synapse's configuration is not valid YAML: {error}")))?;
             for (name, value) in part["database"]["args"].as_mapping().into_iter().flatten() {
                 args.extend(name.as_str().map(str::to_owned).zip(text(value)));
             }
@@ -107,7 +107,7 @@ pub(crate) fn database(cluster: &Cluster, ess: &Ess) -> Result<Wanted, Error> {
     }
     let password = password(render, &ess.namespace).ok_or_else(|| {
         missing(format!(
-            "container {RENDER} does not say from which file it reads {PASSWORD}"
+            "container {RENDER} does not name the file from which it reads {PASSWORD}"
         ))
     })?;
     Ok(Wanted {

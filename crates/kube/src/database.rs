@@ -1,4 +1,4 @@
-//! Where Synapse's database is: a pod of the cluster, or a server outside.
+//! Finds Synapse's database: a pod of the cluster, or a server outside of it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,14 +14,14 @@ use crate::error::{Error, Kind};
 use crate::find::{Ess, Profile};
 use crate::{Cluster, Right, community, operator};
 
-/// How Synapse reaches its database.
+/// How Synapse connects to its database.
 #[derive(Debug, Clone)]
 pub struct Database {
-    /// libpq's parameters as Synapse has them, without the password.
+    /// libpq's parameters from Synapse's configuration, without the password.
     pub params: BTreeMap<String, String>,
     /// Where the password is.
     pub password: SecretKey,
-    /// The pod that serves it; none when it is outside of the cluster.
+    /// The pod that serves it; `None` if it is outside of the cluster.
     pub pod: Option<PodPort>,
 }
 
@@ -59,16 +59,16 @@ impl fmt::Display for PodPort {
     }
 }
 
-/// What a profile's own configuration says of the database.
+/// The database according to a profile's own configuration.
 pub(crate) struct Wanted {
     /// `database.args`.
     pub(crate) args: BTreeMap<String, String>,
     pub(crate) password: SecretKey,
-    /// Where it is when that Secret is away.
+    /// Where the password is if that Secret does not exist.
     pub(crate) otherwise: Option<SecretKey>,
 }
 
-/// A scalar of YAML as libpq takes it.
+/// A YAML scalar as the value of a libpq parameter.
 pub(crate) fn text(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),
@@ -78,7 +78,7 @@ pub(crate) fn text(value: &Value) -> Option<String> {
     }
 }
 
-/// Of Synapse's arguments, those that say which database it is and on which terms it is reached.
+/// The arguments of Synapse that are used here too: which database it is, and how to connect to it.
 const KEPT: [&str; 5] = ["host", "port", "user", "sslmode", "sslrootcert"];
 
 impl Cluster {
@@ -112,7 +112,7 @@ impl Cluster {
         let service = service_of(&host, &ess.namespace);
         if let Some((namespace, _)) = &service
             && *namespace != ess.namespace
-            // `db.internal` is a name of DNS more often than a Service of another namespace.
+            // A name such as `db.internal` is more often a DNS name than a Service of another namespace.
             && (host.contains(".svc") || !self.resolves(&host)?)
         {
             self.require_elsewhere(namespace)?;
@@ -127,7 +127,7 @@ impl Cluster {
                     None => Some(self.behind(&namespace, &name, service, &port)?),
                 },
                 Ok(None) => None,
-                // It is a name of DNS.
+                // Then it is a DNS name.
                 Err(error)
                     if error.kind() == Kind::Forbidden && namespace != ess.namespace && !host.contains(".svc") =>
                 {
@@ -146,7 +146,7 @@ impl Cluster {
         Ok(Database { params, password, pod })
     }
 
-    /// Whether a host has an address here.
+    /// Whether a host name resolves on this host.
     fn resolves(&self, host: &str) -> Result<bool, Error> {
         self.stoppable("cannot look up the database", async {
             let found = tokio::time::timeout(Duration::from_secs(5), tokio::net::lookup_host((host, 0))).await;
@@ -154,7 +154,7 @@ impl Cluster {
         })
     }
 
-    /// Our rights were asked for in the namespace of ESS alone.
+    /// Checks the permissions in another namespace: they were checked only in the namespace of ESS.
     fn require_elsewhere(&self, namespace: &str) -> Result<(), Error> {
         let forward = if self.is_around_us() { &[] } else { Right::FORWARD };
         let rights = [Right::SERVED, forward].concat();
@@ -162,7 +162,7 @@ impl Cluster {
         self.require(&there)
     }
 
-    /// The password that a Secret holds.
+    /// Reads the password from a Secret.
     pub fn password(&self, at: &SecretKey) -> Result<SecretString, Error> {
         let what = format!("cannot read {at}");
         let missing = |why: &str| Error::new(Kind::NotFound, &what, why);
@@ -175,17 +175,17 @@ impl Cluster {
             other.0.zeroize();
         }
         let value = value.ok_or_else(|| missing("the Secret has no such key"))?.0;
-        // As the chart's own renderer and the operator do, nothing is cut off but the end of the line.
+        // Like the chart's own renderer and the operator, strip only line breaks at the end.
         let mut text = String::from_utf8(value).map_err(|error| {
             error.into_bytes().zeroize();
-            missing("it is no UTF-8")
+            missing("it is not UTF-8")
         })?;
         let password = SecretString::from(text.trim_end_matches(['\r', '\n']));
         text.zeroize();
         Ok(password)
     }
 
-    /// The pod to which a Service leads.
+    /// The pod behind a Service.
     fn behind(&self, namespace: &str, name: &str, service: Service, port: &str) -> Result<PodPort, Error> {
         let spec = service.spec.unwrap_or_default();
         let what = format!("cannot find the pod behind Service {namespace}/{name}");
@@ -211,15 +211,15 @@ impl Cluster {
         let pod = match ready.as_slice() {
             [one] => *one,
             [] if others.is_empty() => {
-                return Err(Error::new(Kind::Unavailable, what, "there is none")
-                    .hint("start the database: it must run while the migration does"));
+                return Err(Error::new(Kind::Unavailable, what, "there is no such pod")
+                    .hint("start the database: it must run during the migration"));
             }
             [] => {
                 let why = format!("none is ready: {}", names(&others));
                 return Err(Error::new(Kind::Unavailable, what, why).hint("see `kubectl describe pod`"));
             }
             several => {
-                let why = format!("there are several, and only one takes writes: {}", names(several));
+                let why = format!("there are several, and only one accepts writes: {}", names(several));
                 return Err(Error::new(Kind::Unrecognised, what, why)
                     .hint("give --target postgresql://... with the address of the primary"));
             }
@@ -240,14 +240,14 @@ impl Cluster {
     }
 }
 
-/// The host outside of the cluster that a Service is another name for.
+/// The host outside of the cluster to which a Service of type ExternalName refers.
 fn outside(service: &Service) -> Option<String> {
     let spec = service.spec.as_ref()?;
     let name = spec.external_name.as_ref()?;
     (spec.type_.as_deref() == Some("ExternalName")).then(|| name.trim_end_matches('.').to_owned())
 }
 
-/// The port of the pod that a Service's port leads to.
+/// The port of the pod to which a Service's port maps.
 fn port_of(served: &ServicePort, pod: &Pod) -> Option<u16> {
     let port = match &served.target_port {
         None => served.port,
@@ -261,7 +261,7 @@ fn port_of(served: &ServicePort, pod: &Pod) -> Option<u16> {
     u16::try_from(port).ok()
 }
 
-/// Whether a pod runs, takes connections and is not on its way out.
+/// Whether a pod is ready and is not being deleted.
 pub(crate) fn is_ready(pod: &Pod) -> bool {
     let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
     let ready = |condition: &&k8s_openapi::api::core::v1::PodCondition| condition.type_ == "Ready";
@@ -273,7 +273,7 @@ pub(crate) fn is_ready(pod: &Pod) -> bool {
             .is_some_and(|condition| condition.status == "True")
 }
 
-/// Namespace and name of the Service that a host name of the cluster stands for, if it looks like one.
+/// Namespace and name of the Service to which a host name refers, if it looks like one.
 fn service_of(host: &str, namespace: &str) -> Option<(String, String)> {
     let labels: Vec<&str> = host.split('.').collect();
     let is_address = host.parse::<std::net::IpAddr>().is_ok() || host.starts_with('/');

@@ -1,4 +1,4 @@
-//! What can go wrong with a cluster.
+//! Errors of a cluster.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use ess_cli::{Exit, Stop};
 use ess_run::Interrupted;
 use kube::client::AuthError;
 
-/// What was tried, and why it did not work.
+/// What was tried, and why it failed.
 #[derive(Debug)]
 pub struct Error {
     what: String,
@@ -14,31 +14,31 @@ pub struct Error {
     stop: Stop,
 }
 
-/// What a caller can tell apart.
+/// The kinds of errors that callers distinguish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// The command line is wrong.
     Usage,
-    /// There is no such thing.
+    /// The object does not exist.
     NotFound,
-    /// Somebody else changed it meanwhile, or it is there already.
+    /// Another client changed the object meanwhile, or it exists already.
     Conflict,
-    /// We may not.
+    /// A permission is missing.
     Forbidden,
-    /// What a watch stood on is too old.
+    /// The requested version of a list is too old (status 410).
     Gone,
-    /// The layout is none that we know, or more than one fits.
+    /// The layout is unknown, or there are several candidates.
     Unrecognised,
-    /// A stream ended before its end.
+    /// A stream was cut.
     Dropped,
-    /// We were told to stop.
+    /// A signal was received.
     Interrupted,
     /// The API server cannot be reached, or failed.
     Unavailable,
 }
 
 impl Error {
-    /// `what` was tried.
+    /// An error whose message is `what`, and whose cause is `why`.
     pub fn new(kind: Kind, what: impl Into<String>, why: impl Into<String>) -> Self {
         let exit = match kind {
             Kind::Usage => Exit::Usage,
@@ -53,24 +53,24 @@ impl Error {
         }
     }
 
-    /// Adds the one thing to do about it.
+    /// Adds a hint: the next step.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.stop = self.stop.hint(hint);
         self
     }
 
-    /// What kind of failure it is.
+    /// The kind of the error.
     pub fn kind(&self) -> Kind {
         self.kind
     }
 
-    /// The cause without what was tried.
+    /// The cause, without what was tried.
     pub fn why(&self) -> String {
         self.stop.to_string()
     }
 
-    /// The one thing to do about it, where it is known.
+    /// The hint, if there is one.
     pub fn remedy(&self) -> Option<&str> {
         self.stop.remedy()
     }
@@ -79,7 +79,7 @@ impl Error {
         Self::new(Kind::Interrupted, what, interrupted.to_string())
     }
 
-    /// What the client library says, in people's words.
+    /// An error of the client library, with its causes in one line.
     pub(crate) fn api(what: &str, cause: &kube::Error) -> Self {
         let (kind, why) = match cause {
             kube::Error::Api(status) => (of_code(status.code), said(status)),
@@ -93,9 +93,9 @@ impl Error {
         let error = Self::new(kind, what, why);
         match kind {
             Kind::Unavailable if matches!(cause, kube::Error::Service(_)) => {
-                error.hint("see whether `kubectl get pods` works from here")
+                error.hint("check that `kubectl get pods` works on this host")
             }
-            Kind::Forbidden => error.hint("ask who runs the cluster for that right, or log in to it again"),
+            Kind::Forbidden => error.hint("ask the cluster's administrator for this permission, or log in again"),
             _ => error,
         }
     }
@@ -111,7 +111,7 @@ fn of_code(code: u16) -> Kind {
     }
 }
 
-/// The API server's own words.
+/// The API server's own message.
 fn said(status: &kube::core::Status) -> String {
     if status.message.is_empty() {
         format!("the API server answered {} {}", status.code, status.reason)
@@ -120,7 +120,7 @@ fn said(status: &kube::core::Status) -> String {
     }
 }
 
-/// Why a plugin of the kubeconfig did not log in. The library would show what it printed, and that may be a token.
+/// Why a credential plugin failed. The library's message would contain the plugin's output, which may be a token.
 fn of_plugin(error: &AuthError) -> String {
     match error {
         AuthError::AuthExecRun { status, out, .. } => {
@@ -130,13 +130,13 @@ fn of_plugin(error: &AuthError) -> String {
                 None => format!("the plugin failed ({status})"),
             }
         }
-        AuthError::AuthExecParse(_) => "what the plugin printed is no ExecCredential".to_owned(),
-        AuthError::ParseTokenKey(_) => "what the plugin printed has no such token".to_owned(),
+        AuthError::AuthExecParse(_) => "the plugin's output is not an ExecCredential".to_owned(),
+        AuthError::ParseTokenKey(_) => "the plugin's output does not contain the token".to_owned(),
         other => other.to_string(),
     }
 }
 
-/// Each cause once: the library's messages often hold the next one.
+/// The error and its causes, each once: the library's messages often include the next cause.
 fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut causes = std::iter::successors(Some(error), |error| error.source());
     if let Some(error) = causes.find_map(|error| error.downcast_ref::<AuthError>()) {

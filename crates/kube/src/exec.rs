@@ -1,8 +1,8 @@
-//! A program in a pod: its input, its output, its end.
+//! Runs a program in a pod: its input, its output, its exit status.
 //!
-//! The protocol is the API server's own (`v5.channel.k8s.io`, or `v4` with an old one): messages whose first
-//! byte says which stream they are of. A program that reports no end was cut off, and that is an error,
-//! never an end of file.
+//! The protocol is that of the API server (`v5.channel.k8s.io`, or `v4` with an old one): the first byte of each
+//! message is the number of its stream. If the connection ends before the exit status arrives, it was cut, and that is
+//! an error, never an end of file.
 
 use std::io::{self, Read, Write};
 use std::sync::Arc;
@@ -21,13 +21,13 @@ use crate::Cluster;
 use crate::cluster::{Worker, stoppable};
 use crate::error::{Error, Kind};
 
-/// A stream on which nothing moves is cut by some load balancers after a minute.
+/// Interval of pings: some load balancers cut an idle connection after a minute.
 pub(crate) const PING: Duration = Duration::from_secs(20);
 
-/// How much of a program's standard error is kept.
+/// How much of a program's standard error is kept, in bytes.
 const MESSAGES: usize = 64 << 10;
 
-/// The largest message that we send.
+/// The largest message that is sent, in bytes.
 pub(crate) const BLOCK: usize = 64 << 10;
 
 const STDIN: u8 = 0;
@@ -38,7 +38,7 @@ const CLOSE: u8 = 255;
 
 /// A program that runs in a container.
 pub struct Exec {
-    /// Its standard input, when one was asked for. Dropping it is its end.
+    /// Its standard input, if requested. Dropping it closes it.
     pub stdin: Option<Input>,
     /// Its standard output.
     pub stdout: Output,
@@ -54,7 +54,7 @@ pub struct Exec {
 pub struct Ended {
     /// Its exit status.
     pub code: i32,
-    /// The last of what it said on standard error.
+    /// The end of its standard error.
     pub stderr: String,
 }
 
@@ -65,7 +65,7 @@ pub struct Input {
     sender: mpsc::Sender<Vec<u8>>,
 }
 
-/// A program's standard output. It ends with an error when the stream was cut.
+/// A program's standard output. Reading fails if the connection was cut.
 pub struct Output {
     runtime: Arc<Worker>,
     what: String,
@@ -78,7 +78,7 @@ pub struct Output {
 impl Cluster {
     /// Runs a program in a container of a pod, without a terminal and without a shell.
     ///
-    /// Never give it a secret as an argument: they are in the request's address, and in audit logs.
+    /// Never pass a secret as an argument: arguments are part of the request's URL, and so of audit logs.
     pub fn exec(&self, pod: &str, container: &str, command: &[&str], stdin: bool) -> Result<Exec, Error> {
         let what = format!(
             "cannot run {} in pod {}/{pod}",
@@ -127,13 +127,12 @@ impl Cluster {
 }
 
 impl Exec {
-    /// Whether the program sees the end of its input; API servers before 1.30 cannot tell it.
+    /// Whether the program notices the end of its input; API servers before 1.30 cannot signal it.
     pub fn ends_input(&self) -> bool {
         self.ends_input
     }
 
-    /// Ends the input and waits for the end of the program, for no longer than `limit`. What it still writes on standard
-    /// output is dropped.
+    /// Closes the input and waits for the program to end, for at most `limit`. Further standard output is discarded.
     pub fn wait(mut self, limit: Duration) -> Result<Ended, Error> {
         drop(self.stdin.take());
         self.stdout.receiver.close();
@@ -141,7 +140,7 @@ impl Exec {
             what, ended, runtime, ..
         } = &mut self;
         let lost = || Err(Error::new(Kind::Dropped, what.as_str(), "the stream to it was lost"));
-        let late = || Err(Error::new(Kind::Dropped, what.as_str(), "it does not end"));
+        let late = || Err(Error::new(Kind::Dropped, what.as_str(), "it did not end in time"));
         let ended = async {
             match timeout(limit, ended).await {
                 Ok(ended) => ended.unwrap_or_else(|_| lost()),
@@ -153,7 +152,7 @@ impl Exec {
 }
 
 impl Output {
-    /// Where nothing comes for so long, the stream is given up at both ends, with an error of the kind `TimedOut`.
+    /// Sets a timeout: if nothing is received for `limit`, the connection is closed and reading fails with `TimedOut`.
     pub fn limited(&mut self, limit: Duration) {
         self.limit = limit;
     }
@@ -194,7 +193,7 @@ impl Read for Output {
             let next = stoppable(what, async { Ok(timeout(self.limit, receiver.recv()).await) });
             let Ok(next) = self.runtime.block_on(next).map_err(|error| broken(&error))? else {
                 self.tasks.iter().for_each(AbortHandle::abort);
-                let why = format!("{}: nothing came for {} s", self.what, self.limit.as_secs());
+                let why = format!("{}: no output for {} s", self.what, self.limit.as_secs());
                 return Err(io::Error::new(io::ErrorKind::TimedOut, why));
             };
             match next {
@@ -213,7 +212,7 @@ fn broken(error: &Error) -> io::Error {
     io::Error::new(io::ErrorKind::BrokenPipe, format!("{error}: {}", error.why()))
 }
 
-/// Passes the input on, until its end.
+/// Forwards the input until its end.
 async fn send(
     mut sink: impl Sink<Message, Error = SocketError> + Unpin,
     mut input: mpsc::Receiver<Vec<u8>>,
@@ -229,7 +228,7 @@ async fn send(
                     None => Vec::new(),
                 };
                 is_open = message.first() == Some(&STDIN);
-                // The reader meets whatever is wrong here too.
+                // An error is not reported here: the reader of the output gets it too.
                 if !message.is_empty() && sink.send(Message::binary(message)).await.is_err() {
                     return;
                 }
@@ -243,7 +242,7 @@ async fn send(
     }
 }
 
-/// Takes what comes, until the program's end is told.
+/// Receives output until the exit status arrives.
 async fn receive(
     mut stream: impl Stream<Item = Result<Message, SocketError>> + Unpin,
     output: mpsc::Sender<Result<Bytes, String>>,
@@ -254,7 +253,7 @@ async fn receive(
     let cut = loop {
         match stream.next().await {
             Some(Ok(Message::Binary(mut data))) if data.len() > 1 => match data.split_to(1)[0] {
-                // Nobody may be reading.
+                // Fails if the output is no longer read, which is not an error.
                 STDOUT => drop(output.send(Ok(data)).await),
                 STDERR => {
                     stderr.extend_from_slice(&data);
@@ -269,15 +268,15 @@ async fn receive(
             },
             Some(Ok(_)) => {}
             Some(Err(error)) => break error.to_string(),
-            None => break "it ended".to_owned(),
+            None => break "it was closed".to_owned(),
         }
     };
-    let why = format!("the stream was cut before the program had ended: {cut}");
+    let why = format!("the stream was cut before the program ended: {cut}");
     let _ = output.send(Err(why.clone())).await;
     let _ = end.send(Err(Error::new(Kind::Dropped, what, why)));
 }
 
-/// What the API server tells of the end.
+/// The exit status, from the API server's last message.
 fn ended(what: &str, status: &[u8], stderr: String) -> Result<Ended, Error> {
     let status: Value = serde_json::from_slice(status).unwrap_or_default();
     if status["status"] == "Success" {
@@ -294,7 +293,7 @@ fn ended(what: &str, status: &[u8], stderr: String) -> Result<Ended, Error> {
             what,
             status["message"]
                 .as_str()
-                .unwrap_or("the API server does not say why")
+                .unwrap_or("the API server gives no reason")
                 .to_owned(),
         )),
     }

@@ -1,4 +1,4 @@
-//! Which ESS is in a namespace: recognised by what its workloads say of themselves, never guessed.
+//! Finds the ESS in a namespace, by the labels and owners of its workloads and by custom resources; never guesses.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ use crate::{Cluster, Place, community, operator};
 pub enum Profile {
     /// ESS Community: the Helm chart matrix-stack.
     Community,
-    /// The older element-onprem, whose operator keeps everything as its custom resources say.
+    /// The older element-onprem, whose operator manages everything from custom resources.
     Operator,
 }
 
@@ -38,7 +38,7 @@ pub struct Ess {
     pub synapse: Vec<Workload>,
     /// Matrix Authentication Service, where it is installed.
     pub mas: Vec<Workload>,
-    /// What the operator goes by.
+    /// The custom resources of the operator.
     pub operator: Option<Operator>,
 }
 
@@ -51,7 +51,7 @@ impl Ess {
         }
     }
 
-    /// The main process, or nothing while the operator has taken Synapse away.
+    /// The main process; `None` while the operator's Synapse is deleted.
     pub fn main(&self) -> Option<&Workload> {
         self.synapse
             .iter()
@@ -66,19 +66,19 @@ pub(crate) struct Candidate {
     pub(crate) release: String,
 }
 
-/// What all of ESS is labelled with, whoever installed it.
+/// The label of all parts of ESS, in both profiles.
 pub(crate) const PART_OF: (&str, &str) = ("app.kubernetes.io/part-of", "matrix-stack");
 pub(crate) const COMPONENT: &str = "app.kubernetes.io/component";
 pub(crate) const SYNAPSE: &str = "matrix-server";
 pub(crate) const MAS: &str = "matrix-authentication";
 
 impl Cluster {
-    /// Finds the ESS in the namespace, that of a release when there could be several.
+    /// Finds the ESS in the namespace; `release` chooses one of several.
     pub fn find(&self, release: Option<&str>) -> Result<Ess, Error> {
         let namespace = self.namespace();
         let workloads = self.workloads(namespace)?;
         let custom = match self.custom_resources(namespace) {
-            // What the older ESS has elsewhere in the cluster is nothing to this one.
+            // The custom resources are those of an older ESS elsewhere in the cluster, and not needed for this one.
             Err(error) if error.kind() == Kind::Forbidden && !community::candidates(&workloads).is_empty() => {
                 Vec::new()
             }
@@ -107,7 +107,7 @@ fn candidates(workloads: &[Workload], custom: &[Custom]) -> Vec<Candidate> {
     candidates
 }
 
-/// Names everything that was seen.
+/// The error if there is not exactly one ESS; it names everything that was found.
 fn not_one(
     namespace: &str,
     release: Option<&str>,
@@ -116,7 +116,7 @@ fn not_one(
     workloads: &[Workload],
     custom: &[Custom],
 ) -> Error {
-    let what = format!("cannot tell which ESS is in namespace {namespace}");
+    let what = format!("cannot identify the ESS in namespace {namespace}");
     let listed = |candidates: &mut dyn Iterator<Item = &Candidate>| {
         let listed = candidates.map(|candidate| format!("{}: {}", candidate.release, candidate.profile));
         listed.collect::<Vec<_>>().join("; ")
@@ -127,14 +127,17 @@ fn not_one(
             what,
             format!("there are several: {}", listed(&mut fitting.iter().copied())),
         )
-        .hint(format!("name one of them, such as kube:{namespace}/{}", first.release));
+        .hint(format!(
+            "name one of them, for example kube:{namespace}/{}",
+            first.release
+        ));
     }
     if let Some(release) = release.filter(|_| !candidates.is_empty()) {
         let others = listed(&mut candidates.iter());
         return Error::new(
             Kind::Unrecognised,
             what,
-            format!("there is no {release}; there is {others}"),
+            format!("there is no {release}; found {others}"),
         )
         .hint("name that one, or another namespace");
     }
@@ -154,8 +157,8 @@ fn not_one(
     let seen = if seen.is_empty() {
         "it has no workloads, or does not exist".to_owned()
     } else {
-        format!("no Synapse of ESS is among what it has: {}", seen.join(", "))
+        format!("none of its objects is a Synapse of ESS: {}", seen.join(", "))
     };
     Error::new(Kind::Unrecognised, what, seen)
-        .hint("see `kubectl get statefulsets -A -l app.kubernetes.io/component=matrix-server`, or give --target postgresql://...")
+        .hint("find it with `kubectl get statefulsets -A -l app.kubernetes.io/component=matrix-server`, or give --target postgresql://...")
 }

@@ -1,8 +1,8 @@
-//! A port of a pod as a local listener.
+//! Forwards a local port or socket to a port of a pod.
 //!
-//! Each connection is a stream of its own through the API server, so that one that breaks takes no other with it.
-//! A stream that was cut ends its connection in the middle, which every client of `PostgreSQL` takes for an error,
-//! and says so through the report.
+//! Each connection is a stream of its own through the API server, so that a broken stream affects no other connection.
+//! When a stream is cut, its connection ends in the middle, which every PostgreSQL client treats as an error; the
+//! reason is also reported.
 
 use std::fs;
 use std::io;
@@ -30,17 +30,17 @@ use crate::{Cluster, PodPort};
 const DATA: u8 = 0;
 const TROUBLE: u8 = 1;
 
-/// A listener that leads to a pod, until it is dropped.
+/// A listener that forwards to a pod until it is dropped.
 pub struct Forward {
     place: Listens,
     task: JoinHandle<()>,
-    // Outlives the cluster that it was made from.
+    // Keeps the runtime alive when the `Cluster` is dropped.
     _runtime: Arc<Worker>,
 }
 
 /// Where a [`Forward`] listens.
 enum Listens {
-    /// In a directory that only we may enter; the port is in the socket's name, as `PostgreSQL` has it.
+    /// On a Unix socket in a private directory; the socket's name contains the port, as in PostgreSQL.
     Socket(TempDir, u16),
     /// On the loopback address, for connections that need TLS to the server itself.
     Loopback(u16),
@@ -69,13 +69,13 @@ impl Drop for Forward {
     }
 }
 
-/// Both ends of a local connection.
+/// A local connection, TCP or Unix socket.
 trait Local: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Local for T {}
 
 impl Cluster {
-    /// Listens on a Unix socket, which nobody else on this machine can reach.
+    /// Listens on a Unix socket, which no other user of this host can access.
     pub fn forward(&self, to: &PodPort, report: Arc<dyn Report>) -> Result<Forward, Error> {
         let wrong = |error: io::Error| cannot_listen(to, &error);
         let directory = directory().map_err(wrong)?;
@@ -128,7 +128,7 @@ fn cannot_listen(to: &PodPort, error: &io::Error) -> Error {
     Error::new(Kind::Unavailable, format!("cannot listen for {to}"), error.to_string())
 }
 
-/// Where the connections of one listener go.
+/// The destination of a listener's connections.
 #[derive(Clone)]
 struct Pod {
     client: Client,
@@ -137,7 +137,7 @@ struct Pod {
 }
 
 impl Pod {
-    /// Carries one connection to its end.
+    /// Forwards one connection until its end.
     async fn carry(self, mut local: Box<dyn Local>) {
         if let Err(why) = self.try_carry(&mut *local).await
             && ess_run::interrupted().is_none()
@@ -156,7 +156,7 @@ impl Pod {
         let (sink, stream) = connection.into_stream().split();
         let (from_local, to_local) = tokio::io::split(local);
         tokio::select! {
-            // Ours ends when the program has closed its end; nobody waits for an answer then.
+            // Ends when the local program has closed its connection: it expects no more answers.
             sent = to_pod(from_local, sink) => sent,
             received = from_pod(stream, to_local) => received,
         }
@@ -172,7 +172,7 @@ async fn to_pod(
         tokio::select! {
             read = local.read(&mut block[1..]) => {
                 let message = match read {
-                    // The server, or the program that went away, has the last word on what that means.
+                    // The local program has closed its connection. Whether that is an error is for the server to judge.
                     Ok(0) | Err(_) => {
                         let _ = sink.close().await;
                         return Ok(());
@@ -193,7 +193,7 @@ async fn from_pod(
     mut stream: impl Stream<Item = Result<Message, SocketError>> + Unpin,
     mut local: impl AsyncWrite + Unpin,
 ) -> Result<(), String> {
-    // The first message of each channel only names the port.
+    // The first message of each channel contains only the number of the port.
     let mut named = [false; 2];
     loop {
         match stream.next().await {
@@ -201,7 +201,7 @@ async fn from_pod(
                 let channel = data.split_to(1)[0];
                 let Some(named) = named.get_mut(usize::from(channel)) else {
                     return Err(format!(
-                        "the API server used channel {channel}, which this stream has not"
+                        "the API server used channel {channel}, which this stream does not have"
                     ));
                 };
                 if !*named {
@@ -209,11 +209,11 @@ async fn from_pod(
                 } else if channel == TROUBLE {
                     return Err(String::from_utf8_lossy(&data).into_owned());
                 } else if local.write_all(&data).await.is_err() {
-                    // The program went away.
+                    // The local program has closed its connection.
                     return Ok(());
                 }
             }
-            // The server has closed its end, and the API server says so.
+            // The server has closed its connection, as the API server reports.
             Some(Ok(Message::Close(why))) => {
                 let _ = local.shutdown().await;
                 return match why.filter(|why| why.code != CloseCode::Normal) {
@@ -223,22 +223,23 @@ async fn from_pod(
             }
             Some(Ok(_)) => {}
             Some(Err(error)) => return Err(error.to_string()),
-            None => return Err("the API server, or something on the way to it, ended the stream".to_owned()),
+            None => return Err("the API server, or a proxy on the way to it, ended the stream".to_owned()),
         }
     }
 }
 
-/// What the names of our directories begin with; our process's id follows.
+/// The prefix of the directories' names, which the process's id follows.
 const PREFIX: &str = "ess-kube-";
 
-/// A Unix socket's path has at most 107 bytes, and ours adds some thirty.
+/// The longest parent directory, in bytes: a Unix socket's path has at most 107 bytes (see unix(7)), and the names of
+/// directory and socket need about thirty.
 const LONGEST: usize = 70;
 
-/// A private directory with a short path. What a killed run has left beside it goes.
+/// Creates a private directory with a short path, and removes those that killed runs have left next to it.
 fn directory() -> io::Result<TempDir> {
     let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
     let places = runtime.into_iter().chain([std::env::temp_dir(), PathBuf::from("/tmp")]);
-    let mut last = io::Error::other("there is no directory for it");
+    let mut last = io::Error::other("there is no directory with a short enough path");
     for place in places.filter(|place| place.as_os_str().len() <= LONGEST) {
         remove_leftovers(&place);
         let prefix = format!("{PREFIX}{}-", std::process::id());

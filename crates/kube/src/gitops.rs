@@ -1,4 +1,4 @@
-//! Who else keeps a workload as some repository says.
+//! GitOps controllers (Argo CD, Flux), which keep workloads as defined in a repository.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,17 +6,18 @@ use crate::find::Ess;
 use crate::operator::Custom;
 use crate::workload::Workload;
 
-/// A controller that would undo a change.
+/// A controller that would revert a change.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct GitOps {
-    /// For people: which one.
+    /// Its name, for messages.
     pub name: String,
-    /// What to type to make it wait.
+    /// The command that pauses it.
     pub pause: String,
 }
 
 impl Ess {
-    /// The controllers that own anything that Synapse runs by; `operator` is the workload that makes it, if one does.
+    /// The controllers that manage a workload or custom resource of Synapse; `operator` is the operator's workload, if
+    /// there is one.
     pub fn gitops(&self, operator: Option<&Workload>) -> BTreeSet<GitOps> {
         let workloads = self.synapse.iter().chain(&self.mas).chain(operator);
         let custom = self.operator.iter();
@@ -27,14 +28,14 @@ impl Ess {
 }
 
 impl Workload {
-    /// The controller that owns this, by the marks that it leaves.
+    /// The controller that manages this workload, by its annotations and labels.
     pub fn gitops(&self) -> Option<GitOps> {
         GitOps::of(&self.annotations, &self.labels, &self.namespace)
     }
 }
 
 impl Custom {
-    /// The controller that owns this, by the marks that it leaves.
+    /// The controller that manages this custom resource, by its annotations and labels.
     pub fn gitops(&self) -> Option<GitOps> {
         let of = |what: &str| {
             let marks = self.object["metadata"][what].as_object().into_iter().flatten();
@@ -51,7 +52,7 @@ impl GitOps {
             let mark = annotations.get(name).or_else(|| labels.get(name));
             mark.map(String::as_str)
         };
-        // APPLICATION:GROUP/KIND:NAMESPACE/NAME
+        // Its value is APPLICATION:GROUP/KIND:NAMESPACE/NAME.
         let tracked = mark("argocd.argoproj.io/tracking-id").and_then(|id| id.split(':').next());
         if let Some(application) = tracked.or_else(|| mark("argocd.argoproj.io/instance")) {
             return Some(Self {

@@ -1,7 +1,7 @@
 //! ESS on Kubernetes: find its parts, scale its workloads, run programs in its pods, forward a port.
 //!
-//! Blocking calls over kube-rs, which a signal can end. `kubeconfig` and its plugins, or a pod's own
-//! account, say which cluster it is.
+//! Blocking calls over kube-rs, which a signal can interrupt. The cluster is that of the kubeconfig, with its
+//! credential plugins, or that of the pod in which this program runs, with the pod's service account.
 
 mod cluster;
 mod community;

@@ -1,4 +1,4 @@
-//! Where the media are: the volume, and the one pod that mounts it. All others have a `/media` in memory.
+//! Finds the media volume, and the one pod that mounts it. All other pods of Synapse have a `/media` in memory.
 
 use k8s_openapi::api::core::v1::{Container, PersistentVolumeClaim, Pod, PodSecurityContext, PodSpec, SecurityContext};
 
@@ -11,31 +11,31 @@ use crate::{Cluster, PodPort, operator};
 /// The volume of the media store.
 #[derive(Debug, Clone)]
 pub struct Media {
-    /// The claim.
+    /// The name of its claim.
     pub claim: String,
-    /// Where Synapse mounts it; the store is `media_store` beneath.
+    /// Where Synapse mounts it; the store is `media_store` below.
     pub mount: String,
     /// The container of Synapse in the pod.
     pub container: String,
-    /// The workload that mounts it; none while the operator has taken Synapse away.
+    /// The workload that mounts it; `None` while the operator's Synapse is deleted.
     pub workload: Option<String>,
-    /// The pod that mounts it now and is ready.
+    /// The pod that mounts it now, if it is ready.
     pub pod: Option<String>,
     /// The node of that pod.
     pub node: Option<String>,
-    /// Who owns the files.
+    /// The user that owns the files.
     pub user: i64,
     /// The group that owns the files.
     pub group: i64,
-    /// How Synapse's pods run, for a helper pod.
+    /// The security context of Synapse's pods, for a helper pod.
     pub pod_security: PodSecurityContext,
-    /// How Synapse's container runs.
+    /// The security context of Synapse's container.
     pub security: SecurityContext,
-    /// How much the claim has, as Kubernetes writes it.
+    /// The capacity of the claim, as a Kubernetes quantity.
     pub capacity: Option<String>,
 }
 
-/// What each profile's Synapse runs as when nothing says it.
+/// The default user of each profile's Synapse.
 fn usual_user(profile: Profile) -> i64 {
     match profile {
         Profile::Community => 10_091,
@@ -84,7 +84,7 @@ impl Cluster {
             Some(workload) => self.pods_of(workload)?,
             None => Vec::new(),
         };
-        // By its own volumes: a pod that an older template made may mount something else.
+        // Checks the pod's own volumes: a pod from an older template may mount another claim.
         let mounts = |pod: &&Pod| pod.spec.as_ref().and_then(claim_of).as_ref() == Some(&claim);
         let pod = pods.iter().filter(|pod| is_ready(pod)).find(mounts);
         let spec = workload.and_then(|workload| workload.template.spec.as_ref());
@@ -146,7 +146,7 @@ pub fn bytes(quantity: &str) -> Option<u64> {
     whole.checked_mul(unit)?.checked_add(tenths * unit / 10)
 }
 
-/// How much a claim has, or was asked for while it has no volume yet.
+/// The capacity of a claim, or the requested one while it has no volume yet.
 pub(crate) fn capacity(claim: &PersistentVolumeClaim) -> Option<String> {
     let has = claim.status.as_ref().and_then(|status| status.capacity.as_ref());
     let asked = claim
@@ -157,7 +157,7 @@ pub(crate) fn capacity(claim: &PersistentVolumeClaim) -> Option<String> {
 }
 
 impl Cluster {
-    /// The claims that a pod uses, and how much each has.
+    /// The claims that a pod uses, each with its capacity in bytes.
     pub fn claims_of(&self, pod: &PodPort) -> Result<Vec<(String, Option<u64>)>, Error> {
         let found: Option<Pod> = self.get(&pod.namespace, &pod.pod)?;
         let volumes = found.and_then(|pod| pod.spec?.volumes).unwrap_or_default();

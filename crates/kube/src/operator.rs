@@ -1,4 +1,4 @@
-//! The older ESS: element-onprem, whose operator keeps Synapse as the custom resources say.
+//! The older ESS: element-onprem, whose operator manages Synapse from custom resources.
 
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::APIGroup;
@@ -20,38 +20,38 @@ pub(crate) const GROUP: &str = "matrix.element.io";
 pub const OPERATOR_NAMESPACE: &str = "operator-onprem";
 /// The operator's workload, a Deployment.
 pub const OPERATOR: &str = "element-operator-controller-manager";
-/// The custom resource from which the operator makes Synapse.
+/// The custom resource from which the operator creates Synapse.
 const SYNAPSES: &str = "synapses";
-/// The custom resource from which the updater makes that one.
+/// The custom resource from which the updater creates that one.
 const DEPLOYMENTS: &str = "elementdeployments";
 
-/// What the operator goes by.
+/// The custom resources of an ESS.
 #[derive(Debug, Clone)]
 pub struct Operator {
-    /// From this it makes Synapse; absent while Synapse is stopped.
+    /// The one from which the operator creates Synapse; absent while Synapse is stopped.
     pub synapse: Option<Custom>,
-    /// From this the updater makes the other.
+    /// The one from which the updater creates the other.
     pub deployment: Option<Custom>,
 }
 
 /// One of the operator's custom resources.
 #[derive(Debug, Clone)]
 pub struct Custom {
-    /// Such as `Synapse`.
+    /// Its kind, such as `Synapse`.
     pub kind: String,
-    /// Such as `synapses`.
+    /// The plural of its kind, such as `synapses`.
     pub plural: String,
-    /// Such as `v1alpha2`.
+    /// The version of its API, such as `v1alpha2`.
     pub version: String,
-    /// Where it is.
+    /// Its namespace.
     pub namespace: String,
-    /// What it is called.
+    /// Its name.
     pub name: String,
-    /// All of it.
+    /// The complete object.
     pub object: Value,
 }
 
-/// Where a custom resource belongs: without what only the API server says of it.
+/// Fields of the metadata that only the API server sets.
 const SERVER_OWNED: [&str; 7] = [
     "uid",
     "resourceVersion",
@@ -63,7 +63,7 @@ const SERVER_OWNED: [&str; 7] = [
 ];
 
 impl Custom {
-    /// Its definition, to make it again.
+    /// Its definition, to create it again.
     pub fn definition(&self) -> Value {
         let mut object = self.object.clone();
         if let Some(object) = object.as_object_mut() {
@@ -91,21 +91,24 @@ fn resource(version: &str, kind: &str, plural: &str) -> ApiResource {
 }
 
 impl Cluster {
-    /// Whether the cluster knows the kinds of the older ESS, in whatever namespace.
+    /// Whether the custom resource definitions of the older ESS are installed in the cluster.
     pub fn knows_operator(&self) -> Result<bool, Error> {
         Ok(self.operator_group()?.is_some())
     }
 
     fn operator_group(&self) -> Result<Option<APIGroup>, Error> {
         let groups = self
-            .wait("cannot ask the API server what it knows", self.client.list_api_groups())?
+            .wait(
+                "cannot list the API groups of the cluster",
+                self.client.list_api_groups(),
+            )?
             .groups;
         Ok(groups.into_iter().find(|group| group.name == GROUP))
     }
 
-    /// The operator's custom resources of a namespace; none where the operator was never installed.
+    /// The operator's custom resources in a namespace; none if the operator was never installed.
     pub(crate) fn custom_resources(&self, namespace: &str) -> Result<Vec<Custom>, Error> {
-        let what = format!("cannot look for custom resources of {GROUP}");
+        let what = format!("cannot list the custom resources of {GROUP}");
         let mut found: Vec<Custom> = Vec::new();
         for version in self.operator_group()?.into_iter().flat_map(|group| group.versions) {
             let resources = self.wait(&what, self.client.list_api_group_resources(&version.group_version))?;
@@ -116,7 +119,7 @@ impl Cluster {
                 }
             }
         }
-        // The same object is served in each version; the newest comes first.
+        // Each version of the API lists the same objects: keep that of the newest version.
         found.sort_by(|a, b| (&a.plural, &a.name, &b.version).cmp(&(&b.plural, &b.name, &a.version)));
         found.dedup_by(|a, b| (&a.plural, &a.name) == (&b.plural, &b.name));
         Ok(found)
@@ -141,7 +144,7 @@ impl Cluster {
             .collect()
     }
 
-    /// Deletes a custom resource, and with it what it owns.
+    /// Deletes a custom resource and everything it owns.
     pub fn delete_custom(&self, custom: &Custom) -> Result<(), Error> {
         let what = format!("cannot delete {} {}/{}", custom.kind, custom.namespace, custom.name);
         let resource = resource(&custom.version, &custom.kind, &custom.plural);
@@ -153,15 +156,15 @@ impl Cluster {
         }
     }
 
-    /// Makes a custom resource from its definition, unless it is there.
+    /// Creates a custom resource from its definition, unless it exists.
     pub fn create_custom(&self, definition: &Value) -> Result<(), Error> {
         let (kind, name) = (text_of(&definition["kind"]), text_of(&definition["metadata"]["name"]));
         let namespace = text_of(&definition["metadata"]["namespace"]);
-        let what = format!("cannot make {kind} {namespace}/{name}");
+        let what = format!("cannot create {kind} {namespace}/{name}");
         let broken = |why: String| Error::new(Kind::Unrecognised, &what, why);
         let version = text_of(&definition["apiVersion"]);
         let (Some(version), "Synapse") = (version.strip_prefix(&format!("{GROUP}/")), kind) else {
-            return Err(broken("its record is damaged".to_owned()));
+            return Err(broken("its saved definition is damaged".to_owned()));
         };
         let object: DynamicObject =
             serde_json::from_value(definition.clone()).map_err(|error| broken(error.to_string()))?;
@@ -179,7 +182,7 @@ fn text_of(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
 
-/// Items of a list come without their type.
+/// Adds `apiVersion` and `kind`, which the items of a list do not have.
 fn with_type(object: &DynamicObject, resource: &ApiResource, what: &str) -> Result<Value, Error> {
     let mut value =
         serde_json::to_value(object).map_err(|error| Error::new(Kind::Unrecognised, what, error.to_string()))?;
@@ -196,7 +199,7 @@ fn owner_of(workload: &Workload) -> Option<&str> {
     Some(&owner.name)
 }
 
-/// Each custom resource, and each owner of a Synapse.
+/// A candidate for each custom resource, and for each owner of a Synapse.
 pub(crate) fn candidates(workloads: &[Workload], custom: &[Custom]) -> Vec<Candidate> {
     let owners = workloads
         .iter()
@@ -210,7 +213,7 @@ pub(crate) fn candidates(workloads: &[Workload], custom: &[Custom]) -> Vec<Candi
     owners.chain(names).map(candidate).collect()
 }
 
-/// What belongs to the custom resources of a name.
+/// The ESS whose custom resources are named `release`.
 pub(crate) fn ess(namespace: &str, release: &str, workloads: Vec<Workload>, custom: Vec<Custom>) -> Ess {
     let is_synapse = |workload: &Workload| {
         workload.label(COMPONENT) == SYNAPSE
@@ -228,13 +231,14 @@ pub(crate) fn ess(namespace: &str, release: &str, workloads: Vec<Workload>, cust
         namespace: namespace.to_owned(),
         release: release.to_owned(),
         synapse: workloads.into_iter().filter(is_synapse).collect(),
-        // It came with the successor of this operator.
+        // Only the successor of this operator has it.
         mas: Vec::new(),
         operator: Some(Operator { synapse, deployment }),
     }
 }
 
-/// By the custom resource of Synapse, or while that is away by the one from which it is made.
+/// The database according to the custom resource of Synapse, or, while that is deleted, to the one from which it is
+/// created.
 pub(crate) fn database(ess: &Ess) -> Result<Wanted, Error> {
     let what = format!("cannot find the database of {}", ess.place());
     let secret = |name: &str, key: &str| SecretKey {
@@ -258,7 +262,7 @@ pub(crate) fn database(ess: &Ess) -> Result<Wanted, Error> {
             let key = section["passwordSecretKey"].as_str().unwrap_or(PASSWORD);
             (args, secret(name, key))
         });
-    // What the operator made of the Secret goes with Synapse; the one that it was made from stays.
+    // The Secret that the operator created is deleted with Synapse; the one from which it was created remains.
     let (found, otherwise) = match (of_synapse, of_deployment) {
         (Some(found), other) => (found, other.map(|other| other.1)),
         (None, Some(found)) => (found, None),
@@ -279,10 +283,10 @@ pub(crate) fn database(ess: &Ess) -> Result<Wanted, Error> {
     })
 }
 
-/// The usual key of the password.
+/// The default key of the password.
 const PASSWORD: &str = "postgresPassword";
 
-/// libpq's parameters by the names that a custom resource has for them.
+/// libpq's parameters from the fields `names` of a custom resource.
 fn arguments(section: &Value, names: [&str; 5]) -> BTreeMap<String, String> {
     let value = |name: &str| match &section[name] {
         Value::String(text) => Some(text.clone()),
@@ -296,7 +300,7 @@ fn arguments(section: &Value, names: [&str; 5]) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// The claim that the operator mounts at `/media`, which outlives Synapse.
+/// The claim that the operator mounts at `/media`, which remains when Synapse is deleted.
 pub(crate) fn media_claim(cluster: &Cluster, ess: &Ess) -> Result<Option<PersistentVolumeClaim>, Error> {
     let synapse = ess.operator.as_ref().and_then(|operator| operator.synapse.as_ref());
     let named = synapse.and_then(|synapse| synapse.at(&["spec", "config", "media", "volumeClaim"]).as_str());

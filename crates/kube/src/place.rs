@@ -1,4 +1,4 @@
-//! `kube:NAMESPACE[/RELEASE]`: which ESS.
+//! `kube:NAMESPACE[/RELEASE]`: the address of an ESS.
 
 use std::fmt;
 
@@ -14,7 +14,7 @@ pub struct Place {
 }
 
 impl Place {
-    /// Reads `kube:NAMESPACE[/RELEASE]`; nothing when the text is something else.
+    /// Parses `kube:NAMESPACE[/RELEASE]`; `None` if the text does not start with `kube:`.
     pub fn parse(text: &str) -> Result<Option<Self>, Error> {
         let Some(rest) = text.strip_prefix("kube:") else {
             return Ok(None);
@@ -25,13 +25,13 @@ impl Place {
         };
         let wrong = |what: &str| {
             Error::new(Kind::Usage, format!("cannot use {text:?}"), what)
-                .hint("write kube:NAMESPACE, or kube:NAMESPACE/RELEASE; kubectl config picks the cluster")
+                .hint("write kube:NAMESPACE or kube:NAMESPACE/RELEASE; the cluster is that of the kubeconfig")
         };
         if !is_label(namespace) {
-            return Err(wrong("that is no name of a namespace"));
+            return Err(wrong("not a valid name of a namespace"));
         }
         if release.is_some_and(|release| !release.split('.').all(is_label)) {
-            return Err(wrong("that is no name of a release"));
+            return Err(wrong("not a valid name of a release"));
         }
         Ok(Some(Self {
             namespace: namespace.to_owned(),
@@ -47,7 +47,7 @@ impl fmt::Display for Place {
     }
 }
 
-/// A DNS label, as Kubernetes wants names to be.
+/// Whether the text is a DNS label (RFC 1123), as Kubernetes requires of names.
 fn is_label(text: &str) -> bool {
     let good = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     (1..=63).contains(&text.len()) && text.bytes().all(good) && !text.starts_with('-') && !text.ends_with('-')

@@ -1,8 +1,9 @@
-//! Which API servers are reached without the environment's proxy; the client library knows no `NO_PROXY`.
+//! `NO_PROXY`: which API servers are reached without the environment's proxy. The client library does not support it.
 
 use std::net::IpAddr;
 
-/// Whether a list such as `.example.org,10.0.0.0/8,host:6443` names the host, as Go's programs read it.
+/// Whether a list such as `.example.org,10.0.0.0/8,host:6443` contains the host, by the rules of Go programs such as
+/// kubectl (golang.org/x/net/http/httpproxy).
 pub(crate) fn is_exempt(list: &str, host: &str, port: u16) -> bool {
     let host = host.trim_matches(['[', ']']).to_lowercase();
     let address: Option<IpAddr> = host.parse().ok();

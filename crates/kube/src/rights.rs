@@ -1,4 +1,4 @@
-//! What we must be allowed to do, asked all at once, and the Role that would allow it.
+//! The permissions that are needed in the cluster, checked all at once, and the Role that would grant missing ones.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -16,16 +16,16 @@ use crate::Cluster;
 use crate::error::{Error, Kind};
 use crate::operator::GROUP;
 
-/// One thing that we must be allowed to do.
+/// A permission.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Right {
-    /// Where; the cluster's own namespace when it is not said.
+    /// The namespace; `None` for that of the [`Cluster`].
     pub namespace: Option<String>,
-    /// Such as `apps`; empty for Kubernetes' own.
+    /// The API group, such as `apps`; empty for the core group.
     pub group: &'static str,
-    /// Such as `pods/exec`.
+    /// The resource, such as `pods/exec`.
     pub resource: &'static str,
-    /// Such as `get`.
+    /// The verb, such as `get`.
     pub verb: &'static str,
 }
 
@@ -49,7 +49,7 @@ const fn right(verb: &'static str, group: &'static str, resource: &'static str) 
 }
 
 impl Right {
-    /// To see what there is.
+    /// To find an ESS.
     pub const FIND: &[Self] = &[
         right("list", "apps", "statefulsets"),
         right("list", "apps", "deployments"),
@@ -57,17 +57,17 @@ impl Right {
     ];
     /// To reach the database.
     pub const DATABASE: &[Self] = &[right("get", "", "configmaps"), right("get", "", "services")];
-    /// To read its password, unless a file has it; a right to that one Secret is enough.
+    /// To read its password, unless a file contains it; permission for that one Secret is enough.
     pub const PASSWORD: &[Self] = &[right("get", "", "secrets")];
     /// To reach a database that is a pod of the cluster.
     pub const FORWARD: &[Self] = &[
-        // By WebSocket a stream is opened with GET; newer API servers want `create` for it too.
+        // Over WebSocket a stream is opened with GET; newer API servers also require `create`.
         right("get", "", "pods/portforward"),
         right("create", "", "pods/portforward"),
     ];
     /// To find the pod behind a Service.
     pub const SERVED: &[Self] = &[right("get", "", "services"), right("list", "", "pods")];
-    /// To see the older ESS, where the cluster knows its kinds.
+    /// To find the older ESS, where its custom resource definitions are installed.
     pub const CUSTOM: &[Self] = &[
         right("list", GROUP, "elementdeployments"),
         right("list", GROUP, "synapses"),
@@ -85,14 +85,14 @@ impl Right {
         right("get", "", "pods/exec"),
         right("create", "", "pods/exec"),
     ];
-    /// To mount the media volume where no pod of Synapse does.
+    /// To mount the media volume in a helper pod, where no pod of Synapse does.
     pub const HELPER: &[Self] = &[
         right("get", "", "pods"),
         right("create", "", "pods"),
         right("delete", "", "pods"),
     ];
 
-    /// To stop and start the older ESS, beside what every ESS needs.
+    /// To stop and start the older ESS, in addition to what every ESS needs.
     pub fn operator(operator_namespace: &str) -> Vec<Self> {
         let mut rights = vec![
             right("delete", GROUP, "synapses"),
@@ -111,7 +111,7 @@ impl Right {
         rights
     }
 
-    /// The same in another namespace.
+    /// The same permission in another namespace.
     #[must_use]
     pub fn in_namespace(&self, namespace: &str) -> Self {
         Self {
@@ -121,30 +121,30 @@ impl Right {
     }
 }
 
-/// What we may not, all of it.
+/// All missing permissions.
 #[derive(Debug, Clone)]
 pub struct Missing {
-    /// Each right.
+    /// The permissions.
     pub rights: Vec<Right>,
-    /// Who we are to the cluster, where it says so.
+    /// The user name of this account in the cluster, if the cluster reports it.
     pub user: Option<String>,
     namespace: String,
 }
 
 impl Missing {
-    /// Whether one of these is among them.
+    /// Whether at least one of `rights` is missing.
     pub fn lacks(&self, rights: &[Right]) -> bool {
         self.rights.iter().any(|right| rights.contains(right))
     }
 
-    /// What is missing besides.
+    /// The missing permissions other than `rights`; `None` if there are no others.
     #[must_use]
     pub fn without(mut self, rights: &[Right]) -> Option<Self> {
         self.rights.retain(|right| !rights.contains(right));
         (!self.rights.is_empty()).then_some(self)
     }
 
-    /// For people: what is missing.
+    /// What is missing, as a sentence.
     pub fn sentence(&self) -> String {
         let who = self.user.as_deref().unwrap_or("this account");
         let mut by_namespace: BTreeMap<&str, Vec<String>> = BTreeMap::new();
@@ -158,20 +158,20 @@ impl Missing {
             .iter()
             .map(|(namespace, rights)| format!("in namespace {namespace}: {}", rights.join(", ")))
             .collect();
-        format!("{who} may not do what is needed {}", list.join("; "))
+        format!("{who} lacks permissions {}", list.join("; "))
     }
 
-    /// All of it as an error, with the Role that would grant it.
+    /// An error that names all of them, with the Role that would grant them.
     pub fn error(&self) -> Error {
         let what = format!("cannot work in namespace {}", self.namespace);
         Error::new(Kind::Forbidden, what, self.sentence()).hint(self.remedy())
     }
 
-    /// For people: what would grant it.
+    /// A hint with the Role that would grant them.
     pub fn remedy(&self) -> String {
         let manifests = self.manifests();
         format!(
-            "an administrator can grant that, with `kubectl apply -f -`:\n{}",
+            "an administrator can grant them with `kubectl apply -f -`:\n{}",
             manifests.trim_end()
         )
     }
@@ -199,7 +199,8 @@ impl Missing {
                     |((group, resource), verbs)| json!({"apiGroups": [group], "resources": [resource], "verbs": verbs}),
                 )
                 .collect();
-            // Applied over one of the same name, it would revoke what that one grants.
+            // The name depends on the content: a Role that is applied over another of the same name revokes what that
+            // one grants.
             let digest = hex(&Sha256::digest(json!([subject, rules]).to_string()));
             let name = format!("ess-migrate-{}", &digest[..8]);
             let meta = json!({"name": name, "namespace": namespace});
@@ -234,9 +235,9 @@ impl Missing {
 }
 
 impl Cluster {
-    /// Which of these rights we lack; none when all is well.
+    /// Which of these permissions are missing; `None` if none are.
     pub fn missing(&self, rights: &[Right]) -> Result<Option<Missing>, Error> {
-        let what = "cannot ask for our rights";
+        let what = "cannot check the permissions of this account";
         let api: Api<SelfSubjectAccessReview> = Api::all(self.client.clone());
         let params = PostParams::default();
         let mut seen = BTreeSet::new();
@@ -258,7 +259,7 @@ impl Cluster {
             return Ok(None);
         }
         let who: Api<SelfSubjectReview> = Api::all(self.client.clone());
-        // Before Kubernetes 1.28 nobody can tell.
+        // Fails before Kubernetes 1.28, which has no SelfSubjectReview in authentication.k8s.io/v1.
         let user = self
             .wait(what, who.create(&params, &SelfSubjectReview::default()))
             .ok()
@@ -270,7 +271,7 @@ impl Cluster {
         }))
     }
 
-    /// An error that names every right that we lack, with the Role that would grant them.
+    /// Fails with an error that names every missing permission, with the Role that would grant them.
     pub fn require(&self, rights: &[Right]) -> Result<(), Error> {
         self.missing(rights)?.map_or(Ok(()), |missing| Err(missing.error()))
     }
@@ -314,7 +315,7 @@ mod tests {
         };
         assert_eq!(
             missing.sentence(),
-            "system:serviceaccount:ops:mover may not do what is needed in namespace ess: get pods/portforward, \
+            "system:serviceaccount:ops:mover lacks permissions in namespace ess: get pods/portforward, \
              create pods/portforward; in namespace operator-onprem: patch statefulsets.apps"
         );
         let text = missing.manifests();

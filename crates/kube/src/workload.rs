@@ -1,4 +1,4 @@
-//! `StatefulSets` and `Deployments` alike.
+//! Workloads: StatefulSets and Deployments.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,15 +11,15 @@ use serde_json::{Value, json};
 use crate::Cluster;
 use crate::error::{Error, Kind};
 
-/// The annotation that says how many replicas a workload had before it was scaled down.
+/// The annotation with the number of replicas that a workload had before it was scaled down.
 pub const REPLICAS: &str = "ess-migrate/replicas";
 
-/// What a workload is.
+/// The kind of a workload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WorkloadKind {
-    /// Pods with names and disks of their own.
+    /// Pods with stable names and volumes of their own.
     StatefulSet,
-    /// Pods that are all alike.
+    /// Interchangeable pods.
     Deployment,
 }
 
@@ -32,28 +32,28 @@ impl fmt::Display for WorkloadKind {
     }
 }
 
-/// Something that keeps a number of pods running.
+/// A StatefulSet or a Deployment.
 #[derive(Debug, Clone)]
 pub struct Workload {
-    /// What it is.
+    /// Its kind.
     pub kind: WorkloadKind,
-    /// Where it is.
+    /// Its namespace.
     pub namespace: String,
-    /// What it is called.
+    /// Its name.
     pub name: String,
-    /// How many pods it is to have.
+    /// The desired number of pods.
     pub replicas: i32,
-    /// How many of them are ready.
+    /// The number of ready pods.
     pub ready: i32,
-    /// How many it had before it was scaled down by us.
+    /// The number of pods that it had before ess-scale scaled it down, from its annotation.
     pub recorded: Option<i32>,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
     /// Its annotations.
     pub annotations: BTreeMap<String, String>,
-    /// What its pods are made from.
+    /// The template of its pods.
     pub template: PodTemplateSpec,
-    /// What it belongs to.
+    /// Its owners.
     pub owners: Vec<OwnerReference>,
     selector: String,
 }
@@ -89,7 +89,7 @@ impl Workload {
         }
     }
 
-    /// The value of a label, or nothing.
+    /// The value of a label; empty if it does not have it.
     pub fn label(&self, name: &str) -> &str {
         self.labels.get(name).map_or("", String::as_str)
     }
@@ -148,7 +148,7 @@ impl Cluster {
         Ok(sets.chain(deployments).collect())
     }
 
-    /// A workload as it is now; nothing when it is gone.
+    /// The current state of a workload; `None` if it does not exist.
     pub fn workload(&self, kind: WorkloadKind, namespace: &str, name: &str) -> Result<Option<Workload>, Error> {
         Ok(match kind {
             WorkloadKind::StatefulSet => self.get::<StatefulSet>(namespace, name)?.map(Workload::from),
@@ -156,7 +156,7 @@ impl Cluster {
         })
     }
 
-    /// The pods of a workload, in whatever state.
+    /// The pods of a workload, in any state.
     pub fn pods_of(&self, workload: &Workload) -> Result<Vec<Pod>, Error> {
         if workload.selector.is_empty() {
             let what = format!("cannot find the pods of {workload}");
@@ -169,9 +169,9 @@ impl Cluster {
         self.list::<Pod>(&workload.namespace, &workload.selector)
     }
 
-    /// Sets a workload's replicas to 0 and records how many there were, both in one change.
+    /// Sets a workload's replicas to 0 and records their previous number, both in one change.
     ///
-    /// What was recorded before stays: a second run would record 0.
+    /// An existing record is kept: it is from before an earlier run, after which the workload may have been restarted.
     pub fn scale_down(&self, workload: &Workload) -> Result<Workload, Error> {
         self.rescale(workload, |now| {
             (now.replicas > 0).then(|| {
@@ -181,7 +181,7 @@ impl Cluster {
         })
     }
 
-    /// Sets a workload's replicas to what was recorded, or to `replicas`, and removes the record.
+    /// Sets a workload's replicas to the recorded number, or else to `replicas`, and removes the record.
     pub fn scale_up(&self, workload: &Workload, replicas: i32) -> Result<Workload, Error> {
         self.rescale(workload, |now| {
             let wanted = now.recorded.unwrap_or(replicas);

@@ -1,4 +1,4 @@
-//! What a run has found, for people at once and for the document at the end.
+//! Results of a run: reported as they occur, and written into the document at the end.
 
 use std::collections::BTreeMap;
 
@@ -6,27 +6,27 @@ use ess_document::{Amount, Named};
 use ess_run::Report;
 use ess_synapse::media::Kind;
 
-/// As many names as the document has of each sort; how many there are is always said.
+/// Maximum number of names in each list of the document. The counts are always complete.
 const NAMES: usize = 1_000;
 
-/// Sums and lists of one run.
+/// Totals and lists of one run.
 pub(crate) struct Found<'a> {
     report: &'a dyn Report,
-    /// What lies at the source.
+    /// The files of the store.
     pub(crate) kinds: BTreeMap<Kind, Amount>,
     pub(crate) unchanged: Amount,
-    /// At the target only.
+    /// Files that only the copy has.
     pub(crate) surplus: Named,
     pub(crate) removed: u64,
-    /// Not carried: links, odd names, what cannot be read or cannot be written.
+    /// Not carried: links, names that Synapse does not use, files that cannot be read or written.
     pub(crate) left: Named,
-    /// Known to the database, and not there.
+    /// Uploads in the database that have no file.
     pub(crate) missing: Named,
-    /// There, and not what the database says.
+    /// Uploads whose file differs from the database in size or SHA-256.
     pub(crate) wrong: Named,
-    /// There, and not known to the database.
+    /// Files of uploads that are not in the database.
     pub(crate) unknown: Named,
-    /// At the target, and not what was sent.
+    /// Files of the copy that differed from the store when they were read or written.
     pub(crate) damaged: Named,
     /// Rows of the database that were compared.
     pub(crate) rows: Option<u64>,
@@ -54,7 +54,7 @@ impl<'a> Found<'a> {
     }
 
     pub(crate) fn left(&mut self, what: String) {
-        // Reading both sides comes by it once more.
+        // The second pass, which reads both sides, may meet it again.
         if self.left.names.contains(&what) {
             return;
         }
@@ -67,9 +67,9 @@ impl<'a> Found<'a> {
         name(&mut self.missing, what);
     }
 
-    /// `id` and why.
+    /// Records why the file of upload `id` differs from the database.
     pub(crate) fn wrong(&mut self, id: &str, why: &str) {
-        // One file, however often it was read and however many things are wrong with it.
+        // Record a file once, however often it is read and in however many ways it differs.
         let what = format!("{id}: {why}");
         if self
             .wrong
@@ -79,7 +79,7 @@ impl<'a> Found<'a> {
         {
             return;
         }
-        self.report.note(&format!("not what the database says: {what}"));
+        self.report.note(&format!("different from the database: {what}"));
         name(&mut self.wrong, what);
     }
 
@@ -88,7 +88,7 @@ impl<'a> Found<'a> {
         name(&mut self.damaged, what);
     }
 
-    /// Nothing is lost, and nothing has to be done.
+    /// Not reported to the user: the file is copied, and nothing has to be done.
     pub(crate) fn unknown(&mut self, what: String) {
         name(&mut self.unknown, what);
     }
@@ -97,13 +97,13 @@ impl<'a> Found<'a> {
         name(&mut self.surplus, what);
     }
 
-    /// Whether all that should be in the copy is in it.
+    /// Whether everything that should be in the copy is in it.
     pub(crate) fn is_complete(&self) -> bool {
         self.left.count == 0 && self.missing.count == 0 && self.wrong.count == 0
     }
 }
 
-/// One more file.
+/// Adds a file of `bytes`.
 pub(crate) fn add(to: &mut Amount, bytes: u64) {
     to.files += 1;
     to.bytes += bytes;

@@ -1,101 +1,102 @@
-//! What sender and receiver say to each other.
+//! The protocol between sender and receiver.
 //!
-//! A frame is the length of its body, a CRC-32 of the body, and the body: one byte that says what it is, then the
-//! fields in order. Numbers are little-endian; text and lists have their length before them.
+//! A frame is the length of its body, a CRC-32 of the body, and the body: one byte for the type of the frame, then the
+//! fields in order. Numbers are little-endian; text and lists are preceded by their length.
 
 use std::io::{self, Read, Write};
 
-/// What a sender says first. A receiver that speaks another language says so and ends.
+/// The version of the protocol, in the first frame of each side. A side that uses another version ends with an error.
 pub(crate) const MAGIC: &str = "ess-media/1";
 
-/// How long either half may say nothing, in seconds, unless a sender says otherwise.
+/// How long either side may send nothing, in seconds, unless `--timeout` of the sender sets another limit.
 pub(crate) const IDLE: u32 = 300;
 
-/// As much of a file as one frame carries.
+/// Maximum number of bytes of a file in one frame.
 pub(crate) const CHUNK: usize = 256 << 10;
 
-/// As many lanes as there may be: `--jobs` of a sender.
+/// Maximum number of lanes, which is `--jobs` of the sender.
 pub(crate) const LANES: u8 = 64;
 
-/// No body is longer.
+/// Maximum length of a body, in bytes.
 const LIMIT: usize = 1 << 20;
 
-/// A file's digest.
+/// SHA-256 of a file.
 pub(crate) type Sha256 = [u8; 32];
 
-/// Seconds and nanoseconds of a file's last change.
+/// Modification time of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Time {
     pub(crate) seconds: i64,
     pub(crate) nanoseconds: u32,
 }
 
-/// A file that is there.
+/// A file in a list of the copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Entry {
-    /// Below the unit's directory.
+    /// Relative to the unit's directory.
     pub(crate) path: String,
     pub(crate) size: u64,
     pub(crate) time: Time,
 }
 
-/// Whose the files are to be.
+/// User and group ID to own the files of the copy, if given.
 pub(crate) type Owner = Option<(u32, u32)>;
 
-/// One message. Files go by lanes: within a lane one after the other, answered in the same order.
+/// One message. Files are sent in lanes: within a lane one after another, and answered in the same order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Frame {
     // From the sender.
-    /// The first. Who says nothing for `idle` seconds is given up, so that each half says `Alive` more often than that.
+    /// The first frame. Each side disconnects after `idle` seconds without a frame from the other, so each sends
+    /// `Alive` more often than that.
     Hello { magic: String, owner: Owner, idle: u32 },
-    /// List these kinds, by the names of their directories; asked a second time, list again.
+    /// List the files of these kinds, given by the names of their directories. A second `List` lists them again.
     List { kinds: Vec<String> },
-    /// So many more units may be sent.
+    /// The receiver may send this many more units.
     More { units: u32 },
-    /// A file begins.
+    /// Start of a file.
     File { lane: u8, path: String, time: Time },
-    /// It goes on.
+    /// Next part of the file.
     Data { lane: u8, bytes: Vec<u8> },
-    /// It is whole: answered by `Stored` or `Refused`.
+    /// The file is complete: answered by `Stored` or `Refused`.
     End { lane: u8 },
-    /// It cannot be read to its end: what came of it goes away, unanswered.
+    /// The file cannot be read to its end: discard it. Not answered.
     Drop { lane: u8 },
-    /// Read a file: answered by `Stored` or `Refused`.
+    /// Read a file of the copy: answered by `Stored` or `Refused`.
     Hash { lane: u8, path: String },
     /// Remove a file, and the directories that it leaves empty.
     Remove { path: String },
-    /// Everything so far is to outlive a power failure: answered by `Synced`.
+    /// Flush everything so far to disk, so that it survives a power failure: answered by `Synced`.
     Sync,
-    /// The last: an older API server cannot tell a program that its input has ended.
+    /// The last frame. Needed because older API servers cannot signal the end of the input to a program in a pod.
     Bye,
 
     // From both.
-    /// There is nothing else to say.
+    /// Keep-alive.
     Alive,
 
     // From the receiver.
-    /// The first: it is ready.
+    /// The first frame: the receiver is ready.
     Ready { magic: String },
-    /// Files that are there, in one unit; `last` ends the unit.
+    /// Files of the copy in one unit; `last` marks the last frame of the unit.
     Unit {
         path: String,
         files: Vec<Entry>,
         last: bool,
     },
-    /// There are no more units.
+    /// End of the list.
     Listed,
-    /// A file is there under its final name, or was read.
+    /// The file has its final name (after `End`), or was read (after `Hash`).
     Stored { lane: u8, size: u64, sha256: Sha256 },
-    /// One file cannot be there, the others can.
+    /// This file cannot be written or read; the run continues with the others.
     Refused { lane: u8, why: String },
     /// Everything is on disk.
     Synced,
-    /// Nothing more can be done: an exit status, and why.
+    /// The run has failed: exit status and reason.
     Failed { exit: u8, why: String },
 }
 
 impl Frame {
-    /// What it is, for messages: never what it holds, which may be large and is another's.
+    /// Its type, for messages. Never its content, which may be large and comes from the other side.
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Hello { .. } => "Hello",
@@ -120,12 +121,12 @@ impl Frame {
         }
     }
 
-    /// Writes it.
+    /// Writes the frame to a stream.
     pub(crate) fn write(&self, to: &mut dyn Write) -> io::Result<()> {
         let mut body = Body(Vec::with_capacity(64));
         self.encode(&mut body);
         let Body(head) = body;
-        // Without copying a file's content once more.
+        // Written separately, to avoid copying a file's content into the body.
         let tail: &[u8] = match self {
             Self::Data { bytes, .. } => bytes,
             _ => &[],
@@ -142,7 +143,7 @@ impl Frame {
         to.write_all(tail)
     }
 
-    /// Reads the next; none at the end of the stream.
+    /// Reads the next frame; `None` at the end of the stream.
     pub(crate) fn read(from: &mut dyn Read) -> io::Result<Option<Self>> {
         let mut start = [0; 8];
         let mut have = 0;
@@ -158,11 +159,11 @@ impl Frame {
         let number = |at: usize| u32::from_le_bytes([start[at], start[at + 1], start[at + 2], start[at + 3]]);
         let length = usize::try_from(number(0)).map_err(io::Error::other)?;
         if length == 0 || length > LIMIT {
-            return Err(broken("something else is on it"));
+            return Err(broken("it contains something other than frames"));
         }
         let mut body = vec![0; length];
         from.read_exact(&mut body).map_err(|error| match error.kind() {
-            // Where the stream itself says why, that is said.
+            // An error that has a message of its own, such as that of a cut exec stream, is kept.
             io::ErrorKind::UnexpectedEof if error.get_ref().is_none() => broken("it ends within a frame"),
             _ => error,
         })?;
@@ -309,7 +310,7 @@ impl Frame {
                 exit: rest.byte()?,
                 why: rest.text()?,
             },
-            _ => return Err(broken("a frame is of no kind that this version knows")),
+            _ => return Err(broken("a frame has an unknown type")),
         };
         if rest.0.is_empty() {
             Ok(frame)
@@ -323,7 +324,7 @@ fn broken(why: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("the stream is broken: {why}"))
 }
 
-/// A body that is being made.
+/// A body that is being encoded.
 struct Body(Vec<u8>);
 
 impl Body {
@@ -351,7 +352,7 @@ impl Body {
     }
 
     fn text(&mut self, text: &str) -> &mut Self {
-        // Paths of the file system and messages are shorter.
+        // Cut off, to stay within `LIMIT`: paths and messages are shorter.
         let text = &text.as_bytes()[..text.len().min(60_000)];
         self.count(text.len());
         self.0.extend(text);
@@ -364,7 +365,7 @@ impl Body {
     }
 }
 
-/// What of a body is yet to be read.
+/// The part of a body that is not yet decoded.
 struct Rest<'a>(&'a [u8]);
 
 impl Rest<'_> {

@@ -1,4 +1,4 @@
-//! media-sync: the media store, copied as often as one likes, and checked against the database.
+//! media-sync: copy the media store, as often as needed, and check it against the database.
 
 mod found;
 mod frame;
@@ -24,6 +24,7 @@ use clap::ValueEnum;
 use ess_cli::{Context, Exit, PgVariables, SourceArgs, Stop, make_directory, now, processors};
 use ess_document::{Amount, Document, Media, Next};
 use ess_postgres::{Access, Session, has_media_repo, others};
+use ess_run::text::{count, counted, size};
 use ess_run::{Program, Report};
 use ess_synapse::media::{Kind, is_media_repo};
 use ess_synapse::yaml::Value;
@@ -38,52 +39,52 @@ use send::{Sending, is_early};
 
 /// Copy the media store and check every upload
 ///
-/// Copies what the copy does not have yet, and compares the store with the database: uploads that
-/// are missing or differ are named, and all others are copied. Run it while Synapse runs, as often
-/// as you like; the last run, with Synapse stopped, is the migration.
+/// Copies the files that the copy does not have yet, and compares the store with the database: an
+/// upload that is missing or differs is reported and does not stop the copy. Run it as often as you
+/// like while Synapse is running; the last run, with Synapse stopped, is the migration.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Copy")]
 pub struct Args {
-    /// The media store, where no configuration names it
+    /// The media store, if no configuration names it
     #[arg(long, value_name = "DIR")]
     source_dir: Option<PathBuf>,
-    /// Where the copy is; without an ESS in a cluster, EXPORT/media by default
+    /// Copy into this directory (default: EXPORT/media, unless the document names an ESS in a cluster)
     #[arg(long, value_name = "DIR", conflicts_with_all = ["receive", "far", "target"])]
     out: Option<PathBuf>,
-    /// The ESS into whose media volume it goes: kube:NAMESPACE[/RELEASE]; by default the document's
+    /// Copy into the media volume of this ESS: kube:NAMESPACE[/RELEASE] (default: the document's)
     #[arg(long, value_name = "PLACE", conflicts_with_all = ["receive", "far"])]
     target: Option<String>,
-    /// The kubeconfig's context; its current one by default
+    /// Context of the kubeconfig (default: its current context)
     #[arg(long, value_name = "NAME")]
     kube_context: Option<String>,
-    /// An image with Python, for a pod that mounts the volume while Synapse does not; Synapse's own by default
+    /// Image with Python for the pod that mounts the volume while Synapse is stopped (default: Synapse's image)
     #[arg(long, value_name = "IMAGE")]
     helper_image: Option<String>,
-    /// Be the half that writes, on another host: the other half is at standard input and output
+    /// Run as the receiver and write to DIR; the sender is connected to standard input and output
     #[arg(long, value_name = "DIR", requires = "no_input", conflicts_with_all = ["source_dir", "far"])]
     receive: Option<PathBuf>,
-    /// Leave out what Synapse can get again; repeatable
+    /// Leave out media that Synapse can fetch or generate again; repeatable
     #[arg(long, value_enum, value_name = "KIND")]
     without: Vec<Without>,
-    /// Remove from the copy what the store does not have
+    /// Remove files from the copy that are not in the store
     #[arg(long)]
     delete: bool,
-    /// Then read both sides whole, and compare
+    /// After copying, read both sides completely and compare them
     #[arg(long)]
     verify: bool,
-    /// Whose the copy is to be; only root can give it away
+    /// Numeric user and group ID to own the copied files; requires root
     #[arg(long, value_name = "UID[:GID]", value_parser = owner)]
     owner: Option<(u32, u32)>,
-    /// Bytes a second at most, such as 10M
+    /// Limit the transfer to this many bytes per second, for example 10M
     #[arg(long, value_name = "RATE", value_parser = rate)]
     bwlimit: Option<u64>,
-    /// How long the other half may say nothing
+    /// Disconnect after this many seconds without traffic from the other side
     #[arg(long, value_name = "SECONDS", default_value_t = IDLE, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     timeout: u32,
-    /// How many files are copied at a time; the number of processors by default
+    /// Number of files to copy in parallel (default: the number of processors, at most 16)
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=64))]
     jobs: Option<u8>,
-    /// The command that runs the half that writes, such as: ssh HOST media-sync -n --receive DIR
+    /// Command that runs the receiver, for example: ssh HOST media-sync -n --receive DIR
     #[arg(last = true, value_name = "COMMAND")]
     far: Vec<OsString>,
     #[command(flatten)]
@@ -93,11 +94,11 @@ pub struct Args {
 /// What can be left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Without {
-    /// Media of other servers: fetched again when somebody looks, while those servers have them
+    /// Media of other servers, which Synapse fetches again on demand while those servers have them
     Remote,
-    /// Pictures of URL previews
+    /// Images of URL previews
     Previews,
-    /// Thumbnails of uploads, when Synapse makes them on demand
+    /// Thumbnails of uploads, which Synapse generates again only with dynamic_thumbnails: true
     Thumbnails,
 }
 
@@ -119,21 +120,21 @@ impl Without {
 /// The argument of `--owner`.
 fn owner(text: &str) -> Result<(u32, u32), String> {
     let (user, group) = text.split_once(':').unwrap_or((text, text));
-    let number = |part: &str| part.parse().map_err(|_| "not UID or UID:GID, in numbers".to_owned());
+    let number = |part: &str| part.parse().map_err(|_| "not a numeric UID or UID:GID".to_owned());
     Ok((number(user)?, number(group)?))
 }
 
 /// Where the copy is.
 enum Copy {
-    /// In a directory here.
+    /// In a directory on this host.
     Here(PathBuf),
-    /// Where a command writes it.
+    /// Written by a receiver that this command runs.
     Far(Vec<OsString>),
     /// In a cluster.
     Pod(Box<Volume>),
 }
 
-/// Does the job of media-sync.
+/// Runs media-sync.
 pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     if let Some(store) = &args.receive {
         serve(store, Duration::from_secs(args.timeout.into()))?;
@@ -148,14 +149,14 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     if args.without.contains(&Without::Thumbnails) && !source.makes_thumbnails {
         context
             .console
-            .note("thumbnails are left out, and Synapse makes them anew only with dynamic_thumbnails: true");
+            .note("thumbnails are left out, but Synapse generates them again only with dynamic_thumbnails: true");
     }
     if args.delete && !has_uploads(&source.store) {
         return Err(Stop::no(format!(
-            "{} holds no uploads: --delete would remove those of the copy",
+            "{} contains no uploads: --delete would remove those of the copy",
             source.store.display()
         ))
-        .hint("see whether it is the right directory, and its disk is mounted")
+        .hint("check that it is the right directory and that its disk is mounted")
         .into());
     }
     let running = match &source.session {
@@ -185,7 +186,8 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
         Copy::Far(command) => send_far(&sending, command, &console, &mut found),
         Copy::Pod(volume) => volume.send(&sending, context, &mut found),
     };
-    let sent = sent.context("media are not all copied; what is there stays, and the next run goes on from it")?;
+    let sent =
+        sent.context("not all media were copied; those that were are kept, and the next run resumes from there")?;
     let mut elsewhere = 0;
     if let Some(session) = &source.session {
         console.stage("comparing with the database", None);
@@ -206,11 +208,11 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     Ok(exit)
 }
 
-/// The store that is copied, and what is known of it.
+/// The store to copy, and what is known about it.
 struct Source {
     store: PathBuf,
     session: Option<Session>,
-    /// Media may be in a storage provider, and not here.
+    /// Media may be in a storage provider instead of the store.
     providers: bool,
     makes_thumbnails: bool,
 }
@@ -225,18 +227,18 @@ impl Source {
             (None, Some(config)) => config.media_store_path()?,
             (None, None) => {
                 return Err(Stop::usage(
-                    "there is no media store: no -c, no --source-dir, and no document that names one",
+                    "no media store is given: neither -c nor --source-dir, nor a document that names one",
                 )
                 .hint("give -c /etc/matrix-synapse/homeserver.yaml, or --source-dir DIR")
                 .into());
             }
         };
         if !store.is_dir() {
-            let hint = "say where Synapse's paths are: --working-directory DIR, --path-map /data=/srv/synapse of a container, or --source-dir DIR";
+            let hint = "give the location of Synapse's files: --working-directory DIR, --path-map /data=/srv/synapse for a container, or --source-dir DIR";
             let stop = Stop::new(Exit::Io, format!("there is no media store at {}", store.display()));
             return Err(stop.hint(hint).into());
         }
-        // libpq's variables say nothing about a directory.
+        // With --source-dir alone, PGHOST and libpq's other variables do not select a database to compare with.
         let names_a_database = config.is_some()
             || args.source.source.is_some()
             || context
@@ -259,8 +261,8 @@ impl Source {
         };
         if in_tables || is_media_repo(&store) {
             return Err(
-                Stop::no("media are in a Matrix Media Repo, which these tools do not move")
-                    .hint("bring media back into Synapse first, or keep that media repo")
+                Stop::no("the media are in a Matrix Media Repo, which these tools do not migrate")
+                    .hint("move the media back into Synapse first, or keep the Matrix Media Repo")
                     .into(),
             );
         }
@@ -270,7 +272,7 @@ impl Source {
             providers: option("media_storage_providers")
                 .and_then(|value| value.as_list())
                 .is_some_and(|all| !all.is_empty()),
-            // Where nothing says otherwise, nobody is warned.
+            // Without a configuration the setting is unknown, and no warning is printed.
             makes_thumbnails: config.is_none() || option("dynamic_thumbnails").is_some_and(Value::is_true),
             store,
         })
@@ -292,20 +294,20 @@ fn destination(args: &Args, context: &mut Context, store: &Path) -> anyhow::Resu
         (None, Some(export)) => export.join("media"),
         (None, None) => {
             return Err(Stop::usage(
-                "there is no place for the copy: no --out, no --target, no command, and no export in the document",
+                "no destination is given: neither --out, --target nor a command, and no export in the document",
             )
-            .hint("give --out DIR, --target kube:NAMESPACE, or after -- the command that runs media-sync -n --receive DIR on the other host")
+            .hint("give --out DIR, --target kube:NAMESPACE, or, after --, a command that runs media-sync -n --receive DIR on the other host")
             .into());
         }
     };
-    // As they are, not as they are called.
+    // Compare canonical paths: either one may be a symbolic link.
     let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let parent = directory.parent().map(real).unwrap_or_default();
     let copy = real(&parent.join(directory.file_name().unwrap_or_default()));
     let store = real(store);
     if copy.starts_with(&store) || store.starts_with(&copy) {
         return Err(Stop::usage(format!(
-            "the copy {} and the store {} lie in one another",
+            "the copy {} and the store {} overlap: one is inside the other",
             copy.display(),
             store.display()
         ))
@@ -319,20 +321,21 @@ fn destination(args: &Args, context: &mut Context, store: &Path) -> anyhow::Resu
     Ok(Copy::Here(directory))
 }
 
-/// Whether there is anything that only this server has; other kinds may lie on other disks.
+/// Whether the store contains uploads, which no other server has. Other kinds do not count: their directories may be
+/// on other disks.
 fn has_uploads(store: &Path) -> bool {
     std::fs::read_dir(store.join(Kind::Local.name())).is_ok_and(|mut entries| entries.next().is_some())
 }
 
 fn send_here(sending: &Sending<'_>, directory: &Path, found: &mut Found<'_>) -> anyhow::Result<Amount> {
-    // A disk may take as long as it takes.
+    // No time limit: a local disk may be slow.
     let (ours, theirs) = link::pair(Duration::MAX);
     thread::scope(|scope| {
         let writing = scope.spawn(|| receive::receive(directory, theirs));
         let sent = sending.run(ours, found);
         let received = writing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         ess_run::check()?;
-        // Why it ended says more than that it did.
+        // Report the receiver's own error rather than the closed channel that follows from it.
         match (received, sent) {
             (Err(error), _) => Err(error),
             (Ok(()), sent) => sent,
@@ -346,7 +349,7 @@ fn send_far(
     report: &dyn Report,
     found: &mut Found<'_>,
 ) -> anyhow::Result<Amount> {
-    // What ssh and kubectl go by.
+    // What ssh and kubectl need from the environment.
     let environment: Vec<(String, OsString)> = ["SSH_AUTH_SOCK", "KUBECONFIG"]
         .into_iter()
         .filter_map(|name| Some((name.to_owned(), std::env::var_os(name)?)))
@@ -375,7 +378,8 @@ fn send_far(
         let far = far.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         ess_run::check()?;
         match (sent, far) {
-            // What the other half itself says; a command that could not even begin says it otherwise.
+            // Prefer what the receiver itself reported. If it only ended, report how the command failed: perhaps it
+            // did not even start.
             (Err(error), Err(far)) if is_early(&error) && !matches!(far, ess_run::Error::Stream { .. }) => {
                 Err(far.into())
             }
@@ -386,25 +390,26 @@ fn send_far(
     })
 }
 
-/// The half that writes, at our standard input and output; the sender may take no answer for `idle`.
+/// Runs the receiver on standard input and output; fails if the sender reads no answer for `idle`.
 fn serve(store: &Path, idle: Duration) -> anyhow::Result<()> {
     let (ours, theirs) = link::pair(idle);
     let Link { out, incoming } = theirs;
-    // Until standard input ends.
+    // `None` once standard input has ended.
     let open = Arc::new(Mutex::new(Some(out.clone())));
     let reading = Arc::clone(&open);
-    // Not waited for: a reader of standard input ends with us.
+    // Not joined: it may block in a read of standard input, and ends with the process.
     thread::spawn(move || {
         link::read_all(&mut io::stdin().lock(), &out);
         *reading.lock().unwrap_or_else(PoisonError::into_inner) = None;
     });
     let (end, ended) = channel();
-    // Not waited for either: nobody may take what it writes.
+    // Not joined either: it may block in a write that the sender does not read.
     thread::spawn(move || {
         let written = link::write_all(&incoming, &mut io::stdout().lock());
         if let (Err(error), Some(out)) = (&written, &*open.lock().unwrap_or_else(PoisonError::into_inner)) {
-            // It may wait for the very answer that nobody takes.
-            let (exit, why) = (Exit::Io as u8, format!("the sender is gone: {error}"));
+            // The sender keeps its end open, perhaps waiting for the very answer that could not be written: end the
+            // receiver, which would wait for the sender.
+            let (exit, why) = (Exit::Io as u8, format!("the sender has ended: {error}"));
             let _ = out.send(Frame::Failed { exit, why });
         }
         let _ = end.send(written);
@@ -412,7 +417,7 @@ fn serve(store: &Path, idle: Duration) -> anyhow::Result<()> {
     received_and_told(receive::receive(store, ours), &ended, idle)
 }
 
-/// Waits until the last answer is written, unless nobody takes it.
+/// Waits until the last answer is written, for at most `idle`.
 fn received_and_told(
     received: anyhow::Result<()>,
     ended: &Receiver<io::Result<()>>,
@@ -455,7 +460,7 @@ fn section(
         store: store.to_owned(),
         copy: match copy {
             Copy::Here(directory) => Document::relative(export, directory).display().to_string(),
-            // Among its arguments may be what nobody else is to read.
+            // Only the program's name: its arguments may contain secrets.
             Copy::Far(command) => Path::new(&command[0])
                 .file_name()
                 .unwrap_or_default()
@@ -498,35 +503,43 @@ fn tell(media: &Media, context: &Context) {
     let console = &context.console;
     let line = |text: &str| console.line(&format!("media-sync: {text}"));
     line(&format!(
-        "{} files, {} bytes sent; {} files were there already",
-        media.sent.files, media.sent.bytes, media.unchanged.files
+        "sent {} ({}); {} already in the copy",
+        count(media.sent.files, "file"),
+        size(media.sent.bytes),
+        count(media.unchanged.files, "file")
     ));
     if media.verified {
         line(&format!(
-            "both sides were read and compared; {} files differed",
-            media.damaged.count
+            "both sides were read and compared; {} differed",
+            count(media.damaged.count, "file")
         ));
     }
     match media.rows_compared {
         Some(rows) => line(&format!(
-            "{rows} uploads of the database: {} missing, {} different; {} files that it does not know",
-            media.missing.count, media.wrong.count, media.unknown.count
+            "{} in the database: {} missing, {} different; {} not in the database",
+            count(rows, "upload"),
+            media.missing.count,
+            media.wrong.count,
+            count(media.unknown.count, "file")
         )),
-        None => line("not compared with a database: none was named"),
+        None => line("not compared with a database: none was given"),
     }
     if media.elsewhere > 0 {
         line(&format!(
-            "{} uploads are not here and may be in the storage provider, which is not copied",
-            media.elsewhere
+            "{} not in the store, perhaps in the storage provider, which is not copied",
+            count(media.elsewhere, "upload")
         ));
     }
     if media.left.count > 0 {
-        line(&format!("{} were left out, see above", media.left.count));
+        line(&format!(
+            "{} left out, see above",
+            counted(media.left.count, "entry", "entries")
+        ));
     }
     if media.surplus.count > media.removed {
         line(&format!(
-            "{} files of the copy are not in the store; --delete removes them",
-            media.surplus.count - media.removed
+            "{} in the copy but not in the store; --delete removes such files",
+            count(media.surplus.count - media.removed, "file")
         ));
     }
     let by = |name: &str| media.kinds.get(name).copied().unwrap_or_default();
@@ -534,10 +547,11 @@ fn tell(media: &Media, context: &Context) {
     let bytes: u64 = remote.iter().map(|amount| amount.bytes).sum();
     if bytes > 0 {
         console.note(&format!(
-            "{bytes} bytes are copies of other servers' media; --without remote leaves them out"
+            "{} are copies of other servers' media; --without remote leaves them out",
+            size(bytes)
         ));
     }
     if media.source_was_running {
-        console.note("others used the source: run this line once more when Synapse is stopped");
+        console.note("other sessions were using the source: re-run the same command after stopping Synapse");
     }
 }

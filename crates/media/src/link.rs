@@ -1,4 +1,4 @@
-//! How frames get across: by channels within a process, by two byte streams to another.
+//! Transport of frames: through channels within a process, over two byte streams to another process.
 
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError, sync_channel};
@@ -9,27 +9,28 @@ use ess_cli::Exit;
 
 use crate::frame::{CHUNK, Frame};
 
-/// Frames that wait for the other half: a few megabytes at most.
+/// Capacity of a channel, in frames: a few megabytes at most.
 const WAITING: usize = 16;
 
-/// How often it is seen whether there is room for a frame: a disk or a network takes many in that time.
+/// How long to wait before a full channel is tried again: a disk or a network accepts many frames in that time.
 const STEP: Duration = Duration::from_millis(2);
 
-/// One half's end.
+/// One side's end of the connection.
 pub(crate) struct Link {
     pub(crate) out: Out,
     pub(crate) incoming: Receiver<Frame>,
 }
 
-/// Where frames go: a channel that does not wait for ever. The standard library's has no such wait.
+/// Sends frames into a channel, waiting for a limited time only. The standard library's stable [`SyncSender`] has no
+/// such method.
 #[derive(Clone)]
 pub(crate) struct Out {
     to: SyncSender<Frame>,
-    /// How long the other half may take nothing.
+    /// How long the other side may accept nothing.
     limit: Duration,
 }
 
-/// A frame that the other half did not take.
+/// The other side did not accept a frame.
 #[derive(Debug)]
 pub(crate) struct Untaken;
 
@@ -38,7 +39,7 @@ impl Out {
     ///
     /// # Errors
     ///
-    /// The other half has ended, has taken nothing for the limit, or a signal has come.
+    /// If the other side has ended or has accepted nothing for the limit, or if a signal was received.
     pub(crate) fn send(&self, frame: Frame) -> Result<(), Untaken> {
         let mut frame = frame;
         let mut waited = Duration::ZERO;
@@ -48,7 +49,7 @@ impl Out {
                 Err(TrySendError::Disconnected(_)) => return Err(Untaken),
                 Err(TrySendError::Full(back)) => frame = back,
             }
-            // Counted, not measured: while we ourselves are stopped nobody is late.
+            // Count steps rather than measure time: time during which this process itself is stopped does not count.
             if waited >= self.limit || ess_run::interrupted().is_some() {
                 return Err(Untaken);
             }
@@ -57,14 +58,14 @@ impl Out {
         }
     }
 
-    /// Sends it where there is room now; says whether the other half is there.
+    /// Sends the frame if there is room for it now; returns whether the other side still exists.
     pub(crate) fn offer(&self, frame: Frame) -> bool {
         !matches!(self.to.try_send(frame), Err(TrySendError::Disconnected(_)))
     }
 }
 
-/// Both ends, without a stream between them. The first gives the second up when that takes nothing for `limit`; the
-/// second waits for the first, which is of the same process.
+/// Both ends, without a stream between them. The first stops waiting when the second accepts nothing for `limit`; the
+/// second waits for the first without limit, because it is in the same process.
 pub(crate) fn pair(limit: Duration) -> (Link, Link) {
     let (to_second, from_first) = sync_channel(WAITING);
     let (to_first, from_second) = sync_channel(WAITING);
@@ -78,7 +79,7 @@ pub(crate) fn pair(limit: Duration) -> (Link, Link) {
     )
 }
 
-/// Writes frames until nobody sends any more.
+/// Writes frames until every sending end of the channel is dropped.
 pub(crate) fn write_all(frames: &Receiver<Frame>, to: &mut dyn Write) -> io::Result<()> {
     let mut to = BufWriter::with_capacity(CHUNK, to);
     loop {
@@ -95,18 +96,18 @@ pub(crate) fn write_all(frames: &Receiver<Frame>, to: &mut dyn Write) -> io::Res
     }
 }
 
-/// Lets the other half know that this one is there, whatever else takes long, until the other end of `over` is dropped.
+/// Sends keep-alives, whatever else takes long, until the other end of `over` is dropped.
 pub(crate) fn keep_alive(out: &Out, idle: Duration, over: &Receiver<()>) {
-    // One may be late.
+    // More often than necessary, so that one may be late.
     while over.recv_timeout(idle / 4) == Err(RecvTimeoutError::Timeout) {
-        // Where no more fits there is enough to hear.
+        // In a full channel other frames serve as keep-alives.
         if !out.offer(Frame::Alive) {
             return;
         }
     }
 }
 
-/// Reads frames until the stream ends, or nobody takes them any more. A broken stream is a frame too.
+/// Reads frames until the stream ends or `to` fails. A broken stream is passed on as a `Failed` frame.
 pub(crate) fn read_all(from: &mut dyn Read, to: &Out) {
     let mut from = BufReader::with_capacity(CHUNK, from);
     loop {
@@ -115,7 +116,7 @@ pub(crate) fn read_all(from: &mut dyn Read, to: &Out) {
             Ok(None) => return,
             Err(error) => {
                 let (exit, why) = match error.kind() {
-                    io::ErrorKind::TimedOut => (Exit::Unavailable, format!("the receiver has fallen silent: {error}")),
+                    io::ErrorKind::TimedOut => (Exit::Unavailable, format!("the receiver is unresponsive: {error}")),
                     _ => (Exit::Io, error.to_string()),
                 };
                 let exit = exit as u8;

@@ -1,13 +1,13 @@
-//! `--bwlimit`: no more than so many bytes a second.
+//! `--bwlimit`: a limit on the bytes sent per second.
 
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Shared by all lanes.
+/// The limit, shared by all lanes.
 pub(crate) struct Pace {
     rate: Option<u64>,
-    /// When the bytes so far will have had their time.
+    /// When the time that the bytes so far need has passed.
     next: Mutex<Instant>,
 }
 
@@ -19,7 +19,7 @@ impl Pace {
         }
     }
 
-    /// Waits for the turn of so many bytes.
+    /// Waits until `bytes` may be sent.
     pub(crate) fn wait(&self, bytes: u64) -> Result<(), ess_run::Interrupted> {
         let Some(rate) = self.rate else { return Ok(()) };
         let now = Instant::now();
@@ -52,13 +52,13 @@ pub(crate) fn rate(text: &str) -> Result<u64, String> {
         "K" | "k" => 1 << 10,
         "M" | "m" => 1 << 20,
         "G" | "g" => 1 << 30,
-        _ => return Err("not a number of bytes, nor one with K, M or G".to_owned()),
+        _ => return Err("not a number of bytes, optionally with K, M or G".to_owned()),
     };
     let number: u64 = digits.parse().map_err(|_| "not a number of bytes".to_owned())?;
     number
         .checked_mul(factor)
         .filter(|rate| *rate > 0)
-        .ok_or_else(|| "not a rate".to_owned())
+        .ok_or_else(|| "zero or too large".to_owned())
 }
 
 #[cfg(test)]
@@ -91,7 +91,7 @@ mod tests {
         for _ in 0..4 {
             assert!(pace.wait(64 << 10).is_ok());
         }
-        // The fourth comes when three had their time; no clock makes it come earlier.
+        // The fourth waits for the time of the first three: 3 * 62.5 ms.
         assert!(start.elapsed() >= Duration::from_millis(187));
     }
 }

@@ -1,4 +1,4 @@
-//! The copy in ESS's own media volume, by way of a pod that mounts it.
+//! Copies into ESS's own media volume, through a pod that mounts it.
 
 use std::io::{self, Write as _};
 use std::thread;
@@ -16,19 +16,19 @@ use crate::found::Found;
 use crate::link::{self, Link};
 use crate::send::{Sending, is_early};
 
-/// The half that writes, for Synapse's image: it has Python and nothing of ours.
+/// The receiver for Synapse's image, which has Python but none of these programs.
 const RECEIVER: &str = include_str!("receive.py");
 
-/// Takes the receiver from its standard input: an argument would be in the API server's audit log.
+/// Reads the receiver from standard input: as an argument it would be in the API server's audit log.
 const BOOT: &str = "import sys; b = sys.stdin.buffer; exec(b.read(int(b.readline())))";
 
-/// How long a helper pod may take to come up: its image may be pulled.
+/// How long a helper pod may take to become ready: its image may have to be pulled.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// A helper pod that nobody removes ends by itself.
+/// How long a helper pod lives at most, in seconds, in case it is not removed.
 const LIFE: u32 = 24 * 60 * 60;
 
-/// Labelled unlike Synapse, so that nobody takes it for one.
+/// The label of helper pods. They have none of Synapse's labels, so as not to be mistaken for Synapse.
 const LABEL: (&str, &str) = ("app.kubernetes.io/managed-by", "media-sync");
 
 /// The media volume of an ESS.
@@ -40,14 +40,15 @@ pub(crate) struct Volume {
 }
 
 impl Volume {
-    /// The one that flags and document name, if they name one.
+    /// Finds the volume of the ESS that flags or document name; `None` if they name none.
     pub(crate) fn find(
         context: &mut Context,
         target: Option<&str>,
         kube_context: Option<&str>,
         image: Option<&str>,
     ) -> anyhow::Result<Option<Self>> {
-        // Where the database was named by its address, that stays; its cluster is news.
+        // Where the document has the address of the target database, it stays in the document; `--target` then names
+        // the cluster for the media only.
         let known = context.document.target.as_ref();
         let by_address = known.is_some_and(|known| known.kube.is_none() && !known.connection.is_empty());
         let named = match target {
@@ -66,8 +67,8 @@ impl Volume {
         };
         let Some(named) = named else {
             return match target {
-                Some(_) => Err(Stop::usage("--target: media go into a cluster, kube:NAMESPACE")
-                    .hint("to a directory they go with --out, to another host with a command after --")
+                Some(_) => Err(Stop::usage("--target must name a cluster, kube:NAMESPACE")
+                    .hint("give --out to copy into a directory, or a command after -- to copy to another host")
                     .into()),
                 None => Ok(None),
             };
@@ -95,17 +96,17 @@ impl Volume {
         }))
     }
 
-    /// The media store in the pod.
+    /// The path of the media store in the pod.
     fn store(&self) -> String {
         format!("{}/media_store", self.media.mount)
     }
 
-    /// Where the copy is, for people.
+    /// The location of the copy, for messages and the document.
     pub(crate) fn shown(&self) -> String {
         format!("{}:{}", self.ess.place(), self.store())
     }
 
-    /// Sends by way of the pod that mounts the volume, or of one that is made for it.
+    /// Sends through the pod that mounts the volume, or through a helper pod that is created for it.
     pub(crate) fn send(
         &self,
         sending: &Sending<'_>,
@@ -121,7 +122,7 @@ impl Volume {
         let sent = self
             .ready(&name)
             .and_then(|()| self.send_to(&name, CONTAINER, sending, found));
-        // Another run's is left to it.
+        // After a failure, the helper pod of another run is kept: that run may still be using it.
         if (made || sent.is_ok())
             && let Err(error) = self.cluster.clean_up::<Pod>(&self.ess.namespace, &name)
         {
@@ -133,14 +134,17 @@ impl Volume {
         sent
     }
 
-    /// Whether it was made: one that was left behind is used again.
+    /// Creates the helper pod. Returns false if there is one already, from another run, which is used instead.
     fn make(&self, name: &str, context: &Context) -> anyhow::Result<bool> {
         if let Some(there) = self.cluster.get::<Pod>(&self.ess.namespace, name)? {
             let labels = there.metadata.labels.unwrap_or_default();
             if labels.get(LABEL.0).is_some_and(|label| label == LABEL.1) {
                 return Ok(false);
             }
-            let message = format!("there is a pod {}/{name}, and it is not ours", self.ess.namespace);
+            let message = format!(
+                "a pod {}/{name} exists that was not created by media-sync",
+                self.ess.namespace
+            );
             return Err(Stop::new(Exit::Unavailable, message).into());
         }
         context.console.stage("waiting for a pod that mounts the volume", None);
@@ -150,8 +154,8 @@ impl Volume {
 
     fn pod(&self, name: &str) -> anyhow::Result<Pod> {
         let image = self.image.as_ref().ok_or_else(|| {
-            Stop::usage("Synapse is not there, so that nobody says which image a helper pod has")
-                .hint("give --helper-image, such as the image of Synapse; it needs Python only")
+            Stop::usage("the image for a helper pod is unknown, because there is no workload of Synapse")
+                .hint("give --helper-image, for example the image of Synapse; it needs Python only")
         })?;
         let workload = self
             .ess
@@ -190,7 +194,7 @@ impl Volume {
         }))?)
     }
 
-    /// Where the volume is in use by a pod that is not ready: it can be mounted on that node only.
+    /// The node of a pod that is not ready but uses the volume: perhaps it can be mounted on that node only.
     fn node(&self) -> anyhow::Result<Option<String>> {
         let mounts = |spec: &PodSpec| {
             let volumes = spec.volumes.iter().flatten();
@@ -217,8 +221,8 @@ impl Volume {
                     .filter_map(|container| container.state.as_ref()?.waiting.as_ref()?.reason.clone())
                     .chain(status.phase)
                     .next()
-                    .unwrap_or_else(|| "it is gone".to_owned());
-                let message = format!("the pod {}/{name} does not come up: {reason}", self.ess.namespace);
+                    .unwrap_or_else(|| "it was deleted".to_owned());
+                let message = format!("the pod {}/{name} did not become ready: {reason}", self.ess.namespace);
                 return Err(Stop::new(Exit::Unavailable, message)
                     .hint(format!("see `kubectl describe pod -n {} {name}`", self.ess.namespace))
                     .into());
@@ -254,13 +258,13 @@ impl Volume {
         ess_run::check()?;
         match sent {
             Ok(sent) => Ok(sent),
-            // Why it ended says more than that it did.
+            // Report how the receiver ended rather than the closed stream that follows from it.
             Err(error) => match exec.wait(idle) {
                 Err(ended) if is_early(&error) => Err(ended.into()),
                 Ok(ended) if is_early(&error) => Err(Stop::new(
                     Exit::Unavailable,
                     format!(
-                        "the receiver in pod {pod} ended with status {}: {}",
+                        "the receiver in pod {pod} exited with status {}: {}",
                         ended.code,
                         ended.stderr.trim()
                     ),

@@ -1,8 +1,8 @@
-"""The half of media-sync that writes, for a host that has Python and nothing of ours: Synapse's own image.
+"""The receiver of media-sync, for Synapse's own image, which has Python but none of these programs.
 
-Speaks the frames of crates/media/src/frame.rs on standard input and output, by the same rules as receive.rs.
-Run as: python3 -c 'import sys; b = sys.stdin.buffer; exec(b.read(int(b.readline())))' DIR, with the length of this
-script in a line, this script, and then the frames on standard input.
+Exchanges the frames of crates/media/src/frame.rs on standard input and output, by the same rules as receive.rs.
+Run as: python3 -c 'import sys; b = sys.stdin.buffer; exec(b.read(int(b.readline())))' DIR. Standard input is a line
+with the length of this script, this script, and then the frames.
 """
 
 import errno
@@ -45,7 +45,7 @@ IN_ITS_WAY = {
     errno.ENOTEMPTY,
 }
 
-# As crates/cli/src/exit.rs has them.
+# The exit statuses of crates/cli/src/exit.rs.
 DATA, UNAVAILABLE, IO, BUSY, PERMISSION = 65, 69, 74, 75, 77
 
 
@@ -60,7 +60,7 @@ def is_component(part):
 
 
 def is_place(kind, parts):
-    """Whether Synapse could look for a file there."""
+    """Whether the path is one that Synapse uses for a file."""
     if len(parts) not in KINDS.get(kind, ()) or not all(map(is_component, parts)):
         return False
     if kind.startswith("remote_"):
@@ -79,7 +79,7 @@ def is_directory(kind, parts):
 def check(path):
     parts = path.split("/")
     if not is_place(parts[0], parts[1:]):
-        raise Stop(DATA, "the sender gave a path that Synapse would never make: %r" % path)
+        raise Stop(DATA, "the sender sent a path that Synapse never creates: %r" % path)
     return parts
 
 
@@ -123,21 +123,21 @@ class Receiver:
         signal.signal(signal.SIGALRM, self.give_up)
 
     def give_up(self, *_):
-        raise Stop(UNAVAILABLE, "the sender has said nothing for %d s" % self.idle)
+        raise Stop(UNAVAILABLE, "the sender has sent nothing for %d s" % self.idle)
 
     def keep_alive(self):
-        """Lets the sender know that this half is there, whatever else takes long."""
+        """Sends keep-alives, whatever else takes long."""
         try:
             while not self.over.wait(self.idle / 4):
                 self.say(ALIVE)
                 self.stdout.flush()
         except OSError:
-            # The next answer meets it too.
+            # The next answer fails with the same error, and reports it.
             pass
 
     def say(self, kind, body=b""):
         body = bytes([kind]) + body
-        # At once: two threads write.
+        # In a single write, because two threads write.
         self.stdout.write(struct.pack("<II", len(body), zlib.crc32(body)) + body)
 
     def read(self):
@@ -156,7 +156,7 @@ class Receiver:
             raise Stop(IO, "the stream is broken: it ends within a frame")
         size, crc = struct.unpack("<II", start)
         if not 0 < size <= LIMIT:
-            raise Stop(IO, "the stream is broken: something else is on it")
+            raise Stop(IO, "the stream is broken: it contains something other than frames")
         body = self.stdin.read(size)
         if len(body) < size:
             raise Stop(IO, "the stream is broken: it ends within a frame")
@@ -188,7 +188,7 @@ class Receiver:
             os.fchown(self.root, *self.owner)
         mode = os.fstat(self.root).st_mode
         if mode & 0o007:
-            # As Synapse has made it: in its pod nobody else is.
+            # The mode with which Synapse creates it: in its pod there are no other users.
             os.fchmod(self.root, mode & 0o2770)
         self.staging = self.make(self.root, OURS, None)
         lock = os.open("lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=self.staging)
@@ -209,7 +209,7 @@ class Receiver:
                     os.unlink(name, dir_fd=self.staging)
 
     def parent(self, parts, may_make):
-        """The directory of a path, one step after the other so that no link is followed."""
+        """Opens the directory of a path, component by component, so that no link is followed."""
         at = os.dup(self.root)
         try:
             for part in parts[:-1]:
@@ -253,7 +253,7 @@ class Receiver:
         except FileNotFoundError:
             pass
 
-    # What lies there already.
+    # Listing the copy.
 
     def walk(self, kinds):
         """Units in the order of their paths: a path, and its files."""
@@ -288,7 +288,7 @@ class Receiver:
             os.close(directory)
 
     def tighten(self, directory, name, found):
-        """Keeps others out of what somebody else has put there."""
+        """Removes the permissions of other users from an existing file or directory."""
         if found.st_mode & 0o007:
             try:
                 descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=directory)
@@ -333,10 +333,10 @@ class Receiver:
                     some, size = [], 0
             self.say(21, text(path) + struct.pack("<BI", 1, len(some)) + b"".join(some))
 
-    # What is asked.
+    # Carrying out the sender's frames.
 
     def answer(self, lane, act):
-        """What stands in one file's way does not stand in the way of all."""
+        """Refuses a file for an error that affects only this file; any other error ends the run."""
         try:
             size, digest = act()
         except OSError as error:
@@ -367,7 +367,7 @@ class Receiver:
     def lane(self, body):
         (lane,) = body.unpack("B")
         if lane >= LANES:
-            raise Stop(DATA, "the sender uses lane %d, and there are %d, from 0 on" % (lane, LANES))
+            raise Stop(DATA, "the sender uses lane %d, but there are only %d, numbered from 0" % (lane, LANES))
         return lane
 
     def carry_out(self, data):
@@ -375,7 +375,7 @@ class Receiver:
         body.at = 1
         if kind == 2:
             if self.units is not None:
-                raise Stop(DATA, "the sender asked for a list before it had the last one")
+                raise Stop(DATA, "the sender requested a list before the last one was complete")
             (count,) = body.unpack("I")
             self.units, self.credit = self.walk([body.text() for _ in range(count)]), 0
         elif kind == 3:
@@ -393,7 +393,7 @@ class Receiver:
             if len(content) > CHUNK:
                 raise Stop(IO, "the stream is broken: a frame is too long")
             if lane not in self.lanes:
-                raise Stop(DATA, "the sender went on with a file that it had not begun")
+                raise Stop(DATA, "the sender continued a file that it had not started")
             file = self.lanes[lane]
             file[4] += len(content)
             file[5].update(content)
@@ -402,7 +402,7 @@ class Receiver:
         elif kind == 6:
             lane = self.lane(body)
             if lane not in self.lanes:
-                raise Stop(DATA, "the sender went on with a file that it had not begun")
+                raise Stop(DATA, "the sender continued a file that it had not started")
             self.answer(lane, lambda: self.end(lane))
             self.forget(lane)
         elif kind == 7:
@@ -419,9 +419,9 @@ class Receiver:
         elif kind == ALIVE:
             pass
         elif kind == 1 or 20 <= kind <= 26:
-            raise Stop(DATA, "the sender said what a receiver says, or said it twice: frame %d" % kind)
+            raise Stop(DATA, "unexpected frame from the sender: type %d" % kind)
         else:
-            raise Stop(IO, "the stream is broken: a frame is of no kind that this version knows")
+            raise Stop(IO, "the stream is broken: a frame has an unknown type")
         self.list()
 
     def remove(self, parts):
@@ -437,12 +437,12 @@ class Receiver:
     def work(self):
         data = self.read()
         if data is None or data[0] != 1:
-            raise Stop(DATA, "no sender is at the other end")
+            raise Stop(DATA, "the other side is not a sender of media-sync")
         body = Body(data)
         body.at = 1
         magic = body.text()
         if magic != MAGIC:
-            raise Stop(DATA, "the sender speaks %s, this receiver %s" % (magic, MAGIC))
+            raise Stop(DATA, "the sender uses protocol %s, this receiver %s" % (magic, MAGIC))
         has_owner, user, group, idle = body.unpack("BIII")
         self.idle = min(max(idle, 1), 86400)
         self.owner = (user, group) if has_owner else None
@@ -465,8 +465,8 @@ class Receiver:
         except OSError as error:
             exit, why = IO, str(error)
         except (MemoryError, OverflowError, ValueError, struct.error) as error:
-            # A number that is none to the system, such as a time: the sender's doing.
-            exit, why = DATA, "the sender gave something impossible: %s" % error
+            # A number that the system does not accept, such as a time out of range: an error of the sender.
+            exit, why = DATA, "the sender sent an invalid value: %s" % error
         finally:
             self.over.set()
             if self.alive.is_alive():
@@ -480,5 +480,5 @@ class Receiver:
 
 if __name__ == "__main__":
     os.umask(0o077)
-    # Their own buffers: what brought this script here may have read ahead.
+    # Keep the existing buffers: the loader of this script may have read ahead.
     sys.exit(Receiver(os.path.abspath(sys.argv[1]), sys.stdin.buffer, sys.stdout.buffer).run())

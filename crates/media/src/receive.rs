@@ -1,4 +1,4 @@
-//! The half that writes.
+//! The receiver: writes the copy.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -22,10 +22,10 @@ use crate::link::{self, Link, Out, Untaken};
 use crate::tree::Tree;
 use crate::walk::{Unit, Walk, kind_of};
 
-/// Frames that wait for one lane.
+/// Capacity of a lane's queue, in frames.
 const WAITING: usize = 8;
 
-/// Writes what comes into `store` until the sender is done. An error has been told to the sender too.
+/// Writes the files that the sender sends into `store`, until it is done. An error is also reported to the sender.
 pub(crate) fn receive(store: &Path, link: Link) -> anyhow::Result<()> {
     let Link { out, incoming } = link;
     let outcome = work(store, &incoming, &out);
@@ -43,12 +43,14 @@ fn work(store: &Path, incoming: &Receiver<Frame>, out: &Out) -> anyhow::Result<(
     let (owner, idle) = match next(incoming, &failures, IDLE)? {
         Some(Frame::Hello { magic, owner, idle }) if magic == MAGIC => (owner, idle.clamp(1, 86_400)),
         Some(Frame::Hello { magic, .. }) => {
-            return Err(Stop::data(format!("the sender speaks {magic}, this receiver {MAGIC}"))
-                .hint("use the same release at both ends")
-                .into());
+            return Err(
+                Stop::data(format!("the sender uses protocol {magic}, this receiver {MAGIC}"))
+                    .hint("use the same release on both sides")
+                    .into(),
+            );
         }
         Some(Frame::Failed { why, .. }) => return Err(io::Error::other(why).into()),
-        _ => return Err(Stop::data("no sender is at the other end").into()),
+        _ => return Err(Stop::data("the other side is not a sender of media-sync").into()),
     };
     let tree = Tree::open(store, owner)?;
     let answer = |frame| out.send(frame).map_err(|_| sender_is_gone());
@@ -59,7 +61,7 @@ fn work(store: &Path, incoming: &Receiver<Frame>, out: &Out) -> anyhow::Result<(
     let is_listing = AtomicBool::new(false);
     let ended = thread::scope(|scope| {
         let (working, over) = channel();
-        // However this ends: a list waits for credit.
+        // On every path out of here: a list may be waiting for credit.
         let _end = EndOfCredit(&credit);
         Builder::new()
             .spawn_scoped(scope, move || {
@@ -89,13 +91,13 @@ fn work(store: &Path, incoming: &Receiver<Frame>, out: &Out) -> anyhow::Result<(
 const NO_THREAD: &str = "cannot start a thread";
 
 fn sender_is_gone() -> anyhow::Error {
-    anyhow!(io::Error::new(io::ErrorKind::BrokenPipe, "the sender is gone"))
+    anyhow!(io::Error::new(io::ErrorKind::BrokenPipe, "the sender has ended"))
 }
 
-/// The next frame; none when the sender has ended. What went wrong elsewhere is told while nothing comes: the sender
-/// may wait for the very answer that failed.
+/// The next frame; `None` when the sender has ended. While no frame arrives, errors of other threads are returned: the
+/// sender may be waiting for the very answer that failed.
 fn next(incoming: &Receiver<Frame>, failures: &Receiver<anyhow::Error>, idle: u32) -> anyhow::Result<Option<Frame>> {
-    // Counted, not measured: while we ourselves are stopped nobody is silent.
+    // Count steps rather than measure time: time during which this process itself is stopped does not count.
     for _ in 0..u64::from(idle) * 10 {
         ess_run::check()?;
         match incoming.recv_timeout(Duration::from_millis(100)) {
@@ -108,7 +110,7 @@ fn next(incoming: &Receiver<Frame>, failures: &Receiver<anyhow::Error>, idle: u3
             }
         }
     }
-    Err(Stop::new(Exit::Unavailable, format!("the sender has said nothing for {idle} s")).into())
+    Err(Stop::new(Exit::Unavailable, format!("the sender has sent nothing for {idle} s")).into())
 }
 
 /// Hands each frame to its lane.
@@ -117,18 +119,18 @@ struct Router<'scope, 'env> {
     tree: &'env Tree,
     out: &'env Out,
     credit: &'env Credit,
-    /// One list at a time.
+    /// Whether a list is being sent: only one at a time.
     is_listing: &'env AtomicBool,
     lanes: HashMap<u8, SyncSender<Order>>,
     failed: Sender<anyhow::Error>,
-    /// How long the sender may say nothing, in seconds.
+    /// How long the sender may send nothing, in seconds.
     idle: u32,
 }
 
-/// What a lane is to do.
+/// Work for a lane.
 enum Order {
     Frame(Frame),
-    /// Drop this when all before it is done.
+    /// A marker: the lane drops it when everything before it is done.
     Done {
         _told: Sender<()>,
     },
@@ -146,7 +148,7 @@ impl Router<'_, '_> {
                 | Frame::Drop { lane }
                 | Frame::Hash { lane, .. } => {
                     if self.lane(lane)?.send(Order::Frame(frame)).is_err() {
-                        // It has said why.
+                        // The lane has ended and reported why.
                         return Ok(());
                     }
                 }
@@ -163,17 +165,14 @@ impl Router<'_, '_> {
                     self.wait()?;
                     self.tree
                         .sync()
-                        .with_context(|| format!("cannot write to the disk of {}", self.tree.path.display()))?;
+                        .with_context(|| format!("cannot flush {} to disk", self.tree.path.display()))?;
                     self.out.send(Frame::Synced).map_err(|_| sender_is_gone())?;
                 }
                 Frame::Alive => {}
                 Frame::Bye => return Ok(()),
                 Frame::Failed { why, .. } => return Err(io::Error::other(why).into()),
                 other => {
-                    let message = format!(
-                        "the sender said what a receiver says, or said it twice: {}",
-                        other.name()
-                    );
+                    let message = format!("unexpected frame from the sender: {}", other.name());
                     return Err(Stop::data(message).into());
                 }
             }
@@ -181,7 +180,7 @@ impl Router<'_, '_> {
         Ok(())
     }
 
-    /// Until every lane has done what it was told.
+    /// Waits until every lane has done its work so far.
     fn wait(&self) -> anyhow::Result<()> {
         let (done, all) = channel();
         for lane in self.lanes.values() {
@@ -198,7 +197,7 @@ impl Router<'_, '_> {
         Ok(match self.lanes.entry(number) {
             Entry::Occupied(lane) => lane.into_mut(),
             Entry::Vacant(_) if number >= LANES => {
-                let message = format!("the sender uses lane {number}, and there are {LANES}, from 0 on");
+                let message = format!("the sender uses lane {number}, but there are only {LANES}, numbered from 0");
                 return Err(Stop::data(message).into());
             }
             Entry::Vacant(place) => {
@@ -213,7 +212,7 @@ impl Router<'_, '_> {
                             file: None,
                         };
                         for order in todo {
-                            // A `Done` is dropped, and so tells that it is.
+                            // A `Done` is only dropped, which is its signal.
                             if let Order::Frame(frame) = order
                                 && let Err(error) = lane.carry_out(frame)
                             {
@@ -235,7 +234,7 @@ impl Router<'_, '_> {
 
     fn list(&self, kinds: &[String]) -> anyhow::Result<()> {
         if self.is_listing.swap(true, Ordering::SeqCst) {
-            return Err(Stop::data("the sender asked for a list before it had the last one").into());
+            return Err(Stop::data("the sender requested a list before the last one was complete").into());
         }
         self.credit.start();
         let kinds: Vec<Kind> = Kind::ALL
@@ -250,12 +249,12 @@ impl Router<'_, '_> {
                 kinds: &kinds,
                 keep: Some(&|path, metadata| {
                     if let Err(error) = tree.keep(path, metadata) {
-                        let what = format!("cannot give {} to its owner", tree.path.join(path).display());
+                        let what = format!("cannot change the owner of {}", tree.path.join(path).display());
                         let _ = failed.send(anyhow::Error::from(error).context(what));
                     }
                 }),
             };
-            // What is odd there is in nobody's way; a file that it hides is refused when it comes.
+            // Odd entries of the copy do no harm; a file whose place one of them occupies is refused when it arrives.
             let listed = walk.run(&mut |_| {}, &mut |_, unit| {
                 if credit.take() {
                     send_unit(unit, out).map_err(|_| Unlisted::Unheard)
@@ -263,7 +262,7 @@ impl Router<'_, '_> {
                     Err(Unlisted::Unwanted)
                 }
             });
-            // Before it is said: the next list may be asked for at once.
+            // Before `Listed` is sent: the sender may request the next list at once.
             is_listing.store(false, Ordering::SeqCst);
             match listed {
                 Ok(()) => drop(out.send(Frame::Listed)),
@@ -276,15 +275,15 @@ impl Router<'_, '_> {
     }
 }
 
-/// Why a list is not told to its end.
+/// Why a list was not sent to its end.
 enum Unlisted {
-    /// Nobody takes it.
+    /// The sender does not accept it.
     Unheard,
     /// The run is over.
     Unwanted,
 }
 
-/// In frames of a size that the other half takes.
+/// Sends a unit in frames that are smaller than the limit of the protocol.
 fn send_unit(unit: Unit, out: &Out) -> Result<(), Untaken> {
     let Unit { path, files, .. } = unit;
     let (mut some, mut size): (Vec<Listed>, usize) = (Vec::new(), 0);
@@ -307,17 +306,17 @@ fn send_unit(unit: Unit, out: &Out) -> Result<(), Untaken> {
     })
 }
 
-/// How many units may be sent: so that the sender can always take them, whatever else it waits for.
+/// How many units may be sent. The sender grants only as many as it can accept at any time, whatever else it waits for.
 #[derive(Default)]
 struct Credit(Mutex<(u64, bool)>, Condvar);
 
 impl Credit {
-    /// For a new list, which has none yet.
+    /// Resets the credit, for a new list.
     fn start(&self) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).0 = 0;
     }
 
-    /// More; or none for ever.
+    /// Adds units; with `None`, [`Credit::take`] returns false from now on.
     fn give(&self, units: Option<u32>) {
         let mut credit = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match units {
@@ -327,7 +326,7 @@ impl Credit {
         self.1.notify_all();
     }
 
-    /// Waits for one; false when there will be none.
+    /// Waits for credit for one unit; false when there will be no more.
     fn take(&self) -> bool {
         let mut credit = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
@@ -352,7 +351,7 @@ impl Drop for EndOfCredit<'_> {
     }
 }
 
-/// A file that comes.
+/// A file that is being received.
 struct Partial {
     file: File,
     path: String,
@@ -361,7 +360,7 @@ struct Partial {
     sha256: Sha256,
 }
 
-/// Files one after the other.
+/// Writes files one after another.
 struct Lane<'a> {
     number: u8,
     tree: &'a Tree,
@@ -420,7 +419,7 @@ impl Lane<'_> {
         Ok(())
     }
 
-    /// What stands in one file's way does not stand in the way of all.
+    /// Refuses a file for an error that affects only this file; any other error ends the run.
     fn answer(&self, path: &str, done: io::Result<Frame>) -> anyhow::Result<()> {
         use rustix::io::Errno;
         const IN_ITS_WAY: [Errno; 7] = [
@@ -450,7 +449,7 @@ impl Lane<'_> {
 
     fn hash(&self, path: &str) -> io::Result<Frame> {
         let mut file = self.tree.read(path)?;
-        // From the disk, not from memory.
+        // Read from the disk, not from the page cache.
         let _ = rustix::fs::fadvise(&file, 0, None, Advice::DontNeed);
         let (mut sha256, mut size) = (Sha256::new(), 0);
         let mut chunk = vec![0; CHUNK];
@@ -472,18 +471,15 @@ impl Lane<'_> {
 }
 
 fn out_of_order() -> anyhow::Error {
-    Stop::data("the sender went on with a file that it had not begun").into()
+    Stop::data("the sender continued a file that it had not started").into()
 }
 
-/// A sender's word is not enough.
+/// Refuses paths that Synapse does not use: the sender is not trusted.
 fn check(path: &str) -> anyhow::Result<()> {
     let parts: Vec<&str> = path.split('/').collect();
     if is_place(kind_of(path), &parts[1..]) {
         Ok(())
     } else {
-        Err(Stop::data(format!(
-            "the sender gave a path that Synapse would never make: {path:?}"
-        ))
-        .into())
+        Err(Stop::data(format!("the sender sent a path that Synapse never creates: {path:?}")).into())
     }
 }

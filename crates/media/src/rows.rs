@@ -1,4 +1,4 @@
-//! The store beside the database: what it misses, what it does not know, what differs.
+//! Compares the store with the database: files that are missing, unknown or different.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -6,12 +6,13 @@ use std::path::Path;
 
 use ess_cli::hex;
 use ess_postgres::{Error, Session, UPLOADS_PAGE, not_uploads, upload_digests, uploads};
+use ess_run::text::count;
 use ess_synapse::media::{Kind, id_at, path_of, preview_path_of};
 
 use crate::found::Found;
 use crate::frame::Sha256;
 
-/// What is yet to be asked, in batches.
+/// Files that are still to be compared with the database, in batches.
 pub(crate) struct Rows<'a> {
     session: Option<&'a Session>,
     ids: Vec<String>,
@@ -27,7 +28,7 @@ impl<'a> Rows<'a> {
         }
     }
 
-    /// An upload lies at the source.
+    /// Adds a file of the store.
     pub(crate) fn there(&mut self, path: &str, found: &mut Found<'_>) -> Result<(), Error> {
         if self.session.is_some()
             && let Some(id) = id_of(path)
@@ -40,7 +41,7 @@ impl<'a> Rows<'a> {
         Ok(())
     }
 
-    /// An upload was read, and this is its digest.
+    /// Adds the digest of a file that was read.
     pub(crate) fn read(&mut self, path: &str, sha256: Sha256, found: &mut Found<'_>) -> Result<(), Error> {
         if self.session.is_some()
             && let Some(id) = id_of(path)
@@ -53,7 +54,7 @@ impl<'a> Rows<'a> {
         Ok(())
     }
 
-    /// Asks about the rest.
+    /// Compares the rest.
     pub(crate) fn finish(&mut self, found: &mut Found<'_>) -> Result<(), Error> {
         self.ask(found)?;
         self.compare(found)
@@ -90,14 +91,14 @@ impl<'a> Rows<'a> {
 pub(crate) struct Expected<'a> {
     pub(crate) session: &'a Session,
     pub(crate) store: &'a Path,
-    /// URL previews are carried, and compared too.
+    /// URL previews are copied, and so compared too.
     pub(crate) with_previews: bool,
-    /// A storage provider may have what the store has not.
+    /// A storage provider may have files that the store does not have.
     pub(crate) providers: bool,
 }
 
 impl Expected<'_> {
-    /// Whether each row has its file. Files elsewhere are counted only.
+    /// Checks that each row has its file. Returns how many files may be in a storage provider instead.
     pub(crate) fn check(&self, found: &mut Found<'_>) -> anyhow::Result<u64> {
         let (mut last, mut rows, mut elsewhere) = (String::new(), 0, 0);
         loop {
@@ -114,7 +115,7 @@ impl Expected<'_> {
                 let place = path.map(|path| self.store.join(kind.name()).join(path));
                 let size = match place.map(fs::symlink_metadata) {
                     Some(Ok(metadata)) => Some(metadata.len()),
-                    // What we may not see is no loss, and was named by the walk.
+                    // A file that cannot be accessed is not missing; the walk has reported it.
                     Some(Err(error)) if error.kind() != ErrorKind::NotFound => {
                         last = upload.media_id;
                         continue;
@@ -122,13 +123,13 @@ impl Expected<'_> {
                     _ => None,
                 };
                 match size {
-                    // Synapse makes it anew.
+                    // Synapse generates it again.
                     None if upload.is_preview => {}
                     None if self.providers => elsewhere += 1,
-                    None => found.missing(format!("{} ({} bytes)", upload.media_id, upload.length)),
+                    None => found.missing(format!("{} ({})", upload.media_id, count(upload.length, "byte"))),
                     Some(size) if u64::try_from(upload.length) != Ok(size) => found.wrong(
                         &upload.media_id,
-                        &format!("it has {size} bytes, the database has {}", upload.length),
+                        &format!("it has {}, the database has {}", count(size, "byte"), upload.length),
                     ),
                     Some(_) => {}
                 }
@@ -142,7 +143,7 @@ impl Expected<'_> {
     }
 }
 
-/// The id of an upload's path below the store.
+/// The media id of an upload, from its path relative to the store.
 fn id_of(path: &str) -> Option<String> {
     let below = path.strip_prefix(Kind::Local.name())?.strip_prefix('/')?;
     id_at(Path::new(below))

@@ -1,4 +1,4 @@
-//! The half that reads: what lies here, what lies there already, and what has to go over.
+//! The sender: compares the store with the copy, and sends what the copy does not have.
 
 mod answers;
 mod lane;
@@ -25,10 +25,10 @@ use answers::{Event, Shared, listen, lock};
 use lane::Lane;
 use merge::Merge;
 
-/// Units that the receiver may be ahead.
+/// How many units the receiver may list ahead.
 const AHEAD: u32 = 64;
 
-/// Files that wait for a lane.
+/// Capacity of the lanes' common queue, in files.
 const WAITING: usize = 256;
 
 /// How one store is sent.
@@ -36,20 +36,20 @@ pub(crate) struct Sending<'a> {
     pub(crate) store: &'a Path,
     pub(crate) kinds: &'a [Kind],
     pub(crate) owner: Owner,
-    /// How long the receiver may say nothing, in seconds.
+    /// How long the receiver may send nothing, in seconds.
     pub(crate) idle: u32,
     pub(crate) lanes: u8,
     pub(crate) pace: &'a Pace,
     pub(crate) delete: bool,
     pub(crate) verify: bool,
-    /// Hash here too: what goes over a stream may be damaged on its way, what stays in this process cannot.
+    /// Hash here too: data can be damaged on a stream to the receiver, but not within this process.
     pub(crate) hash: bool,
     pub(crate) session: Option<&'a Session>,
     pub(crate) report: &'a dyn Report,
 }
 
 impl Sending<'_> {
-    /// Makes the copy equal to the store; returns what went over.
+    /// Sends what the copy does not have; returns the amount that was sent.
     pub(crate) fn run(&self, link: Link, found: &mut Found<'_>) -> anyhow::Result<Amount> {
         let Link { out, incoming } = link;
         let shared = Shared::new(self.lanes);
@@ -69,7 +69,7 @@ impl Sending<'_> {
                 rows: Rows::new(self.session),
             };
             let outcome = talk.run();
-            // The receiver ends when it is told or when nobody sends, and its end ends the listener.
+            // The receiver ends on `Bye` or when every sending end is dropped, and then the listener ends too.
             let _ = match &outcome {
                 Ok(()) => out.send(Frame::Bye).is_ok(),
                 Err(_) => out.offer(Frame::Bye),
@@ -88,7 +88,7 @@ impl Sending<'_> {
     }
 }
 
-/// What one says to the receiver, hears from it, and learns.
+/// A conversation with a receiver, and its results.
 struct Talk<'a, 'f> {
     sending: &'a Sending<'a>,
     out: &'a Out,
@@ -127,7 +127,7 @@ impl Talk<'_, '_> {
         Ok(())
     }
 
-    /// Once through all that lies here and there.
+    /// Goes once through the store and the copy.
     fn pass(&mut self, pass: Pass) -> anyhow::Result<()> {
         self.say(Frame::List {
             kinds: self.sending.kinds.iter().map(|kind| kind.name().to_owned()).collect(),
@@ -148,14 +148,14 @@ impl Talk<'_, '_> {
         self.sync()
     }
 
-    /// Lets lanes work off what `give` hands out.
+    /// Runs the lanes on the jobs that `give` sends.
     fn with_lanes(
         &mut self,
         give: impl FnOnce(&mut Self, &SyncSender<Job>) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
         let (sending, shared) = (self.sending, self.shared);
         let (jobs, todo) = sync_channel(WAITING);
-        // Theirs alone: when all have ended, nobody waits for one to take more.
+        // Only the lanes hold this receiver, so that sending a job fails once every lane has ended.
         let todo = Arc::new(Mutex::new(todo));
         thread::scope(|scope| {
             let lanes: Vec<_> = (0..sending.lanes)
@@ -180,12 +180,12 @@ impl Talk<'_, '_> {
                 let done = lane.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
                 outcome = outcome.and(done);
             }
-            // Why a lane ended says more than that it does.
+            // Report the lane's own error rather than the closed channel that follows from it.
             outcome.and(given)
         })
     }
 
-    /// Sends once more what did not arrive as it is here.
+    /// Sends again the files whose copy differs from the store.
     fn repair(&mut self, pass: Pass) -> anyhow::Result<()> {
         let again = std::mem::take(&mut lock(&self.shared.results).damaged);
         for path in &again {
@@ -195,13 +195,13 @@ impl Talk<'_, '_> {
         self.work_off(again.into_iter().map(|path| Job { path, task }).collect())
     }
 
-    /// Reads there what was sent after all else had been read.
+    /// Lets the receiver read the files that were sent while both sides were being read.
     fn read_back(&mut self) -> anyhow::Result<()> {
         let unread = std::mem::take(&mut lock(&self.shared.results).unread);
         self.work_off(unread)
     }
 
-    /// Does jobs after which nothing more may be damaged.
+    /// Runs jobs after which a damaged file is an error.
     fn work_off(&mut self, work: Vec<Job>) -> anyhow::Result<()> {
         if work.is_empty() {
             return Ok(());
@@ -213,14 +213,14 @@ impl Talk<'_, '_> {
         self.sync()?;
         match lock(&self.shared.results).damaged.first() {
             Some(path) => {
-                let message = format!("{path} arrives damaged again and again");
+                let message = format!("{path} was damaged repeatedly, in transit or on the receiver's disk");
                 Err(Stop::new(Exit::Unavailable, message).into())
             }
             None => Ok(()),
         }
     }
 
-    /// What came back so far.
+    /// Takes over the results so far.
     fn take_results(&mut self) -> anyhow::Result<()> {
         let (digests, left) = {
             let mut results = lock(&self.shared.results);
@@ -235,7 +235,7 @@ impl Talk<'_, '_> {
         Ok(())
     }
 
-    /// Waits until all that was sent is on disk.
+    /// Waits until everything that was sent is on disk.
     fn sync(&self) -> anyhow::Result<()> {
         self.say(Frame::Sync)?;
         match self.next()? {
@@ -272,44 +272,41 @@ impl Talk<'_, '_> {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Pass {
-    /// Send what differs by size or time.
+    /// Send the files that differ in size or time.
     Copy,
-    /// Read the rest too.
+    /// Also read and compare the others.
     Verify,
 }
 
-/// A file that a lane takes.
+/// A file for a lane.
 struct Job {
     path: String,
     task: Task,
 }
 
-/// What it is to do with it.
+/// What a lane does with a file.
 #[derive(Clone, Copy)]
 enum Task {
-    /// Send it, in that pass.
+    /// Send it, in this pass.
     Send(Pass),
     /// Read it on both sides.
     Read,
-    /// Read there what was sent: so many bytes with that digest.
+    /// Let the receiver read what was sent, which had this size and digest.
     ReadBack(u64, Digest),
 }
 
-/// Nothing more is known.
-const EARLY: &str = "the receiver ended too early";
+/// The error if nothing more is known.
+const EARLY: &str = "the receiver ended unexpectedly";
 
-const GO_ON: &str = "see whether the other side is well, and run the same line again; it goes on from here";
+const GO_ON: &str = "check the receiver and its host, then re-run the same command; it resumes from here";
 
-/// Whether all that is known is that the other half has ended.
+/// Whether nothing more is known than that the receiver has ended.
 pub(crate) fn is_early(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| cause.to_string() == EARLY)
 }
 
 fn out_of_order() -> Stop {
-    Stop::new(
-        Exit::Unavailable,
-        "the receiver answers in another order than it was asked",
-    )
+    Stop::new(Exit::Unavailable, "the receiver answered out of order")
 }
 
 fn gone() -> Stop {

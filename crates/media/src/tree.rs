@@ -1,4 +1,4 @@
-//! The copy on disk: private, never through a link, whole under its final name.
+//! The copy on disk: private files, complete when they have their final name, written without following links.
 
 use std::fs::{File, Metadata};
 use std::io;
@@ -13,7 +13,7 @@ use rustix::fs::{AtFlags, Dir, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OM
 use crate::frame::{Owner, Time};
 use crate::walk::OURS;
 
-/// To open a directory, and no link to one.
+/// Flags to open a directory, but not a link to one.
 const DIRECTORY: OFlags = OFlags::RDONLY
     .union(OFlags::DIRECTORY)
     .union(OFlags::NOFOLLOW)
@@ -25,14 +25,14 @@ const PRIVATE: Mode = Mode::RWXU;
 pub(crate) struct Tree {
     pub(crate) path: PathBuf,
     root: OwnedFd,
-    /// Where files are before they are whole.
+    /// The directory of incomplete files.
     staging: OwnedFd,
     owner: Owner,
     _lock: Lock,
 }
 
 impl Tree {
-    /// Makes the directory or takes the one that is there, and removes what a killed run has left.
+    /// Creates the directory or opens an existing one, and removes the incomplete files of a killed run.
     pub(crate) fn open(path: &Path, owner: Owner) -> anyhow::Result<Self> {
         let failed = || format!("cannot use {}", path.display());
         let path = std::path::absolute(path).with_context(failed)?;
@@ -43,9 +43,9 @@ impl Tree {
         give(&root, owner).with_context(failed)?;
         if made.is_err() {
             let found = rustix::fs::fstat(&root).map_err(io::Error::from).with_context(failed)?;
-            // A volume's group may be let in by Kubernetes itself.
+            // Only others, not the group: Kubernetes itself gives a volume's group access (`fsGroup`).
             if found.st_mode & 0o007 != 0 {
-                let refused = format!("will not write into {}: others can enter it", path.display());
+                let refused = format!("refusing to write into {}: other users can access it", path.display());
                 let hint = format!("chmod o-rwx {}", path.display());
                 return Err(Stop::new(Exit::Permission, refused).hint(hint).into());
             }
@@ -63,7 +63,7 @@ impl Tree {
         Ok(tree)
     }
 
-    /// Removes files that never became whole.
+    /// Removes incomplete files.
     fn sweep(&self) {
         let Ok(entries) = Dir::read_from(&self.staging) else {
             return;
@@ -76,7 +76,7 @@ impl Tree {
         }
     }
 
-    /// A new file that has no final name yet; one for each lane.
+    /// Creates a lane's file, without its final name.
     pub(crate) fn create(&self, lane: u8) -> io::Result<File> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = rustix::fs::openat(&self.staging, lane.to_string(), flags, Mode::RUSR | Mode::WUSR)?;
@@ -101,7 +101,7 @@ impl Tree {
         Ok(rustix::fs::renameat(&self.staging, lane.to_string(), directory, name)?)
     }
 
-    /// Forgets a lane's file.
+    /// Removes a lane's incomplete file.
     pub(crate) fn discard(&self, lane: u8) {
         let _ = rustix::fs::unlinkat(&self.staging, lane.to_string(), AtFlags::empty());
     }
@@ -113,7 +113,7 @@ impl Tree {
         Ok(File::from(rustix::fs::openat(directory, name, flags, Mode::empty())?))
     }
 
-    /// Removes a file, and the directories that it leaves empty, up to the kind's.
+    /// Removes a file, and the directories that it leaves empty, except the kind's own.
     pub(crate) fn remove(&self, path: &str) -> io::Result<()> {
         let (directory, name) = self.parent(path, false)?;
         rustix::fs::unlinkat(directory, name, AtFlags::empty())?;
@@ -128,7 +128,7 @@ impl Tree {
         Ok(())
     }
 
-    /// Keeps others out of what somebody else has put there, and gives it to its owner.
+    /// Removes the permissions of other users from an existing file or directory, and changes its owner to `--owner`.
     pub(crate) fn keep(&self, path: &str, metadata: &Metadata) -> io::Result<()> {
         let is_loose = metadata.mode() & 0o007 != 0;
         let is_anothers = self
@@ -142,28 +142,28 @@ impl Tree {
         } else {
             rustix::fs::openat(&self.root, path, DIRECTORY, Mode::empty()).map_err(io::Error::from)
         };
-        // A link, for one: a file that comes to that place is refused.
+        // Replaced meanwhile, for example by a link: a file that is sent to this place is refused.
         let Ok(file) = opened else { return Ok(()) };
         if is_anothers {
             give(&file, self.owner)?;
         }
         if is_loose {
             let mode = Mode::from_raw_mode(metadata.mode());
-            // A store that is served by another program is its own to keep.
+            // Errors are ignored: in a store that another program serves, its files may belong to that program.
             let _ = rustix::fs::fchmod(file, mode.intersection(Mode::RWXU | Mode::RWXG | Mode::SGID));
         }
         Ok(())
     }
 
-    /// Everything so far outlives a power failure.
+    /// Flushes everything so far to disk, so that it survives a power failure.
     ///
-    /// Once for all files, and not one by one: until then a file may be torn by one, and is then shorter than it
-    /// should be, so that the next run sends it again.
+    /// Once for all files, rather than for each of them: a power failure before that may truncate files, and because
+    /// of their size the next run sends them again.
     pub(crate) fn sync(&self) -> io::Result<()> {
         Ok(rustix::fs::syncfs(&self.root)?)
     }
 
-    /// The directory of a path, one step after the other so that no link is followed, and the name in it.
+    /// Opens the directory of a path, component by component, so that no link is followed. Returns the file's name too.
     fn parent<'a>(&self, path: &'a str, may_make: bool) -> io::Result<(OwnedFd, &'a str)> {
         let (above, name) = path.rsplit_once('/').ok_or(io::ErrorKind::InvalidInput)?;
         let mut directory: Option<OwnedFd> = None;
@@ -185,7 +185,7 @@ impl Drop for Tree {
     }
 }
 
-/// Makes a directory that only its owner can enter; another lane may have been first.
+/// Creates a directory that only its owner can enter, unless it exists: another lane may have created it.
 fn make(at: &OwnedFd, name: &str, owner: Owner) -> io::Result<OwnedFd> {
     let made = match rustix::fs::mkdirat(at, name, PRIVATE) {
         Err(rustix::io::Errno::EXIST) => false,
@@ -268,7 +268,7 @@ mod tests {
         assert!(tree.read("local_content/Ab/x").is_err());
         assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 1);
 
-        // One in the place of a file is replaced, not followed.
+        // A link in the place of a file is replaced, not followed.
         fs::create_dir_all(store.join("local_content/Zz/Cd")).unwrap();
         symlink(elsewhere.path().join("x"), store.join("local_content/Zz/Cd/x")).unwrap();
         put(&tree, "local_content/Zz/Cd/x").unwrap();

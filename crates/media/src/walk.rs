@@ -1,4 +1,4 @@
-//! What lies in a media store, in portions that fit into memory, in an order that both sides keep.
+//! Walks through a media store, in portions that fit into memory and in an order that both sides share.
 
 use std::ffi::OsStr;
 use std::fs::{self, DirEntry, Metadata};
@@ -10,60 +10,60 @@ use ess_synapse::media::{Kind, is_directory, is_place};
 
 use crate::frame::{Entry, Time};
 
-/// Our own directory in a target.
+/// media-sync's own directory in the copy.
 pub(crate) const OURS: &str = ".media-sync";
 
-/// Files of one directory and all below it.
+/// The files of a directory and of all directories below it.
 #[derive(Debug, Default)]
 pub(crate) struct Unit {
-    /// Below the store: a kind's directory and one more, or two of a kind that is parted by server.
+    /// Relative to the store: a kind's directory and one more component, or two for the kinds that are split by server.
     pub(crate) path: String,
     pub(crate) files: Vec<Entry>,
-    /// Something of it could not be read.
+    /// Whether a part of it could not be read.
     pub(crate) partly: bool,
 }
 
 /// Something that is not carried, and why.
 #[derive(Debug)]
 pub(crate) struct Odd {
-    /// Below the store, fit to be shown.
+    /// Relative to the store, escaped for display.
     pub(crate) path: String,
     pub(crate) why: Why,
 }
 
 #[derive(Debug)]
 pub(crate) enum Why {
-    /// Synapse would never look there.
+    /// A path that Synapse does not use.
     Name,
     /// A link, a pipe, a device, a socket.
     Special(&'static str),
-    /// We may not, or the disk cannot.
+    /// Missing permission, or a failed disk.
     Unreadable(io::Error),
 }
 
 impl std::fmt::Display for Odd {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.why {
-            Why::Name => write!(f, "{}: not a path that Synapse makes", self.path),
+            Why::Name => write!(f, "{}: not a path that Synapse creates", self.path),
             Why::Special(what) => write!(f, "{}: {what}", self.path),
             Why::Unreadable(error) => write!(f, "{}: {error}", self.path),
         }
     }
 }
 
-/// Takes a path below the store.
+/// Called with a path relative to the store.
 type Keep<'a> = &'a dyn Fn(&str, &Metadata);
 
-/// One look at a store.
+/// A walk through a store.
 pub(crate) struct Walk<'a> {
     pub(crate) store: &'a Path,
     pub(crate) kinds: &'a [Kind],
-    /// Sees every file and directory that may be there.
+    /// Called for every file and directory whose path Synapse uses.
     pub(crate) keep: Option<Keep<'a>>,
 }
 
 impl Walk<'_> {
-    /// Hands over every unit in the order of their paths, and everything odd.
+    /// Calls `visit` for every unit, in the order of their paths, and `odd` for everything that is not carried.
     pub(crate) fn run<E>(
         &self,
         odd: &mut dyn FnMut(Odd),
@@ -73,7 +73,7 @@ impl Walk<'_> {
         kinds.sort_unstable_by_key(|kind| kind.name());
         for kind in kinds {
             let top = kind.name().to_owned();
-            // A kind may lie on another disk, by way of a link.
+            // Follows links: a kind's directory may be a link to another disk.
             let place = self.store.join(&top);
             match fs::metadata(&place) {
                 Ok(found) if found.is_dir() => {
@@ -88,7 +88,7 @@ impl Walk<'_> {
                     });
                     continue;
                 }
-                // A link that leads nowhere: its disk is not there.
+                // Nothing at all is there. A dangling link is an error: its disk is not mounted.
                 Err(error) if error.kind() == io::ErrorKind::NotFound && fs::symlink_metadata(&place).is_err() => {
                     continue;
                 }
@@ -113,7 +113,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// The names of directories in one, in order.
+    /// The names of the directories in a directory, sorted.
     fn directories(&self, kind: Kind, parts: &[&str], odd: &mut dyn FnMut(Odd)) -> Vec<String> {
         let mut names = Vec::new();
         let mut unit = Unit::default();
@@ -147,7 +147,7 @@ impl Walk<'_> {
         unit
     }
 
-    /// What lies beside the kinds.
+    /// Calls `odd` for the entries of the store that are not directories of kinds.
     pub(crate) fn beside(&self, odd: &mut dyn FnMut(Odd)) -> io::Result<()> {
         for entry in fs::read_dir(self.store)? {
             let entry = entry?;
@@ -196,7 +196,7 @@ impl Level<'_> {
         }
     }
 
-    /// Every entry of a directory that may be there; `parts` begins with the kind's directory.
+    /// Calls `take` for every entry of a directory whose path Synapse uses; `parts` starts with the kind's directory.
     fn entries(&mut self, parts: &[&str], mut take: impl FnMut(&mut Self, Found)) {
         let relative: PathBuf = parts.iter().collect();
         let entries = match fs::read_dir(self.walk.store.join(&relative)) {
@@ -219,7 +219,7 @@ impl Level<'_> {
                     }
                     take(self, found);
                 }
-                // Gone since its name was read.
+                // Deleted since its name was read.
                 Err(Why::Unreadable(error)) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(Why::Unreadable(error)) => self.unreadable(&path, error),
                 Err(why) => (self.odd)(Odd {
@@ -260,7 +260,7 @@ impl Level<'_> {
     }
 }
 
-/// A file's last change.
+/// The modification time of a file.
 pub(crate) fn time_of(metadata: &Metadata) -> Time {
     Time {
         seconds: metadata.mtime(),
@@ -268,7 +268,7 @@ pub(crate) fn time_of(metadata: &Metadata) -> Time {
     }
 }
 
-/// A name as a person can read it and a terminal cannot be misled by it.
+/// A path for display: control characters, which could mislead a terminal, are escaped.
 fn shown(path: &Path) -> String {
     let text = path.as_os_str().to_string_lossy();
     if text.chars().any(char::is_control) {
@@ -283,7 +283,7 @@ pub(crate) fn kind_of(path: &str) -> Kind {
     Kind::of(OsStr::new(path.split('/').next().unwrap_or_default()))
 }
 
-/// The order in which units come.
+/// The order of units: by components.
 pub(crate) fn order(a: &str, b: &str) -> std::cmp::Ordering {
     a.split('/').cmp(b.split('/'))
 }
@@ -380,16 +380,16 @@ mod tests {
         assert_eq!(
             odd,
             [
-                "backup: not a path that Synapse makes",
-                "local_content/Ab/Cd/dir: not a path that Synapse makes",
+                "backup: not a path that Synapse creates",
+                "local_content/Ab/Cd/dir: not a path that Synapse creates",
                 "local_content/Ab/Cd/link: a link",
-                "local_content/Ab/Cd/with space: not a path that Synapse makes",
-                "local_content/Ab/Cd/ümlaut: not a path that Synapse makes",
-                "local_content/Ab/line\\nbreak: not a path that Synapse makes",
-                "local_content/Abc: not a path that Synapse makes",
+                "local_content/Ab/Cd/with space: not a path that Synapse creates",
+                "local_content/Ab/Cd/ümlaut: not a path that Synapse creates",
+                "local_content/Ab/line\\nbreak: not a path that Synapse creates",
+                "local_content/Abc: not a path that Synapse creates",
                 "local_content/Zz: a link",
-                "local_content/stray: not a path that Synapse makes",
-                "notes.txt: not a path that Synapse makes",
+                "local_content/stray: not a path that Synapse creates",
+                "notes.txt: not a path that Synapse creates",
             ]
         );
     }

@@ -1,5 +1,5 @@
--- Tables of which something in the catalogue was written by transaction $2, which rows know as $1, or a later one:
--- renamed, truncated, rewritten, or with another column.
+-- Tables with a row in the system catalogue that was written by transaction $2 (in 32 bits: $1) or a later one, because
+-- they were renamed, truncated or rewritten, or a column was changed.
 WITH since AS (
     SELECT age($1::text::xid)::int8 AS age, txid_snapshot_xmax(txid_current_snapshot()) - $2::int8 AS count
 )

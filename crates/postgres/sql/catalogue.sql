@@ -1,8 +1,9 @@
--- Everything in the database but its rows, one comparable line each.
+-- Everything in the database except its rows, as lines that can be compared.
 -- search_path is empty, so every name that PostgreSQL prints is qualified.
--- Not here: contents of large objects, and what no dump holds (not_in_a_dump.sql).
+-- Not included: the contents of large objects (large_objects.sql), and what dumps do not contain (not_in_a_dump.sql).
 WITH RECURSIVE part AS (
-    -- Of an extension; constructors of a range type and what newer versions make beside it are of the type.
+    -- Objects that belong to an extension, or to another object: the constructors of a range type and what newer
+    -- versions create with it belong to the type.
     SELECT classid, objid, deptype FROM pg_depend WHERE deptype IN ('e', 'i') AND objsubid = 0
 ), ns AS (
     SELECT oid, nspname FROM pg_namespace
@@ -14,10 +15,10 @@ WITH RECURSIVE part AS (
      WHERE relkind <> 'f'
        AND NOT EXISTS (SELECT FROM part WHERE deptype = 'e' AND classid = 'pg_class'::regclass AND objid = c.oid)
 ), older AS (
-    -- Servers before PostgreSQL 14 lack this column of pg_attribute: in a subquery, the name is then this one's.
+    -- Before PostgreSQL 14, pg_attribute lacks this column. In a subquery, the name then refers to this one.
     SELECT ''::"char" AS attcompression
 ), extensions AS (
-    -- An extension's objects, and what belongs to these in turn, such as the rule of a view.
+    -- An extension's objects, and the objects that belong to these, such as the rule of a view.
     SELECT classid, objid, refobjid AS extension FROM pg_depend WHERE deptype = 'e' AND refclassid = 'pg_extension'::regclass
     UNION
     SELECT d.classid, d.objid, e.extension
@@ -33,7 +34,7 @@ WITH RECURSIVE part AS (
                   CASE WHEN NOT relispopulated THEN ' not populated' END)
       FROM rel WHERE relkind IN ('r', 'p', 'v', 'm', 'c')
     UNION ALL
-    -- Not %I: which names need quotes is another question in each version.
+    -- Not %I, because which names are quoted depends on the version.
     SELECT format('column %s.%s %s%s%s%s%s%s%s%s%s%s', fullname, attname, format_type(atttypid, atttypmod),
                   CASE WHEN attnotnull THEN ' not null' END,
                   CASE WHEN attidentity <> '' THEN ' identity ' || attidentity::text END,
@@ -42,22 +43,22 @@ WITH RECURSIVE part AS (
                   CASE WHEN attcollation <> t.typcollation
                        THEN (SELECT ' collate ' || format('%I', collname) FROM pg_collation k WHERE k.oid = attcollation) END,
                   CASE WHEN attstorage <> typstorage AND relkind IN ('r', 'p') THEN ' storage ' || attstorage::text END,
-                  -- Empty where it is the server's default.
+                  -- Empty if it is the server's default.
                   CASE WHEN relkind IN ('r', 'p') AND attlen = -1 THEN ' compression ' || nullif(
                       (SELECT attcompression FROM pg_attribute n WHERE n.attrelid = a.attrelid AND n.attnum = a.attnum)::text, '') END,
-                  -- NULL or negative for the default.
+                  -- NULL or negative if it is the default.
                   CASE WHEN attstattarget >= 0 THEN format(' statistics %s', attstattarget) END,
                   ' options ' || array_to_string(attoptions, ','))
       FROM rel JOIN pg_attribute a ON attrelid = rel.oid JOIN pg_type t ON t.oid = atttypid CROSS JOIN older
      WHERE relkind IN ('r', 'p', 'v', 'm', 'c') AND attnum > 0 AND NOT attisdropped
     UNION ALL
-    -- NOT NULL became a constraint with a name in PostgreSQL 18; the column says it already.
+    -- Since PostgreSQL 18, NOT NULL is a constraint with a name; the line of the column already contains it.
     SELECT format('constraint %s %I %s', fullname, conname, pg_get_constraintdef(k.oid))
       FROM rel JOIN pg_constraint k ON conrelid = rel.oid
-     -- How the copies of a foreign key that partitions need are named is another question in each version.
+     -- The names of the copies of a foreign key on partitions depend on the version.
      WHERE contype <> 'n' AND contype <> 't' AND NOT (contype = 'f' AND conparentid <> 0)
     UNION ALL
-    -- pg_dump leaves an invalid index behind.
+    -- pg_dump omits invalid indexes.
     SELECT format('index %s%s%s%s', pg_get_indexdef(indexrelid), CASE WHEN indisclustered THEN ' clustered' END,
                   CASE WHEN indisreplident THEN ' replica identity' END,
                   CASE WHEN indexprs IS NOT NULL
@@ -65,8 +66,8 @@ WITH RECURSIVE part AS (
                                FROM pg_attribute WHERE attrelid = indexrelid AND attstattarget >= 0) END)
       FROM rel JOIN pg_index ON indrelid = rel.oid WHERE indisvalid AND relkind IN ('r', 'p', 'm')
     UNION ALL
-    -- A trigger of a partitioned table stands for its copies on partitions, unless one is not as it is. Whether copies
-    -- are internal is another question in each version.
+    -- A trigger of a partitioned table stands for its copies on partitions, except for copies that are enabled
+    -- differently. Whether copies count as internal depends on the version.
     SELECT format('trigger %s enabled %s', pg_get_triggerdef(t.oid), t.tgenabled)
       FROM rel JOIN (SELECT *, (to_jsonb(g) ->> 'tgparentid')::oid AS parent FROM pg_trigger g) t ON tgrelid = rel.oid
       LEFT JOIN pg_trigger p ON p.oid = t.parent
@@ -149,7 +150,7 @@ WITH RECURSIVE part AS (
       FROM pg_cast c
      WHERE oid >= 16384 AND NOT EXISTS (SELECT FROM part WHERE classid = 'pg_cast'::regclass AND objid = c.oid)
     UNION ALL
-    -- How ICU's locales are spelled is another question in each version.
+    -- The spelling of ICU's locales depends on the version.
     SELECT format('collation %I.%I provider %s deterministic %s %s', ns.nspname, collname, collprovider, collisdeterministic,
                   CASE WHEN collprovider = 'c' THEN collcollate || '/' || collctype END)
       FROM pg_collation k JOIN ns ON ns.oid = collnamespace
@@ -171,7 +172,7 @@ WITH RECURSIVE part AS (
       FROM pg_ts_dict d JOIN ns ON ns.oid = dictnamespace JOIN pg_ts_template m ON m.oid = dicttemplate
      WHERE NOT EXISTS (SELECT FROM part WHERE deptype = 'e' AND classid = 'pg_ts_dict'::regclass AND objid = d.oid)
     UNION ALL
-    -- On what a dump carries with its comment. That of schema_version is the fence's.
+    -- Comments on objects whose comments a dump carries, except the one on schema_version, which is the fence's.
     SELECT format('comment on %s %s: %s', o.type, o.identity, description)
       FROM pg_description d CROSS JOIN LATERAL pg_identify_object(classoid, objoid, objsubid) AS o
      WHERE objoid >= 16384 AND (classoid, objoid, objsubid) IS DISTINCT FROM ('pg_class'::regclass, to_regclass('public.schema_version'), 0)
@@ -182,14 +183,14 @@ WITH RECURSIVE part AS (
        AND NOT EXISTS (SELECT FROM pg_class f WHERE f.oid = objoid AND classoid = 'pg_class'::regclass AND relkind = 'f')
        AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indexrelid = objoid AND classoid = 'pg_class'::regclass AND NOT indisvalid)
     UNION ALL
-    -- What must be on a server before this can be loaded there: lacks.sql looks for it.
+    -- What a server must already have before this can be loaded there. lacks.sql checks for it.
     SELECT DISTINCT format('needs extension %s in schema %s', extname, nspname)
       FROM extensions e
       JOIN pg_depend d ON d.refclassid = e.classid AND d.refobjid = e.objid AND d.deptype = 'n'
       JOIN pg_extension x ON x.oid = e.extension
       JOIN pg_namespace n ON n.oid = extnamespace
      WHERE NOT EXISTS (SELECT FROM extensions m WHERE m.classid = d.classid AND m.objid = d.objid)
-       -- Extensions may need each other; and what is not carried needs nothing.
+       -- Without dependencies among extensions, and those of objects that are not carried.
        AND d.classid <> ALL (ARRAY['pg_extension', 'pg_foreign_server', 'pg_foreign_data_wrapper', 'pg_user_mapping', 'pg_language',
                                    'pg_event_trigger', 'pg_transform']::regclass[])
        AND NOT EXISTS (SELECT FROM pg_class f WHERE d.classid = 'pg_class'::regclass AND f.oid = d.objid AND f.relkind = 'f')
@@ -197,7 +198,7 @@ WITH RECURSIVE part AS (
        AND NOT EXISTS (SELECT FROM pg_type t JOIN pg_class f ON f.oid = typrelid
                         WHERE d.classid = 'pg_type'::regclass AND t.oid = d.objid AND f.relkind = 'f')
     UNION ALL
-    -- Of the operating system or of ICU.
+    -- Collations of the operating system or of ICU.
     SELECT DISTINCT format('needs collation %s', collname)
       FROM pg_depend d JOIN pg_collation k ON k.oid = refobjid
      WHERE refclassid = 'pg_collation'::regclass AND collnamespace = 'pg_catalog'::regnamespace AND objid >= 16384
@@ -216,10 +217,10 @@ WITH RECURSIVE part AS (
       FROM older
      WHERE EXISTS (SELECT FROM pg_attribute WHERE attcompression = 'l' AND NOT attisdropped AND attrelid IN (SELECT oid FROM rel WHERE relkind IN ('r', 'p')))
     UNION ALL
-    -- Who owns a table reads it past its policies, but for this.
+    -- Policies do not apply to the owner of a table, unless row security is forced.
     SELECT DISTINCT 'needs right BYPASSRLS' FROM rel WHERE relrowsecurity AND relforcerowsecurity
     UNION ALL
-    -- What none but a superuser can make.
+    -- Objects that only a superuser can create.
     SELECT format('needs right SUPERUSER for %s %s', what, name)
       FROM (SELECT 'pg_proc'::regclass::oid AS classid, p.oid AS objid, 'function' AS what, p.oid::regprocedure::text AS name
               FROM pg_proc p JOIN ns ON ns.oid = pronamespace JOIN pg_language l ON l.oid = prolang

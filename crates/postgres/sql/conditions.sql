@@ -1,5 +1,5 @@
--- What a restore evaluates for each row, with an empty search_path: check constraints that were validated, and indexes
--- and generated columns that call functions of the database's users. A condition is to be true or null.
+-- Expressions that a restore evaluates for each row, with an empty search_path: validated check constraints, and
+-- indexes and generated columns that call user-defined functions. must_hold: the result has to be true or null.
 WITH own AS (
     SELECT d.classid, d.objid, d.objsubid
       FROM pg_depend d

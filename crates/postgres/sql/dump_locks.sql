@@ -1,5 +1,5 @@
--- What a dump and the digests beside it lock: each table, its indexes, each sequence. Twice, because several sessions
--- hold each lock, and the server has room for two holders of each on average.
+-- How many locks a dump and the digests that are computed meanwhile need: for each table, index and sequence. Doubled,
+-- because several sessions hold each lock, and the server has room for two holders of each lock on average.
 SELECT 2 * count(*)
   FROM pg_class c
   JOIN pg_namespace n ON n.oid = c.relnamespace

@@ -1,4 +1,5 @@
--- Tables of extensions whose rows pg_dump would take for the users': the extensions stay behind, and so do these.
+-- Configuration tables of extensions, whose rows pg_dump would dump. Extensions are not carried, so their rows are not
+-- either.
 SELECT n.nspname::text, c.relname::text
   FROM pg_extension e
  CROSS JOIN unnest(extconfig) AS config

@@ -1,4 +1,4 @@
--- Which server and database this is, and as whom we came.
+-- Facts about the server, the database and the role of this session.
 SELECT (SELECT system_identifier::text FROM pg_control_system()) AS system_identifier,
        d.datname::text AS database,
        current_setting('server_version_num')::int4 AS version,
@@ -6,7 +6,7 @@ SELECT (SELECT system_identifier::text FROM pg_control_system()) AS system_ident
        current_setting('server_encoding') AS encoding,
        d.datcollate::text AS collate,
        d.datctype::text AS ctype,
-       -- From PostgreSQL 15 on.
+       -- This column exists since PostgreSQL 15.
        coalesce(to_jsonb(d) ->> 'datlocprovider', 'c') AS provider,
        pg_get_userbyid(d.datdba)::text AS owner,
        session_user::text AS "user",

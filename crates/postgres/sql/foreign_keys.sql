@@ -1,4 +1,4 @@
--- Foreign keys that a restore checks, smallest table first: names of both tables, and their columns in pairs.
+-- Foreign keys that a restore checks, smallest table first, with the names of both tables and their columns in pairs.
 SELECT k.conname::text AS name,
        format('%I.%I', n.nspname, c.relname) AS "table",
        format('%I.%I', rn.nspname, r.relname) AS other,
@@ -14,7 +14,8 @@ SELECT k.conname::text AS name,
   JOIN pg_namespace n ON n.oid = c.relnamespace
   JOIN pg_class r ON r.oid = k.confrelid
   JOIN pg_namespace rn ON rn.oid = r.relnamespace
- -- MATCH SIMPLE, and not over periods (PostgreSQL 18); a partitioned table's stands for its copies on partitions.
+ -- Only MATCH SIMPLE and without PERIOD (PostgreSQL 18). The key of a partitioned table stands for its copies on
+ -- partitions.
  WHERE NOT coalesce((to_jsonb(k) ->> 'conperiod')::bool, false) AND k.contype = 'f' AND k.convalidated AND k.confmatchtype = 's' AND k.conparentid = 0 AND c.relkind IN ('r', 'p') AND r.relkind IN ('r', 'p')
    AND n.nspname NOT LIKE 'pg\_%' AND n.nspname <> 'information_schema'
    AND is_readable(c) AND is_readable(r)

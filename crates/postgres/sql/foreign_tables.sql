@@ -1,4 +1,4 @@
--- Foreign tables, which no dump of ours holds.
+-- Foreign tables, which our dumps do not contain.
 SELECT n.nspname::text, c.relname::text
   FROM pg_class c
   JOIN pg_namespace n ON n.oid = c.relnamespace

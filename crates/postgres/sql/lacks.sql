@@ -1,5 +1,5 @@
--- Of what a dump needs on a server, by the lines of catalogue.sql that begin with "needs", that which is not there for
--- us and for the role $2, which is to own everything.
+-- What a dump needs on a server (the lines of catalogue.sql that begin with "needs") and what is missing there for our
+-- role and for the role $2, which is to own everything.
 SELECT need
   FROM unnest($1::text[]) AS need
  WHERE NOT CASE
@@ -10,7 +10,7 @@ SELECT need
            SELECT FROM pg_collation
             WHERE collnamespace = 'pg_catalog'::regnamespace AND need = 'collation ' || collname
               AND collencoding IN (-1, pg_char_to_encoding(getdatabaseencoding())))
-       -- Builds without ICU have none of its collations.
+       -- Builds without ICU have no collations of ICU.
        WHEN need = 'locales of ICU' THEN EXISTS (SELECT FROM pg_collation WHERE collprovider = 'i')
        WHEN need LIKE 'role %' THEN EXISTS (SELECT FROM pg_roles WHERE need = 'role ' || rolname)
        WHEN need LIKE 'compression %' THEN EXISTS (

@@ -1,6 +1,6 @@
--- How many large objects there are, and a digest of their numbers and contents, as a line of the catalogue.
+-- The number of large objects, and a digest of their OIDs and contents, as a line of the catalogue.
 WITH RECURSIVE piece AS (
-    -- One can be larger than a value.
+    -- In pieces, because a large object can exceed the maximum size of a value.
     SELECT m.oid, 0::int8 AS place, length(d) AS bytes, encode(sha256(d), 'hex') AS hash
       FROM pg_largeobject_metadata m CROSS JOIN LATERAL lo_get(m.oid, 0, 1 << 20) AS d
     UNION ALL

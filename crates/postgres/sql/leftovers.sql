@@ -1,4 +1,4 @@
--- Sessions of this role on this database whose application_name begins with one of $1.
+-- Other sessions of this role on this database whose application_name begins with one of $1.
 SELECT pid
   FROM pg_stat_activity
  WHERE datname = current_database()

@@ -1,4 +1,4 @@
--- How many more locks the server's lock table is sure to hold, and for how many transactions it has room.
+-- How many more locks certainly fit into the server's lock table, and for how many transactions it is sized.
 WITH server AS (
     SELECT current_setting('max_locks_per_transaction')::int8 AS each,
            current_setting('max_connections')::int8 + current_setting('max_prepared_transactions')::int8 AS transactions

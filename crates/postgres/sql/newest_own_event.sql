@@ -1,4 +1,4 @@
--- The newest event of a user of server $1, among those that came last; more would be a long search.
+-- The newest event of a user of server $1, among the last 10 000 events: a search of all could take long.
 SELECT event_json.json
 FROM (
     SELECT event_id, sender, stream_ordering FROM public.events ORDER BY stream_ordering DESC LIMIT 10000

@@ -1,13 +1,12 @@
--- What a dump of ours does not bring back, named as pg_restore --list names it; "erased" where dropping everything
--- takes it away too.
+-- What our dumps do not contain, named as in pg_restore --list; "erased" if a wipe erases it.
 WITH ns AS (
     SELECT oid, nspname, nspowner, nspacl FROM pg_namespace
      WHERE nspname NOT LIKE 'pg\_%' AND nspname <> 'information_schema'
 ), part AS (
-    -- Of an extension, or of another object.
+    -- Objects that belong to an extension or to another object.
     SELECT classid, objid FROM pg_depend WHERE deptype IN ('e', 'i') AND objsubid = 0
 ), acl AS (
-    -- Privileges, and what each kind of object has when nobody granted or revoked anything.
+    -- Privileges, and the default privileges of each kind of object.
     SELECT 'pg_class'::regclass AS classid, c.oid, relname::text AS name, relowner AS owner, relacl AS acl,
            acldefault(CASE relkind WHEN 'S' THEN 's' ELSE 'r' END::"char", relowner) AS usual, true AS erased,
            CASE relkind WHEN 'S' THEN 'sequence' ELSE 'table' END AS kind
@@ -41,90 +40,90 @@ WITH ns AS (
             EXCEPT SELECT grantee, privilege_type, is_grantable, false FROM aclexplode(acl))) x
      WHERE NOT EXISTS (SELECT FROM part p WHERE p.classid = acl.classid AND p.objid = acl.oid)
 ), entry AS (
-    SELECT 'EXTENSION - ' || extname AS entry, 'extensions are the target''s own' AS reason, false AS erased
+    SELECT 'EXTENSION - ' || extname AS entry, 'extensions are installed per server' AS reason, false AS erased
       FROM pg_extension WHERE extname <> 'plpgsql'
     UNION ALL
-    SELECT format('PUBLICATION - %s %s', pubname, pg_get_userbyid(pubowner)), 'replication is the source''s own', true
+    SELECT format('PUBLICATION - %s %s', pubname, pg_get_userbyid(pubowner)), 'replication is set up per server', true
       FROM pg_publication
     UNION ALL
-    SELECT format('SUBSCRIPTION - %s %s', subname, pg_get_userbyid(subowner)), 'replication is the source''s own', false
+    SELECT format('SUBSCRIPTION - %s %s', subname, pg_get_userbyid(subowner)), 'replication is set up per server', false
       FROM pg_subscription WHERE subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())
     UNION ALL
-    SELECT format('EVENT TRIGGER - %s %s', evtname, pg_get_userbyid(evtowner)), 'event triggers belong to a superuser', true
+    SELECT format('EVENT TRIGGER - %s %s', evtname, pg_get_userbyid(evtowner)), 'event triggers need a superuser', true
       FROM pg_event_trigger e
      WHERE NOT EXISTS (SELECT FROM part p WHERE p.classid = 'pg_event_trigger'::regclass AND p.objid = e.oid)
     UNION ALL
-    SELECT format('FOREIGN TABLE %s %s %s', nspname, relname, pg_get_userbyid(relowner)), 'foreign servers belong to a superuser', true
+    SELECT format('FOREIGN TABLE %s %s %s', nspname, relname, pg_get_userbyid(relowner)), 'foreign data wrappers need a superuser', true
       FROM pg_class c JOIN ns ON ns.oid = relnamespace
      WHERE relkind = 'f' AND NOT EXISTS (SELECT FROM part p WHERE p.classid = 'pg_class'::regclass AND p.objid = c.oid)
     UNION ALL
-    SELECT format('FOREIGN DATA WRAPPER - %s %s', fdwname, pg_get_userbyid(fdwowner)), 'foreign servers belong to a superuser', false
+    SELECT format('FOREIGN DATA WRAPPER - %s %s', fdwname, pg_get_userbyid(fdwowner)), 'foreign data wrappers need a superuser', false
       FROM pg_foreign_data_wrapper f
      WHERE NOT EXISTS (SELECT FROM part p WHERE p.classid = 'pg_foreign_data_wrapper'::regclass AND p.objid = f.oid)
     UNION ALL
-    SELECT format('SERVER - %s %s', srvname, pg_get_userbyid(srvowner)), 'foreign servers belong to a superuser', false
+    SELECT format('SERVER - %s %s', srvname, pg_get_userbyid(srvowner)), 'foreign data wrappers need a superuser', false
       FROM pg_foreign_server s
      WHERE NOT EXISTS (SELECT FROM part p WHERE p.classid = 'pg_foreign_server'::regclass AND p.objid = s.oid)
     UNION ALL
-    SELECT format('USER MAPPING - USER MAPPING %s SERVER %s', usename, srvname), 'foreign servers belong to a superuser', false
+    SELECT format('USER MAPPING - USER MAPPING %s SERVER %s', usename, srvname), 'foreign data wrappers need a superuser', false
       FROM pg_user_mappings
     UNION ALL
-    SELECT format('PROCEDURAL LANGUAGE - %s %s', lanname, pg_get_userbyid(lanowner)), 'languages belong to a superuser', false
+    SELECT format('PROCEDURAL LANGUAGE - %s %s', lanname, pg_get_userbyid(lanowner)), 'languages need a superuser', false
       FROM pg_language l
      WHERE lanispl AND NOT EXISTS (SELECT FROM part p WHERE p.classid = 'pg_language'::regclass AND p.objid = l.oid)
     UNION ALL
-    SELECT format('TEXT SEARCH PARSER %s %s', nspname, prsname), 'text search parsers belong to a superuser', false
+    SELECT format('TEXT SEARCH PARSER %s %s', nspname, prsname), 'text search parsers need a superuser', false
       FROM pg_ts_parser t JOIN ns ON ns.oid = prsnamespace
      WHERE NOT EXISTS (SELECT FROM part p WHERE p.classid = 'pg_ts_parser'::regclass AND p.objid = t.oid)
     UNION ALL
-    SELECT format('TEXT SEARCH TEMPLATE %s %s', nspname, tmplname), 'text search templates belong to a superuser', false
+    SELECT format('TEXT SEARCH TEMPLATE %s %s', nspname, tmplname), 'text search templates need a superuser', false
       FROM pg_ts_template t JOIN ns ON ns.oid = tmplnamespace
      WHERE NOT EXISTS (SELECT FROM part p WHERE p.classid = 'pg_ts_template'::regclass AND p.objid = t.oid)
     UNION ALL
-    SELECT format('ACCESS METHOD - %s', amname), 'access methods belong to a superuser', false
+    SELECT format('ACCESS METHOD - %s', amname), 'access methods need a superuser', false
       FROM pg_am a
      WHERE oid >= 16384 AND NOT EXISTS (SELECT FROM part p WHERE p.classid = 'pg_am'::regclass AND p.objid = a.oid)
     UNION ALL
-    SELECT format('TRANSFORM - FOR %s LANGUAGE %s', format_type(trftype, NULL), lanname), 'languages belong to a superuser', false
+    SELECT format('TRANSFORM - FOR %s LANGUAGE %s', format_type(trftype, NULL), lanname), 'languages need a superuser', false
       FROM pg_transform t JOIN pg_language l ON l.oid = trflang
      WHERE NOT EXISTS (SELECT FROM part p WHERE p.classid = 'pg_transform'::regclass AND p.objid = t.oid)
     UNION ALL
-    -- One line for each role and kind: there can be thousands of grants.
+    -- One line for each role and kind, because there can be thousands of grants.
     SELECT format('ACL %s %s, %s %s%s', CASE WHEN is_granted THEN 'granted to' ELSE 'revoked from' END,
                   CASE grantee WHEN 0 THEN 'PUBLIC' ELSE pg_get_userbyid(grantee) END, kind,
                   array_to_string((array_agg(DISTINCT name ORDER BY name))[:3], ', '),
                   CASE WHEN count(DISTINCT oid) > 3 THEN format(' and %s more', count(DISTINCT oid) - 3) END),
-           'privileges are the target''s own', bool_and(erased)
+           'privileges are granted per server', bool_and(erased)
       FROM given GROUP BY is_granted, grantee, kind
     UNION ALL
     SELECT format('DEFAULT ACL %s %s on %s of %s', coalesce(nspname, '-'),
                   (SELECT string_agg(DISTINCT CASE grantee WHEN 0 THEN 'PUBLIC' ELSE pg_get_userbyid(grantee) END, ', ') FROM aclexplode(defaclacl)),
                   CASE defaclobjtype WHEN 'r' THEN 'tables' WHEN 'S' THEN 'sequences' WHEN 'f' THEN 'functions' WHEN 'T' THEN 'type'
                                      WHEN 'n' THEN 'schemas' ELSE 'large objects' END, pg_get_userbyid(defaclrole)),
-           'privileges are the target''s own', coalesce(nspname <> 'public', false)
+           'privileges are granted per server', coalesce(nspname <> 'public', false)
       FROM pg_default_acl LEFT JOIN ns ON ns.oid = defaclnamespace
     UNION ALL
-    SELECT format('SECURITY LABEL of provider %s (%s)', provider, count(*)), 'security labels are the source''s own', true
+    SELECT format('SECURITY LABEL of provider %s (%s)', provider, count(*)), 'security labels are set per server', true
       FROM pg_seclabel GROUP BY provider
     UNION ALL
-    -- Values may be secret.
+    -- Without the values, which may be secret.
     SELECT format('ALTER %s SET %s', CASE setrole WHEN 0 THEN 'DATABASE' ELSE 'ROLE ' || pg_get_userbyid(setrole) || ' IN DATABASE' END,
-                  split_part(setting, '=', 1)), 'settings of a database are the target''s own', false
+                  split_part(setting, '=', 1)), 'database settings are made per server', false
       FROM pg_db_role_setting CROSS JOIN unnest(setconfig) AS setting
      WHERE setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database())
     UNION ALL
-    SELECT format('TABLESPACE - %s (%s)', spcname, count(*)), 'tablespaces are the target''s own', true
+    SELECT format('TABLESPACE - %s (%s)', spcname, count(*)), 'tablespaces are made per server', true
       FROM pg_class c JOIN pg_tablespace s ON s.oid = reltablespace
      WHERE relnamespace IN (SELECT oid FROM ns)
      GROUP BY spcname
     UNION ALL
-    SELECT format('COMMENT - DATABASE %s', current_database()), 'the target database exists', false
+    SELECT format('COMMENT - DATABASE %s', current_database()), 'the target database already exists', false
       FROM pg_shdescription WHERE classoid = 'pg_database'::regclass AND objoid = (SELECT oid FROM pg_database WHERE datname = current_database())
     UNION ALL
     SELECT format('INDEX %s %s %s', n.nspname, c.relname, pg_get_userbyid(c.relowner)), 'its build failed', true
       FROM pg_index i JOIN pg_class c ON c.oid = indexrelid JOIN ns n ON n.oid = c.relnamespace
      WHERE NOT (indisvalid AND indisready)
-       -- A partitioned table's index is not valid before each partition has it, and is dumped all the same.
+       -- The index of a partitioned table is invalid until each partition has it, but is dumped even so.
        AND c.relkind = 'i'
 )
 SELECT entry, reason, erased FROM entry ORDER BY entry COLLATE "C"

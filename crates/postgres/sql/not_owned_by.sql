@@ -1,8 +1,8 @@
--- Relations, functions, types, extra schemas and large objects that another role than $1 owns.
+-- Relations, functions, types, schemas other than public and large objects that are not owned by role $1.
 WITH ours AS (
     SELECT oid FROM pg_namespace WHERE nspname NOT LIKE 'pg\_%' AND nspname <> 'information_schema'
 ), part AS (
-    -- Of an extension, or of another object: constructors of a range type have no owner of their own.
+    -- Objects that belong to an extension or to another object, like the constructors of a range type.
     SELECT classid, objid FROM pg_depend WHERE deptype IN ('e', 'i') AND objsubid = 0
 )
 SELECT format('%s %s (%s)', kind, name, pg_get_userbyid(owner))

@@ -1,5 +1,5 @@
--- Everything that belongs to the database's users, in the order in which it can be dropped.
--- Left alone: extensions and what belongs to them, what goes with another object, and the schema public itself.
+-- All objects that users created, in an order in which they can be dropped.
+-- Not included: extensions and their objects, objects that are dropped with another one, and the schema public itself.
 WITH ns AS (
     SELECT oid, nspname FROM pg_namespace
      WHERE nspname NOT LIKE 'pg\_%' AND nspname <> 'information_schema'

@@ -1,6 +1,7 @@
--- Sessions of others on this database, without the roles in $1, and without those that a pooler has at hand for
--- nobody: it resets a session when a client is gone, and gives it to the next with that client's first query. One that
--- was reset just now may be in the middle of a client's work, where the pooler resets it after each transaction.
+-- Sessions of other programs on this database, without those of the roles in $1, and without those that a pooler keeps
+-- idle: it resets a session when its client has disconnected, and gives it to the next client when that sends its first
+-- query. A session that was reset less than 3 seconds ago may still be in use, if the pooler resets it after each
+-- transaction.
 SELECT usename::text, coalesce(application_name, ''), coalesce(host(client_addr), ''), pid
   FROM pg_stat_activity
  WHERE datname = current_database()

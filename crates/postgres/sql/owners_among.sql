@@ -1,4 +1,4 @@
--- Those of the roles $1 that own a table of Synapse's schema, or the whole database.
+-- Those of the roles $1 that own a table in the schema public or, unless they are superusers, the database.
 SELECT rolname::text
   FROM pg_roles AS r
  WHERE rolname = ANY($1)

@@ -1,4 +1,4 @@
--- Schema and name of each relation that is written so.
+-- Schema and name of each relation, from qualified names as written in SQL.
 SELECT n.nspname::text, c.relname::text
   FROM unnest($1::text[]) WITH ORDINALITY AS written (name, place)
   JOIN pg_class c ON c.oid = written.name::regclass

@@ -1,5 +1,5 @@
--- What we and the role $1 may do on a target. Since PostgreSQL 16 a membership may lack SET. What the role owns is read
--- without becoming it, which a membership without INHERIT does not allow.
+-- The permissions of our role and of role $1 on a target. Since PostgreSQL 16, a membership can lack SET. A membership
+-- without INHERIT does not allow reading what the role owns without SET ROLE.
 SELECT CASE WHEN current_setting('server_version_num')::int4 >= 160000
             THEN pg_has_role(r.oid, 'SET') ELSE pg_has_role(r.oid, 'MEMBER') END AS acts,
        pg_has_role(r.oid, 'USAGE') AS inherits,

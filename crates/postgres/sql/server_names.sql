@@ -1,2 +1,2 @@
--- The part after the first colon of every user's Matrix ID: a homeserver has one.
+-- The server names in the Matrix IDs of all users, after the first colon. A homeserver has only one.
 SELECT DISTINCT substr(name, strpos(name, ':') + 1) FROM public.users WHERE name LIKE '%:%' ORDER BY 1 LIMIT 10

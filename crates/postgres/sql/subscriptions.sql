@@ -1,4 +1,4 @@
--- Logical replication that writes into this database.
+-- Enabled subscriptions of logical replication, which write into this database.
 SELECT subname::text
   FROM pg_subscription
  WHERE subdbid = (SELECT oid FROM pg_database WHERE datname = current_database()) AND subenabled

@@ -15,7 +15,7 @@ SELECT n.nspname::text AS schema,
                                   THEN 'integer'
                              ELSE 'other' END
                         ORDER BY attname::text COLLATE "C") AS kinds,
-              -- From PostgreSQL 18 on, a NOT NULL constraint that was never validated counts as one there.
+              -- Since PostgreSQL 18, attnotnull is also true if the NOT NULL constraint was never validated.
               array_agg(NOT attnotnull OR EXISTS (
                             SELECT FROM pg_constraint
                              WHERE conrelid = attrelid AND contype = 'n' AND NOT convalidated AND attnum = ANY (conkey))

@@ -1,4 +1,4 @@
--- Each table with its columns whose values are sent as text, largest table last; to look for bytes that are not UTF-8.
+-- Tables with their columns that contain text, largest table last; to be checked for bytes that are not UTF-8.
 SELECT format('%I.%I', n.nspname, c.relname) AS "table",
        array_agg(a.attname::text ORDER BY a.attnum) AS columns
   FROM pg_class c
@@ -6,7 +6,7 @@ SELECT format('%I.%I', n.nspname, c.relname) AS "table",
   JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
   JOIN pg_type t ON t.oid = a.atttypid
  WHERE c.relkind = 'r' AND n.nspname NOT LIKE 'pg\_%' AND n.nspname <> 'information_schema'
-   -- Numbers, booleans and times have no text of their own.
+   -- Numbers, booleans and times contain no text in the database's encoding.
    AND t.typcategory NOT IN ('B', 'N', 'D', 'T') AND a.atttypid <> 'bytea'::regtype
    AND is_readable(c)
  GROUP BY c.oid, n.nspname, c.relname

@@ -1,4 +1,5 @@
--- Unique indexes, smallest table first, with their table and key columns; none on expressions or parts.
+-- Unique indexes with their table and key columns, smallest table first; without partial indexes and those on
+-- expressions.
 SELECT format('%I.%I', n.nspname, x.relname) AS index,
        format('%I.%I', n.nspname, c.relname) AS "table",
        k.columns,

@@ -1,4 +1,4 @@
--- Tables, sequences and large objects that our role may not read, or of which a policy hides rows from it.
+-- Tables, sequences and large objects that our role is not allowed to read, or in which a policy hides rows from it.
 SELECT format('%I.%I', n.nspname, c.relname)
   FROM pg_class c
   JOIN pg_namespace n ON n.oid = c.relnamespace

@@ -1,5 +1,5 @@
--- The next media of this server by id, as json for a column that older Synapses lack. An upload without a length was
--- begun and never came. Ids are random, so that some speak for all.
+-- The next local media by id. sha256 is read through JSON, because older versions of Synapse lack this column. An
+-- upload without a length was never completed. Ids are random, so that the first pages are a random sample.
 SELECT media_id,
        media_length::int8,
        url_cache IS NOT NULL,

@@ -1,2 +1,2 @@
--- How many events, as far as $1 and one more.
+-- The number of events, counted up to $1 + 1.
 SELECT count(*) FROM (SELECT FROM public.events LIMIT $1::int8 + 1) AS found

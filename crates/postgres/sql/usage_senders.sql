@@ -1,4 +1,4 @@
--- How many of this server's users sent a message, as far as $1 and one more.
+-- The number of local users that have sent a message, counted up to $1 + 1.
 SELECT count(*) FROM (
     SELECT DISTINCT sender FROM public.events
      WHERE type = 'm.room.message' AND sender IN (SELECT name FROM public.users)

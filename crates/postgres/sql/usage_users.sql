@@ -1,2 +1,2 @@
--- How many users that are no guests, as far as $1 and one more.
+-- The number of users that are not guests, counted up to $1 + 1.
 SELECT count(*) FROM (SELECT FROM public.users WHERE coalesce(is_guest, 0) = 0 LIMIT $1::int8 + 1) AS found

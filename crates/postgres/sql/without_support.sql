@@ -1,4 +1,4 @@
--- What a dump of ours carries although it needs what such a dump leaves out, and what that is.
+-- Objects that our dumps contain although they need an object that our dumps do not contain, with that object.
 WITH RECURSIVE part AS (
     SELECT classid, objid FROM pg_depend WHERE deptype = 'e'
 ), left_out AS (
@@ -16,7 +16,7 @@ WITH RECURSIVE part AS (
 ), whole AS (
     SELECT classid, objid, classid AS of_class, objid AS of_object FROM left_out
     UNION
-    -- What belongs to it goes with it.
+    -- With the objects that belong to them.
     SELECT d.classid, d.objid, w.of_class, w.of_object
       FROM whole w JOIN pg_depend d ON d.refclassid = w.classid AND d.refobjid = w.objid AND d.deptype IN ('i', 'a')
 )

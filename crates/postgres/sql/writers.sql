@@ -1,4 +1,4 @@
--- Transactions of others on this database that have written, or were prepared, and have not ended.
+-- Transactions of other sessions on this database that have written or are prepared, and have not ended.
 SELECT format('a transaction of %s is open (process %s)', usename, pid)
   FROM pg_stat_activity
  WHERE datname = current_database()

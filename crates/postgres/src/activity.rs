@@ -1,17 +1,17 @@
-//! Who else uses a database, and keeping a second run of ours out.
+//! Other sessions on a database, and the lock against a second run of these tools.
 
 use crate::{Error, Session};
 
 /// Another session on the same database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Other {
-    /// The role it connected as.
+    /// The role that it connected as.
     pub user: String,
     /// Its `application_name`.
     pub application: String,
-    /// Where it came from; empty for a Unix socket, or when we may not see it.
+    /// The client's address; empty for a Unix socket, or if our role is not allowed to see it.
     pub address: String,
-    /// Its server process.
+    /// The process ID of its server process.
     pub pid: i32,
 }
 
@@ -28,13 +28,14 @@ impl std::fmt::Display for Other {
     }
 }
 
-/// Sessions of others on this database. Ours are left out: locks keep them apart. So are idle ones of a pooler in
-/// session mode, by the `DISCARD ALL` that it reset them with, where our role may see what they did last.
+/// The sessions of other programs on this database, without those of `ignored_roles`.
 ///
-/// Not by `backend_type`: for other roles' sessions an ordinary role sees it as null.
+/// Sessions of these tools are left out, because locks keep two runs apart. So are sessions that a pooler in session
+/// mode keeps idle, which are recognised by the `DISCARD ALL` with which it reset them, if our role is allowed to see
+/// their last query. `backend_type` cannot be used instead: for sessions of other roles, an ordinary role sees null.
 pub fn others(session: &Session, ignored_roles: &[String]) -> Result<Vec<Other>, Error> {
     let rows = session.rows(
-        "see who else is connected",
+        "list other sessions",
         include_str!("../sql/others.sql"),
         &[&ignored_roles],
     )?;
@@ -49,7 +50,7 @@ pub fn others(session: &Session, ignored_roles: &[String]) -> Result<Vec<Other>,
         .collect())
 }
 
-/// Transactions of this database that were prepared and neither committed nor rolled back, by name.
+/// The names of transactions of this database that are prepared, and neither committed nor rolled back.
 pub fn prepared_transactions(session: &Session) -> Result<Vec<String>, Error> {
     let sql = "SELECT gid FROM pg_prepared_xacts WHERE database = current_database() ORDER BY prepared, gid";
     let rows = session.rows("list prepared transactions", sql, &[])?;
@@ -62,42 +63,47 @@ pub fn subscriptions(session: &Session) -> Result<Vec<String>, Error> {
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
-/// Those of `roles` that own the database or a table in it: Synapse's own, not a monitor's.
+/// Those of `roles` that own the database or a table in it. Such a role is Synapse's own, not a monitoring role.
 pub fn owners_among(session: &Session, roles: &[String]) -> Result<Vec<String>, Error> {
     let rows = session.rows(
-        "read who owns the database",
+        "check the owners of the database",
         include_str!("../sql/owners_among.sql"),
         &[&roles],
     )?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
-/// Ends what earlier, killed runs of `tools` left connected; returns how many sessions that were.
+/// Terminates the sessions that earlier, killed runs of `tools` left behind; returns their number.
 ///
-/// To be called with a lock that keeps living runs out, and before this run opens a second session.
+/// Call it while holding a lock that excludes other runs, and before this run opens a second session, which would be
+/// terminated too.
 pub fn end_leftovers(session: &Session, tools: &[&str]) -> Result<usize, Error> {
     let leftovers = include_str!("../sql/leftovers.sql");
     let prefixes: Vec<String> = tools.iter().map(|tool| format!("ess-migrate/{tool}/")).collect();
     let ended = session.rows(
-        "end sessions of an earlier run",
+        "terminate sessions of an earlier run",
         &format!("SELECT pg_terminate_backend(pid) FROM ({leftovers}) AS leftover"),
         &[&prefixes],
     )?;
-    // Their locks are released only when they are gone.
+    // Their locks are released only when they have ended.
     for _ in 0..200 {
-        if ended.is_empty() || session.rows("wait for them", leftovers, &[&prefixes])?.is_empty() {
+        if ended.is_empty()
+            || session
+                .rows("wait for terminated sessions", leftovers, &[&prefixes])?
+                .is_empty()
+        {
             break;
         }
-        session.batch("wait for them", "SELECT pg_sleep(0.05)")?;
+        session.batch("wait for terminated sessions", "SELECT pg_sleep(0.05)")?;
     }
     Ok(ended.len())
 }
 
-/// Takes the lock that one run at a time holds on a target, until the session ends.
+/// Tries to take the lock that only one run at a time can hold on a database, until the session ends.
 ///
-/// Returns whether we have it.
+/// Returns whether it was taken.
 pub fn lock(session: &Session) -> Result<bool, Error> {
     // "ess-migr" as a number; the lock is per database.
     let sql = "SELECT pg_try_advisory_lock(7310309011223338354)";
-    Ok(session.one("lock the target", sql, &[])?.get(0))
+    Ok(session.one("lock the database", sql, &[])?.get(0))
 }

@@ -1,14 +1,15 @@
-//! Everything in a database but its rows, as comparable lines.
+//! Everything in a database except its rows, as lines that can be compared.
 
 use crate::{Error, Session};
 
-/// Begins each line of a catalogue that names what must be on a server beforehand.
+/// The prefix of the lines of a catalogue that name what a server must already have.
 const NEEDS: &str = "needs ";
 
-/// One line for each object and property that a dump carries, sorted; one for the contents of all large objects.
+/// Returns a sorted line for each object and property that a dump carries, and one for the contents of all large
+/// objects.
 ///
-/// Owners have a check of their own. Privileges and the like are not carried: [`crate::not_in_a_dump`] lists them. The
-/// rows of a materialised view are not compared: a restore makes them anew.
+/// Not included are owners, which [`not_owned_by`] checks; privileges and the like, which are not carried and which
+/// [`crate::not_in_a_dump`] lists; and the rows of materialised views, which a restore computes again.
 pub fn catalogue(session: &Session) -> Result<Vec<String>, Error> {
     let mut lines = objects(session)?;
     lines.extend(names(
@@ -21,14 +22,14 @@ pub fn catalogue(session: &Session) -> Result<Vec<String>, Error> {
     Ok(lines)
 }
 
-/// The lines of the catalogue that name what must be on a server beforehand.
+/// The lines of the catalogue that name what a server must already have.
 pub fn needs(session: &Session) -> Result<Vec<String>, Error> {
     let mut lines = objects(session)?;
     lines.retain(|line| is_need(line));
     Ok(lines)
 }
 
-/// Whether a line of a catalogue names what must be on a server beforehand.
+/// Whether a line of a catalogue names what a server must already have.
 pub fn is_need(line: &str) -> bool {
     line.starts_with(NEEDS)
 }
@@ -41,25 +42,25 @@ fn objects(session: &Session) -> Result<Vec<String>, Error> {
 pub fn invalid_indexes(session: &Session) -> Result<Vec<String>, Error> {
     names(
         session,
-        "look for invalid indexes",
+        "list invalid indexes",
         include_str!("../sql/invalid_indexes.sql"),
         &[],
     )
 }
 
-/// A server's lock table, which all its transactions share.
+/// The size of a server's lock table, which all its transactions share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LockTable {
-    /// How many more locks it is sure to hold.
+    /// How many more locks certainly fit.
     pub free: i64,
     /// `max_locks_per_transaction`.
     pub each: i64,
-    /// For so many transactions it has room.
+    /// The number of transactions for which it is sized: `max_connections` and `max_prepared_transactions`.
     pub transactions: i64,
 }
 
 impl LockTable {
-    /// The `max_locks_per_transaction` that is enough for so many locks more; none when this one is.
+    /// The `max_locks_per_transaction` that is needed for this many more locks; `None` if the present value is enough.
     pub fn wanted(&self, needed: i64) -> Option<i64> {
         let lacking = needed.saturating_sub(self.free);
         let transactions = self.transactions.max(1);
@@ -67,7 +68,7 @@ impl LockTable {
     }
 }
 
-/// How large the server's lock table is.
+/// Reads the size of the server's lock table.
 pub fn lock_table(session: &Session) -> Result<LockTable, Error> {
     let sql = include_str!("../sql/lock_table.sql");
     let row = session.one("read the size of the lock table", sql, &[])?;
@@ -78,20 +79,20 @@ pub fn lock_table(session: &Session) -> Result<LockTable, Error> {
     })
 }
 
-/// How many locks a dump takes, with the digests beside it.
+/// How many locks a dump needs, together with the digests that are computed meanwhile.
 pub fn dump_locks(session: &Session) -> Result<i64, Error> {
     let sql = include_str!("../sql/dump_locks.sql");
-    Ok(session.one("count what a dump locks", sql, &[])?.get(0))
+    Ok(session.one("count the locks of a dump", sql, &[])?.get(0))
 }
 
-/// Of what a catalogue needs, that which the session's server lacks, such as `role grafana`; each with what to do.
+/// What a catalogue needs and the session's server lacks, such as `role grafana`, each with a remedy.
 ///
-/// `role` is to own everything there.
+/// `role` is the role that is to own everything there.
 pub fn lacking(session: &Session, role: &str, catalogue: &[String]) -> Result<Vec<(String, String)>, Error> {
     let needs: Vec<&str> = catalogue.iter().filter_map(|line| line.strip_prefix(NEEDS)).collect();
     let lacks = names(
         session,
-        "look for what the dump needs",
+        "check what the dump needs",
         include_str!("../sql/lacks.sql"),
         &[&needs, &role],
     )?;
@@ -104,7 +105,7 @@ pub fn lacking(session: &Session, role: &str, catalogue: &[String]) -> Result<Ve
         .collect())
 }
 
-/// What to do about something that a server lacks.
+/// The remedy for something that a server lacks.
 fn remedy(need: &str) -> String {
     let words: Vec<&str> = need.splitn(2, ' ').collect();
     let name = words.get(1).copied().unwrap_or_default();
@@ -112,17 +113,17 @@ fn remedy(need: &str) -> String {
         "extension" => {
             let (name, schema) = name.split_once(" in schema ").unwrap_or((name, "public"));
             format!(
-                "on the target, as a superuser: CREATE EXTENSION {} SCHEMA {}; or drop on the source what uses it",
+                "on the target, as a superuser: CREATE EXTENSION {} SCHEMA {}; or drop what uses it on the source",
                 crate::escape_identifier(name),
                 crate::escape_identifier(schema)
             )
         }
         "role" => format!(
-            "on the target: CREATE ROLE {}; or drop on the source the policies that name it",
+            "on the target: CREATE ROLE {}; or drop the policies that name it on the source",
             crate::escape_identifier(name)
         ),
         "right" if name.starts_with("SUPERUSER") => {
-            "drop it on the source, or make a superuser of the role that is to own everything on the target".to_owned()
+            "drop it on the source, or make the role that is to own everything on the target a superuser".to_owned()
         }
         "right" => {
             "on the source: ALTER TABLE ... NO FORCE ROW LEVEL SECURITY; or connect to the target as a superuser, \
@@ -130,25 +131,25 @@ fn remedy(need: &str) -> String {
                 .to_owned()
         }
         "compression" => "on the source: ALTER TABLE ... ALTER COLUMN ... SET COMPRESSION pglz".to_owned(),
-        _ => "use a target that has it, or drop on the source what uses it".to_owned(),
+        _ => "use a target that has it, or drop what uses it on the source".to_owned(),
     }
 }
 
-/// Tables and sequences that the session's role may not read.
+/// Tables, sequences and large objects that the session's role is not allowed to read completely.
 pub fn unreadable(session: &Session) -> Result<Vec<String>, Error> {
     names(
         session,
-        "see what we may read",
+        "check our read permissions",
         include_str!("../sql/unreadable.sql"),
         &[],
     )
 }
 
-/// Objects that another role than `role` owns, such as `table public.users (postgres)`.
+/// Objects that are not owned by `role`, with their owner, such as `table public.users (postgres)`.
 pub fn not_owned_by(session: &Session, role: &str) -> Result<Vec<String>, Error> {
     names(
         session,
-        "read who owns what",
+        "list the owners of objects",
         include_str!("../sql/not_owned_by.sql"),
         &[&role],
     )

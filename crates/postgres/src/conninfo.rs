@@ -1,9 +1,9 @@
-//! Where a server is and how it is reached, with libpq's meaning.
+//! Connection parameters, with the same meaning as in libpq.
 //!
-//! Our own connections and the child programs (`pg_dump`, `pg_restore`, `psql`) are configured
-//! from the same [`Conninfo`]. It is resolved once; a child inherits none of libpq's variables, so that both
-//! meet the same server on the same terms. What we cannot honour ourselves is an error rather than
-//! a silently weaker connection; see [`NOT_SUPPORTED`].
+//! Our own connections and the child programs (`pg_dump`, `pg_restore`, `psql`) are configured from the same
+//! [`Conninfo`]. It is resolved once, and a child inherits none of libpq's environment variables, so that both reach
+//! the same server in the same way. A parameter that our own connections do not support is an error, rather than a
+//! connection that is silently weaker; see [`NOT_SUPPORTED`].
 
 mod child;
 mod keyword;
@@ -34,16 +34,16 @@ use crate::tls::{Endpoint, Tls, TlsError};
 pub struct Conninfo {
     params: BTreeMap<String, String>,
     password: Option<(SecretString, PasswordOrigin)>,
-    /// What people know the server by, when the parameters lead through something on the way.
+    /// The server's name for messages, if the parameters are those of a forwarded port.
     shown_as: Option<String>,
-    /// What was found where these lead; shared by all copies.
+    /// What was found out about this server at the first connection; shared by all clones.
     met: Arc<Mutex<Option<Met>>>,
 }
 
 /// Where a password was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PasswordOrigin {
-    /// The caller gave it.
+    /// It was given by the caller.
     Given,
     /// `PGPASSWORD`.
     Environment,
@@ -51,35 +51,35 @@ pub enum PasswordOrigin {
     Service(PathBuf),
     /// A password file.
     Passfile(PathBuf),
-    /// None was found. A password file that libpq would ignore, with the reason, is named.
+    /// No password was found. Contains the password file that was ignored, as libpq would, and the reason.
     None(Option<(PathBuf, &'static str)>),
 }
 
-/// Why connection parameters cannot be used. No message holds a value.
+/// Why connection parameters cannot be used. No message contains a value, which could be a password.
 #[derive(Debug)]
 pub enum ConninfoError {
-    /// A password stands in a connection string, which others can see.
+    /// A connection string contains a password, which other users could see in the list of processes.
     PasswordInText,
-    /// A connection string with a password stands where one parameter should.
+    /// A parameter, which this names, has a connection string with a password as its value.
     PasswordInValue(String),
-    /// Neither a URL nor `keyword=value` words, perhaps a bare database name.
+    /// The text is neither a URL nor `keyword=value` words; it may be a bare database name.
     NotConninfo,
-    /// The rule that the text breaks.
+    /// A syntax error; this is the rule that the text violates.
     Syntax(&'static str),
     /// libpq has no such parameter.
     UnknownKeyword(String),
-    /// The value is none of those allowed.
+    /// The value of a parameter is invalid.
     Value {
-        /// Which parameter.
+        /// The parameter.
         keyword: String,
-        /// What it can be.
+        /// The values that are allowed.
         expected: &'static str,
     },
-    /// libpq can, we cannot, and leaving it out would weaken the connection.
+    /// libpq supports the parameter, but these tools do not, and ignoring it would weaken the connection.
     NotSupported {
-        /// Which parameter.
+        /// The parameter.
         keyword: String,
-        /// Why not, or what to do instead.
+        /// The reason, or what to use instead.
         why: &'static str,
     },
     /// No service file defines this service.
@@ -88,20 +88,20 @@ pub enum ConninfoError {
     ServiceFile {
         /// The file.
         path: PathBuf,
-        /// The line, if one is to blame.
+        /// The number of the line.
         line: usize,
-        /// What is wrong there.
+        /// What is wrong with it.
         what: &'static str,
     },
-    /// The account of this process has no name.
+    /// No user is given, and the account of this process has no name.
     NoUser,
-    /// Certificates or keys.
+    /// A certificate or key cannot be used.
     Tls(TlsError),
     /// A file could not be read or written.
     Io {
         /// The file.
         path: PathBuf,
-        /// What happened.
+        /// The error.
         source: io::Error,
     },
 }
@@ -114,7 +114,7 @@ impl ConninfoError {
         }
     }
 
-    /// What the system said of a file, if it was about one.
+    /// The operating system's error, if it concerns a file.
     pub fn of_file(&self) -> Option<&io::Error> {
         match self {
             Self::Io { source, .. } => Some(source),
@@ -122,11 +122,11 @@ impl ConninfoError {
         }
     }
 
-    /// The one thing to do, when there is one.
+    /// The next step for the user, if there is an obvious one.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::PasswordInText => Some("give the password by --target-password-file or PGPASSFILE"),
-            Self::PasswordInValue(_) => Some("write its value alone, and give the password by itself"),
+            Self::PasswordInText => Some("give the password with --target-password-file or PGPASSFILE"),
+            Self::PasswordInValue(_) => Some("give only the parameter's own value, and the password separately"),
             Self::NotConninfo => Some("write postgresql://USER@HOST/DBNAME or 'host=HOST user=USER dbname=DBNAME'"),
             _ => None,
         }
@@ -136,17 +136,17 @@ impl ConninfoError {
 impl fmt::Display for ConninfoError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::PasswordInText => f.write_str("connection string: a password in it is not accepted"),
+            Self::PasswordInText => f.write_str("connection string: it must not contain a password"),
             Self::PasswordInValue(keyword) => {
                 write!(
                     f,
-                    "connection parameter {keyword}: a connection string with a password in it is not accepted there"
+                    "connection parameter {keyword}: it must not contain a connection string with a password"
                 )
             }
             Self::NotConninfo => f.write_str("connection string: neither a postgresql:// URL nor keyword=value words"),
             Self::Syntax(rule) => write!(f, "connection string: {rule}"),
             Self::UnknownKeyword(keyword) => {
-                write!(f, "connection parameter {keyword:?}: libpq knows none of this name")
+                write!(f, "unknown connection parameter {keyword:?}")
             }
             Self::Value { keyword, expected } => {
                 write!(f, "connection parameter {keyword}: expected {expected}")
@@ -154,11 +154,11 @@ impl fmt::Display for ConninfoError {
             Self::NotSupported { keyword, why } => {
                 write!(f, "connection parameter {keyword}: not supported: {why}")
             }
-            Self::NoSuchService(name) => write!(f, "connection service {name:?}: no service file defines it"),
+            Self::NoSuchService(name) => write!(f, "connection service {name:?}: not defined in any service file"),
             Self::ServiceFile { path, line, what } => {
                 write!(f, "service file {}: line {line}: {what}", path.display())
             }
-            Self::NoUser => f.write_str("user to connect as: none is given, and this process's account has no name"),
+            Self::NoUser => f.write_str("no user to connect as: none is given, and this process's account has no name"),
             Self::Tls(error) => error.fmt(f),
             Self::Io { path, source } => write!(f, "{}: {source}", path.display()),
         }
@@ -168,25 +168,26 @@ impl fmt::Display for ConninfoError {
 impl std::error::Error for ConninfoError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            // The message holds it already.
+            // The message already contains it.
             Self::Tls(error) => error.source(),
             _ => None,
         }
     }
 }
 
-/// Parameters that change whom we trust or what we reach, and that we cannot honour.
+/// Parameters that our own connections do not support, and that affect which server is reached or trusted. Each with
+/// the reason, or what to use instead.
 ///
 /// `sslcompression`, `krbsrvname`, `gsslib`, `gssdelegation`, `load_balance_hosts`,
-/// `min_protocol_version`, `max_protocol_version`, `client_encoding` and `sslkeylogfile` are not
-/// here: without them a connection is no weaker. `gssencmode` is passed to children only.
+/// `min_protocol_version`, `max_protocol_version`, `client_encoding` and `sslkeylogfile` are ignored instead:
+/// a connection without them is not weaker. `gssencmode` is passed to child programs only.
 const NOT_SUPPORTED: &[(&str, &str)] = &[
     ("sslcrl", "revocation lists are not read"),
     ("sslcrldir", "revocation lists are not read"),
     ("sslpassword", "use a key file without a passphrase"),
     ("requirepeer", "the owner of the server process cannot be checked"),
     ("require_auth", "use channel_binding=require or sslmode=verify-full"),
-    ("replication", "this is no replication client"),
+    ("replication", "these tools are not replication clients"),
     ("scram_client_key", "use a password"),
     ("scram_server_key", "use a password"),
     ("oauth_issuer", "use a password"),
@@ -195,7 +196,8 @@ const NOT_SUPPORTED: &[(&str, &str)] = &[
     ("oauth_scope", "use a password"),
 ];
 
-/// Where libpq would wait for a connection for ever, and two hours until it sees that a host is gone.
+/// Our defaults for timeouts. By default libpq waits for a connection for ever, and detects after two hours that a host
+/// has vanished.
 const PATIENCE: [(&str, &str); 4] = [
     ("connect_timeout", "30"),
     ("keepalives_idle", "60"),
@@ -203,10 +205,10 @@ const PATIENCE: [(&str, &str); 4] = [
     ("keepalives_count", "6"),
 ];
 
-/// Where a server's Unix sockets are when no host is given: Debian's place, then upstream's.
+/// Directories of Unix sockets, if no host is given: Debian's default, then upstream's `DEFAULT_PGSOCKET_DIR`.
 const SOCKET_DIRS: [&str; 2] = ["/var/run/postgresql", "/tmp"];
 
-/// The environment, as a parameter.
+/// Looks up an environment variable; a parameter, so that tests can replace the environment.
 pub type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 pub(crate) fn check(keyword: &str, value: &str) -> Result<(), ConninfoError> {
@@ -226,7 +228,7 @@ pub(crate) fn check(keyword: &str, value: &str) -> Result<(), ConninfoError> {
 }
 
 impl Conninfo {
-    /// Reads a libpq URL or a `keyword=value` string, as libpq does, but for a password in it.
+    /// Parses a URL or a `keyword=value` string like libpq, except that a password in it is an error.
     pub fn parse(text: &str) -> Result<Self, ConninfoError> {
         Ok(Self {
             params: parse::parse(text)?,
@@ -236,7 +238,7 @@ impl Conninfo {
         })
     }
 
-    /// Takes parameters that a program would hand to libpq. A `password` among them is the password.
+    /// Accepts parameters as a program passes them to libpq, possibly with a `password` among them.
     pub fn from_params(
         mut params: BTreeMap<String, String>,
         password: Option<SecretString>,
@@ -260,12 +262,14 @@ impl Conninfo {
         Ok(conninfo)
     }
 
-    /// Fills what is absent as libpq does: a service, `PG*` variables, files under `~/.postgresql`,
-    /// defaults.
+    /// Fills in missing parameters like libpq: from a service, `PG*` variables, files in `~/.postgresql` and defaults
+    /// (`conninfo_add_defaults` in `fe-connect.c`).
     ///
-    /// With `allow_env` false the variables that say *which* server and how stay unread; those that
-    /// only say where per-server files are (`PGPASSFILE`, `PGSERVICEFILE`, `PGSYSCONFDIR`, `HOME`)
-    /// serve any number of servers, and do here too.
+    /// If `allow_env` is false, the variables that choose a server and the way to connect to it are ignored. Those
+    /// that only name files for any number of servers (`PGPASSFILE`, `PGSERVICEFILE`, `PGSYSCONFDIR`, `HOME`) are
+    /// always used.
+    ///
+    /// Fails if a value is invalid or not supported, or if a service or its file cannot be found.
     pub fn resolve(mut self, env: Env<'_>, allow_env: bool) -> Result<Self, ConninfoError> {
         let variable = |name: &str| if allow_env { env(name) } else { None };
 
@@ -294,7 +298,7 @@ impl Conninfo {
                 "password" => {
                     self.password.get_or_insert((value.into(), PasswordOrigin::Environment));
                 }
-                // An empty variable says as much as none, but for these two where libpq refuses it.
+                // An empty variable counts as unset, except for these two, for which libpq refuses an empty value.
                 name if value.is_empty() && !matches!(name, "sslmode" | "channel_binding") => {}
                 name => {
                     self.params.entry(name.to_owned()).or_insert(value);
@@ -330,12 +334,12 @@ impl Conninfo {
         Ok(self)
     }
 
-    /// Shows the server to people as `host:port`, wherever the parameters lead.
+    /// Sets the `host:port` by which messages name the server, whatever host and port the parameters have.
     pub fn show_as(&mut self, server: impl Into<String>) {
         self.shown_as = Some(server.into());
     }
 
-    /// Sets a parameter that is not given.
+    /// Sets a parameter if it has no value yet.
     pub fn default(&mut self, keyword: &str, value: impl FnOnce() -> String) {
         if self
             .get(keyword)
@@ -345,7 +349,7 @@ impl Conninfo {
         }
     }
 
-    /// Everything our side would stumble over, before a first connection or child.
+    /// Checks all values before the first connection or child program.
     fn check_values(&self) -> Result<(), ConninfoError> {
         for (keyword, why) in NOT_SUPPORTED {
             if self.get(keyword).is_some() {
@@ -356,7 +360,7 @@ impl Conninfo {
             }
         }
         if self.get("gssencmode") == Some("require") {
-            let why = "GSSAPI encryption is not spoken; use TLS";
+            let why = "GSSAPI encryption is not implemented; use TLS";
             return Err(ConninfoError::NotSupported {
                 keyword: "gssencmode".to_owned(),
                 why,
@@ -367,7 +371,7 @@ impl Conninfo {
         crate::tls::check(&self.params)
     }
 
-    /// Looks the password up in the password file, by libpq's rules, when none is known.
+    /// Looks up the password in the password file by libpq's rules, if it is not known yet. Returns its origin.
     pub fn find_password(&mut self, env: Env<'_>) -> Result<PasswordOrigin, ConninfoError> {
         if let Some((_, origin)) = &self.password {
             return Ok(origin.clone());
@@ -399,18 +403,18 @@ impl Conninfo {
         self.params.get(keyword).map(String::as_str)
     }
 
-    /// The same, with our own patience where nothing is said.
+    /// The value of a parameter, or our default for a timeout.
     fn get_patiently(&self, keyword: &str) -> Option<&str> {
         let ours = PATIENCE.iter().find(|(name, _)| *name == keyword);
         self.get(keyword).or(ours.map(|(_, value)| *value))
     }
 
-    /// The parameters that anybody may read, by keyword: what a document may hold.
+    /// The parameters that are not secret and can be stored in the document, by keyword.
     pub fn harmless_params(&self) -> BTreeMap<String, String> {
         self.split_params(true)
     }
 
-    /// The others, which may hold secrets.
+    /// The other parameters, which may contain secrets.
     pub fn other_params(&self) -> BTreeMap<String, String> {
         self.split_params(false)
     }
@@ -421,12 +425,12 @@ impl Conninfo {
         self.params.iter().filter(wanted).map(cloned).collect()
     }
 
-    /// The database; empty before [`Conninfo::resolve`] if none was named.
+    /// The database; empty before [`Conninfo::resolve`] if none was given.
     pub fn dbname(&self) -> &str {
         self.get("dbname").unwrap_or_default()
     }
 
-    /// The host or hosts, or their addresses if only these are known; a socket directory starts with `/`.
+    /// The host or hosts, or their addresses if only these are given. A socket directory starts with `/`.
     pub fn host(&self) -> &str {
         self.get("host").or_else(|| self.get("hostaddr")).unwrap_or_default()
     }
@@ -441,28 +445,28 @@ impl Conninfo {
         self.get("user").unwrap_or_default()
     }
 
-    /// The password, once known.
+    /// The password, if it is known.
     pub fn password(&self) -> Option<&SecretString> {
         self.password.as_ref().map(|(password, _)| password)
     }
 
-    /// Replaces whatever password is known.
+    /// Sets the password, and replaces one that is already known.
     pub fn set_password(&mut self, password: SecretString) {
         self.password = Some((password, PasswordOrigin::Given));
     }
 
-    /// The database for a program that wants it as an argument (`pg_restore -d`), quoted so that a
-    /// database called `a=b` or `postgres://c` is not taken for a connection string.
+    /// The database as an argument for a program (`pg_restore -d`), quoted so that a database called `a=b` or
+    /// `postgres://c` is not taken for a connection string.
     pub fn dbname_argument(&self) -> String {
         parse::word("dbname", self.dbname())
     }
 
-    /// What is known of the server; to be locked by whoever goes to see.
+    /// What is known about the server. Hold the lock while finding it out.
     pub(crate) fn met(&self) -> &Mutex<Option<Met>> {
         &self.met
     }
 
-    /// For our own connections.
+    /// The connector for our own connections.
     pub fn connector(&self, application_name: &str) -> Result<Tls, ConninfoError> {
         let template = self.template(application_name)?;
         Tls::new(&self.params, template, self.endpoints()?).map_err(ConninfoError::Tls)
@@ -481,7 +485,7 @@ impl Conninfo {
             config.options(options);
         }
         if let Some(seconds) = self.number("connect_timeout")?.filter(|&seconds| seconds > 0) {
-            // libpq's own minimum.
+            // libpq has the same minimum.
             config.connect_timeout(Duration::from_secs(seconds.max(2)));
         }
         if let Some(on) = self.number("keepalives")? {
@@ -517,7 +521,7 @@ impl Conninfo {
             "prefer-standby" => {
                 return Err(ConninfoError::NotSupported {
                     keyword: "target_session_attrs".to_owned(),
-                    why: "two connections could meet two servers; use primary or standby",
+                    why: "two connections could reach two different servers; use primary or standby",
                 });
             }
             _ => {
@@ -535,10 +539,10 @@ impl Conninfo {
         self.get_patiently(keyword)
             .map(number)
             .transpose()
-            .map_err(|_| value(keyword, "a whole number"))
+            .map_err(|_| value(keyword, "an integer"))
     }
 
-    /// One for each element of the host list.
+    /// One endpoint for each element of the host list.
     fn endpoints(&self) -> Result<Vec<Endpoint>, ConninfoError> {
         let list = |keyword| {
             self.get(keyword)
@@ -572,7 +576,7 @@ impl Conninfo {
                 host => host,
             };
             if host.starts_with('@') {
-                let why = "abstract Unix sockets cannot be reached";
+                let why = "abstract Unix sockets are not implemented";
                 return Err(ConninfoError::NotSupported {
                     keyword: "host".to_owned(),
                     why,
@@ -588,7 +592,7 @@ impl Conninfo {
     }
 }
 
-/// Safe to show: `user@host:port/dbname`.
+/// `user@host:port/dbname`, which contains no secret.
 impl fmt::Display for Conninfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.shown_as {
@@ -610,7 +614,7 @@ fn default_socket_dir(port: &str) -> &'static str {
     SOCKET_DIRS.iter().find(listens).unwrap_or(&SOCKET_DIRS[0])
 }
 
-/// As libpq since 15: `HOME`, else what the system says.
+/// The home directory, like `pqGetHomeDirectory` in libpq since PostgreSQL 15: `HOME`, else the account's home.
 pub(crate) fn home(env: Env<'_>) -> Option<PathBuf> {
     env("HOME")
         .filter(|home| !home.is_empty())
@@ -618,7 +622,7 @@ pub(crate) fn home(env: Env<'_>) -> Option<PathBuf> {
         .or_else(std::env::home_dir)
 }
 
-/// The account this process runs as: libpq asks the system, not `USER`.
+/// The name of the account that this process runs as. Like libpq, queries the system and not `USER`.
 fn account_name(env: Env<'_>) -> Result<String, ConninfoError> {
     let asked = std::process::Command::new("id")
         .arg("-un")
@@ -626,7 +630,7 @@ fn account_name(env: Env<'_>) -> Result<String, ConninfoError> {
         .ok()
         .filter(|output| output.status.success());
     let name = asked.and_then(|output| String::from_utf8(output.stdout).ok());
-    // A system without id(1), as a minimal container is, still may say.
+    // A minimal container without id(1) may still have USER.
     let name = name.or_else(|| env("USER")).unwrap_or_default();
     match name.trim_end_matches('\n') {
         "" => Err(ConninfoError::NoUser),

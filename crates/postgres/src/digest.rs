@@ -1,32 +1,32 @@
-//! The content of a table as one number: the sum of a 64-bit hash of each row.
+//! The contents of a table as one number: the sum of a 64-bit hash of each row.
 //!
-//! A sum, not XOR: two equal rows would cancel each other out. It resists accidents, not forgers.
-//! A row's hash is a chain, each column's hash seeded with that of the column before. PostgreSQL's own
-//! `hash_record_extended` takes half as much time again, and it adds up multiples of its columns' hashes, so a sum
-//! of it would not see a value that moved from one row to another.
+//! A sum, because with XOR two equal rows would cancel out. It detects accidents, not forgeries.
+//! A row's hash is a chain: the hash of each column is seeded with that of the column before. PostgreSQL's
+//! `hash_record_extended` takes 50 % longer, and adds up multiples of the hashes of its columns, so that a sum of it
+//! would not change if a value moved from one row to another.
 
 use serde::{Deserialize, Serialize};
 
 use crate::{Column, Error, Kind, Session, Table, escape_identifier};
 
-/// How rows are hashed. Both sides of a comparison must use the same.
+/// How rows are hashed. Only digests of the same algorithm can be compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Algorithm {
-    /// Chains of `hashtextextended` and `hashint8extended`, from PostgreSQL 11 on.
+    /// Chains of `hashtextextended` and `hashint8extended`, which exist since PostgreSQL 11.
     #[default]
     Chain64,
 }
 
-/// So many columns make one chain: PostgreSQL's stack limits how deep calls may be nested.
+/// The maximum number of columns in a chain: PostgreSQL's `max_stack_depth` limits how deeply calls can be nested.
 const LONGEST_CHAIN: usize = 50;
 
-/// Count and content of a table.
+/// The number of rows of a table, and a hash of their contents.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Digest {
-    /// How many rows.
+    /// The number of rows.
     pub rows: u64,
-    /// A decimal number; a string, because it exceeds 2^53.
+    /// The sum of the hashes in decimal; a string, because it can exceed 2^53.
     pub sum: String,
 }
 
@@ -52,15 +52,16 @@ fn statement(table: &Table) -> String {
     )
 }
 
-/// The hash of a column, seeded with the hash of those before it.
+/// SQL for the hash of a column, seeded with the hash of the columns before it.
 ///
-/// It is never NULL, which would hide the whole row; that a value is NULL goes into the seed. Where no value can be
-/// NULL the hash is the same without the question, which takes a fifth of the time on narrow rows.
-#[expect(clippy::needless_pass_by_value, reason = "as fold hands it on")]
+/// The hash is never NULL, which would exclude the row from the sum; instead, a NULL value changes the seed. For a
+/// column that cannot be NULL, the result is the same without this distinction, which would take a fifth of the time
+/// on narrow rows.
+#[expect(clippy::needless_pass_by_value, reason = "the signature that fold needs")]
 fn link(before: String, column: &Column) -> String {
-    // `r."name"`: without `r` it could mean something else.
+    // `r."name"`, because an unqualified name could be resolved to something else.
     let value = format!("r.{}", escape_identifier(&column.name));
-    // `hashint8extended` folds a number to 32 bits, so all 64 go into the seed.
+    // `hashint8extended` folds its argument to 32 bits, so all 64 bits go into the seed too.
     let number = |value: String| {
         if column.nullable {
             format!("hashint8extended(coalesce({value}, 0), {before} # coalesce({value}, 1))")

@@ -1,4 +1,4 @@
-//! What can go wrong with a server.
+//! Errors of connections and queries.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,58 +8,60 @@ use tokio_postgres::error::{DbError, SqlState};
 
 use crate::{ConnectError, ConninfoError, Sign};
 
-/// A connection or a query that failed.
+/// Why a connection or a query failed.
 #[derive(Debug)]
 pub enum Error {
-    /// The connection parameters make no sense.
+    /// The connection parameters are invalid.
     Conninfo(ConninfoError),
     /// No connection could be made.
     Connect {
         /// `user@host:port/dbname`.
         server: String,
-        /// What each attempt met.
+        /// The error of each attempt.
         source: ConnectError,
     },
     /// A query failed, or the connection was lost during it.
     Query {
-        /// What was tried.
+        /// What was attempted; completes "cannot ...".
         what: String,
         /// `user@host:port/dbname`.
         server: String,
-        /// What the driver said.
+        /// The driver's error.
         source: tokio_postgres::Error,
     },
-    /// Nothing came within the session's limit.
+    /// The server did not answer within the session's limit.
     NoAnswer {
-        /// What was tried.
+        /// What was attempted; completes "cannot ...".
         what: String,
         /// `user@host:port/dbname`.
         server: String,
-        /// How long it was waited for.
+        /// The limit.
         limit: Duration,
     },
-    /// A connection pooler answers there, which gives our session to others between our transactions. Nothing was set.
+    /// The server is a connection pooler that gives our session to other clients between transactions. No setting
+    /// was changed.
     Pooler {
         /// `user@host:port/dbname`.
         server: String,
-        /// How it gave itself away.
+        /// How it was recognised.
         sign: Sign,
     },
-    /// A setting is not what we set, or not what a child needs and cannot be given through a pooler.
+    /// A setting does not have the value that these tools set, or that a child program needs and cannot be given
+    /// through a pooler.
     Setting {
         /// `user@host:port/dbname`.
         server: String,
         /// Its name.
         name: String,
     },
-    /// The system refused something that a connection needs.
+    /// The operating system refused something that a connection needs.
     Io(std::io::Error),
-    /// We were told to stop.
+    /// This process received a signal to stop.
     Interrupted(Interrupted),
 }
 
 impl Error {
-    /// The server's own report, if it made one.
+    /// The server's error report, if it sent one.
     pub fn db(&self) -> Option<&DbError> {
         match self {
             Self::Connect { source, .. } => source.db(),
@@ -68,21 +70,22 @@ impl Error {
         }
     }
 
-    /// The one thing to do, when there is one.
+    /// The next step for the user, if there is an obvious one.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Conninfo(error) => error.hint(),
             Self::Pooler { .. } => {
-                Some("connect to the PostgreSQL server itself: by its own host and port, not by the pooler's")
+                Some("connect to the PostgreSQL server itself: use its host and port, not the pooler's")
             }
             Self::Setting { .. } => Some(
-                "connect to the PostgreSQL server itself and not through a pooler, or end what ALTER ROLE or ALTER DATABASE sets",
+                "connect to the PostgreSQL server itself, not through a pooler, or remove the setting with \
+                 ALTER ROLE ... RESET or ALTER DATABASE ... RESET",
             ),
             _ => None,
         }
     }
 
-    /// Whether the server said that we may not.
+    /// Whether the server refused it for lack of permission, or because authentication failed.
     pub fn is_permission(&self) -> bool {
         self.db().is_some_and(|db| {
             [
@@ -113,18 +116,18 @@ impl fmt::Display for Error {
                     Sign::Shared => "two connections shared one session",
                     Sign::Moved => "one connection had two sessions",
                     Sign::Waited => "one connection waited for the transaction of another",
-                    Sign::NoTransaction => "no transaction can be begun",
+                    Sign::NoTransaction => "a transaction cannot be started",
                 };
                 write!(
                     f,
-                    "{server} is a connection pooler that gives sessions to others between transactions ({sign}); \
-                     nothing was set or changed there"
+                    "{server} is a connection pooler that gives sessions to other clients between transactions \
+                     ({sign}); nothing was changed there"
                 )
             }
             Self::Setting { server, name } => {
                 write!(
                     f,
-                    "cannot work on {server}: {name} is not as these tools need it, and cannot be set"
+                    "cannot work on {server}: {name} does not have the value that these tools need, and cannot be set"
                 )
             }
             Self::Io(_) => f.write_str("cannot prepare a connection"),
@@ -137,7 +140,7 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Io(error) => Some(error),
-            // The message holds the whole chain already.
+            // The message already contains the complete chain.
             _ => None,
         }
     }
@@ -149,7 +152,7 @@ impl From<ConninfoError> for Error {
     }
 }
 
-/// The server's words rather than the driver's "db error", without the values of rows.
+/// The server's message instead of the driver's "db error", without values from rows.
 struct Said<'a>(&'a tokio_postgres::Error);
 
 impl fmt::Display for Said<'_> {

@@ -1,25 +1,25 @@
-//! What a server and its database say about themselves.
+//! Facts about a server and a database.
 
 use ess_document::Identity;
 
 use crate::{Error, Session};
 
-/// What a server and its database say about themselves.
+/// Facts about a server and a database.
 #[derive(Debug, Clone)]
 pub struct Facts {
-    /// Which database this is.
+    /// The identity of the database.
     pub identity: Identity,
     /// `server_version_num`.
     pub version: i32,
-    /// Such as `15.18`.
+    /// `server_version`, such as `15.18`.
     pub version_text: String,
-    /// `UTF8`, wanted.
+    /// The encoding; Synapse needs `UTF8`.
     pub encoding: String,
-    /// `C`, wanted of a target.
+    /// `LC_COLLATE`; must be `C` on a target.
     pub collate: String,
-    /// `C`, wanted of a target.
+    /// `LC_CTYPE`; must be `C` on a target.
     pub ctype: String,
-    /// Of whom text is sorted: `c` for the C library, `i` for ICU, `b` for the server itself.
+    /// The locale provider, which sorts text: `c` for the C library, `i` for ICU, `b` for PostgreSQL itself.
     pub provider: String,
     /// The database's owner.
     pub owner: String,
@@ -33,9 +33,9 @@ pub struct Facts {
     pub bytes: i64,
 }
 
-/// Asks the server who it is.
+/// Reads the facts about the session's server and database.
 pub fn facts(session: &Session) -> Result<Facts, Error> {
-    let row = session.one("read what the server is", include_str!("../sql/facts.sql"), &[])?;
+    let row = session.one("read facts about the server", include_str!("../sql/facts.sql"), &[])?;
     Ok(Facts {
         identity: Identity {
             system_identifier: row.get("system_identifier"),
@@ -61,27 +61,27 @@ impl Facts {
         u32::try_from(self.version / 10_000).unwrap_or(0)
     }
 
-    /// Whether Synapse can use such a database: UTF-8, in the order of its bytes.
+    /// Whether Synapse can use this database: encoding UTF8, collation and ctype C.
     ///
-    /// A database of ICU has a collation of C too, which its text is not sorted by.
+    /// With the ICU provider, the collation can be C as well, but text is not sorted by it.
     pub fn is_for_synapse(&self) -> bool {
         let is_c = |locale: &str| locale == "C" || locale == "POSIX";
         self.encoding == "UTF8" && self.provider != "i" && is_c(&self.collate) && is_c(&self.ctype)
     }
 
-    /// Whether text is sorted by its bytes: no update of a library changes that.
+    /// Whether text is sorted by its bytes, so that no update of a library can change the order.
     pub fn sorts_by_bytes(&self) -> bool {
         self.provider != "i" && matches!(self.collate.as_str(), "C" | "POSIX" | "C.UTF-8" | "C.utf8")
     }
 
-    /// How to make a database that Synapse can use in the place of one that it cannot.
+    /// How to replace this database by one that Synapse can use.
     pub fn remedy(&self) -> String {
         let provider = if self.provider == "i" {
             " --locale-provider=libc"
         } else {
             ""
         };
-        format!("make it anew: createdb --encoding=UTF8{provider} --locale=C --template=template0 --owner=ROLE DBNAME")
+        format!("recreate it: createdb --encoding=UTF8{provider} --locale=C --template=template0 --owner=ROLE DBNAME")
     }
 
     /// Encoding, collation and ctype, such as `UTF8/C/C`.

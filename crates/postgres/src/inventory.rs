@@ -1,4 +1,4 @@
-//! What a database holds: the digest of every table, read by several sessions in one snapshot.
+//! What a database contains, with a digest of every table, computed by several sessions in one snapshot.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -13,7 +13,7 @@ use crate::{
     Access, Algorithm, Conninfo, Digest, Error, Mark, SchemaRows, Session, Table, catalogue, digest, schema_rows,
 };
 
-/// What a database holds, enough to tell whether another holds the same.
+/// What a database contains, in enough detail to verify that another contains the same.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Inventory {
@@ -21,11 +21,11 @@ pub struct Inventory {
     pub algorithm: Algorithm,
     /// Every table.
     pub tables: Vec<TableRecord>,
-    /// Where it stood.
+    /// Its transactions, sequences and streams at that moment.
     pub mark: Mark,
-    /// The rows that let Synapse start.
+    /// The rows of Synapse's schema version.
     pub schema: SchemaRows,
-    /// Everything but rows.
+    /// Everything except rows, one line each.
     pub catalogue: Vec<String>,
 }
 
@@ -37,17 +37,17 @@ pub struct TableRecord {
     pub schema: String,
     /// Its name.
     pub name: String,
-    /// What of it is carried.
+    /// What is carried of it.
     pub carried: Carried,
-    /// Of its rows, where they are carried.
+    /// The digest of its rows, if they are carried.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<Digest>,
 }
 
 impl Inventory {
-    /// Reads the rest of what a database holds, where its tables have been read.
+    /// Completes an inventory after the digests of the tables were computed.
     ///
-    /// `digests` are those of the tables whose rows are `carried`, in their order.
+    /// `digests` are those of the tables whose rows are `carried`, in the same order.
     pub fn read(
         session: &Session,
         tables: &[Table],
@@ -74,7 +74,7 @@ impl Inventory {
         })
     }
 
-    /// What of a table is carried; nothing but the fence's if it is not in here.
+    /// What is carried of a table; [`Carried::Fence`] if the inventory does not contain it.
     pub fn carried(&self, table: &Table) -> Carried {
         self.tables
             .iter()
@@ -87,7 +87,7 @@ impl Inventory {
         self.tables.iter().filter(|t| t.digest.is_some()).count() as u64
     }
 
-    /// How many rows those tables hold.
+    /// How many rows these tables contain.
     pub fn row_count(&self) -> u64 {
         self.tables
             .iter()
@@ -97,26 +97,26 @@ impl Inventory {
     }
 }
 
-/// Where and how tables are gone through by several sessions.
+/// Parameters for reading tables in several sessions.
 pub struct Reading<'a> {
     /// The database.
     pub conninfo: &'a Conninfo,
-    /// Our name there.
+    /// The `application_name` of the sessions.
     pub application_name: &'a str,
-    /// A snapshot that another session exported.
+    /// A snapshot that another session has exported.
     pub snapshot: Option<&'a str>,
-    /// How many sessions.
+    /// The number of sessions.
     pub jobs: usize,
-    /// Which table is read when; all in their order by default.
+    /// Decides when each table is read; by default, all in order and without waiting.
     pub queue: Option<&'a dyn Queue>,
-    /// Whether more than reading is done.
+    /// Whether the sessions can write.
     pub access: Access,
-    /// Who is told.
+    /// Receives progress and notes.
     pub report: &'a dyn Report,
 }
 
 impl<'a> Reading<'a> {
-    /// Reads every table as it is now, in the order given.
+    /// Read-only sessions without a common snapshot, which read the tables in the given order.
     pub fn now(conninfo: &'a Conninfo, application_name: &'a str, jobs: usize, report: &'a dyn Report) -> Self {
         Self {
             conninfo,
@@ -130,15 +130,15 @@ impl<'a> Reading<'a> {
     }
 }
 
-/// Says which table is read next.
+/// Decides which table is read next, and when.
 pub trait Queue: Sync {
-    /// The index of the next table, once it may be read; none when there are no more.
+    /// Waits until a table may be read, and returns its index; `None` if no tables are left.
     fn next(&self) -> Result<Option<usize>, Error>;
-    /// That table has been read.
+    /// Reports that a table has been read.
     fn done(&self);
 }
 
-/// All tables in their order, at once.
+/// All tables in order, without waiting.
 #[derive(Default)]
 struct InOrder {
     next: AtomicUsize,
@@ -154,12 +154,12 @@ impl Queue for InOrder {
     fn done(&self) {}
 }
 
-/// Digests of `tables`, in their order; the largest should come first.
+/// Computes the digests of `tables` and returns them in the same order. The largest table should come first.
 pub fn digests(reading: &Reading<'_>, tables: &[&Table]) -> Result<Vec<Digest>, Error> {
     each_table(reading, tables, &digest)
 }
 
-/// What `work` makes of each of `tables`, in their order.
+/// Applies `work` to each of `tables` and returns the results in the same order.
 pub fn each_table<T: Send>(
     reading: &Reading<'_>,
     tables: &[&Table],
@@ -203,7 +203,7 @@ pub fn each_table<T: Send>(
             .collect()
     });
     outcomes.into_iter().collect::<Result<(), Error>>()?;
-    // Every worker succeeded, so all of them are there.
+    // Every worker succeeded, so there is a result for each table.
     Ok(done
         .into_inner()
         .unwrap_or_else(PoisonError::into_inner)

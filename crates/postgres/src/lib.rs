@@ -1,6 +1,6 @@
-//! Connections as libpq makes them, catalogue queries, snapshots, digests.
+//! Connections like libpq's, catalogue queries, snapshots and digests.
 //!
-//! Blocking functions over tokio-postgres; each query stands in `sql/`, as psql would run it.
+//! Blocking functions on top of tokio-postgres. Longer queries are files in `sql/`.
 
 mod activity;
 mod catalogue;
@@ -59,7 +59,7 @@ pub use tls::{ConnectError, Connection, Tls, TlsError};
 pub use uploads::{UPLOADS_PAGE, Upload, has_media_repo, not_uploads, upload_digests, uploads};
 pub use usage::{Usage, server_names, usage};
 
-/// `"schema"."name"`, quoted by the server's rules.
+/// `"schema"."name"`, quoted for the server.
 pub fn qualified(schema: &str, name: &str) -> String {
     format!("{}.{}", escape_identifier(schema), escape_identifier(name))
 }

@@ -1,61 +1,65 @@
-//! Where a database stands: its transactions, its sequences, its streams.
+//! The state of a database at one moment: its transactions, sequences and streams.
 
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Sequence, Session, exists, sequences};
 
-/// Where a database stood when it was read.
+/// The state of a database at the moment when it was read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mark {
-    /// `txid_current_snapshot()`, which transactions of the cluster were over: `xmin:xmax:xip_list`, in 64 bits.
+    /// `txid_current_snapshot()`, which shows the transactions of the cluster that had ended: `xmin:xmax:xip_list`,
+    /// with 64-bit ids.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<String>,
-    /// The timeline, as the name of a WAL file begins; none where the server does not say it.
+    /// The timeline, as in the first part of the name of a WAL file; `None` on a standby, or if our role is not allowed
+    /// to read it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeline: Option<String>,
-    /// How many bytes of WAL the server had written since it was made.
+    /// The WAL position, in bytes since the cluster was initialised.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub written: Option<String>,
-    /// The object id of the database: a copy under its name has another.
+    /// The OID of the database. A copy with the same name has another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oid: Option<i64>,
     /// Every sequence.
     pub sequences: Vec<Sequence>,
-    /// Synapse's own record of each stream.
+    /// The rows of Synapse's `stream_positions`.
     pub stream_positions: Vec<StreamPosition>,
 }
 
 /// A row of Synapse's `stream_positions`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StreamPosition {
-    /// Which stream.
+    /// The name of the stream.
     pub stream: String,
-    /// Which of Synapse's processes wrote it.
+    /// The Synapse process that writes to it.
     pub instance: String,
     /// A string, because it may exceed 2^53.
     pub position: String,
 }
 
-/// The first transaction that one snapshot did not see and a later one may, in 64 bits.
+/// The 64-bit id of the oldest transaction that was not visible in one snapshot and may be in a later one.
 ///
-/// Fewer than 2^32 ids were given out from there on.
+/// Fewer than 2^32 ids have been assigned since.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Later(u64);
 
 impl Mark {
-    /// Whether not one transaction of the whole cluster has ended between this mark and a later one.
+    /// Whether no transaction of the cluster has ended between this mark and the later mark `now`.
     pub(crate) fn is_same_moment(&self, now: &Self) -> bool {
         self.comes_before(now) && self.snapshot.is_some() && self.snapshot == now.snapshot
     }
 
-    /// Whether both are of one database, on one timeline that went forward, as far as the server lets us know.
+    /// Whether both marks are of one database, on one timeline whose WAL position has not gone backwards. False if the
+    /// server does not let us read them.
     fn comes_before(&self, now: &Self) -> bool {
         let written = |mark: &Self| mark.written.as_ref()?.parse::<u64>().ok();
         let went_on = written(self).zip(written(now)).is_some_and(|(then, now)| then <= now);
         went_on && self.timeline.is_some() && (self.oid, &self.timeline) == (now.oid, &now.timeline)
     }
 
-    /// From which transaction on a snapshot of `now` may see what this one did not; none when ids would not tell.
+    /// The oldest transaction whose changes `now` may contain and this mark does not; `None` if transaction ids prove
+    /// nothing.
     pub(crate) fn later(&self, now: &Self) -> Option<Later> {
         if !self.comes_before(now) {
             return None;
@@ -68,26 +72,28 @@ impl Mark {
 }
 
 impl Later {
-    /// With its epoch.
+    /// The id with its epoch, in 64 bits.
     pub(crate) fn number(self) -> i64 {
-        // Ids do not come near that.
+        // Ids never come close to this limit.
         i64::try_from(self.0).unwrap_or(i64::MAX)
     }
 
-    /// As rows know it: without its epoch, and none of the three that are never given out.
+    /// The id as in `xmin` of a row: the lower 32 bits, but none of the three special ids that are never assigned
+    /// (`FirstNormalTransactionId` is 3).
     pub(crate) fn xid(self) -> String {
         (self.0 % (1 << 32)).max(3).to_string()
     }
 }
 
-/// The oldest transaction that was not over, and the first id that no ended transaction had.
+/// `xmin` and `xmax` of a snapshot: the oldest transaction that had not ended, and the first id that was not assigned
+/// to any ended one.
 fn bounds(snapshot: &str) -> Option<(u64, u64)> {
     let mut parts = snapshot.split(':');
     let mut number = || parts.next()?.parse().ok();
     Some((number()?, number()?))
 }
 
-/// Reads where the database stands now.
+/// Reads the present state of the database.
 pub fn mark(session: &Session) -> Result<Mark, Error> {
     let row = session.one("read the transaction counter", include_str!("../sql/mark.sql"), &[])?;
     let is_writable = !row.get::<_, bool>(1);
@@ -95,7 +101,7 @@ pub fn mark(session: &Session) -> Result<Mark, Error> {
         let row = session.one("read the timeline", include_str!("../sql/timeline.sql"), &[])?;
         (row.get(0), row.get(1))
     } else {
-        // Then transaction ids prove nothing.
+        // Without them, transaction ids prove nothing.
         (None, None)
     };
     Ok(Mark {
@@ -108,14 +114,14 @@ pub fn mark(session: &Session) -> Result<Mark, Error> {
     })
 }
 
-/// Synapse's own record of each stream.
+/// Reads Synapse's `stream_positions`; empty if there is no such table.
 pub fn stream_positions(session: &Session) -> Result<Vec<StreamPosition>, Error> {
     if !exists(session, "public.stream_positions")? {
         return Ok(Vec::new());
     }
     let rows = session.rows(
         "read the stream positions",
-        // By bytes: in another order on each server, equal positions would not look it.
+        // Sorted by bytes, so that the order does not depend on the server's collation.
         "SELECT coalesce(stream_name::text, '') COLLATE \"C\", coalesce(instance_name::text, '') COLLATE \"C\",
                 coalesce(stream_id::text, '') COLLATE \"C\" FROM public.stream_positions ORDER BY 1, 2, 3",
         &[],
@@ -160,9 +166,9 @@ mod tests {
         let later = |then: &str, now: &str| at(then, Some("1")).later(&at(now, Some("1")));
         assert_eq!(later("700:705:700,702", "710:710:"), Some(Later(700)));
         assert_eq!(later("700:700:", "700:700:"), Some(Later(700)));
-        // Put back from a backup.
+        // Restored from a backup.
         assert_eq!(later("700:705:700", "702:704:702"), None);
-        // A raw id would come twice.
+        // With 2^32 ids or more, the lower 32 bits are no longer unique.
         assert_eq!(later("700:700:", "4294967995:4294967995:"), Some(Later(700)));
         assert_eq!(later("700:700:", "4294967996:4294967996:"), None);
         assert_eq!(at("1:1:", Some("1")).later(&at("2:2:", Some("2"))), None);

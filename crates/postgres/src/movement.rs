@@ -1,55 +1,59 @@
-//! Has a database been written to since we looked?
+//! Has a database been written to since a mark?
 //!
-//! What is asked is whether the database holds exactly what it held at a mark, which was taken no later than the
-//! snapshot in which its rows were counted and hashed. Each answer rests on what PostgreSQL cannot get wrong, and
-//! whatever it leaves open is answered by the contents themselves. Statistics decide nothing.
+//! Decides whether a database contains exactly what it contained at a mark, which was taken no later than the snapshot
+//! in which its rows were counted and hashed. Each of the following conclusions follows from guarantees of PostgreSQL,
+//! and where none of them applies, the contents are compared. Statistics are never used.
 //!
-//! **No transaction has ended.** A transaction that writes has an id. Its end either removes the id from the list of
-//! those that are running or, if it was not in there, raises the end of the snapshot, so of a snapshot that is the
-//! same to the letter each transaction that was over is over still, and no other is. The ids are 64 bits wide and do
-//! not come again, except after a recovery to a point in the past, which begins a new timeline. So an equal snapshot
-//! on an equal timeline means that nothing was written in the whole cluster.
+//! **No transaction has ended.** A transaction that writes has an id. When it ends, its id either disappears from the
+//! snapshot's list of running transactions or, if it is not in that list, `xmax` of the snapshot increases. So if two
+//! snapshots are identical, the same transactions had ended at both. The ids are 64 bits wide and are not reused,
+//! except after a recovery to a point in the past, which starts a new timeline. So an identical snapshot on the same
+//! timeline means that nothing was written in the entire cluster.
 //!
-//! **No row is newer, and there are as many.** Let `first` be the oldest transaction that was not over at the mark.
-//! A row that is visible now and whose `xmin` is older than `first` was committed at the mark; it had not been
-//! deleted then, or it would not be visible now. So if no visible row is of `first` or a later transaction, what is
-//! visible now was visible then, and if it is as many rows, it is the same ones: a row is never changed in its place.
+//! **No row is newer, and the number of rows is the same.** Let `first` be the oldest transaction that had not ended at
+//! the mark. A row that is visible now and whose `xmin` is older than `first` was committed at the mark; it had not
+//! been deleted then, or it would not be visible now. So if no visible row was written by `first` or a later
+//! transaction, every row that is visible now was visible then. If their number is the same too, they are the same
+//! rows, since a row is never changed in place.
 //!
-//! - INSERT, COPY and UPDATE (HOT or not) make a row with a new `xmin`; DELETE and TRUNCATE make fewer rows.
-//! - What was rolled back is not visible. What was running or prepared at the mark is not older than `first`.
-//! - Hint bits, row locks, VACUUM, FREEZE (which since 9.4 keeps `xmin`), and HOT pruning leave both alone. VACUUM FULL
-//!   and CLUSTER move a row, and keep its `xmin`.
-//! - Rows have only the lower 32 bits of `xmin`. As long as fewer than 2^32 ids were given out since `first`, each of
-//!   these has other lower bits, and a row is taken for new if it has any of them. An old, frozen row may be taken for
-//!   new, never the reverse.
-//! - Tables, columns and schemas may have exchanged their names, or a column got values without a row being written:
-//!   then its entry in the catalogue is new. What else there is beside rows is compared line by line.
+//! - INSERT, COPY and UPDATE (HOT or not) create a row with a new `xmin`; DELETE and TRUNCATE reduce the number of
+//!   rows.
+//! - Rows that were rolled back are not visible. Transactions that were running or prepared at the mark are not older
+//!   than `first`.
+//! - Hint bits, row locks, VACUUM, freezing (which since 9.4 keeps `xmin`) and HOT pruning change neither `xmin` nor
+//!   the number of visible rows. VACUUM FULL and CLUSTER move a row, and keep its `xmin`.
+//! - A row stores only the lower 32 bits of `xmin`. As long as fewer than 2^32 ids have been assigned since `first`,
+//!   their lower 32 bits differ from each other, and a row counts as new if it has any of these. An old, frozen row may
+//!   count as new, but never the reverse.
+//! - Tables, columns or schemas may have exchanged their names, or a column may have got values without any row being
+//!   written. Then a row of the system catalogue is new. Everything else except rows is compared line by line.
 //!
-//! **The contents are the same.** Where a table has new rows or a new entry in the catalogue, and for all tables where
-//! ids tell nothing (another timeline, a counter that went backwards or on by 2^32, a manifest without a snapshot), the
-//! count and digest of its rows decide.
+//! **The contents are the same.** The number and the digest of its rows decide for each table that has new rows or a
+//! new row in the system catalogue, and for all tables if ids prove nothing (another timeline, a counter that went
+//! backwards or advanced by 2^32 or more, a manifest without a snapshot).
 //!
-//! **It is this database.** Its object id tells a copy under the same name apart, and a position in the WAL that went
-//! back a server that was put back.
+//! **It is the same database.** Its OID distinguishes it from a copy with the same name. A WAL position that went
+//! backwards reveals a server that was restored to an earlier state.
 //!
-//! All tables are looked at in one snapshot. What is open at that moment, or prepared, counts as a change; sequences,
-//! which are in no snapshot, are read once more afterwards.
+//! All tables are examined in one snapshot. A transaction of another session that is open or prepared at that moment
+//! counts as a change. Sequences, which are not part of a snapshot, are read again afterwards.
 //!
-//! Three things are taken for granted: that the server's files are not put back to an earlier state behind its back;
-//! that of two standbys that were promoted apart, to timelines of one number, the one that was marked is asked; and
-//! that a crash takes no commit back, which with `synchronous_commit = off` PostgreSQL promises after three times
-//! `wal_writer_delay`.
+//! Three assumptions are made: that the server's files are not restored to an earlier state without its knowledge; that
+//! of two standbys that were promoted independently to timelines with the same number, the one with the mark is
+//! queried; and that a crash undoes no commit, which with `synchronous_commit = off` PostgreSQL guarantees only after
+//! three times `wal_writer_delay`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ess_document::Carried;
+use ess_run::text::count;
 use serde::{Deserialize, Serialize};
 
 use crate::mark::Later;
 use crate::{Digest, Error, Inventory, Mark, Reading, Session, Table, catalogue, digest, each_table, mark, tables};
 
-/// The rows by which Synapse decides whether it may use a database.
+/// The rows of Synapse's schema version, by which Synapse decides whether it can use a database.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SchemaRows {
     /// `schema_version.version`.
@@ -63,17 +67,18 @@ pub struct SchemaRows {
     pub compat_version: Option<i32>,
 }
 
-/// What shows that the database was written to after `then`, in a sentence; `None` if it holds the same.
+/// Describes a change to the database since `then`, for a message; `None` if it contains the same as then.
 ///
-/// What is quickly read comes first. Tables are gone through by the sessions of `beside`, or by this one alone where
-/// it holds locks that would keep others out. The caller knows that this is the database of `then`.
+/// Quick checks come first. Tables are read by the sessions of `beside`. If `beside` is `None`, this session reads them
+/// alone, because it holds locks that would block other sessions. The caller has verified that this is the database of
+/// `then`.
 pub fn moved(session: &Session, beside: Option<&Reading<'_>>, then: &Inventory) -> Result<Option<String>, Error> {
     let standby: bool = session
-        .one("ask whether it is a standby", "SELECT pg_is_in_recovery()", &[])?
+        .one("check whether it is a standby", "SELECT pg_is_in_recovery()", &[])?
         .get(0);
     if standby {
         return Ok(Some(
-            "it is a standby now, and what is written to its primary cannot be seen".to_owned(),
+            "it is now a standby, which does not show what is written to its primary".to_owned(),
         ));
     }
     if beside.is_some()
@@ -91,9 +96,9 @@ pub fn moved(session: &Session, beside: Option<&Reading<'_>>, then: &Inventory) 
     let Some(beside) = beside else {
         return look(session, None, then, &now);
     };
-    // All tables at one moment.
+    // Read all tables in one snapshot.
     session.batch(
-        "begin to look for changes",
+        "begin the check for changes",
         "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
     )?;
     let snapshot: String = session
@@ -104,18 +109,18 @@ pub fn moved(session: &Session, beside: Option<&Reading<'_>>, then: &Inventory) 
         ..*beside
     };
     let found = look(session, Some(&beside), then, &now)?;
-    session.batch("end the look for changes", "COMMIT")?;
+    session.batch("end the check for changes", "COMMIT")?;
     if found.is_some() {
         return Ok(found);
     }
-    // Sequences are in no snapshot, and what is open yet was not in this one.
+    // Sequences are not part of a snapshot, and transactions that are still open were not visible in this one.
     Ok(match writer(session)? {
         Some(writer) => Some(writer),
         None => change(&then.mark, &mark(session)?),
     })
 }
 
-/// The rest of [`moved`], for a database that has come from `then.mark` to `now` without an obvious change.
+/// The slower checks of [`moved`], for a database that shows no obvious change between `then.mark` and `now`.
 fn look(
     session: &Session,
     beside: Option<&Reading<'_>>,
@@ -123,7 +128,7 @@ fn look(
     now: &Mark,
 ) -> Result<Option<String>, Error> {
     if schema_rows(session)? != then.schema {
-        return Ok(Some("it has another schema version".to_owned()));
+        return Ok(Some("its schema version has changed".to_owned()));
     }
     if let Some(line) = other_line(&then.catalogue, &catalogue(session)?) {
         return Ok(Some(format!("its structure has changed: {line}")));
@@ -153,8 +158,8 @@ fn look(
         return Ok(None);
     };
     let bytes = u64::try_from(asked.iter().map(|table| table.bytes).sum::<i64>()).ok();
-    beside.report.stage("looking for what was written since", bytes);
-    // One change is enough.
+    beside.report.stage("checking for changes", bytes);
+    // Stop at the first change.
     let found = AtomicBool::new(false);
     let answers = each_table(beside, &asked, &|session, table| {
         if found.load(Ordering::Relaxed) {
@@ -168,24 +173,24 @@ fn look(
     Ok(answers.into_iter().flatten().next())
 }
 
-/// A transaction of others that has written and not ended, in words: what it wrote is seen by nobody yet.
+/// Describes a transaction of another session that has written and not ended: its changes are not visible yet.
 fn writer(session: &Session) -> Result<Option<String>, Error> {
-    let rows = session.rows("look for open transactions", include_str!("../sql/writers.sql"), &[])?;
+    let rows = session.rows("check for open transactions", include_str!("../sql/writers.sql"), &[])?;
     Ok(rows.first().map(|row| row.get(0)))
 }
 
-/// Whether the rows of a table are those that it had.
+/// Decides for each table whether its rows have changed.
 struct Question<'a> {
-    /// Tables that were carried with their rows, and what they held.
+    /// The digests of the tables whose rows were carried, by schema and name.
     then: BTreeMap<(&'a str, &'a str), Option<&'a Digest>>,
-    /// Transactions that may have written since; none when their ids tell nothing.
+    /// The transactions that may have written since; `None` if ids prove nothing.
     later: Option<Later>,
-    /// Tables whose place in the catalogue is new, by schema and name.
+    /// The tables with a new row in the system catalogue, by schema and name.
     altered: BTreeSet<(String, String)>,
 }
 
 impl Question<'_> {
-    /// What was left behind is not looked at.
+    /// Tables whose rows were not carried are not examined.
     fn is_about(&self, table: &Table) -> bool {
         self.then.contains_key(&(table.schema.as_str(), table.name.as_str()))
     }
@@ -193,13 +198,13 @@ impl Question<'_> {
     fn answer(&self, session: &Session, table: &Table) -> Result<Option<String>, Error> {
         let name = table.qualified();
         let Some(Some(then)) = self.then.get(&(table.schema.as_str(), table.name.as_str())) else {
-            return Ok(Some(format!("nothing says what {name} held")));
+            return Ok(Some(format!("the previous contents of {name} are unknown")));
         };
         let is_altered = self.altered.contains(&(table.schema.clone(), table.name.clone()));
         if let Some(later) = self.later.filter(|_| !is_altered) {
             let (rows, newer) = rows_since(session, table, later)?;
             if rows != then.rows {
-                return Ok(Some(format!("{name} has {rows} rows, not {}", then.rows)));
+                return Ok(Some(format!("{name} has {}, not {}", count(rows, "row"), then.rows)));
             }
             if newer == 0 {
                 return Ok(None);
@@ -207,9 +212,12 @@ impl Question<'_> {
         }
         let now = digest(session, table)?;
         Ok(if now.rows != then.rows {
-            Some(format!("{name} has {} rows, not {}", now.rows, then.rows))
+            Some(format!("{name} has {}, not {}", count(now.rows, "row"), then.rows))
         } else if now != **then {
-            Some(format!("{name} has other contents in its {} rows", now.rows))
+            Some(format!(
+                "{name} has different contents in its {}",
+                count(now.rows, "row")
+            ))
         } else {
             None
         })
@@ -218,14 +226,14 @@ impl Question<'_> {
 
 /// How many rows a table has, and how many of them a later transaction may have written.
 ///
-/// From the difference of two ages the transaction from which they are counted drops out.
+/// `age()` counts back from the current transaction, which cancels out in the difference of two ages.
 fn rows_since(session: &Session, table: &Table, later: Later) -> Result<(u64, u64), Error> {
     let sql = format!(
         "SELECT count(*), count(*) FILTER (WHERE ((SELECT age($1::text::xid)::int8) - age(xmin) & 4294967295) \
          < (SELECT txid_snapshot_xmax(txid_current_snapshot()) - $2::int8)) FROM ONLY {}",
         table.qualified()
     );
-    let what = format!("look for newer rows in {}", table.qualified());
+    let what = format!("check for newer rows in {}", table.qualified());
     let row = session.one(&what, &sql, &[&later.xid(), &later.number()])?;
     let number = |index| u64::try_from(row.get::<_, i64>(index)).unwrap_or(0);
     Ok((number(0), number(1)))
@@ -233,11 +241,11 @@ fn rows_since(session: &Session, table: &Table, later: Later) -> Result<(u64, u6
 
 fn altered(session: &Session, later: Later) -> Result<BTreeSet<(String, String)>, Error> {
     let sql = include_str!("../sql/altered.sql");
-    let rows = session.rows("look for altered tables", sql, &[&later.xid(), &later.number()])?;
+    let rows = session.rows("check for altered tables", sql, &[&later.xid(), &later.number()])?;
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
-/// The beginning of a line that only one of two catalogues has.
+/// The first line of an entry that only one of two catalogues contains.
 fn other_line(then: &[String], now: &[String]) -> Option<String> {
     let mut counts: BTreeMap<&str, i64> = BTreeMap::new();
     for (lines, step) in [(then, 1), (now, -1)] {
@@ -256,7 +264,7 @@ fn change(then: &Mark, now: &Mark) -> Option<String> {
             .iter()
             .find(|s| (&s.schema, &s.name) == (&sequence.schema, &sequence.name));
         match found {
-            None => return Some(format!("sequence {} is gone", sequence.name)),
+            None => return Some(format!("sequence {} was dropped", sequence.name)),
             Some(s) if s != sequence => {
                 return Some(format!(
                     "sequence {} went from {} to {}",
@@ -276,23 +284,25 @@ fn change(then: &Mark, now: &Mark) -> Option<String> {
             .find(|p| !then.stream_positions.contains(p))
             .or_else(|| then.stream_positions.iter().find(|p| !now.stream_positions.contains(p)))
             .map_or("?", |p| p.stream.as_str());
-        format!("stream {stream} moved")
+        format!("the position of stream {stream} has changed")
     })
 }
 
-/// Reads the rows by which Synapse decides whether it may use the database.
+/// Reads the rows of Synapse's schema version.
 ///
-/// What is not one row, or not a number, is nothing here; [`plausible_schema_rows`] names it.
+/// A value is `None` if its table does not have exactly one row, or if it is not a number; [`plausible_schema_rows`]
+/// reports why.
 pub fn schema_rows(session: &Session) -> Result<SchemaRows, Error> {
     Ok(SchemaRows::of(&version_rows(session)?, &compat_rows(session)?))
 }
 
-/// The same rows, or why Synapse would not start on the database, or would found a new server there: in a sentence.
+/// Reads the same rows. The inner error is a message: why Synapse would not start on the database, or would initialise
+/// a new, empty homeserver there.
 pub fn plausible_schema_rows(session: &Session) -> Result<Result<SchemaRows, String>, Error> {
     let (versions, compats) = (version_rows(session)?, compat_rows(session)?);
     for (table, rows) in [("schema_version", &versions), ("schema_compat_version", &compats)] {
         if rows.len() > 1 {
-            return Ok(Err(format!("{table} holds more than one row")));
+            return Ok(Err(format!("{table} contains more than one row")));
         }
         let unreadable = rows.iter().find(|row| row.number().is_none());
         if let Some(row) = unreadable {
@@ -310,43 +320,44 @@ pub fn plausible_schema_rows(session: &Session) -> Result<Result<SchemaRows, Str
     })
 }
 
-/// Why a backup could not put back what the tables of the schema version hold, such as rows of another program; none
-/// if it could.
+/// Why a backup could not preserve the tables of the schema version, for example because they contain rows of another
+/// program; `None` if it could.
 pub fn unkept_version(session: &Session) -> Result<Option<String>, Error> {
     for (table, rows) in [
         ("schema_version", version_rows(session)?),
         ("schema_compat_version", compat_rows(session)?),
     ] {
         if rows.len() > 1 || rows.iter().any(|row| row.number().is_none()) {
-            return Ok(Some(format!("public.{table} holds what Synapse never writes there")));
+            return Ok(Some(format!("public.{table} contains rows that Synapse never writes")));
         }
     }
     not_plain(session)
 }
 
-/// What would make something else of the rows that Synapse or the fence writes into the tables of the schema version.
+/// Describes a table of the schema version in which a row could change or disappear when Synapse or the fence writes
+/// it, for example because of a trigger.
 fn not_plain(session: &Session) -> Result<Option<String>, Error> {
     let sql = "SELECT c.relname::text FROM pg_class c
          WHERE c.oid IN (to_regclass('public.schema_version'), to_regclass('public.schema_compat_version'))
            AND (c.relkind <> 'r' OR c.relhasrules OR c.relrowsecurity OR c.relhassubclass OR c.relispartition
                 OR EXISTS (SELECT FROM pg_trigger WHERE tgrelid = c.oid AND NOT tgisinternal)
                 OR EXISTS (SELECT FROM pg_policy WHERE polrelid = c.oid))";
-    let rows = session.rows("look at the tables of the schema version", sql, &[])?;
+    let rows = session.rows("check the tables of the schema version", sql, &[])?;
     let table: Option<String> = rows.first().map(|row| row.get(0));
     Ok(table.map(|table| format!("public.{table} {NOT_PLAIN}")))
 }
 
-/// Of `schema_version`, more than which Synapse makes no database refuse it.
+/// The version that the fence writes to both tables: the maximum, so that every Synapse refuses the database.
 pub const FENCE_VERSION: i32 = i32::MAX;
 
-/// What the tables of the schema version may not be.
+/// Why a table of the schema version is refused; follows the table's name in a message.
 pub const NOT_PLAIN: &str = "is not a plain table, or has a rule, trigger or policy";
 
 /// The last version of the schema without a row in `schema_compat_version`: Synapse 1.36.
 const LAST_WITHOUT_COMPAT: i32 = 59;
 
 fn never_written(table: &str, version: &str) -> String {
-    format!("{table} holds version {version}, which Synapse never writes")
+    format!("{table} contains version {version}, which Synapse never writes")
 }
 
 impl SchemaRows {
@@ -363,22 +374,23 @@ impl SchemaRows {
         }
     }
 
-    /// Why Synapse would not start on a database with these rows, or would found a new server there: in a sentence.
+    /// Why Synapse would not start on a database with these rows, or would initialise a new, empty homeserver there;
+    /// for a message.
     pub fn implausible(&self) -> Option<String> {
         let real = |version: &i32| (1..FENCE_VERSION).contains(version);
         let Some(version) = self.version else {
-            return Some("schema_version holds no row, and Synapse would found a new server there".to_owned());
+            return Some("schema_version contains no row, so Synapse would set up a new, empty homeserver".to_owned());
         };
         if !real(&version) {
             return Some(never_written("schema_version", &version.to_string()));
         }
         if self.upgraded.is_none() {
-            return Some("schema_version does not say whether the schema was upgraded".to_owned());
+            return Some("schema_version does not record whether the schema was upgraded".to_owned());
         }
         match self.compat_version {
             Some(compat) if !real(&compat) => Some(never_written("schema_compat_version", &compat.to_string())),
             None if version > LAST_WITHOUT_COMPAT => Some(format!(
-                "schema_compat_version holds no row, although Synapse writes one from version {} on",
+                "schema_compat_version contains no row, although Synapse writes one from version {} on",
                 LAST_WITHOUT_COMPAT + 1
             )),
             _ => None,
@@ -386,7 +398,7 @@ impl SchemaRows {
     }
 }
 
-/// A row of either table, whatever somebody made of its columns.
+/// A row of either table, as text: the columns may not be those that Synapse creates.
 #[derive(Debug, Clone, Default)]
 struct VersionRow {
     version: Option<String>,
@@ -411,12 +423,12 @@ fn compat_rows(session: &Session) -> Result<Vec<VersionRow>, Error> {
     rows_of(session, "public.schema_compat_version", "compat_version")
 }
 
-/// The first rows of one of the tables; none where it does not exist.
+/// The first two rows of one of the tables; empty if it does not exist.
 fn rows_of(session: &Session, table: &str, column: &str) -> Result<Vec<VersionRow>, Error> {
     if !exists(session, table)? {
         return Ok(Vec::new());
     }
-    // Through JSON: a table of this name may be another program's.
+    // As JSON, because a table of another program with this name may lack these columns.
     let sql = format!(
         "SELECT row ->> '{column}', row ->> 'upgraded' FROM (SELECT to_jsonb(t) AS row FROM {table} t LIMIT 2) rows"
     );
@@ -430,9 +442,13 @@ fn rows_of(session: &Session, table: &str, column: &str) -> Result<Vec<VersionRo
         .collect())
 }
 
-/// Whether there is a table (`schema.name`).
+/// Whether a table (`schema.name`) exists.
 pub fn exists(session: &Session, table: &str) -> Result<bool, Error> {
-    let row = session.one("look for a table", "SELECT to_regclass($1) IS NOT NULL", &[&table])?;
+    let row = session.one(
+        "check whether a table exists",
+        "SELECT to_regclass($1) IS NOT NULL",
+        &[&table],
+    )?;
     Ok(row.get(0))
 }
 

@@ -1,28 +1,32 @@
-//! Everything in a database that its users made, and the statements that drop it.
+//! The objects in a database that users created, and the statements that drop them.
 
 use std::collections::BTreeMap;
 
 use crate::{Error, Session};
 
-/// Locks that a dropped table takes in all: itself, its TOAST, indexes, constraints, sequences.
+/// How many locks are needed to drop a table: its own and those of its TOAST table, indexes, constraints and sequences.
 pub const LOCKS_PER_TABLE: i64 = 10;
 
 /// An object that a wipe drops.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Object {
-    /// As `DROP` names it, such as `table`.
+    /// Its kind as in `DROP`, such as `table`.
     pub kind: String,
-    /// Qualified and quoted.
+    /// Its name, qualified and quoted.
     pub name: String,
     /// Its owner.
     pub owner: String,
-    /// Whether our role may drop it.
+    /// Whether our role is allowed to drop it.
     pub ours: bool,
 }
 
-/// Every object, in the order in which it can be dropped.
+/// Lists every object, in an order in which they can be dropped.
 pub fn objects(session: &Session) -> Result<Vec<Object>, Error> {
-    let rows = session.rows("list what is in the database", include_str!("../sql/objects.sql"), &[])?;
+    let rows = session.rows(
+        "list the objects in the database",
+        include_str!("../sql/objects.sql"),
+        &[],
+    )?;
     Ok(rows
         .iter()
         .map(|row| Object {
@@ -34,12 +38,12 @@ pub fn objects(session: &Session) -> Result<Vec<Object>, Error> {
         .collect())
 }
 
-/// How many rows each table holds, counted no further than one above `limit`.
+/// Counts the rows of each table, up to `limit` + 1.
 ///
-/// Tables are named as [`Object::name`] names them.
+/// `tables` contains names like [`Object::name`].
 pub fn row_counts(session: &Session, tables: &[&str], limit: i64) -> Result<Vec<i64>, Error> {
     let mut counts = Vec::with_capacity(tables.len());
-    // Not all in one: the parser's stack is finite.
+    // In batches, because the depth of PostgreSQL's parser stack is limited.
     for some in tables.chunks(200) {
         let count = |name: &&str| format!("(SELECT count(*) FROM (SELECT FROM ONLY {name} LIMIT $1::int8 + 1) AS r)");
         let sql = format!(
@@ -52,26 +56,35 @@ pub fn row_counts(session: &Session, tables: &[&str], limit: i64) -> Result<Vec<
     Ok(counts)
 }
 
-/// What dropping every object must leave as it is.
+/// What a wipe must leave unchanged, one line each.
 pub fn keepsakes(session: &Session) -> Result<Vec<String>, Error> {
-    let rows = session.rows("read what stays", include_str!("../sql/keepsakes.sql"), &[])?;
+    let rows = session.rows(
+        "list what a wipe must not change",
+        include_str!("../sql/keepsakes.sql"),
+        &[],
+    )?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
-/// Something in a database that no dump of ours brings back.
+/// Something in a database that these tools' dumps do not contain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NotInADump {
-    /// As `pg_restore --list` names it, such as `PUBLICATION - all postgres`; privileges by role and kind of object.
+    /// Its entry as in `pg_restore --list`, such as `PUBLICATION - all postgres`. Privileges are grouped by role and
+    /// kind of object.
     pub entry: String,
-    /// Why.
+    /// Why dumps do not contain it.
     pub reason: String,
-    /// Whether dropping everything takes it away: what stays on a target is not lost with it.
+    /// Whether a wipe erases it.
     pub erased: bool,
 }
 
-/// What a dump of the database leaves out, by name: extensions, replication, privileges, settings and the like.
+/// Lists what a dump of the database does not contain: extensions, replication, privileges, settings and the like.
 pub fn not_in_a_dump(session: &Session) -> Result<Vec<NotInADump>, Error> {
-    let rows = session.rows("list what no dump holds", include_str!("../sql/not_in_a_dump.sql"), &[])?;
+    let rows = session.rows(
+        "list what a dump does not contain",
+        include_str!("../sql/not_in_a_dump.sql"),
+        &[],
+    )?;
     Ok(rows
         .iter()
         .map(|row| NotInADump {
@@ -82,7 +95,7 @@ pub fn not_in_a_dump(session: &Session) -> Result<Vec<NotInADump>, Error> {
         .collect())
 }
 
-/// How many of each kind.
+/// The number of objects of each kind.
 pub fn count_by_kind(objects: &[Object]) -> BTreeMap<String, u64> {
     objects.iter().fold(BTreeMap::new(), |mut counts, object| {
         *counts.entry(object.kind.clone()).or_default() += 1;
@@ -90,10 +103,10 @@ pub fn count_by_kind(objects: &[Object]) -> BTreeMap<String, u64> {
     })
 }
 
-/// The statements that drop them, to be run in one transaction.
+/// The statements that drop these objects, to be run in one transaction.
 ///
-/// One statement a kind: tables may refer to each other in a circle.
-/// `IF EXISTS`, because what depends on a table goes with it.
+/// There is one statement for all objects of a kind where possible, because tables can refer to each other in a circle.
+/// With `IF EXISTS`, because an earlier `CASCADE` may already have dropped an object.
 pub fn drop_statements(objects: &[Object]) -> String {
     let mut sql = String::new();
     for group in objects.chunk_by(|a, b| a.kind == b.kind) {
@@ -101,7 +114,7 @@ pub fn drop_statements(objects: &[Object]) -> String {
         let names: Vec<&str> = group.iter().map(|object| object.name.as_str()).collect();
         let statements = match kind {
             "large object" => each(&names, |oid| format!("SELECT lo_unlink({oid});\n")),
-            // These take one name a statement.
+            // DROP accepts only one name for these kinds.
             "operator class"
             | "operator family"
             | "conversion"

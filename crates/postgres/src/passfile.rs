@@ -1,4 +1,4 @@
-//! libpq's password file: `host:port:database:user:password` lines.
+//! libpq's password file: lines of `host:port:database:user:password` (`passwordFromFile` in `fe-connect.c`).
 
 use std::fs;
 use std::io;
@@ -10,37 +10,37 @@ use zeroize::Zeroizing;
 
 use crate::conninfo::ConninfoError;
 
-/// What there is at the place of a password file.
+/// The state of a password file.
 pub(crate) enum Passfile {
     Text(Zeroizing<String>),
     Absent,
-    /// libpq warns and goes on without it; why.
+    /// libpq would print a warning and ignore it, for this reason.
     Ignored(&'static str),
 }
 
 pub(crate) fn read(path: &Path) -> Result<Passfile, ConninfoError> {
-    // libpq does not tell why either: a file that cannot be seen is none.
+    // Like libpq, treat any error as a missing file.
     let Ok(meta) = fs::metadata(path) else {
         return Ok(Passfile::Absent);
     };
     if !meta.is_file() {
-        return Ok(Passfile::Ignored("it is not a plain file"));
+        return Ok(Passfile::Ignored("it is not a regular file"));
     }
     if meta.mode() & 0o077 != 0 {
         return Ok(Passfile::Ignored(
-            "group or others can read it; its mode should be 0600",
+            "it is accessible by group or others; its mode should be 0600",
         ));
     }
     match ess_files::read_text(path, ess_files::CONFIGURATION) {
         Ok(text) => Ok(Passfile::Text(text)),
         Err(source) if source.kind() == io::ErrorKind::PermissionDenied => {
-            Ok(Passfile::Ignored("it cannot be read by this account"))
+            Ok(Passfile::Ignored("this account is not allowed to read it"))
         }
         Err(source) => Err(ConninfoError::io(path, source)),
     }
 }
 
-/// The password of the first line whose four fields match. An empty one is none.
+/// The password of the first line whose four fields match; `None` if it is empty.
 pub(crate) fn find(text: &str, wanted: [&str; 4]) -> Option<SecretString> {
     text.split('\n')
         .filter(|line| !line.starts_with('#'))
@@ -60,14 +60,14 @@ pub(crate) fn find(text: &str, wanted: [&str; 4]) -> Option<SecretString> {
         .map(|password| SecretString::from(password.as_str()))
 }
 
-/// The first field without its backslashes, and what follows its colon.
+/// The first field, unescaped, and the text after its colon.
 fn field(text: &str) -> (Zeroizing<String>, Option<&str>) {
     let mut field = Zeroizing::new(String::with_capacity(text.len()));
     let mut chars = text.chars();
     while let Some(c) = chars.next() {
         match c {
             ':' => return (field, Some(chars.as_str())),
-            // A lone backslash at the very end stands for itself.
+            // A backslash at the very end is literal.
             '\\' => field.push(chars.next().unwrap_or('\\')),
             _ => field.push(c),
         }
@@ -75,7 +75,7 @@ fn field(text: &str) -> (Zeroizing<String>, Option<&str>) {
     (field, None)
 }
 
-/// The line that gives this password to every server, or `None` if no line can hold it.
+/// A line with this password for every server, or `None` if no line can contain it.
 pub(crate) fn line(password: &str) -> Option<Zeroizing<String>> {
     if password.contains(['\n', '\r', '\0']) {
         return None;

@@ -1,36 +1,37 @@
-//! Settings that no session of ours, and none of a child, leaves to a role, a database or a server.
+//! Settings that our own sessions and those of child programs override, whatever the role, database or server has.
 //!
-//! `ALTER ROLE ... SET`, `ALTER DATABASE ... SET` and `postgresql.conf` hold for every session that does not say
-//! otherwise: a time limit ends a dump, `default_transaction_read_only` a restore, `array_nulls` changes what is
-//! loaded. `pg_dump` pins some of them itself (`setup_connection`), not all.
+//! `ALTER ROLE ... SET`, `ALTER DATABASE ... SET` and `postgresql.conf` apply to every session that does not override
+//! them: a timeout aborts a dump, `default_transaction_read_only` a restore, and `array_nulls` changes what is loaded.
+//! `pg_dump` itself overrides only some of them (`setup_connection` in `pg_dump.c`).
 
 use crate::Access;
 
-/// Whose sessions have a setting.
+/// Which sessions get a setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Whose {
-    /// Ours and those of `pg_dump`, `pg_restore` and `psql`.
+    /// Our own sessions and those of `pg_dump`, `pg_restore` and `psql`.
     All,
-    /// Ours. A child has its own.
+    /// Only our own sessions. A child program sets its own value.
     Ours,
 }
 use Whose::{All, Ours};
 
-/// A setting, its value as the server shows it, the version that brought it, and whose it is.
+/// A setting, its value as the server shows it, the version that introduced it, and which sessions get it.
 type Pin = (&'static str, &'static str, i32, Whose);
 
 const PINS: &[Pin] = &[
-    // No time limits. The first of them is set in a statement of its own.
+    // No timeouts. statement_timeout is missing here, because it is set first, in a statement of its own.
     ("lock_timeout", "0", 0, All),
     ("idle_in_transaction_session_timeout", "0", 0, All),
     ("idle_session_timeout", "0", 140_000, All),
     ("transaction_timeout", "0", 170_000, All),
-    // A host that is gone frees its locks within two minutes, whether the server waits for it or sends to it.
+    // Locks of a client host that has vanished are released within two minutes, whether the server is waiting for
+    // data from it or sending to it.
     ("tcp_keepalives_idle", "60", 0, All),
     ("tcp_keepalives_interval", "10", 0, All),
     ("tcp_keepalives_count", "6", 0, All),
     ("tcp_user_timeout", "120000", 120_000, All),
-    // How values and definitions are written and read.
+    // Formats of values and definitions.
     ("client_encoding", "UTF8", 0, All),
     ("standard_conforming_strings", "on", 0, All),
     ("bytea_output", "hex", 0, All),
@@ -43,27 +44,28 @@ const PINS: &[Pin] = &[
     ("array_nulls", "on", 0, All),
     ("transform_null_equals", "off", 0, All),
     ("quote_all_identifiers", "off", 0, All),
-    // What transactions may, and as whom. Rows that a policy hides become an error.
+    // Transactions and role. With row_security off, rows that a policy would hide are an error.
     ("default_transaction_isolation", "read committed", 0, All),
     ("default_transaction_deferrable", "off", 0, All),
     ("role", "none", 0, All),
     ("row_security", "off", 0, All),
     ("exit_on_error", "off", 0, All),
-    // Where new tables go.
+    // Defaults of new tables.
     ("default_tablespace", "", 0, All),
     ("default_table_access_method", "heap", 120_000, All),
-    // What is told and logged.
+    // Messages and logging.
     ("client_min_messages", "warning", 0, All),
     ("log_parameter_max_length_on_error", "0", 130_000, All),
-    // pg_dump and pg_restore have their own, and a plain dump may rely on the role's.
+    // Not for child programs: pg_dump and pg_restore set their own, and an SQL dump may rely on that of the role.
     ("search_path", "", 0, Ours),
     ("jit", "off", 110_000, Ours),
     ("max_parallel_workers_per_gather", "0", 0, Ours),
 ];
 
-/// What a child needs and cannot be given through a pooler, which drops or refuses start-up settings.
+/// Settings that a child program needs, but cannot be given through a pooler, which drops or refuses settings at
+/// connection start.
 ///
-/// What `pg_dump` and the archives set themselves is not among them.
+/// Without those that `pg_dump` and the archives set themselves.
 const NEEDED: &[&str] = &[
     "idle_session_timeout",
     "client_encoding",
@@ -72,22 +74,22 @@ const NEEDED: &[&str] = &[
     "default_transaction_read_only",
 ];
 
-/// The settings of a session of ours on a server of this version, with their values.
+/// The settings of our own sessions on a server of this version, with their values.
 pub(crate) fn ours(version: i32, access: Access) -> impl Iterator<Item = (&'static str, &'static str)> {
     known(version)
         .chain([read_only(access)])
         .map(|(name, value, ..)| (name, value))
 }
 
-/// Those that a child must find as they are, because it cannot be given them.
+/// The settings that must already have the right values on the server, because a child program cannot be given them.
 pub(crate) fn needed(version: i32, access: Access) -> impl Iterator<Item = (&'static str, &'static str)> {
-    // A child's dump is read-only by itself.
+    // Not needed for reading: pg_dump makes its transaction read-only itself.
     ours(version, access)
         .filter(move |(name, _)| NEEDED.contains(name))
         .filter(move |(name, _)| access == Access::ReadWrite || *name != "default_transaction_read_only")
 }
 
-/// `PGOPTIONS` of a child: those settings, and `more` that outrank them.
+/// `PGOPTIONS` for a child program: the settings for all sessions, then `more`, which override them.
 pub(crate) fn options(version: i32, access: Access, more: &[(&str, &str)]) -> String {
     let pinned = known(version).chain([read_only(access)]);
     let pinned = pinned
@@ -110,7 +112,7 @@ fn read_only(access: Access) -> Pin {
     ("default_transaction_read_only", value, 0, All)
 }
 
-/// Whether a setting that reads so is as it was set: without TCP there is nothing to keep alive.
+/// Whether the value `read` from the server is the one that was set. On a Unix socket, the TCP settings are always 0.
 pub(crate) fn holds(name: &str, value: &str, read: &str) -> bool {
     value == read || name.starts_with("tcp_") && read == "0" || name == "search_path" && read == "\"\""
 }

@@ -1,8 +1,9 @@
-//! Whether a session is ours alone, or a connection pooler gives it to others between our transactions.
+//! Detects a connection pooler that gives a session to other clients between our transactions.
 //!
-//! A pooler in transaction mode (`PgBouncer`'s `pool_mode=transaction`, Supavisor, RDS Proxy, Odyssey) hands the
-//! session on which we set something to the next client. Start-up settings prove nothing: poolers drop or refuse
-//! them. So two connections look which server process they have, before anything is set.
+//! A pooler in transaction mode (`PgBouncer`'s `pool_mode=transaction`, Supavisor, RDS Proxy, Odyssey) would pass the
+//! settings that we make on a session to the next client. Settings at connection start cannot detect it, because
+//! poolers drop or refuse them. So, before any setting is changed, two connections compare which server processes serve
+//! them.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,43 +14,43 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
 use tokio_postgres::{Client, SimpleQueryMessage};
 
-/// What is known of a server once it was met.
+/// What the first connection found out about a server.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Met {
     /// `server_version_num`.
     pub(crate) version: i32,
-    /// A pooler stands between, which gives us one session for each connection.
+    /// Whether connections go through a pooler in session mode, which keeps one session for each connection.
     pub(crate) pooled: bool,
 }
 
-/// How a pooler gave itself away.
+/// How a pooler was recognised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sign {
-    /// Two connections had one server process.
+    /// Two connections were served by one server process.
     Shared,
-    /// One connection had two server processes.
+    /// One connection was served by two server processes.
     Moved,
-    /// A connection waited for another's transaction.
+    /// A connection had to wait for the transaction of another.
     Waited,
-    /// No transaction could be begun.
+    /// A transaction could not be started.
     NoTransaction,
 }
 
-/// How long a server may take to name a process, before it counts as waiting for another connection.
+/// How long a query for the process ID may take before it counts as waiting for another connection.
 const PROMPT: Duration = Duration::from_secs(3);
 
-/// Rounds where something stands between. In each, a pooler has four chances to give another process, or none.
+/// How many rounds are made if there is a pooler. In each, it has four chances to switch processes.
 const ROUNDS: usize = 4;
 
-/// What two connections show; an error is theirs.
+/// Compares the server processes of two connections. The outer error is that of a query.
 pub(crate) async fn probe(a: &Client, b: &Client, version: i32) -> Result<Result<Met, Sign>, tokio_postgres::Error> {
-    // A server gives its process with the key to cancel; a pooler makes keys up.
+    // A server's cancel key (BackendKeyData) contains its process ID; a pooler makes up keys of its own.
     let direct = key_of(a).await == Some(pid(a).await?) && key_of(b).await == Some(pid(b).await?);
     for round in 0..if direct { 1 } else { ROUNDS } {
         let (first, second) = if round % 2 == 0 { (a, b) } else { (b, a) };
         match look(first, second, direct).await? {
             None => {}
-            // A slow server.
+            // Without a pooler, the server was merely slow.
             Some(Sign::Waited) if direct => {}
             Some(sign) => return Ok(Err(sign)),
         }
@@ -60,11 +61,13 @@ pub(crate) async fn probe(a: &Client, b: &Client, version: i32) -> Result<Result
     }))
 }
 
-/// One round. Pools deal from the top or from the bottom: what `first` gave back, `second` gets now, or `first`
-/// itself gets another one then.
+/// Makes one round: while a transaction of `second` is open, queries the process of `first` again.
+///
+/// A pool hands out the session that was returned either last or first. In one case, `second` gets the session that
+/// `first` had just returned; in the other, `first` gets another one than before.
 async fn look(first: &Client, second: &Client, direct: bool) -> Result<Option<Sign>, tokio_postgres::Error> {
     let firsts = pid(first).await?;
-    // `PgBouncer`'s statement mode; a server that is going down says so by a class of its own.
+    // `PgBouncer` in statement mode refuses transactions. Errors of class 57 mean that the server is shutting down.
     let no_transaction = |error: tokio_postgres::Error| {
         if !direct && error.code().is_none_or(|code| !code.code().starts_with("57")) {
             Ok(Some(Sign::NoTransaction))
@@ -72,13 +75,14 @@ async fn look(first: &Client, second: &Client, direct: bool) -> Result<Option<Si
             Err(error)
         }
     };
-    // The transaction waits for the other connection, whatever limit the role has. SET LOCAL ends with it.
+    // The transaction is idle while the other connection is queried, so a timeout of the role must not end it.
+    // SET LOCAL lasts only until its end.
     let begin = "BEGIN; SET LOCAL idle_in_transaction_session_timeout = 0; SELECT pg_catalog.pg_backend_pid()";
     let seconds = match number(second, begin).await {
         Ok(pid) => pid,
         Err(error) => return no_transaction(error),
     };
-    // The transaction is held no longer than this: others may wait for its process.
+    // Hold the transaction only briefly: other clients may be waiting for its process.
     let again = if seconds == firsts {
         Ok(Ok(firsts))
     } else {
@@ -109,18 +113,19 @@ pub(crate) async fn pid(client: &Client) -> Result<i32, tokio_postgres::Error> {
     number(client, "SELECT pg_catalog.pg_backend_pid()").await
 }
 
-/// By the simple protocol, which leaves no prepared statement behind.
+/// Runs a query that returns one number, in the simple protocol, which leaves no prepared statement behind.
 async fn number(client: &Client, sql: &str) -> Result<i32, tokio_postgres::Error> {
     let answers = client.simple_query(sql).await?;
     let number = answers.iter().find_map(|answer| match answer {
         SimpleQueryMessage::Row(row) => row.get(0)?.parse().ok(),
         _ => None,
     });
-    // Neither a process nor a version is 0.
+    // 0 if there is no number: it is neither a valid process ID nor a valid version.
     Ok(number.unwrap_or(0))
 }
 
-/// The process that the key to cancel is for. The driver shows it only in a request to cancel.
+/// The process ID in the cancel key. The driver reveals it only in a cancel request, so we let it write one to
+/// [`Paper`].
 async fn key_of(client: &Client) -> Option<i32> {
     let paper = Paper::default();
     client
@@ -129,12 +134,12 @@ async fn key_of(client: &Client) -> Option<i32> {
         .await
         .ok()?;
     let written = paper.0.lock().unwrap_or_else(PoisonError::into_inner);
-    // Length, code, process, secret; a request for TLS may stand before it.
+    // Length, code, process ID, secret key; an SSLRequest may precede it.
     let process = written.len().checked_sub(8)?;
     Some(i32::from_be_bytes(written.get(process..process + 4)?.try_into().ok()?))
 }
 
-/// A connection to nowhere: it keeps what is written, and agrees to TLS.
+/// A stream that is not connected to anything: it stores what is written, and answers an `SSLRequest` with `S`.
 #[derive(Clone, Default)]
 struct Paper(Arc<Mutex<Vec<u8>>>);
 
@@ -169,7 +174,7 @@ impl TlsStream for Paper {
     }
 }
 
-/// No TLS at all, on paper.
+/// A TLS connector for [`Paper`] that does nothing.
 struct Nothing;
 
 impl TlsConnect<Paper> for Nothing {

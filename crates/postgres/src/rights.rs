@@ -1,21 +1,21 @@
-//! What a role may do on a server.
+//! The permissions of a role on a server.
 
 use crate::{Error, Session};
 
-/// What we may do as another role, and it itself.
+/// What our role can do as another role, and what that role can do itself.
 #[derive(Debug, Clone, Copy)]
 pub struct Rights {
-    /// We may act as it.
+    /// Our role can act as it (`SET ROLE`).
     pub acts: bool,
-    /// We may read what is its own without acting as it.
+    /// Our role inherits its privileges, and can read its tables without `SET ROLE`.
     pub inherits: bool,
-    /// It may make tables in the schema public.
+    /// It can create tables in the schema public.
     pub creates: bool,
 }
 
-/// Asks for a role's rights; none when there is no such role.
+/// Reads the permissions that concern a role; `None` if it does not exist.
 pub fn rights(session: &Session, role: &str) -> Result<Option<Rights>, Error> {
-    let rows = session.rows("read our rights", include_str!("../sql/rights.sql"), &[&role])?;
+    let rows = session.rows("read our permissions", include_str!("../sql/rights.sql"), &[&role])?;
     Ok(rows.first().map(|row| Rights {
         acts: row.get("acts"),
         inherits: row.get("inherits"),

@@ -1,23 +1,24 @@
-//! In which schema a Synapse finds its tables: it names none, so the search_path of its role decides.
+//! The schema in which Synapse finds its tables. Synapse does not qualify their names, so the `search_path` of its role
+//! decides.
 
 use crate::{Error, Session};
 
-/// Why a Synapse would not find its tables in `public`, which is the schema that these tools move.
+/// Why Synapse would not find its tables in `public`, the only schema that these tools support.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Elsewhere {
-    /// Its tables are in another schema.
+    /// Its tables are in this other schema.
     In(String),
-    /// Its role does not look into `public`; the value of its `search_path`.
+    /// The `search_path` of its role, which this is, does not contain `public`.
     SearchPath(String),
 }
 
-/// Whether a Synapse that connects as `role` finds its tables in `public`, or would look for them there.
+/// Checks whether Synapse, connected as `role`, finds or would create its tables in `public`; `None` if so.
 pub fn elsewhere(session: &Session, role: &str) -> Result<Option<Elsewhere>, Error> {
-    let what = "see where Synapse finds its tables";
+    let what = "determine the schema of Synapse's tables";
     let path: String = session
         .one(what, include_str!("../sql/search_path.sql"), &[&role])?
         .get(0);
-    // Every Synapse has this table, and nothing else has one of its name.
+    // Every version of Synapse has this table, and no other program uses this name.
     let sql = "SELECT n.nspname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
          WHERE c.relname = 'applied_schema_deltas' AND c.relkind IN ('r', 'p') ORDER BY 1";
     let homes: Vec<String> = session.rows(what, sql, &[])?.iter().map(|row| row.get(0)).collect();
@@ -38,14 +39,14 @@ fn judge(path: &str, role: &str, homes: &[String]) -> Option<Elsewhere> {
     }
 }
 
-/// The names of a list as `SplitIdentifierString` in PostgreSQL reads it: folded unless quoted.
+/// The names in a list, parsed like `SplitIdentifierString` in PostgreSQL's `varlena.c`: in lower case unless quoted.
 fn elements(path: &str) -> Vec<String> {
     let mut names = vec![String::new()];
     let mut quoted = false;
     for c in path.chars() {
         match (c, names.last_mut()) {
             ('"', Some(name)) => {
-                // A doubled quote within quotes is one.
+                // A doubled quote inside quotes stands for one.
                 if !quoted && !name.is_empty() {
                     name.push('"');
                 }

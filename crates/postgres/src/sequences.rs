@@ -1,26 +1,26 @@
-//! Sequences and where they stand.
+//! Sequences and their values.
 
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Session, qualified};
 
-/// A sequence and where it stands. Not transactional: read while nobody writes.
+/// A sequence and its value. Sequences are not transactional: a value is reliable only while no session writes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sequence {
     /// Its schema.
     pub schema: String,
     /// Its name.
     pub name: String,
-    /// A string, because it may exceed 2^53.
+    /// The last value; a string, because it can exceed 2^53.
     pub last_value: String,
-    /// Whether `last_value` has been handed out.
+    /// Whether `last_value` has already been returned by `nextval`.
     pub is_called: bool,
 }
 
-/// So many are read by one statement: each takes a lock until the statement is over.
+/// How many sequences one statement reads. It holds a lock on each until it ends.
 const TOGETHER: usize = 500;
 
-/// Every sequence outside the system's schemas and extensions, by name.
+/// Reads every sequence outside the system's schemas and extensions, sorted by name.
 pub fn sequences(session: &Session) -> Result<Vec<Sequence>, Error> {
     let names = session.rows("list the sequences", include_str!("../sql/sequences.sql"), &[])?;
     let mut all = Vec::with_capacity(names.len());
@@ -45,7 +45,7 @@ pub fn sequences(session: &Session) -> Result<Vec<Sequence>, Error> {
     Ok(all)
 }
 
-/// Schema and name of each relation, from names as SQL writes them.
+/// Schema and name of each relation, from qualified names as written in SQL.
 pub fn relation_names(session: &Session, written: &[&str]) -> Result<Vec<(String, String)>, Error> {
     let sql = include_str!("../sql/relation_names.sql");
     let rows = session.rows("look up relations", sql, &[&written])?;

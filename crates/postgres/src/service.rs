@@ -1,14 +1,15 @@
-//! libpq's connection service file: `[name]` sections of `keyword=value` lines.
+//! libpq's connection service file: `[name]` sections of `keyword=value` lines (`parseServiceInfo` and
+//! `parseServiceFile` in `fe-connect.c`).
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::conninfo::{ConninfoError, Env, check, home};
 
-/// Where Debian, Red Hat and upstream put `pg_service.conf`.
+/// The directories of `pg_service.conf` on Debian, on Red Hat and by upstream's default.
 const SYSTEM_DIRS: [&str; 3] = ["/etc/postgresql-common", "/etc/sysconfig/pgsql", "/usr/local/pgsql/etc"];
 
-/// What the first file that defines the service says, and that file.
+/// The first file that defines the service, and the parameters in it.
 pub(crate) fn find(
     service: &str,
     servicefile: Option<&str>,
@@ -16,7 +17,7 @@ pub(crate) fn find(
 ) -> Result<(PathBuf, BTreeMap<String, String>), ConninfoError> {
     let mut files = Vec::new();
     match servicefile {
-        // A file that is named must exist; the others may.
+        // A file that was given must exist; default files need not.
         Some(path) => files.push((PathBuf::from(path), true)),
         None => files.extend(home(env).map(|home| (home.join(".pg_service.conf"), false))),
     }
@@ -64,10 +65,10 @@ fn section(text: &str, service: &str, path: &Path) -> Result<Option<BTreeMap<Str
         }
         let (keyword, value) = line.split_once('=').ok_or_else(|| wrong("expected keyword=value"))?;
         if matches!(keyword, "service" | "servicefile") {
-            return Err(wrong("a service cannot name another one"));
+            return Err(wrong("a service cannot refer to another service"));
         }
         check(keyword, value)?;
-        // libpq keeps the first of two.
+        // libpq uses the first of two values.
         params.entry(keyword.to_owned()).or_insert_with(|| value.to_owned());
     }
     Ok(found)
@@ -105,7 +106,7 @@ mod tests {
             "service file f: line 2: expected keyword=value"
         );
         assert!(read("[mine]\nldap://h/").unwrap_err().contains("LDAP"));
-        assert!(read("[mine]\nservice=x").unwrap_err().contains("another one"));
+        assert!(read("[mine]\nservice=x").unwrap_err().contains("another service"));
         assert!(read("[mine]\nhost =x").unwrap_err().contains("\"host \""));
         assert!(read("[other]\nrubbish\n[mine]\nhost=h").is_ok());
     }

@@ -1,4 +1,4 @@
-//! One connection, driven by blocking calls that a signal can end.
+//! One connection, used through blocking calls that a signal interrupts.
 
 use std::io::Cursor;
 use std::pin::Pin;
@@ -19,7 +19,7 @@ use crate::{Conninfo, Error, escape_literal, pinned};
 /// Whether a connection may write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// `default_transaction_read_only`: the only way a source is ever opened.
+    /// With `default_transaction_read_only`. Sources are only ever opened like this.
     ReadOnly,
     /// For targets.
     ReadWrite,
@@ -32,16 +32,17 @@ pub struct Session {
     tls: Tls,
     server: String,
     limit: Option<Duration>,
-    /// A pooler gives this session to others once we are gone.
+    /// Whether the connection is through a pooler, which gives this session to another client when we disconnect.
     pooled: bool,
-    /// It let a call run out of time: nothing more is awaited from it.
+    /// Whether a call has timed out: then every further call fails at once.
     silent: AtomicBool,
 }
 
-/// What is done before a session can be used.
+/// The `what` of errors while a session is set up.
 const SET_UP: &str = "set up the session";
 
-/// Where a role's sessions are as those of a replica, if it is ours to say.
+/// Resets `session_replication_role`, with which triggers would not fire, if it is set for the role and we are a
+/// superuser.
 const TRIGGERS_FIRE: &str = "SELECT pg_catalog.set_config('session_replication_role', 'origin', false) \
     WHERE pg_catalog.current_setting('session_replication_role') <> 'origin' \
     AND pg_catalog.current_setting('is_superuser') = 'on'";
@@ -49,17 +50,17 @@ const TRIGGERS_FIRE: &str = "SELECT pg_catalog.set_config('session_replication_r
 impl Session {
     /// Connects and pins the session's settings.
     ///
-    /// A server that is met for the first time is looked at before: a pooler that would give the session to others
-    /// between our transactions is refused before anything is set.
+    /// The first connection to a server checks for a pooler that gives sessions to other clients between transactions,
+    /// and fails before any setting is changed there.
     pub fn connect(conninfo: &Conninfo, application_name: &str, access: Access) -> Result<Self, Error> {
-        // Others that want to connect to the same server wait for what the first finds.
+        // Held during the check, so that other threads wait for its result instead of repeating it.
         let mut met = conninfo.met().lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = *met {
             drop(met);
             let session = Self::open(conninfo, application_name)?;
             return session.set_up(application_name, access, known, None);
         }
-        // Without a name: a pooler would leave it on a session that it gives to others.
+        // Without an application_name: a pooler would leave it on a session that it gives to other clients.
         let session = Self::open(conninfo, "")?;
         let (known, other) = session.meet()?;
         *met = Some(known);
@@ -67,14 +68,14 @@ impl Session {
         session.set_up(application_name, access, known, (!known.pooled).then_some(other))
     }
 
-    /// Connects, and sets nothing.
+    /// Connects, without changing any setting.
     fn open(conninfo: &Conninfo, application_name: &str) -> Result<Self, Error> {
         let tls = conninfo.connector(application_name)?;
         let runtime = Builder::new_current_thread().enable_all().build().map_err(Error::Io)?;
         let server = conninfo.to_string();
         let client = runtime.block_on(dial(&tls, &server))?;
         Ok(Self {
-            // To set it up is a part of connecting.
+            // The setup is part of connecting, so connect_timeout applies to it too.
             limit: tls.limit(),
             runtime,
             client,
@@ -85,13 +86,14 @@ impl Session {
         })
     }
 
-    /// What this server is, and the process of a second connection that was; or that a pooler is no place for us.
+    /// Checks for a pooler with a second connection. Returns what is known about the server, and the process ID of the
+    /// second connection, which has been closed.
     fn meet(&self) -> Result<(Met, i32), Error> {
         let version = self.wait(SET_UP, version(&self.client))?;
         let second = self.runtime.block_on(dial(&self.tls, &self.server))?;
-        let (met, other) = self.wait("see whether a pooler stands between", async {
+        let (met, other) = self.wait("check for a connection pooler", async {
             let met = probe(&self.client, &second, version).await?;
-            // A pooler that was recognised may have closed it.
+            // After a pooler was recognised, it may already have closed the second connection.
             let other = if met.is_ok() { pid(&second).await? } else { 0 };
             Ok((met, other))
         })?;
@@ -102,11 +104,12 @@ impl Session {
         Ok((met, other))
     }
 
-    /// Pins the settings, and reads each back. `other`: a process that is to be gone before anybody counts sessions.
+    /// Pins the settings, and verifies each. Waits until the process `other` of a closed connection has ended, so that
+    /// it is not counted as another session later.
     fn set_up(mut self, application_name: &str, access: Access, met: Met, other: Option<i32>) -> Result<Self, Error> {
         self.pooled = met.pooled;
         if met.pooled {
-            // A child cannot be given them there.
+            // Through a pooler, a child program cannot be given settings: they must already have the right values.
             self.read_back(pinned::needed(met.version, access))?;
         }
         let wanted = || pinned::ours(met.version, access);
@@ -114,15 +117,15 @@ impl Session {
             |(name, value): (&str, &str)| format!("pg_catalog.set_config('{name}', {}, false)", escape_literal(value));
         let mut calls: Vec<String> = wanted().map(set).collect();
         calls.push(set(("application_name", application_name)));
-        // The limit of a statement first: the others are under it.
+        // statement_timeout first, since it limits the following statement too.
         let calls = calls.join(", ");
         self.batch(
             SET_UP,
             &format!("SET statement_timeout = 0; SELECT {calls}; {TRIGGERS_FIRE}"),
         )?;
         self.read_back(wanted().chain([("statement_timeout", "0")]))?;
-        // A server that works for us notices that we were killed, and gives our lock back. Not every system can do
-        // that; then the next run waits.
+        // With this, the server notices during a query that we were killed, and releases our lock. Not every operating
+        // system supports it; without it, the next run waits for the query.
         if met.version >= 140_000 {
             let _ = self.batch(SET_UP, "SET client_connection_check_interval = '1s'");
         }
@@ -152,11 +155,15 @@ impl Session {
         }
     }
 
-    /// Waits until a connection that was ended is one no more, which takes a moment.
+    /// Waits, up to a second, until the server process of a closed connection has ended.
     fn gone(&self, process: i32) -> Result<(), Error> {
         let sql = "SELECT count(*) FROM pg_catalog.pg_stat_activity WHERE pid = $1";
         for _ in 0..200 {
-            if self.one("see who is connected", sql, &[&process])?.get::<_, i64>(0) == 0 {
+            if self
+                .one("check for a closed session", sql, &[&process])?
+                .get::<_, i64>(0)
+                == 0
+            {
                 break;
             }
             std::thread::sleep(Duration::from_millis(5));
@@ -164,7 +171,8 @@ impl Session {
         Ok(())
     }
 
-    /// Waits no longer than this for any answer: a limit of the server's own ends no wait for a network that is gone.
+    /// Limits how long any call waits for an answer. A timeout of the server, in contrast, does not help if the network
+    /// is down.
     #[must_use]
     pub fn limited(mut self, limit: Duration) -> Self {
         self.limit = Some(limit);
@@ -186,22 +194,22 @@ impl Session {
         Ok(row.get(0))
     }
 
-    /// All rows of a query. `what` completes "cannot ..." in its error.
+    /// Returns all rows of a query. `what` completes "cannot ..." in errors.
     pub fn rows(&self, what: &str, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, Error> {
         self.wait(what, self.client.query(sql, params))
     }
 
-    /// The one row of a query.
+    /// Returns the only row of a query.
     pub fn one(&self, what: &str, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Row, Error> {
         self.wait(what, self.client.query_one(sql, params))
     }
 
-    /// Statements without a result.
+    /// Runs statements and discards their results.
     pub fn batch(&self, what: &str, sql: &str) -> Result<(), Error> {
         self.wait(what, self.client.batch_execute(sql))
     }
 
-    /// One statement, which the server itself holds to be no more than one; returns how many rows it changed.
+    /// Runs one statement and returns how many rows it changed. The server rejects a string with several statements.
     pub fn statement(&self, what: &str, sql: &str) -> Result<u64, Error> {
         self.wait(what, self.client.execute_typed(sql, &[]))
     }
@@ -241,7 +249,7 @@ impl Session {
                 source,
             }),
             Err(error) => {
-                // The server would go on with a query whose client is gone.
+                // Cancel the query: the server would continue it even after we have disconnected.
                 let token = self.client.cancel_token();
                 let _ = self.runtime.block_on(async {
                     let cancel = token.cancel_query(self.tls.clone());
@@ -253,7 +261,7 @@ impl Session {
     }
 }
 
-/// Rows on their way to the server. Without [`CopyIn::finish`] none of them arrives.
+/// A `COPY ... FROM stdin` in progress. If it is dropped without [`CopyIn::finish`], the server stores no rows.
 pub struct CopyIn<'a> {
     session: &'a Session,
     what: String,
@@ -265,13 +273,13 @@ impl CopyIn<'_> {
     pub fn send(&mut self, part: Vec<u8>) -> Result<(), Error> {
         let sent = self.session.wait(&self.what, self.sink.feed(Cursor::new(part)));
         match sent {
-            // The server ended the copy, and says why at its end.
+            // The server has aborted the COPY, and sends its error when the COPY is ended.
             Err(error @ Error::Query { .. }) => Err(self.end().err().unwrap_or(error)),
             sent => sent,
         }
     }
 
-    /// Ends the rows; returns how many the server took.
+    /// Ends the rows; returns how many the server stored.
     pub fn finish(mut self) -> Result<u64, Error> {
         self.end()
     }
@@ -283,7 +291,7 @@ impl CopyIn<'_> {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        // The pooler does it too, unless it was told otherwise.
+        // Most poolers do this themselves, but it can be turned off.
         if self.pooled && !self.silent.load(Ordering::Relaxed) {
             let reset = async {
                 let _ = self.client.batch_execute("ROLLBACK").await;
@@ -296,7 +304,7 @@ impl Drop for Session {
     }
 }
 
-/// Connects; the connection is driven by the runtime that this runs on.
+/// Connects, and spawns a task that drives the connection on the current runtime.
 async fn dial(tls: &Tls, server: &str) -> Result<Client, Error> {
     let connected = stoppable(async { Ok(tls.connect().await) }).await?;
     let (client, connection) = connected.map_err(|source| Error::Connect {
@@ -304,13 +312,13 @@ async fn dial(tls: &Tls, server: &str) -> Result<Client, Error> {
         source,
     })?;
     tokio::spawn(async move {
-        // Its error reaches the caller as the failure of the query in hand.
+        // An error of the connection also fails the current query, which reports it.
         let _ = connection.await;
     });
     Ok(client)
 }
 
-/// The outcome of `work`, or the interruption that came first.
+/// The outcome of `work`, or an error if a signal comes first.
 async fn stoppable<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
     let stop = async {
         loop {

@@ -1,4 +1,4 @@
-//! What a database holds although no other can take it: a restore would fail over it.
+//! Contents of a database over which a restore would fail.
 
 use tokio_postgres::error::SqlState;
 
@@ -7,15 +7,15 @@ use crate::{Error, Session, escape_identifier};
 /// A unique index, by the columns of its key.
 #[derive(Debug, Clone)]
 pub struct UniqueKey {
-    /// Qualified and quoted.
+    /// The index, qualified and quoted.
     pub index: String,
-    /// Qualified and quoted.
+    /// Its table, qualified and quoted.
     pub table: String,
-    /// Quoted.
+    /// The key's columns, quoted.
     pub columns: Vec<String>,
-    /// Whether its order is that of a collation, which an update of the system can change.
+    /// Whether it is sorted by a collation, which an update of the operating system can change.
     pub sorts_text: bool,
-    /// How much its table takes.
+    /// The size of its table in bytes.
     pub bytes: i64,
 }
 
@@ -24,11 +24,11 @@ pub struct UniqueKey {
 pub struct ForeignKey {
     /// The constraint's name.
     pub name: String,
-    /// The table that refers, qualified and quoted.
+    /// The referencing table, qualified and quoted.
     pub table: String,
-    /// The table referred to, qualified and quoted.
+    /// The referenced table, qualified and quoted.
     pub other: String,
-    /// How much the table that refers takes.
+    /// The size of the referencing table in bytes.
     pub bytes: i64,
     columns: Vec<String>,
     other_columns: Vec<String>,
@@ -36,9 +36,10 @@ pub struct ForeignKey {
     other_only: String,
 }
 
-/// Puts in place of `is_readable(x)` in `sql` whether our role may read all rows of the table `x` of `pg_class` here.
+/// Replaces `is_readable(x)` in `sql` with a condition: our role can read all rows of the table in row `x` of
+/// `pg_class`.
 ///
-/// A standby has no rows of unlogged tables, and refuses to read them.
+/// On a standby, unlogged tables cannot be read.
 fn of_readable(sql: &str) -> String {
     ["c", "r"].iter().fold(sql.to_owned(), |sql, x| {
         sql.replace(
@@ -51,7 +52,7 @@ fn of_readable(sql: &str) -> String {
     })
 }
 
-/// Every unique index over plain columns of a whole table, that of the smallest table first.
+/// Lists every unique index on plain columns that is not partial, that of the smallest table first.
 pub fn unique_keys(session: &Session) -> Result<Vec<UniqueKey>, Error> {
     let sql = of_readable(include_str!("../sql/unique_keys.sql"));
     let rows = session.rows("list the unique keys", &sql, &[])?;
@@ -67,7 +68,7 @@ pub fn unique_keys(session: &Session) -> Result<Vec<UniqueKey>, Error> {
         .collect())
 }
 
-/// Every foreign key that a restore checks, that of the smallest table first.
+/// Lists every foreign key that a restore checks, that of the smallest table first.
 pub fn foreign_keys(session: &Session) -> Result<Vec<ForeignKey>, Error> {
     let sql = of_readable(include_str!("../sql/foreign_keys.sql"));
     let rows = session.rows("list the foreign keys", &sql, &[])?;
@@ -86,14 +87,15 @@ pub fn foreign_keys(session: &Session) -> Result<Vec<ForeignKey>, Error> {
         .collect())
 }
 
-/// Reads tables past their indexes from here to the end of the transaction, as building these anew does.
+/// SQL that avoids indexes for the rest of the transaction: a damaged index would hide the rows over which a restore,
+/// which builds the index again, would fail.
 pub const PAST_INDEXES: &str =
     "SET LOCAL enable_indexscan = off; SET LOCAL enable_indexonlyscan = off; SET LOCAL enable_bitmapscan = off";
 
 impl UniqueKey {
-    /// A query for its duplicates, `what` of them.
+    /// A query that selects `what` for each duplicate key.
     fn query(&self, what: &str) -> String {
-        // An empty key is equal to no other.
+        // Keys with a NULL are not equal to any other.
         let there: Vec<String> = self.columns.iter().map(|c| format!("{c} IS NOT NULL")).collect();
         format!(
             "SELECT {what} FROM ONLY {} WHERE {} GROUP BY {} HAVING count(*) > 1",
@@ -103,14 +105,14 @@ impl UniqueKey {
         )
     }
 
-    /// How many keys several rows have; to be asked with [`PAST_INDEXES`].
+    /// How many keys occur in several rows. Call it after [`PAST_INDEXES`].
     pub fn duplicates(&self, session: &Session) -> Result<i64, Error> {
         let sql = format!("SELECT count(*) FROM ({}) AS d", self.query(""));
-        let what = format!("look for duplicates in {}", self.table);
+        let what = format!("check for duplicates in {}", self.table);
         Ok(session.one(&what, &sql, &[])?.get(0))
     }
 
-    /// SQL that shows the rows in question.
+    /// SQL for the user that lists these rows.
     pub fn shown(&self) -> String {
         let columns = self.columns.join(", ");
         format!(
@@ -137,22 +139,22 @@ impl ForeignKey {
         )
     }
 
-    /// How many rows refer to one that is not there; to be asked with [`PAST_INDEXES`].
+    /// How many rows refer to a row that does not exist. Call it after [`PAST_INDEXES`].
     pub fn orphans(&self, session: &Session) -> Result<i64, Error> {
-        let what = format!("look for rows of {} that refer to nothing", self.table);
+        let what = format!("check for rows of {} without a referenced row", self.table);
         Ok(session.one(&what, &self.orphans_of("count(*)"), &[])?.get(0))
     }
 
-    /// SQL that shows the rows in question.
+    /// SQL for the user that lists these rows.
     pub fn shown(&self) -> String {
         format!("BEGIN; {PAST_INDEXES}; {}; COMMIT", self.orphans_of("r.ctid, r.*"))
     }
 }
 
-/// What a restore evaluates for each row of a table.
+/// An expression that a restore evaluates for each row of a table.
 #[derive(Debug, Clone)]
 pub struct Condition {
-    /// Such as `check constraint`.
+    /// Its kind, such as `check constraint`.
     pub kind: String,
     /// Its name.
     pub name: String,
@@ -162,18 +164,18 @@ pub struct Condition {
     must_hold: bool,
 }
 
-/// Whether rows are as a restore needs them.
+/// Whether a condition holds for all rows.
 #[derive(Debug)]
 pub enum Held {
-    /// They are.
+    /// It does.
     All,
-    /// So many are not.
+    /// This many rows violate it.
     Not(i64),
-    /// It cannot be evaluated with an empty `search_path`, as a restore does: why.
+    /// It cannot be evaluated with the empty `search_path` of a restore; the server's error.
     Fails(String),
 }
 
-/// Every validated check constraint, and what calls functions of the database's users.
+/// Lists every validated check constraint, and the indexes and generated columns that call user-defined functions.
 pub fn conditions(session: &Session) -> Result<Vec<Condition>, Error> {
     let sql = of_readable(include_str!("../sql/conditions.sql"));
     let rows = session.rows("list the conditions on rows", &sql, &[])?;
@@ -190,7 +192,7 @@ pub fn conditions(session: &Session) -> Result<Vec<Condition>, Error> {
 }
 
 impl Condition {
-    /// Evaluates it for each row, in a transaction in which it may fail.
+    /// Evaluates it for each row, within a savepoint of the current transaction.
     pub fn holds(&self, session: &Session) -> Result<Held, Error> {
         let Self { expression, table, .. } = self;
         let sql = if self.must_hold {
@@ -205,7 +207,8 @@ impl Condition {
                 0 => Held::All,
                 rows => Held::Not(rows),
             }),
-            // Limits of ours, a server in need and lost connections are no answer.
+            // Errors of these SQLSTATE classes (insufficient resources, object state, operator intervention, system
+            // error) and lost connections do not show that the expression fails.
             Err(error) => match error.db() {
                 Some(db) if !["53", "55", "57", "58"].contains(&&db.code().code()[..2]) => {
                     let why = db.message().to_owned();
@@ -218,12 +221,12 @@ impl Condition {
     }
 }
 
-/// The first table and column, smallest table first, with text that is not UTF-8.
+/// The first table and column, in order of table size, that contains text that is not UTF-8.
 ///
-/// In a database of another encoding than UTF-8, where such a text can be.
+/// For a database whose encoding is not UTF8: only there can such text exist.
 pub fn not_utf8(session: &Session) -> Result<Option<(String, String)>, Error> {
     let sql = of_readable(include_str!("../sql/text_columns.sql"));
-    for row in session.rows("list the columns of text", &sql, &[])? {
+    for row in session.rows("list the text columns", &sql, &[])? {
         let (table, columns): (String, Vec<String>) = (row.get("table"), row.get("columns"));
         if is_utf8(session, &table, &columns)? {
             continue;
@@ -248,7 +251,7 @@ fn is_utf8(session: &Session, table: &str, columns: &[String]) -> Result<bool, E
         })
         .collect();
     let sql = format!("SELECT {} FROM ONLY {table}", decoded.join(" + "));
-    match session.rows(&format!("look for text in {table} that is not UTF-8"), &sql, &[]) {
+    match session.rows(&format!("check {table} for text that is not UTF-8"), &sql, &[]) {
         Ok(_) => Ok(true),
         Err(error)
             if error.db().map(tokio_postgres::error::DbError::code) == Some(&SqlState::CHARACTER_NOT_IN_REPERTOIRE) =>
@@ -259,21 +262,22 @@ fn is_utf8(session: &Session, table: &str, columns: &[String]) -> Result<bool, E
     }
 }
 
-/// What would be dumped although it needs what is not, such as a view of a foreign table.
+/// Lists objects that a dump contains although they need an object that it does not contain, such as a view of a
+/// foreign table.
 pub fn without_support(session: &Session) -> Result<Vec<String>, Error> {
     let sql = include_str!("../sql/without_support.sql");
-    let rows = session.rows("look for what a dump cannot carry", sql, &[])?;
+    let rows = session.rows("check for objects that a dump cannot carry", sql, &[])?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
-/// Foreign tables, by schema and name: no dump of ours holds them.
+/// Lists the foreign tables, which our dumps do not contain, by schema and name.
 pub fn foreign_tables(session: &Session) -> Result<Vec<(String, String)>, Error> {
     let sql = include_str!("../sql/foreign_tables.sql");
     let rows = session.rows("list the foreign tables", sql, &[])?;
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
-/// Tables of extensions with rows of the users', by schema and name: no dump of ours holds these rows.
+/// Lists the configuration tables of extensions, whose rows our dumps do not contain, by schema and name.
 pub fn extension_rows(session: &Session) -> Result<Vec<(String, String)>, Error> {
     let sql = include_str!("../sql/extension_rows.sql");
     let rows = session.rows("list the tables of extensions", sql, &[])?;

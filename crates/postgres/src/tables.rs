@@ -9,33 +9,33 @@ pub struct Table {
     pub schema: String,
     /// Its name.
     pub name: String,
-    /// Whether it is lost in a crash.
+    /// Whether it is unlogged, so that a crash empties it.
     pub unlogged: bool,
-    /// With indexes and TOAST.
+    /// The size in bytes, with indexes and TOAST.
     pub bytes: i64,
-    /// Sorted by name: their order in the table may differ between two servers.
+    /// Its columns, sorted by name, because their order in the table can differ between two servers.
     pub columns: Vec<Column>,
 }
 
-/// A column, and how it enters a digest.
+/// A column, and how it is hashed in a digest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Column {
     /// Its name.
     pub name: String,
-    /// How its values are read.
+    /// How its values are hashed.
     pub kind: Kind,
     /// Whether a value may be NULL.
     pub nullable: bool,
 }
 
-/// What a digest takes a column's values for.
+/// How a digest treats the values of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// `boolean`.
     Boolean,
-    /// A whole number that fits into 64 bits.
+    /// An integer of at most 64 bits.
     Integer,
-    /// Whatever else: its text, in which 1.0 is not 1.00.
+    /// Anything else, by its text, so that 1.0 differs from 1.00.
     Other,
 }
 
@@ -51,7 +51,7 @@ impl Table {
     }
 }
 
-/// Every ordinary table outside the system's schemas and extensions, largest first.
+/// Lists every ordinary table outside the system's schemas and extensions, largest first.
 pub fn tables(session: &Session) -> Result<Vec<Table>, Error> {
     let rows = session.rows("list the tables", include_str!("../sql/tables.sql"), &[])?;
     Ok(rows

@@ -1,16 +1,16 @@
-//! TLS as libpq's `sslmode` defines it, over rustls.
+//! TLS as defined by libpq's `sslmode`, implemented with rustls.
 //!
-//! | sslmode | tries | the certificate |
+//! | sslmode | tries | verifies |
 //! | --- | --- | --- |
 //! | disable | plain | |
-//! | allow | plain, then TLS | its chain, if there is a root file |
-//! | prefer | TLS, then plain | its chain, if there is a root file |
-//! | require | TLS | its chain, if there is a root file |
-//! | verify-ca | TLS | its chain |
-//! | verify-full | TLS | its chain and name |
+//! | allow | plain, then TLS | the certificate's chain, if there is a root file |
+//! | prefer | TLS, then plain | the certificate's chain, if there is a root file |
+//! | require | TLS | the certificate's chain, if there is a root file |
+//! | verify-ca | TLS | the certificate's chain |
+//! | verify-full | TLS | the certificate's chain and name |
 //!
-//! Unix sockets never use TLS. tokio-postgres knows three modes only and tries each host once; hence
-//! [`Tls::connect`].
+//! Unix sockets never use TLS. tokio-postgres has only three modes and tries each host once, so [`Tls::connect`]
+//! implements the rest.
 
 mod verify;
 
@@ -41,15 +41,15 @@ use verify::{Level, Verifier};
 type Params = BTreeMap<String, String>;
 type Stream = <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream;
 
-/// What drives a [`Client`]; to be polled until it ends.
+/// The future that drives a [`Client`]; it must be polled until it ends.
 pub type Connection = tokio_postgres::Connection<Socket, Stream>;
 
-/// Why TLS cannot be used, or was not agreed upon.
+/// Why TLS cannot be used, or why a handshake failed.
 #[derive(Debug)]
 pub enum TlsError {
-    /// A certificate is to be verified and nothing says by whom it must be signed.
+    /// The server's certificate must be verified, but the file with root certificates does not exist.
     NoRootFile(PathBuf),
-    /// A file of certificates or keys cannot be used.
+    /// A file with certificates or keys cannot be used.
     File {
         /// The file.
         path: PathBuf,
@@ -58,9 +58,9 @@ pub enum TlsError {
     },
     /// The system has no list of certificate authorities.
     NoSystemRoots,
-    /// A server is known by its address only, and its name is to be verified.
+    /// The server's name must be verified, but only its address is given.
     NoHostName,
-    /// What the handshake ended with, in a sentence.
+    /// The handshake failed; contains the complete message.
     Handshake(String),
 }
 
@@ -69,12 +69,12 @@ impl fmt::Display for TlsError {
         match self {
             Self::NoRootFile(path) => write!(
                 f,
-                "root certificate file {}: it does not exist, and sslmode says to verify the server",
+                "root certificate file {}: it does not exist, but sslmode requires the server to be verified",
                 path.display()
             ),
             Self::File { path, what } => write!(f, "{}: {what}", path.display()),
-            Self::NoSystemRoots => f.write_str("sslrootcert=system: this system lists no certificate authorities"),
-            Self::NoHostName => f.write_str("sslmode=verify-full: the host's name is needed besides its address"),
+            Self::NoSystemRoots => f.write_str("sslrootcert=system: this system has no certificate authorities"),
+            Self::NoHostName => f.write_str("sslmode=verify-full: needs the host's name in addition to its address"),
             Self::Handshake(what) => f.write_str(what),
         }
     }
@@ -85,7 +85,7 @@ impl std::error::Error for TlsError {}
 /// One server of a host list.
 #[derive(Clone, Debug)]
 pub(crate) struct Endpoint {
-    /// A name, an address, a socket directory, or nothing if there is an address.
+    /// A name, an address or a socket directory; empty if only `hostaddr` is given.
     pub(crate) host: String,
     pub(crate) hostaddr: Option<IpAddr>,
     pub(crate) port: u16,
@@ -96,7 +96,7 @@ impl Endpoint {
         self.hostaddr.is_none() && self.host.starts_with('/')
     }
 
-    /// The host as a password file spells it: `localhost` stands for the default sockets too.
+    /// The host to look up in a password file, where `localhost` also stands for the default socket directories.
     pub(crate) fn passfile_host(&self, socket_dirs: &[&str]) -> String {
         match (self.host.as_str(), self.hostaddr) {
             ("", Some(address)) => address.to_string(),
@@ -108,7 +108,7 @@ impl Endpoint {
     /// Adds this server to a configuration.
     pub(crate) fn add_to(&self, config: &mut Config) {
         match self.hostaddr {
-            // Without a name the address is the name: tokio-postgres wants one for a handshake.
+            // tokio-postgres needs a host name for the handshake: without one, use the address.
             Some(address) if self.host.is_empty() => config.host(address.to_string()).hostaddr(address),
             Some(address) => config.host(&self.host).hostaddr(address),
             None => config.host(&self.host),
@@ -117,18 +117,18 @@ impl Endpoint {
     }
 }
 
-/// How to reach the servers of one [`crate::Conninfo`], and on which terms.
+/// Connects to the servers of one [`crate::Conninfo`], with or without TLS.
 #[derive(Clone)]
 pub struct Tls {
     template: Config,
     endpoints: Vec<Endpoint>,
-    /// What is tried with each server, in turn.
+    /// The modes to try with each server, in this order.
     modes: &'static [SslMode],
     connector: MakeRustlsConnect,
 }
 
 impl Tls {
-    /// `template` says everything but the host.
+    /// `template` contains everything but the host. Fails if certificates or keys cannot be used.
     pub(crate) fn new(params: &Params, template: Config, endpoints: Vec<Endpoint>) -> Result<Self, TlsError> {
         let sslmode = params.get("sslmode").map_or("prefer", String::as_str);
         let plain_only = sslmode == "disable" || endpoints.iter().all(Endpoint::is_unix);
@@ -168,19 +168,19 @@ impl Tls {
         })
     }
 
-    /// `connect_timeout`, of each attempt.
+    /// `connect_timeout`, which applies to each attempt.
     pub(crate) fn limit(&self) -> Option<Duration> {
         self.template.get_connect_timeout().copied()
     }
 
-    /// Connects to the first server that will do, in libpq's order of hosts and of modes.
+    /// Connects to the first server that accepts, trying hosts and modes in libpq's order.
     pub async fn connect(&self) -> Result<(Client, Connection), ConnectError> {
         let mut failures = Vec::new();
         for endpoint in &self.endpoints {
             if let Some(connected) = self.connect_to(endpoint, &mut failures).await {
                 return Ok(connected);
             }
-            // A server that was met ends the search, unless it is only starting up.
+            // Like libpq, try the next host only if this one was unreachable or is still starting up.
             let last = failures.last().and_then(|failure: &Failure| failure.error.as_ref());
             let starting = |error: &tokio_postgres::Error| error.code() == Some(&SqlState::CANNOT_CONNECT_NOW);
             if !last.is_none_or(|error| starting(error) || is(error, UNREACHABLE)) {
@@ -200,7 +200,7 @@ impl Tls {
             let mut config = self.template.clone();
             endpoint.add_to(&mut config);
             config.ssl_mode(*mode);
-            // The driver's own limit ends with the TCP handshake, libpq's when the session stands.
+            // The driver applies connect_timeout only to the TCP handshake, libpq until the session is established.
             let limit = self.limit().unwrap_or(Duration::MAX);
             let error = match tokio::time::timeout(limit, config.connect(self.clone())).await {
                 Ok(Ok(connected)) => return Some(connected),
@@ -219,7 +219,7 @@ impl Tls {
             if self.endpoints.len() > 1 {
                 what = format!("{}:{}: {what}", endpoint.passfile_host(&[]), endpoint.port);
             }
-            // Another mode helps where the server or the handshake said no, and nowhere else.
+            // Try another mode only if the server or the TLS handshake refused this one.
             let refused = error
                 .as_ref()
                 .is_some_and(|error| error.as_db_error().is_some() || is(error, HANDSHAKE));
@@ -232,7 +232,7 @@ impl Tls {
     }
 }
 
-/// The driver tells its kinds of failure by the start of their message only.
+/// How the driver's messages begin, which is the only way to distinguish its kinds of errors.
 const UNREACHABLE: &str = "error connecting to server";
 const HANDSHAKE: &str = "error performing TLS handshake";
 
@@ -240,7 +240,7 @@ fn is(error: &tokio_postgres::Error, kind: &str) -> bool {
     error.to_string().starts_with(kind)
 }
 
-/// For `CancelToken`: a request to cancel goes the way the connection went.
+/// For `CancelToken`: a cancel request uses the same TLS settings as the connection.
 impl MakeTlsConnect<Socket> for Tls {
     type Stream = Stream;
     type TlsConnect = Handshake;
@@ -251,7 +251,7 @@ impl MakeTlsConnect<Socket> for Tls {
     }
 }
 
-/// A handshake that ends with a sentence when it fails.
+/// A handshake whose error is a complete message.
 pub struct Handshake(<MakeRustlsConnect as MakeTlsConnect<Socket>>::TlsConnect);
 
 impl TlsConnect<Socket> for Handshake {
@@ -265,7 +265,7 @@ impl TlsConnect<Socket> for Handshake {
     }
 }
 
-/// No server of the list could be connected to.
+/// No server of the host list could be connected to.
 #[derive(Debug)]
 pub struct ConnectError {
     failures: Vec<Failure>,
@@ -274,13 +274,13 @@ pub struct ConnectError {
 #[derive(Debug)]
 struct Failure {
     what: String,
-    /// None: there was no answer in time.
+    /// `None` if the attempt timed out.
     error: Option<tokio_postgres::Error>,
 }
 
 impl ConnectError {
-    /// The server's own report, if one made any: preferably not "not this way", where another way
-    /// was tried too.
+    /// The server's error report, if one was sent. If both an attempt with and one without TLS failed, prefers a report
+    /// other than "no `pg_hba.conf` entry" (SQLSTATE 28000).
     pub fn db(&self) -> Option<&DbError> {
         let mut reports: Vec<_> = self
             .failures
@@ -303,7 +303,7 @@ impl fmt::Display for ConnectError {
 
 impl std::error::Error for ConnectError {}
 
-/// The server's words rather than the driver's "db error", and each cause once.
+/// The server's message instead of the driver's "db error", or the cause of any other error.
 fn said(error: &tokio_postgres::Error) -> String {
     if let Some(report) = error.as_db_error() {
         return report.message().to_owned();
@@ -314,7 +314,7 @@ fn said(error: &tokio_postgres::Error) -> String {
     }
 }
 
-/// A rustls error in people's words.
+/// A message for an error of rustls.
 fn sentence(error: &io::Error) -> String {
     let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) else {
         return format!("TLS handshake: {error}");
@@ -324,7 +324,7 @@ fn sentence(error: &io::Error) -> String {
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => "it has expired",
             CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => "it is not valid yet",
             CertificateError::UnknownIssuer | CertificateError::BadSignature => {
-                "it is not signed by an authority of sslrootcert"
+                "it is not signed by an authority in sslrootcert"
             }
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
                 "it is for another host"
@@ -339,7 +339,7 @@ fn sentence(error: &io::Error) -> String {
     format!("the server's certificate is not accepted: {what}")
 }
 
-/// The order in which libpq tries.
+/// The modes in libpq's order.
 fn modes(sslmode: &str) -> &'static [SslMode] {
     match sslmode {
         "disable" => &[SslMode::Disable],
@@ -351,7 +351,7 @@ fn modes(sslmode: &str) -> &'static [SslMode] {
 
 const MODES: [&str; 6] = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];
 
-/// Fills in the files that libpq finds under `~/.postgresql`, and the mode that goes without saying.
+/// Fills in the default mode, and the files that libpq finds in `~/.postgresql`.
 pub(crate) fn resolve(params: &mut Params, home: Option<&Path>) {
     let system = params.get("sslrootcert").is_some_and(|root| root == "system");
     params
@@ -373,7 +373,7 @@ pub(crate) fn resolve(params: &mut Params, home: Option<&Path>) {
     }
 }
 
-/// Whether the parameters make sense, before any file is read.
+/// Checks the values of the parameters. Reads no file.
 pub(crate) fn check(params: &Params) -> Result<(), ConninfoError> {
     let get = |keyword| params.get(keyword).map(String::as_str);
     let sslmode = get("sslmode").unwrap_or("prefer");
@@ -392,10 +392,10 @@ pub(crate) fn check(params: &Params) -> Result<(), ConninfoError> {
     for (keyword, too_old) in [("ssl_min_protocol_version", true), ("ssl_max_protocol_version", false)] {
         match get(keyword).map(str::to_ascii_lowercase).as_deref() {
             None | Some("" | "tlsv1.2" | "tlsv1.3") => {}
-            // As a lower bound it forbids nothing that we do.
+            // As a minimum it excludes nothing: these tools support TLS 1.2 and 1.3.
             Some("tlsv1" | "tlsv1.1") if too_old => {}
             Some("tlsv1" | "tlsv1.1") => {
-                let why = "nothing before TLS 1.2 is spoken";
+                let why = "versions before TLS 1.2 are not implemented";
                 return Err(ConninfoError::NotSupported {
                     keyword: keyword.to_owned(),
                     why,
@@ -414,7 +414,7 @@ pub(crate) fn check(params: &Params) -> Result<(), ConninfoError> {
         None | Some("" | "allow" | "disable") => Ok(()),
         Some("require") => Err(ConninfoError::NotSupported {
             keyword: "sslcertmode".to_owned(),
-            why: "whether the server asked for a certificate is not known",
+            why: "it is not known whether the server requested a certificate",
         }),
         Some(_) => Err(value("sslcertmode", "disable, allow or require")),
     }
@@ -436,10 +436,10 @@ fn versions(params: &Params) -> Vec<&'static rustls::SupportedProtocolVersion> {
     versions
 }
 
-/// How much is verified, and by which certificates.
+/// How much of the server's certificate is verified, and with which root certificates.
 ///
-/// As in libpq a root file makes even `prefer` verify the chain; a file that is named and absent
-/// matters to the `verify` modes only.
+/// As in libpq, if the root file exists, even `prefer` verifies the chain. If it does not exist, only the `verify`
+/// modes fail.
 fn trusted(params: &Params, sslmode: &str) -> Result<(Level, Vec<CertificateDer<'static>>), TlsError> {
     let level = if sslmode == "verify-full" {
         Level::ChainAndName
@@ -474,13 +474,14 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
     let found = read.map_err(|error| wrong(error.to_string()))?;
     if found.is_empty() {
-        Err(wrong("no certificate in it".to_owned()))
+        Err(wrong("it contains no certificate".to_owned()))
     } else {
         Ok(found)
     }
 }
 
-/// The client's certificate: libpq goes without one whose file is absent, but not without its key.
+/// The client's certificate and key. As in libpq, a certificate file that does not exist is ignored, but if it exists,
+/// its key must exist too.
 fn client_key(params: &Params, provider: &rustls::crypto::CryptoProvider) -> Result<Option<CertifiedKey>, TlsError> {
     let file = |keyword| params.get(keyword).filter(|path| !path.is_empty()).map(Path::new);
     let Some(certificate) = file("sslcert").filter(|path| path.exists()) else {
@@ -498,7 +499,7 @@ fn client_key(params: &Params, provider: &rustls::crypto::CryptoProvider) -> Res
     let forbidden = if meta.uid() == 0 { 0o037 } else { 0o077 };
     if meta.mode() & forbidden != 0 {
         return Err(wrong(
-            "group or others can read this key; its mode should be 0600".to_owned(),
+            "this key is accessible by group or others; its mode should be 0600".to_owned(),
         ));
     }
     let text = ess_files::read(path, ess_files::SECRET).map_err(|error| wrong(error.to_string()))?;
@@ -507,6 +508,6 @@ fn client_key(params: &Params, provider: &rustls::crypto::CryptoProvider) -> Res
         .key_provider
         .load_private_key(key)
         .map_err(|error| wrong(error.to_string()))?;
-    // Not `with_client_auth_cert`, which refuses certificates of X.509 version 1.
+    // Not with `with_client_auth_cert`, which refuses certificates of X.509 version 1.
     Ok(Some(CertifiedKey::new(certificates(certificate)?, key)))
 }

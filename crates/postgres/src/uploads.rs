@@ -1,24 +1,24 @@
-//! Media that the homeserver's database knows.
+//! Media in the homeserver's database.
 
 use crate::{Error, Session};
 
-/// How many rows a page has, and how many ids are asked for at once.
+/// The number of rows in a page, and the maximum number of ids in one query.
 pub const UPLOADS_PAGE: usize = 1_000;
 
 /// A row of `local_media_repository` whose file was stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upload {
-    /// Names its file.
+    /// The media id, from which the file's name is derived.
     pub media_id: String,
-    /// Bytes; negative in no database that Synapse wrote.
+    /// The size in bytes. Synapse never writes a negative one.
     pub length: i64,
-    /// A picture of a URL preview, which Synapse fetches again.
+    /// Whether it is an image of a URL preview, which Synapse would fetch again.
     pub is_preview: bool,
-    /// Lower-case hexadecimal, where Synapse has noted it.
+    /// The SHA-256 in lower-case hexadecimal, if Synapse stored it.
     pub sha256: Option<String>,
 }
 
-/// The page of uploads after an id; shorter than [`UPLOADS_PAGE`] when it is the last.
+/// Reads a page of uploads, those after an id. The last page is shorter than [`UPLOADS_PAGE`].
 pub fn uploads(session: &Session, after: &str, with_previews: bool) -> Result<Vec<Upload>, Error> {
     let sql = include_str!("../sql/uploads.sql");
     let rows = session.rows("read the uploads", sql, &[&after, &with_previews])?;
@@ -33,20 +33,20 @@ pub fn uploads(session: &Session, after: &str, with_previews: bool) -> Result<Ve
         .collect())
 }
 
-/// Of these ids, those that no upload has.
+/// Those of these ids that do not belong to an upload.
 pub fn not_uploads(session: &Session, ids: &[String]) -> Result<Vec<String>, Error> {
-    let rows = session.rows("look files up", include_str!("../sql/not_uploads.sql"), &[&ids])?;
+    let rows = session.rows("look up files", include_str!("../sql/not_uploads.sql"), &[&ids])?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
-/// Of these ids, the digests that Synapse has of their files.
+/// The SHA-256 that Synapse stored for files with these ids; ids without one are left out.
 pub fn upload_digests(session: &Session, ids: &[String]) -> Result<Vec<(String, String)>, Error> {
-    let rows = session.rows("look digests up", include_str!("../sql/upload_digests.sql"), &[&ids])?;
+    let rows = session.rows("look up digests", include_str!("../sql/upload_digests.sql"), &[&ids])?;
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
-/// Whether a Matrix Media Repo keeps its tables here.
+/// Whether the database contains the tables of a Matrix Media Repo.
 pub fn has_media_repo(session: &Session) -> Result<bool, Error> {
-    let row = session.one("look for a media repo", include_str!("../sql/media_repo.sql"), &[])?;
+    let row = session.one("check for a media repo", include_str!("../sql/media_repo.sql"), &[])?;
     Ok(row.get(0))
 }

@@ -1,40 +1,40 @@
-//! Is a homeserver in use, or was it only tried out? And what is it called?
+//! Whether a homeserver is in use or was only tried out, and its name.
 
 use crate::movement::exists;
 use crate::{Error, Session};
 
-/// What a login, a test room and a few uploads stay below.
+/// The largest counts that still look like a trial: a login, a test room and a few uploads.
 const USERS: i64 = 5;
 const EVENTS: i64 = 1_000;
 const SENDERS: i64 = 1;
 const MEDIA: i64 = 100;
 
-/// How much a database holds of what people make, counted no further than one above what a trial leaves.
+/// How much users have created in a database. Each count stops at one above the limit of a trial.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Users that are no guests.
+    /// Users that are not guests.
     pub users: i64,
     /// Events in rooms.
     pub events: i64,
-    /// Users of this server who sent a message; not counted where the events alone say enough.
+    /// Local users that have sent a message; 0 if the number of events alone exceeds its limit.
     pub senders: i64,
-    /// Media uploaded here.
+    /// Media uploaded by local users.
     pub media: i64,
 }
 
 impl Usage {
-    /// A sentence that says by which measure it is used; `None` when it was only tried out.
+    /// Describes the count that shows use, for a message; `None` if the database was only tried out.
     pub fn used(&self) -> Option<String> {
         let more =
-            |found: i64, limit: i64, of: &str| (found > limit).then(|| format!("it holds more than {limit} {of}"));
+            |found: i64, limit: i64, of: &str| (found > limit).then(|| format!("it contains more than {limit} {of}"));
         more(self.users, USERS, "users")
             .or_else(|| more(self.events, EVENTS, "events"))
-            .or_else(|| (self.senders > SENDERS).then(|| "it holds messages from several of its users".to_owned()))
+            .or_else(|| (self.senders > SENDERS).then(|| "it contains messages from several of its users".to_owned()))
             .or_else(|| more(self.media, MEDIA, "uploaded media"))
     }
 }
 
-/// Measures a database; a table that it lacks counts as empty.
+/// Counts what a database contains. A missing table counts as empty.
 pub fn usage(session: &Session) -> Result<Usage, Error> {
     let mut found = Usage {
         users: count(session, &["users"], include_str!("../sql/usage_users.sql"), USERS)?,
@@ -48,7 +48,7 @@ pub fn usage(session: &Session) -> Result<Usage, Error> {
         )?,
     };
     if found.events <= EVENTS {
-        // Only now is the search as short as the table.
+        // Only with few events: the query reads the complete table.
         found.senders = count(
             session,
             &["events", "users"],
@@ -59,9 +59,8 @@ pub fn usage(session: &Session) -> Result<Usage, Error> {
     Ok(found)
 }
 
-/// The domains of the users that a database holds: one on a homeserver, none before its first user.
-///
-/// No more than ten.
+/// The server names of all users in a database, at most ten: exactly one on a homeserver, and none before its first
+/// user.
 pub fn server_names(session: &Session) -> Result<Vec<String>, Error> {
     if !exists(session, "public.users")? {
         return Ok(Vec::new());
@@ -80,7 +79,7 @@ fn count(session: &Session, tables: &[&str], sql: &str, limit: i64) -> Result<i6
             return Ok(0);
         }
     }
-    Ok(session.one("see how much it is used", sql, &[&limit])?.get(0))
+    Ok(session.one("check whether it is in use", sql, &[&limit])?.get(0))
 }
 
 #[cfg(test)]
@@ -97,15 +96,18 @@ mod tests {
         };
         assert_eq!(trial.used(), None);
         let used = |usage: Usage| usage.used().unwrap_or_default();
-        assert_eq!(used(Usage { users: 6, ..trial }), "it holds more than 5 users");
-        assert_eq!(used(Usage { events: 1_001, ..trial }), "it holds more than 1000 events");
+        assert_eq!(used(Usage { users: 6, ..trial }), "it contains more than 5 users");
+        assert_eq!(
+            used(Usage { events: 1_001, ..trial }),
+            "it contains more than 1000 events"
+        );
         assert_eq!(
             used(Usage { senders: 2, ..trial }),
-            "it holds messages from several of its users"
+            "it contains messages from several of its users"
         );
         assert_eq!(
             used(Usage { media: 101, ..trial }),
-            "it holds more than 100 uploaded media"
+            "it contains more than 100 uploaded media"
         );
     }
 }

@@ -1,5 +1,5 @@
-//! Our connections and libpq's agree: whatever `psql` reaches or refuses with the environment we
-//! give it, we reach or refuse too, and both over TLS or neither.
+//! Our connections behave like libpq's: whatever `psql` connects to or refuses, in the environment that we give to
+//! child programs, our own connections connect to or refuse too, and use TLS if and only if it does.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -17,7 +17,7 @@ use ess_postgres::{Access, Conninfo, Error, Session};
 use tempfile::TempDir;
 use tokio_postgres::SimpleQueryMessage;
 
-/// A throwaway server with one socket and one port, and a certificate authority.
+/// A temporary server with one socket and one port, and a certificate authority.
 struct Server {
     dir: TempDir,
     port: u16,
@@ -44,7 +44,7 @@ fn run(program: &str, args: &[&str], dir: &Path) -> Output {
     output
 }
 
-/// Where the server's programs are: beside a `psql` of the same version.
+/// The directory of the server's programs, which also contains a `psql` of the same version.
 fn bin() -> &'static Path {
     static BIN: OnceLock<PathBuf> = OnceLock::new();
     BIN.get_or_init(|| {
@@ -55,7 +55,7 @@ fn bin() -> &'static Path {
     })
 }
 
-/// Runs a server program, which refuses to be root, as `nobody` if need be.
+/// Runs a server program, as `nobody` if this process is root, since these programs refuse to run as root.
 fn serve(program: &str, args: &[&str], dir: &Path) {
     let program = bin().join(program).to_str().unwrap().to_owned();
     if fs::metadata("/proc/self").unwrap().uid() == 0 {
@@ -161,12 +161,12 @@ impl Server {
         self.own();
     }
 
-    /// Makes the running server read its certificate and `ssl` again.
+    /// Makes the running server reload its certificate and the setting `ssl`.
     fn reload(&self, ssl: &str) {
         let loaded = "SELECT pg_conf_load_time()";
         let set = format!("ALTER SYSTEM SET ssl = {ssl}");
         let before = self.sql(&[loaded, &set, "SELECT pg_reload_conf()"]);
-        // The postmaster reads it when it gets to it.
+        // The postmaster reloads asynchronously.
         while self.sql(&[loaded]) == before {
             std::thread::sleep(Duration::from_millis(10));
         }
@@ -190,12 +190,12 @@ impl Server {
         Conninfo::parse(&text).unwrap().resolve(&self.env(), false).unwrap()
     }
 
-    /// What our connection and `psql` say: `t` with TLS, `f` without, or why not.
+    /// The outcomes of our connection and of `psql`: `t` with TLS, `f` without, or the error.
     fn both(&self, conninfo: &Conninfo) -> (Result<String, String>, Result<String, String>) {
         (ours(conninfo), psql(conninfo, &self.path("home")))
     }
 
-    /// The outcome on which both agree.
+    /// The outcome of both, which must agree.
     fn agreed(&self, conninfo: &Conninfo, case: &str) -> Result<String, String> {
         let (ours, psql) = self.both(conninfo);
         assert_eq!(
@@ -255,8 +255,8 @@ fn psql(conninfo: &Conninfo, home: &Path) -> Result<String, String> {
     }
 }
 
-/// `ca.crt` signs all but what a name says otherwise; `v1` is made as the server's manual tells:
-/// without extensions, the host in the common name.
+/// Creates certificates, signed by `ca.crt` unless the name indicates otherwise. `v1` is created as described in
+/// PostgreSQL's manual: without extensions, with the host in the common name.
 fn make_certificates(dir: &Path) {
     let script = r#"
         set -e
@@ -311,7 +311,7 @@ fn a_session_that_fell_silent_is_asked_nothing_more() {
         after.contains("cannot look again on") && after.ends_with("no answer within 1s"),
         "{after}"
     );
-    // And the server does not sleep on.
+    // And the server has cancelled the query.
     let works = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'ess-migrate/test/silent' \
         AND state = 'active'";
     while server.sql(&[works]) != "0" {
@@ -364,7 +364,7 @@ fn every_mode_and_certificate_ends_as_with_libpq() {
                         assert_eq!(why, format!("{refused}it is for another host"));
                     }
                     ("verify-full", "unknown", Err(why)) if root == "ca" && user == "sslonly" => {
-                        assert_eq!(why, format!("{refused}it is not signed by an authority of sslrootcert"));
+                        assert_eq!(why, format!("{refused}it is not signed by an authority in sslrootcert"));
                     }
                     _ => {}
                 }
@@ -427,7 +427,7 @@ fn names_and_versions(server: &Server) {
 
 #[test]
 fn passwords_client_certificates_and_host_lists_work_as_with_libpq() {
-    // One server for all: starting it takes longer than the rest.
+    // One server for all of them, because starting it takes longer than the tests.
     let server = Server::start();
     passwords(&server);
     client_certificates(&server);
@@ -451,7 +451,7 @@ fn passwords(server: &Server) {
     let without = server.conninfo("user=role0 host=127.0.0.1");
     assert!(server.agreed(&without, "no password").is_err());
 
-    // Each is found in a password file as psql finds it there by itself.
+    // Each password is found in a password file if and only if psql finds it by itself.
     let escaped = |password: &str| password.replace('\\', "\\\\").replace(':', "\\:");
     let lines = PASSWORDS
         .iter()
@@ -497,7 +497,7 @@ fn client_certificates(server: &Server) {
     assert!(server.agreed(&with(&pair), "open key").is_err());
     fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
 
-    // The same files where libpq looks for them by itself.
+    // The same files in libpq's default place.
     fs::create_dir(server.path("home/.postgresql")).unwrap();
     for (from, to) in [
         ("client.crt", "postgresql.crt"),
@@ -538,7 +538,7 @@ fn lists_of_hosts(server: &Server) {
             "host=127.0.0.1 user=boss keepalives_idle=30 tcp_user_timeout=10000".to_owned(),
             Ok("t"),
         ),
-        // The server says no: the next host is not asked.
+        // The server refuses the connection: the next host is not tried.
         (format!("host=127.0.0.1,{socket} user=nobody_known"), Err(())),
     ] {
         let outcome = server.agreed(&server.conninfo(&text), &text);
@@ -571,7 +571,7 @@ fn a_server_that_falls_silent_when_it_has_let_us_in_is_given_up() {
         client.read_exact(&mut length).unwrap();
         let mut startup = vec![0; u32::from_be_bytes(length) as usize - 4];
         client.read_exact(&mut startup).unwrap();
-        // AuthenticationOk, ReadyForQuery; then nothing, until the client goes.
+        // AuthenticationOk, ReadyForQuery; then nothing, until the client disconnects.
         client.write_all(b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I").unwrap();
         let _ = client.read_to_end(&mut startup);
     });
@@ -586,7 +586,7 @@ fn a_server_that_falls_silent_when_it_has_let_us_in_is_given_up() {
     );
 }
 
-/// What a role or a database can be given, and what our sessions and a child's have all the same.
+/// Settings that a role or a database can have, with the values that our sessions and a child's have nevertheless.
 const LIMITS: [(&str, &str, &str); 24] = [
     ("statement_timeout", "'3s'", "0"),
     ("lock_timeout", "'1ms'", "0"),
@@ -611,7 +611,7 @@ const LIMITS: [(&str, &str, &str); 24] = [
     ("tcp_keepalives_idle", "9999", "60"),
     ("tcp_keepalives_interval", "9999", "10"),
     ("tcp_keepalives_count", "99", "6"),
-    // In milliseconds without a unit: PostgreSQL's `show_tcp_user_timeout` prints what the socket has.
+    // In milliseconds without a unit: PostgreSQL's `show_tcp_user_timeout` prints the value of the socket.
     ("tcp_user_timeout", "99999999", "120000"),
 ];
 

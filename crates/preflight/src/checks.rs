@@ -1,4 +1,4 @@
-//! The checks, by what they look at. None stops another.
+//! The checks, by subject. A check that fails does not stop the others.
 
 pub(crate) mod carry;
 pub(crate) mod cluster;
@@ -28,13 +28,13 @@ use ess_postgres::{Access, Conninfo, Error, Facts, Session, facts};
 
 use crate::finding::{Blocker, Detail, blocker, info};
 
-/// What a check on a server found, or why it could not be made.
+/// The findings of a check on a server, or why it could not be completed.
 pub(crate) type Found = Result<Vec<Finding>, Error>;
 
-/// A check on `T`: what it looks at, in words, and how.
+/// A check on `T`: its subject, for messages, and its function.
 pub(crate) type Check<T> = (&'static str, fn(&T) -> Found);
 
-/// Makes each check; one that fails is a finding itself.
+/// Runs every check; one that fails becomes a finding.
 pub(crate) fn all<T>(on: &T, checks: &[Check<T>]) -> Vec<Finding> {
     checks
         .iter()
@@ -42,34 +42,34 @@ pub(crate) fn all<T>(on: &T, checks: &[Check<T>]) -> Vec<Finding> {
         .collect()
 }
 
-/// `SQLSTATE`s of our own limits.
+/// SQLSTATEs of `statement_timeout` and `lock_timeout`, which [`connect`] sets.
 const QUERY_CANCELED: &str = "57014";
 const LOCK_NOT_AVAILABLE: &str = "55P03";
 
-/// Checks that only inform: where one cannot be made, something is unknown, and that stops nobody.
+/// Checks that are only informational: if one of them fails, the finding is not a blocker.
 const INFORMING: [&str; 19] = [
     "background updates",
     "extensions of the source",
-    "files that no row knows",
-    "how fast the target is",
-    "how long it takes",
-    "how users log in",
     "invalid indexes",
     "large objects of the source",
+    "media files without a row",
     "replication slots",
     "schemas of the source",
     "sessions on the source",
     "sessions on the target",
+    "the estimate of the downtime",
+    "the login providers",
     "the source's clock",
     "the source's tables",
+    "the speed of the target",
     "the target's clock",
     "uploads without a file",
     "users",
-    "what stays behind",
-    "whether the target holds the source already",
+    "what is not carried",
+    "whether the target already contains the source",
 ];
 
-/// A check that could not be made: a blocker, unless it only informs.
+/// The finding about a check that failed: a blocker, unless the check is only informational.
 pub(crate) fn not_checked(what: &str, error: &Error) -> Finding {
     let message = format!("not checked: {what}: {error}");
     let found = if INFORMING.contains(&what) {
@@ -79,26 +79,26 @@ pub(crate) fn not_checked(what: &str, error: &Error) -> Finding {
     };
     let found = found.with("check", what);
     if is_canceled(error) {
-        found.hint("the server is busy, or the table is locked; try again when it is quiet")
+        found.hint("the server is busy, or the table is locked; run preflight again when the load is lower")
     } else {
         found
     }
 }
 
-/// Whether one of our own limits ended it.
+/// Whether a query ended because of `statement_timeout` or `lock_timeout`.
 pub(crate) fn is_canceled(error: &Error) -> bool {
     error
         .db()
         .is_some_and(|db| [QUERY_CANCELED, LOCK_NOT_AVAILABLE].contains(&db.code().code()))
 }
 
-/// Longer than any statement may take: then it is the network that is gone.
+/// Longer than `statement_timeout`: if this expires, the connection is dead.
 const NO_ANSWER: Duration = Duration::from_secs(35);
 
-/// A connection that disturbs nobody: preflight looks at servers that people use.
+/// Opens a read-only connection with short limits for statements and locks, since the servers are in use.
 pub(crate) fn connect(conninfo: &Conninfo, name: &str) -> Result<(Session, Facts), Error> {
     let mut conninfo = conninfo.clone();
-    // libpq would wait for ever for a server that does not answer.
+    // libpq's own default is to wait indefinitely for a server that does not respond.
     conninfo.default("connect_timeout", || "10".to_owned());
     let session = Session::connect(&conninfo, name, Access::ReadOnly)?.limited(NO_ANSWER);
     session.batch(
@@ -109,12 +109,12 @@ pub(crate) fn connect(conninfo: &Conninfo, name: &str) -> Result<(Session, Facts
     Ok((session, facts))
 }
 
-/// The one text column of a query.
+/// The rows of a query with a single text column.
 fn texts(session: &Session, what: &str, sql: &str) -> Result<Vec<String>, Error> {
     Ok(session.rows(what, sql, &[])?.iter().map(|row| row.get(0)).collect())
 }
 
-/// The one number of a query.
+/// The result of a query for a single number.
 fn number_of(session: &Session, what: &str, sql: &str) -> Result<i64, Error> {
     Ok(session.one(what, sql, &[])?.get(0))
 }
@@ -123,7 +123,7 @@ fn number_of(session: &Session, what: &str, sql: &str) -> Result<i64, Error> {
 mod tests {
     use super::{Facts, INFORMING};
 
-    /// Where checks are named.
+    /// The files that name the checks.
     const SOURCES: [&str; 6] = [
         include_str!("look.rs"),
         include_str!("checks/homeserver.rs"),
@@ -140,12 +140,12 @@ mod tests {
             let named = format!("\"{what}\"");
             assert!(
                 SOURCES.iter().any(|source| source.contains(&named)),
-                "{what} is no check"
+                "{what} is not a check"
             );
         }
     }
 
-    /// A source of that collation.
+    /// Facts of a source with that collation.
     pub(crate) fn facts(collate: &str, ctype: &str) -> Facts {
         Facts {
             identity: ess_document::Identity {

@@ -1,4 +1,4 @@
-//! What a check finds: how bad it is, what to do, the figures behind it.
+//! Constructors of findings: severity, message, hint, and the figures behind them.
 
 use std::collections::BTreeMap;
 
@@ -8,108 +8,108 @@ use serde_json::Value;
 
 use crate::ids::IDS;
 
-/// Everything that stops a migration, by the id that scripts and `--accept` know.
+/// Everything that can stop a migration. The names of the variants are the ids that scripts and `--accept` use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Blocker {
-    /// A check could not be made.
+    /// A check could not be completed.
     NotChecked,
-    /// Synapse's data is no `PostgreSQL` database.
+    /// Synapse uses SQLite.
     Sqlite,
-    /// Synapse's data is several databases.
+    /// Synapse's data is split across several databases.
     SplitDatabases,
-    /// Source and target are one database.
+    /// Source and target are the same database.
     SameDatabase,
-    /// No connection to the source.
+    /// Connecting to the source failed.
     SourceUnreachable,
-    /// The source holds no homeserver.
+    /// The source contains no homeserver.
     SourceEmpty,
-    /// The source is a target whose migration has not ended.
+    /// The source is the target of an unfinished migration.
     SourceFenced,
-    /// The source's text is not UTF-8.
+    /// The source's encoding is not UTF-8.
     SourceEncoding,
-    /// The source cannot be dumped as a whole.
+    /// The source's lock table is too small for a dump.
     SourceLocks,
-    /// A dump would hold what needs something that it does not hold.
+    /// Something in a dump depends on something that a dump does not contain.
     SourceParts,
-    /// Restore cannot build a unique index.
+    /// Restore could not build a unique index.
     Duplicates,
-    /// Restore cannot add a foreign key.
+    /// Restore could not add a foreign key.
     Orphans,
-    /// The dump could not read everything.
+    /// The role that connects to the source cannot read everything.
     SourceUnreadable,
-    /// The programs that dump and restore are missing or too old.
+    /// pg_dump or pg_restore is missing, or no installed version serves both servers.
     ClientPrograms,
     /// The target's Synapse is too old for the source's schema.
     SchemaIncompatible,
-    /// Synapse would not start: it compares sequences with streams.
+    /// A sequence is behind its stream, with which Synapse does not start.
     SequenceBehindStream,
-    /// Synapse would not start: it looks at a user's server name.
+    /// Users belong to another server name, with which Synapse may not start.
     ForeignUsers,
-    /// No good signing key.
+    /// The signing key is missing, invalid, or not the one that Synapse publishes.
     SigningKey,
-    /// An option that Synapse does not take as it is.
+    /// An option in Synapse's configuration is invalid.
     Configuration,
-    /// A secret that the configuration names is not there.
+    /// A secret that the configuration refers to is missing or unreadable.
     Secrets,
-    /// Media are in another program's store.
+    /// Media are in the store of a Matrix Media Repo.
     MatrixMediaRepo,
-    /// An option with which newer Synapses do not start.
+    /// `experimental_features.msc3861` is set, with which newer versions of Synapse do not start.
     Msc3861,
-    /// Users uploaded media, and they are not where the configuration says.
+    /// The media store is missing, or contains none of the uploads.
     MediaMissing,
-    /// Media that we may not read.
+    /// Media cannot be read.
     MediaUnreadable,
-    /// The export cannot be written where it should be.
+    /// The export directory cannot be created or used.
     ExportDirectory,
-    /// The export would fill its file system.
+    /// The file system of the export is too small.
     ExportSpace,
-    /// No connection to the target's cluster.
+    /// The API server of the target's cluster cannot be reached.
     ClusterUnreachable,
-    /// No ESS in the cluster that we know.
+    /// The namespace contains no ESS that these tools support, or more than one.
     ClusterLayout,
-    /// We may not do in the cluster what is to be done.
+    /// The account lacks permissions in the cluster.
     ClusterRights,
-    /// The target's volume is too small for the database.
+    /// The volume of ESS's database is too small for the source's database.
     ClusterDatabaseSpace,
-    /// The target's volume is too small for the media.
+    /// The media volume is too small for the media store.
     ClusterMediaSpace,
-    /// ESS leaves logins to MAS, and the source does not.
+    /// ESS delegates logins to MAS, and the source does not.
     ClusterMas,
-    /// No connection to the target.
+    /// Connecting to the target failed.
     TargetUnreachable,
-    /// The target is older than the source.
+    /// The target's PostgreSQL is older than the source's.
     TargetVersion,
-    /// The target takes no writes.
+    /// The target is a standby, which is read-only.
     TargetStandby,
-    /// The target cannot drop or load everything at once.
+    /// The target's lock table is too small to drop or load everything at once.
     TargetLocks,
-    /// The target lacks what the source's data need.
+    /// The target lacks something that the source's data need.
     TargetLacks,
-    /// Encoding or collation that Synapse refuses.
+    /// The target has an encoding or collation that Synapse refuses.
     TargetLocale,
     /// The target serves another homeserver.
     TargetServerName,
     /// The target is in use.
     TargetUsed,
-    /// The target is in the middle of another migration.
+    /// The target is fenced by another migration, or its fence is incomplete.
     TargetFenced,
-    /// Our role may not do there what is to be done.
+    /// The role that connects to the target lacks permissions.
     TargetRights,
-    /// Rows that a constraint would refuse.
+    /// Rows violate a constraint, or cannot be evaluated by a constraint, index or generated column.
     UnsoundRows,
 }
 
 impl Blocker {
-    /// No person's judgement makes these right.
+    /// No review can make a migration with these succeed.
     const NEVER_ACCEPTED: [Self; 3] = [Self::Sqlite, Self::SplitDatabases, Self::SameDatabase];
 
-    /// The stable id.
+    /// The id, which never changes.
     pub(crate) fn id(self) -> String {
         self.to_possible_value()
             .map_or_else(String::new, |value| value.get_name().to_owned())
     }
 
-    /// The argument of `--accept`.
+    /// Parses the argument of `--accept`.
     pub(crate) fn acceptable(id: &str) -> Result<Self, String> {
         let blocker = Self::from_str(id, false).map_err(|_| {
             let all: Vec<String> = Self::value_variants()
@@ -117,35 +117,35 @@ impl Blocker {
                 .filter(|blocker| !Self::NEVER_ACCEPTED.contains(blocker))
                 .map(|blocker| blocker.id())
                 .collect();
-            format!("no blocker has this id; there are {}", all.join(", "))
+            format!("not the id of a blocker; the ids are {}", all.join(", "))
         })?;
         if Self::NEVER_ACCEPTED.contains(&blocker) {
-            return Err("this is never accepted".to_owned());
+            return Err("this blocker cannot be accepted".to_owned());
         }
         Ok(blocker)
     }
 }
 
-/// The migration would fail or lose something.
+/// A finding that would make the migration fail or lose something.
 pub(crate) fn blocker(blocker: Blocker, message: impl Into<String>) -> Finding {
     finding(blocker.id(), Severity::Blocker, message)
 }
 
-/// Something needs an action or a decision.
+/// A finding that needs an action or a decision.
 pub(crate) fn warning(id: &str, message: impl Into<String>) -> Finding {
     finding(id.to_owned(), Severity::Warning, message)
 }
 
-/// Good to know.
+/// A finding for information only.
 pub(crate) fn info(id: &str, message: impl Into<String>) -> Finding {
     finding(id.to_owned(), Severity::Info, message)
 }
 
 fn finding(id: String, severity: Severity, message: impl Into<String>) -> Finding {
-    // Severities are ordered from the worst.
+    // Severities are ordered from the worst: a finding is at most as bad as the list states.
     debug_assert!(
         IDS.iter().any(|known| known.0 == id && known.1 <= severity),
-        "{id} is not in the list of ids"
+        "{id} is not in ids.rs with this severity"
     );
     Finding {
         id,
@@ -156,11 +156,11 @@ fn finding(id: String, severity: Severity, message: impl Into<String>) -> Findin
     }
 }
 
-/// What to do, and the figures.
+/// Adds the hint and the figures to a finding.
 pub(crate) trait Detail {
-    /// What to do about it.
+    /// Sets the hint: what to do about it.
     fn hint(self, hint: impl Into<String>) -> Self;
-    /// A figure behind it, unless it is null.
+    /// Adds a figure to `data`, unless it is null.
     fn with(self, name: &str, value: impl Into<Value>) -> Self;
 }
 
@@ -179,7 +179,7 @@ impl Detail for Finding {
     }
 }
 
-/// A number as JSON carries it through any program: a string when it exceeds 2^53.
+/// A number as JSON: a string if it exceeds 2^53, because programs such as jq read numbers as doubles.
 pub(crate) fn number(n: i64) -> Value {
     const EXACT: u64 = 1 << 53;
     if n.unsigned_abs() <= EXACT {
@@ -189,7 +189,7 @@ pub(crate) fn number(n: i64) -> Value {
     }
 }
 
-/// The first few of a list, in a sentence.
+/// The first five names, and how many more there are, for use in a sentence.
 pub(crate) fn some_of(names: &[String]) -> String {
     const SHOWN: usize = 5;
     let shown = names
@@ -213,7 +213,7 @@ mod tests {
         assert_eq!(Blocker::acceptable("target-used"), Ok(Blocker::TargetUsed));
         assert_eq!(
             Blocker::acceptable("same-database"),
-            Err("this is never accepted".to_owned())
+            Err("this blocker cannot be accepted".to_owned())
         );
         let unknown = Blocker::acceptable("everything").expect_err("there is none");
         assert!(

@@ -1,4 +1,4 @@
-//! preflight: everything that can go wrong, before it does.
+//! preflight: checks for everything that could stop the migration, and changes nothing.
 
 mod checks;
 mod finding;
@@ -28,59 +28,59 @@ use select::{Pattern, Selection};
 
 /// Check for everything that could stop the migration
 ///
-/// Reads Synapse's configuration, looks at source and target without changing them, and reports
-/// all that it finds: what blocks the migration, what needs a decision, and what is good to know.
-/// Synapse may run meanwhile. Exits 1 when something blocks.
+/// Reads Synapse's configuration, checks source and target without changing them, and reports
+/// all findings: blockers, warnings that need an action or a decision, and information.
+/// Synapse can keep running. Exits with status 1 if there is a blocker that was not accepted.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Findings")]
 pub struct Args {
-    /// Write no document: only the exit status, and the findings on standard error
+    /// Write no document, and print the findings only if there is a blocker
     #[arg(long)]
     check: bool,
-    /// Print a table instead of a line each
+    /// Print the findings as a table
     #[arg(long)]
     report: bool,
-    /// Write counts for Prometheus's textfile collector
+    /// Write metrics to a file for the textfile collector of Prometheus's node exporter
     #[arg(long, value_name = "FILE")]
     metrics: Option<PathBuf>,
-    /// Report these findings only, such as dns*; repeatable, only with --check
+    /// Report only findings with this id, such as dns*; repeatable, requires --check
     #[arg(long, value_name = "ID", requires = "check", value_parser = Pattern::parse)]
     only: Vec<Pattern>,
-    /// Leave out these findings, such as dns*, unless they block; repeatable
+    /// Omit findings with this id, such as dns*, unless they are blockers; repeatable
     #[arg(long, value_name = "ID", value_parser = Pattern::parse)]
     skip: Vec<Pattern>,
-    /// A blocker that a person has judged and accepts; repeatable
+    /// Accept a blocker that you have reviewed; repeatable
     #[arg(long, value_name = "ID", value_parser = Blocker::acceptable)]
     accept: Vec<Blocker>,
-    /// Seconds to look at media; `none` for all of them
+    /// Seconds to spend on the media store; `none` for no limit
     #[arg(long, value_name = "SECONDS", default_value = "8", value_parser = Budget::parse)]
     budget: Budget,
-    /// Seconds for which DNS records may be remembered
+    /// Warn if the TTL of a public DNS record exceeds this many seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     max_ttl: u32,
-    /// The name server to ask; authoritative servers are then asked on its port too
+    /// Name server to query; authoritative servers are then queried on the same port
     #[arg(long, value_name = "ADDR[:PORT]", value_parser = ess_web::resolver)]
     resolver: Option<SocketAddr>,
-    /// Where HTTPS connections to a host go; repeatable
+    /// Connect to ADDR:PORT for HTTPS requests to HOST:PORT; repeatable
     #[arg(long, value_name = "HOST:PORT:ADDR:PORT", value_parser = Detour::parse)]
     resolve: Vec<Detour>,
-    /// The Synapse that ESS brings, where its database cannot be asked
+    /// Version of ESS's Synapse, for when its database cannot be queried
     #[arg(long, value_name = "VERSION", value_parser = SynapseVersion::parse)]
     target_synapse_version: Option<SynapseVersion>,
-    /// Where the target's Synapse answers, such as a port-forward
+    /// URL of the target's Synapse, such as that of a port-forward
     #[arg(long, value_name = "URL", value_parser = endpoint::parse)]
     target_endpoint: Option<String>,
-    /// The directory of pg_dump and pg_restore
+    /// Directory of pg_dump and pg_restore
     #[arg(long, value_name = "DIR")]
     pg_bin: Option<PathBuf>,
-    // Last, because their headings hold for all that follows.
+    // Last, because clap applies their help headings to all arguments that follow.
     #[command(flatten)]
     source: SourceArgs,
     #[command(flatten)]
     target: TargetArgs,
 }
 
-/// How long a check that could take hours may take; none for as long as it needs.
+/// Time limit of the checks of media, which could take hours; `None` for no limit.
 #[derive(Debug, Clone, Copy)]
 struct Budget(Option<Duration>);
 
@@ -96,9 +96,9 @@ impl Budget {
     }
 }
 
-/// Does the job of preflight.
+/// Runs the checks and reports the findings. Exits with [`Exit::No`] if a blocker was not accepted.
 pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
-    // cron mails whatever is said; a table is asked for.
+    // cron mails all output, so that --check prints nothing unless something blocks; a table is always wanted.
     let silent = args.check && !args.report;
     if silent {
         context.console.hold();
@@ -139,13 +139,13 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     }
     context.document.preflight = Some(preflight);
     if !args.check {
-        // Looking needs no export: where it cannot be written, a finding says so.
+        // preflight does not need the export; if it cannot be written, there is a finding.
         context.finish_anyway()?;
     }
     Ok(exit)
 }
 
-/// Of what was accepted, that which was found.
+/// The ids of `--accept` that were found; prints a note for each of the others.
 fn accepted(accept: &[Blocker], findings: &[Finding], context: &Context) -> Vec<String> {
     let mut ids: Vec<String> = accept.iter().map(|blocker| blocker.id()).collect();
     ids.sort_unstable();
@@ -160,7 +160,7 @@ fn accepted(accept: &[Blocker], findings: &[Finding], context: &Context) -> Vec<
     ids
 }
 
-/// What was found, for people; open blockers even when they asked for quiet.
+/// Prints the findings for people; open blockers even with `--quiet`.
 fn tell(preflight: &Preflight, report: bool, context: &Context) {
     let console = &context.console;
     if report {

@@ -1,4 +1,4 @@
-//! All checks, side by side: one that waits keeps no other waiting.
+//! Runs all checks, in parallel: a check that waits does not delay the others.
 
 use std::panic::resume_unwind;
 use std::path::Path;
@@ -28,7 +28,7 @@ use crate::checks::{
 use crate::finding::{Blocker, Detail as _, blocker};
 use crate::select::Selection;
 
-/// Makes every check that flags and document allow.
+/// Runs every check for which the options and the document name what is needed.
 pub(crate) fn look(args: &Args, selection: Selection<'_>, context: &mut Context) -> anyhow::Result<Vec<Finding>> {
     let configuration = context.config(&args.source)?.map(Arc::new);
     let mut findings = Vec::new();
@@ -103,7 +103,7 @@ pub(crate) fn look(args: &Args, selection: Selection<'_>, context: &mut Context)
     if let Some(target) = &target {
         findings.extend(target::room(target, source.as_ref()));
     }
-    // Alone, so that nothing of ours disturbs what is measured.
+    // After the other checks, which would distort the measurement.
     if let Some(source) = &source {
         if let Some(target) = &target {
             target::recognise(target, source, &mut findings);
@@ -120,7 +120,7 @@ pub(crate) fn look(args: &Args, selection: Selection<'_>, context: &mut Context)
     if let Some(rows) = &rows {
         let theirs = target.as_ref().map(target_schema);
         let theirs = theirs.and_then(|theirs| found(theirs, "the target's schema", &mut findings)?);
-        // Without rows, or behind a fence, what its Synapse says is all that is known.
+        // Without version rows, or with a fence in their place, only the version of the target's Synapse is known.
         let says = says
             .or(args.target_synapse_version)
             .or_else(|| on.and_then(cluster::synapse_version));
@@ -137,7 +137,7 @@ fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
     thread.join().unwrap_or_else(|panic| resume_unwind(panic))
 }
 
-/// Checks that ask others over the network: nobody waits for them once we are told to stop.
+/// Checks that query other hosts over the network; on SIGINT or SIGTERM they are abandoned.
 #[derive(Default)]
 struct Aside(Vec<JoinHandle<Vec<Finding>>>);
 
@@ -155,7 +155,7 @@ impl Aside {
     }
 }
 
-/// What a thread brings, unless we are told to stop.
+/// Joins a thread; an error if the program is interrupted before the thread has ended.
 fn awaited<T>(thread: JoinHandle<T>) -> anyhow::Result<T> {
     while !thread.is_finished() {
         ess_run::check()?;
@@ -164,27 +164,27 @@ fn awaited<T>(thread: JoinHandle<T>) -> anyhow::Result<T> {
     Ok(thread.join().unwrap_or_else(|panic| resume_unwind(panic)))
 }
 
-/// A connection on its way.
+/// A connection that is being made, in a thread.
 type Connecting = JoinHandle<Result<(Session, Facts), Error>>;
 
-/// The ways to both servers.
+/// The connections to both servers.
 struct Opened {
     from: Option<Conninfo>,
     source: Option<Connecting>,
     ess: Option<OnKube>,
     target: Option<Connecting>,
-    /// The way to the target lasts as long as this.
+    /// Keeps the port-forward to the target, if there is one, until the checks have ended.
     _reached: Option<Reached>,
 }
 
-/// Where source and target are, by flags, document and configuration; both are connected to at once.
+/// Finds source and target by options, document and configuration, and begins to connect to both.
 fn open(
     args: &Args,
     configuration: Option<&Config>,
     context: &mut Context,
     findings: &mut Vec<Finding>,
 ) -> anyhow::Result<Opened> {
-    // libpq's variables are the target's when there is one.
+    // libpq's environment variables apply to the target if there is one, otherwise to the source.
     let has_target = args.target.target.is_some()
         || context
             .document
@@ -208,7 +208,7 @@ fn open(
     };
     if configuration.is_none() && from.is_none() && !has_target {
         return Err(Stop::usage(
-            "there is nothing to look at: no -c, no --source, no --target, and no document that names one",
+            "nothing to check: there is no -c, --source or --target, and no document that names a database",
         )
         .hint("give -c /etc/matrix-synapse/homeserver.yaml, or --source postgresql://USER@HOST/DBNAME")
         .into());
@@ -233,7 +233,7 @@ fn open(
     })
 }
 
-/// Whether Synapse leaves its logins to Matrix Authentication Service.
+/// Whether Synapse delegates logins to Matrix Authentication Service.
 fn has_mas(config: &Config) -> bool {
     let options = [
         "matrix_authentication_service.enabled",
@@ -243,35 +243,35 @@ fn has_mas(config: &Config) -> bool {
     options.iter().any(is_on)
 }
 
-/// What no tool here moves.
+/// The finding about a database that these tools do not migrate.
 fn unmovable(config: &Config) -> Option<Finding> {
     match config.database() {
         Ok(Database::Sqlite { path }) => Some(
             blocker(
                 Blocker::Sqlite,
                 format!(
-                    "Synapse uses SQLite ({}), which these tools do not move",
+                    "Synapse uses SQLite ({}), which these tools do not migrate",
                     path.display()
                 ),
             )
-            .hint("port it to PostgreSQL first, with synapse_port_db"),
+            .hint("port the database to PostgreSQL first, with synapse_port_db"),
         ),
         Ok(Database::Split { names }) => Some(
             blocker(
                 Blocker::SplitDatabases,
                 format!(
-                    "Synapse's data is split over several databases ({}), which these tools do not move",
+                    "Synapse's data is split across several databases ({}), which these tools do not migrate",
                     names.join(", ")
                 ),
             )
-            .hint("bring all data into one database first"),
+            .hint("merge them into one database first"),
         ),
-        // An error is the configuration's, and `Context::source` meets it too.
+        // `Context::source` reads the same option, and reports the error.
         Ok(Database::Postgres { .. }) | Err(_) => None,
     }
 }
 
-/// Both servers, as far as they can be reached; the document learns who they are.
+/// Waits for both connections, and writes the identities of the servers into the document.
 fn connected(
     source: Option<Connecting>,
     target: Option<Connecting>,
@@ -304,7 +304,7 @@ fn connected(
     Ok((source, Some(target)))
 }
 
-/// A server, unless there is none, or none that could be reached.
+/// The connection, if there is one and it succeeded; otherwise a finding with this id.
 fn reached(
     server: Option<Result<(Session, Facts), Error>>,
     id: Blocker,
@@ -316,14 +316,14 @@ fn reached(
         .ok()
 }
 
-/// A document is about one source and one target.
+/// Notes the identity of a server in the document; an error if the document was made for another one.
 fn identify(known: &mut Option<Identity>, is: &Identity, whose: &str) -> Result<(), Stop> {
     match known {
         Some(known) if known != is => Err(Stop::no(format!(
-            "the {whose} is {is}, and the document was made for {known}"
+            "the {whose} is {is}, but the document was made for {known}"
         ))
         .hint(format!(
-            "check the connection to the {whose}; a tunnel may lead elsewhere now"
+            "check the connection to the {whose}; a tunnel may now lead to another server"
         ))),
         _ => {
             *known = Some(is.clone());
@@ -332,7 +332,7 @@ fn identify(known: &mut Option<Identity>, is: &Identity, whose: &str) -> Result<
     }
 }
 
-/// By configuration or document; otherwise by the users, and then the document is told.
+/// The server name in the configuration or the document; otherwise that of the users, which is noted in the document.
 fn server_name(source: Option<&Source>, context: &mut Context, findings: &mut Vec<Finding>) -> Option<String> {
     if let Some(known) = context
         .document
@@ -350,20 +350,20 @@ fn server_name(source: Option<&Source>, context: &mut Context, findings: &mut Ve
 
 /// A homeserver in the source.
 struct State {
-    /// Whether its users uploaded anything, when that could be asked.
+    /// Whether its users uploaded anything, if that could be queried.
     uploads: Option<bool>,
 }
 
-/// What the source says of its schema; nothing when it is no source to look into.
+/// The source's schema version rows; a finding if it is fenced, or not a database of Synapse.
 fn rows_of(source: &Source, findings: &mut Vec<Finding>) -> Option<SchemaRows> {
     let fence = standing(&source.session);
     if let Standing::Whole(_) = found(fence, "the fence of an earlier migration", findings)? {
         findings.push(
             blocker(
                 Blocker::SourceFenced,
-                "the source is the target of a migration that has not ended",
+                "the source is fenced: it is the target of an unfinished migration",
             )
-            .hint("see whether -c and --target are the right way round"),
+            .hint("check that -c and --target are not swapped"),
         );
         return None;
     }
@@ -376,14 +376,14 @@ fn rows_of(source: &Source, findings: &mut Vec<Finding>) -> Option<SchemaRows> {
                     Blocker::SourceEmpty,
                     format!("the source is not a database that Synapse can use: {why}"),
                 )
-                .hint("see whether -c or --source names the database that Synapse uses"),
+                .hint("check that -c or --source names the database that Synapse uses"),
             );
             None
         }
     }
 }
 
-/// The source as a database, and the homeserver in it.
+/// Checks the source as a database, and then the homeserver in it.
 fn of_source(
     source: Option<&Source>,
     state: Option<&State>,
@@ -403,16 +403,16 @@ fn of_source(
         let profile = found(profile, "users", &mut findings);
         findings.extend(profile.unwrap_or_default());
         let logins = config.map(|config| logins::check(&source.session, config));
-        let logins = logins.and_then(|logins| found(logins, "how users log in", &mut findings));
+        let logins = logins.and_then(|logins| found(logins, "the login providers", &mut findings));
         findings.extend(logins.unwrap_or_default());
     }
     findings
 }
 
-/// What the media store is measured by.
+/// What the checks of media need.
 struct MediaPlace<'a> {
     config: Option<&'a Config>,
-    /// The source, when a homeserver is in it.
+    /// The source, if it contains a homeserver.
     source: Option<&'a Conninfo>,
     application_name: &'a str,
     uploads: Option<bool>,
@@ -420,7 +420,7 @@ struct MediaPlace<'a> {
     console: &'a Console,
 }
 
-/// The media store beside the database, on a connection of its own: it takes longest.
+/// Checks the media store against the database. Uses a separate connection because it takes longest.
 fn of_media(place: &MediaPlace<'_>) -> Vec<Finding> {
     let Some(config) = place.config else { return Vec::new() };
     let mut findings = Vec::new();
@@ -442,7 +442,7 @@ fn of_media(place: &MediaPlace<'_>) -> Vec<Finding> {
     findings
 }
 
-/// What needs no server: programs, configuration, machine, room for the export.
+/// Checks that need no server: programs, configuration, this machine, space for the export.
 fn of_this_machine(
     args: &Args,
     config: Option<&Config>,
@@ -460,7 +460,7 @@ fn of_this_machine(
     findings
 }
 
-/// The rows that a Synapse left there, rather than our fence.
+/// The version rows that Synapse wrote to the target; `None` if they belong to a fence.
 fn target_schema(target: &Target) -> Result<Option<SchemaRows>, Error> {
     if standing(&target.session)? != Standing::Nothing {
         return Ok(None);
@@ -468,6 +468,7 @@ fn target_schema(target: &Target) -> Result<Option<SchemaRows>, Error> {
     schema_rows(&target.session).map(Some)
 }
 
+/// The value; if there is none, a finding that the check of `what` failed.
 fn found<T>(outcome: Result<T, Error>, what: &str, findings: &mut Vec<Finding>) -> Option<T> {
     outcome.map_err(|error| findings.push(not_checked(what, &error))).ok()
 }

@@ -1,4 +1,4 @@
-//! Findings for Prometheus: a file for the textfile collector of the node exporter.
+//! Findings as metrics: a file for the textfile collector of Prometheus's node exporter.
 
 use std::fmt::Write as _;
 use std::fs::{self, Permissions};
@@ -11,20 +11,20 @@ use anyhow::Context as _;
 use ess_cli::create_file;
 use ess_document::{Preflight, Severity};
 
-/// Writes the file; whoever reads it meanwhile has the old one or the new one.
+/// Replaces the file atomically, so that the collector reads either the old one or the new one.
 pub(crate) fn write(path: &Path, preflight: &Preflight) -> anyhow::Result<()> {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |time| time.as_secs());
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    // The collector reads what ends in `.prom` only.
+    // The collector only reads files whose names end in `.prom`.
     let partial = path.with_file_name(format!(".{name}.{}", std::process::id()));
-    // Of a killed run that had our number; nobody else has it now.
+    // A killed run with the same process id may have left one; no other process has this id now.
     let _ = fs::remove_file(&partial);
     let mut file = create_file(&partial)?;
     let written = file
         .write_all(text(preflight, now).as_bytes())
-        // The node exporter is another user.
+        // The node exporter runs as another user.
         .and_then(|()| file.set_permissions(Permissions::from_mode(0o644)))
         .and_then(|()| fs::rename(&partial, path));
     written.with_context(|| {
@@ -72,18 +72,22 @@ fn text(preflight: &Preflight, now: u64) -> String {
             )
         })
         .collect();
-    // Prometheus refuses a sample that comes twice.
+    // Prometheus rejects duplicate samples.
     found.dedup();
-    metric("finding", "A blocker or warning that was found.", &found);
+    metric(
+        "finding",
+        "Blockers and warnings of the last run of preflight, by id.",
+        &found,
+    );
     let open = preflight.open_blockers().len() as u64;
     metric(
         "open_blockers",
-        "Blockers that nobody has accepted.",
+        "Blockers that were not accepted.",
         &[(String::new(), open)],
     );
     metric(
         "finished_timestamp_seconds",
-        "When the last run ended.",
+        "Time at which the last run of preflight finished.",
         &[(String::new(), now)],
     );
     text

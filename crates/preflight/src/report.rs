@@ -1,23 +1,23 @@
-//! Findings as a table for people.
+//! Findings as a table for people (`--report`).
 
 use ess_document::{Finding, Preflight, Severity};
 
-/// A row of the table: how bad it is, in a colour, and the finding, with what to do about it below.
+/// A row of the table: the severity, in a colour, then the finding, and the hint below it.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Row {
-    /// A parameter of SGR.
+    /// The colour, as a parameter of the escape sequence SGR.
     pub(crate) colour: u8,
     pub(crate) word: String,
     /// Lines after the first are indented to the column of messages.
     pub(crate) rest: String,
 }
 
-/// One row a finding; no line has more than so many columns, if they are counted.
+/// One row per finding; lines are wrapped at `columns`, if given.
 pub(crate) fn table(preflight: &Preflight, columns: Option<usize>) -> Vec<Row> {
     let ids = preflight.findings.iter().map(|finding| finding.id.len());
     let width = ids.max().unwrap_or(0);
     let indent = 8 + 2 + width + 2;
-    // Too narrow a column is worse than long lines.
+    // A column narrower than 30 is harder to read than long lines.
     let room = columns
         .and_then(|all| all.checked_sub(indent))
         .filter(|room| *room >= 30);
@@ -40,7 +40,7 @@ pub(crate) fn table(preflight: &Preflight, columns: Option<usize>) -> Vec<Row> {
     preflight.findings.iter().map(row).collect()
 }
 
-/// Lines of no more than so many characters, unless a word is longer.
+/// Wraps the text at `room` characters, if given; a longer word has a line of its own.
 fn wrapped(text: &str, room: Option<usize>) -> Vec<String> {
     let Some(room) = room else {
         return vec![text.to_owned()];

@@ -1,21 +1,21 @@
-//! `--only` and `--skip`: which findings are wanted.
+//! `--only` and `--skip`: which findings are reported.
 
 use ess_document::{Finding, Severity};
 
 use crate::ids::IDS;
 
-/// An id in which `*` stands for anything.
+/// An id in which `*` matches any characters.
 #[derive(Debug, Clone)]
 pub(crate) struct Pattern(String);
 
 impl Pattern {
-    /// A pattern that no id fits is a mistake.
+    /// Parses the argument of `--only` or `--skip`; an error if it matches no id.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let pattern = Self(text.to_owned());
         if IDS.iter().any(|id| pattern.fits(id.0)) {
             Ok(pattern)
         } else {
-            Err("no finding has such an id; preflight(1) lists them".to_owned())
+            Err("not the id of a finding; preflight(1) lists them".to_owned())
         }
     }
 
@@ -37,7 +37,7 @@ impl Pattern {
     }
 }
 
-/// What was asked for.
+/// The arguments of `--only` and `--skip`.
 #[derive(Clone, Copy)]
 pub(crate) struct Selection<'a> {
     pub(crate) only: &'a [Pattern],
@@ -45,13 +45,13 @@ pub(crate) struct Selection<'a> {
 }
 
 impl Selection<'_> {
-    /// A blocker is accepted or not, but never skipped; a check that failed is never silent.
+    /// Whether to report the finding. A blocker is never skipped; a failed check (`not-checked`) is always reported.
     pub(crate) fn wants(self, finding: &Finding) -> bool {
         finding.id == "not-checked"
             || (self.is_among(&finding.id) && (finding.severity == Severity::Blocker || !self.skips(&finding.id)))
     }
 
-    /// Whether anything that a check finds is wanted. `finds` knows its ids.
+    /// Whether any finding of a check would be reported, so that the check is worth running. `finds` matches its ids.
     pub(crate) fn wants_any(self, finds: impl Fn(&str) -> bool) -> bool {
         let mut ids = IDS.iter().filter(|id| finds(id.0));
         ids.any(|id| self.is_among(id.0) && !self.skips(id.0))

@@ -1,20 +1,21 @@
-//! Every difference between what should be there and what is, a sentence each.
+//! Compares the expected inventory with the one found, and words each difference as a sentence.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use ess_document::Carried;
 use ess_postgres::{Digest, Inventory, Sequence, is_need};
+use ess_run::text::count;
 use ess_synapse::schema::FENCE_TABLES;
 
-/// A database has thousands of lines; a person reads the first.
+/// How many differences are listed: an inventory has thousands of lines, and a person reads only the first few.
 const SHOWN: usize = 50;
 
-/// What a table's rows should be: carried or not, and their digest.
+/// By schema and name: what of the table is carried, and the digest of its rows.
 type Rows<'a> = BTreeMap<(&'a str, &'a str), (Carried, Option<&'a Digest>)>;
 
-/// Every difference of `found` from `expected`.
+/// Lists every difference of `found` from `expected`.
 ///
-/// Tables that the target has only for the fence do not count.
+/// Version tables that the target has only for the fence are not differences.
 pub fn differences(expected: &Inventory, found: &Inventory) -> Vec<String> {
     let mut all = Vec::new();
     tables(expected, found, &mut all);
@@ -23,7 +24,7 @@ pub fn differences(expected: &Inventory, found: &Inventory) -> Vec<String> {
     let more = all.len().saturating_sub(SHOWN);
     if more > 0 {
         all.truncate(SHOWN);
-        all.push(format!("and {more} differences more"));
+        all.push(format!("and {}", count(more, "more difference")));
     }
     all
 }
@@ -45,13 +46,14 @@ fn tables(expected: &Inventory, found: &Inventory, all: &mut Vec<String>) {
         };
         match (carried, digest, actual) {
             (Carried::Rows, Some(digest), Some(actual)) if digest.rows != actual.rows => all.push(format!(
-                "table {schema}.{name} has {} rows, not {}",
-                actual.rows, digest.rows
+                "table {schema}.{name} has {}, not {}",
+                count(actual.rows, "row"),
+                digest.rows
             )),
             (Carried::Rows, Some(digest), Some(actual)) if digest != *actual => {
                 all.push(format!(
-                    "table {schema}.{name} has other contents in its {} rows",
-                    digest.rows
+                    "table {schema}.{name} has different contents in its {}",
+                    count(digest.rows, "row")
                 ));
             }
             (Carried::Rows, Some(_), Some(_)) | (Carried::Structure | Carried::Fence, ..) => {}
@@ -61,7 +63,7 @@ fn tables(expected: &Inventory, found: &Inventory, all: &mut Vec<String>) {
     for &(schema, name) in there.keys() {
         let only_for_the_fence = schema == "public" && FENCE_TABLES.contains(&name);
         if !wanted.contains_key(&(schema, name)) && !only_for_the_fence {
-            all.push(format!("table {schema}.{name} is not of the source"));
+            all.push(format!("unexpected table {schema}.{name}"));
         }
     }
 }
@@ -73,7 +75,7 @@ fn sequences(expected: &[Sequence], found: &[Sequence], all: &mut Vec<String>) {
         match there.get(&(schema, name)) {
             None => all.push(format!("sequence {schema}.{name} is missing")),
             Some(actual) if *actual != sequence => all.push(format!(
-                "sequence {schema}.{name} stands at {}{}, not {}{}",
+                "sequence {schema}.{name} is at {}{}, not {}{}",
                 actual.last_value,
                 called(actual),
                 sequence.last_value,
@@ -84,7 +86,7 @@ fn sequences(expected: &[Sequence], found: &[Sequence], all: &mut Vec<String>) {
     }
     let wanted: BTreeSet<_> = expected.iter().map(|s| (&s.schema, &s.name)).collect();
     for key in there.keys().filter(|key| !wanted.contains(*key)) {
-        all.push(format!("sequence {}.{} is not of the source", key.0, key.1));
+        all.push(format!("unexpected sequence {}.{}", key.0, key.1));
     }
 }
 
@@ -92,9 +94,9 @@ fn called(sequence: &Sequence) -> &'static str {
     if sequence.is_called { "" } else { " (unused)" }
 }
 
-/// Each difference of the structure.
+/// Appends each difference of the structure to `all`.
 pub(crate) fn catalogue(expected: &Inventory, found: &[String], all: &mut Vec<String>) {
-    // A source without these tables still gets them, for the fence.
+    // The fence creates its tables on the target even if the source has none, so their lines are not compared then.
     let has = |name: &str| expected.tables.iter().any(|t| t.schema == "public" && t.name == name);
     let extra: Vec<String> = FENCE_TABLES
         .iter()
@@ -103,8 +105,8 @@ pub(crate) fn catalogue(expected: &Inventory, found: &[String], all: &mut Vec<St
         .collect();
     let mut counts: BTreeMap<&str, i64> = BTreeMap::new();
     for (lines, step) in [(expected.catalogue.as_slice(), 1), (found, -1)] {
-        // What a server must have beforehand follows from the rest; some of it may not travel, such as an index that
-        // is not valid.
+        // Lines of what a server must provide beforehand (such as an extension) are skipped: they follow from the other
+        // lines, and some belong to objects that are not carried, such as an invalid index.
         let ours = |line: &&String| !is_need(line) && !extra.iter().any(|name| line.contains(name.as_str()));
         for line in lines.iter().filter(ours) {
             *counts.entry(line.as_str()).or_default() += step;
@@ -122,23 +124,23 @@ pub(crate) fn catalogue(expected: &Inventory, found: &[String], all: &mut Vec<St
         }
     }
     for line in strange {
-        all.push(format!("not of the source: {}", first_line(line)));
+        all.push(format!("unexpected: {}", first_line(line)));
     }
 }
 
-/// Whether two views or rules are one, as PostgreSQL before 16 and since write it.
+/// Whether two lines are the same view or rule, as PostgreSQL before 16 and from 16 on deparse it.
 ///
-/// The newer ones leave `table.` away from a column where there is only one table.
+/// From 16 on, `pg_get_viewdef` and `pg_get_ruledef` omit `table.` before a column if the query has only one table.
 fn other_words(one: &str, other: &str) -> bool {
     let (one, other) = (unqualified(one), unqualified(other));
     let is_query = one.0.starts_with("view ") || one.0.starts_with("rule ");
     is_query && one.0 == other.0 && one.1 != other.1
 }
 
-/// A line without the names before dots, and how many there were. Strings keep theirs.
+/// A line without its qualifiers (a name and the dot after it), and how many there were. Strings stay unchanged.
 fn unqualified(line: &str) -> (String, usize) {
     let mut text = String::with_capacity(line.len());
-    // Where the name begins that was read last, and what we are in the quotes of.
+    // The start of the latest name, the open quotation mark, and the number of qualifiers removed.
     let (mut name, mut quote, mut dots) = (0, None, 0);
     for c in line.chars() {
         match (quote, c) {
@@ -226,10 +228,10 @@ mod tests {
         assert_eq!(
             differences(&expected, &found),
             [
-                "table public.users has other contents in its 2 rows",
-                "sequence public.s stands at 5 (unused), not 5",
+                "table public.users has different contents in its 2 rows",
+                "sequence public.s is at 5 (unused), not 5",
                 "missing: index a",
-                "not of the source: index a",
+                "unexpected: index a",
             ]
         );
         found.tables[0].digest = None;

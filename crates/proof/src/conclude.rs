@@ -1,24 +1,25 @@
-//! What a target holds, and the one way in which a fence comes down.
+//! Classifies what a target holds, and lifts the fence: the only code that does.
 
 use anyhow::Context as _;
 use ess_archive::{Kind, Manifest};
 use ess_cli::{Console, LiftArgs, SourceBeside, Stop};
 use ess_document::{Against, FenceState, Identity, SourceCheck};
 use ess_postgres::{Inventory, Session, objects, plausible_schema_rows, schema_rows, sequences, stream_positions};
+use ess_run::text::count;
 
 use crate::fence::Fence;
 use crate::movement::check_source;
 use crate::prove::{Proof, Proving, is_loaded};
 use crate::{Target, nobody_else};
 
-/// What a target must hold, and of which database that is.
+/// What a target must hold, and which database those contents come from.
 #[derive(Debug, Clone)]
 pub struct Expected {
     /// What it must hold.
     pub inventory: Inventory,
-    /// Where that is known from.
+    /// What states it: a manifest, the source, or nothing.
     pub against: Against,
-    /// The database it was read from, if that could have changed since.
+    /// The source that the contents were read from; `None` for a backup and for unproven contents.
     source: Option<Origin>,
 }
 
@@ -29,7 +30,7 @@ struct Origin {
 }
 
 impl Expected {
-    /// What a dump of ours holds. A backup is of the target itself, which has no source to ask.
+    /// What a dump with a manifest holds. A backup was made of the target itself, so it has no source to check.
     pub fn of_dump(manifest: &Manifest) -> Self {
         Self {
             inventory: manifest.inventory.clone(),
@@ -51,7 +52,7 @@ impl Expected {
         }
     }
 
-    /// What was loaded: a person accepted that nothing shows whether it is right.
+    /// What was loaded, accepted by the user although nothing shows whether it is right.
     pub fn accepted(inventory: Inventory) -> Self {
         Self {
             inventory,
@@ -60,12 +61,12 @@ impl Expected {
         }
     }
 
-    /// Whether it is what a target held before its wipe.
+    /// Whether these are the contents of a target before its wipe.
     fn is_backup(&self) -> bool {
         self.against == Against::Manifest && self.source.is_none()
     }
 
-    /// The database whose contents these are.
+    /// The source database whose contents these are.
     pub fn source(&self) -> Option<&Identity> {
         self.source.as_ref().map(|source| &source.identity)
     }
@@ -76,38 +77,37 @@ impl Expected {
 pub enum State {
     /// Nothing.
     Empty,
-    /// What these tools did not put there.
+    /// Contents that these tools did not load.
     Foreign,
-    /// A fence, and behind it anything but the whole of what is expected.
+    /// A fence, and behind it anything other than the complete expected contents.
     Fenced,
-    /// What is expected, loaded to its end behind the fence, and not proven yet.
+    /// A fence, and behind it the expected contents, completely loaded but not yet proven.
     Loaded,
-    /// What is expected, proven, with no fence in the way of Synapse.
+    /// The expected contents, proven, without a fence: Synapse can start.
     Proven(Proof),
 }
 
-/// What came of a proof.
+/// The result of a proof.
 #[derive(Debug)]
 pub struct Conclusion {
     /// What was compared, and what differs.
     pub proof: Proof,
-    /// Whether the source has changed; none when there is no source to ask.
+    /// Whether the source has changed; `None` if there is no source to check.
     pub source: Option<SourceCheck>,
-    /// What became of the fence.
+    /// The state of the fence afterwards.
     pub fence: FenceState,
 }
 
 impl Conclusion {
-    /// How many differences, for people; none when the proof holds.
+    /// The number of differences, for a message; `None` if the proof holds.
     pub fn differences(&self) -> Option<String> {
         match self.proof.differences.len() {
             0 => None,
-            1 => Some("1 difference".to_owned()),
-            n => Some(format!("{n} differences")),
+            n => Some(count(n, "difference")),
         }
     }
 
-    /// What is to be known of the source, in words that follow others; nothing when all is as it should be.
+    /// A clause about the source to append to a message; empty if the source has not changed.
     pub fn caveat(&self) -> String {
         match &self.source {
             None | Some(SourceCheck::Unchanged) => String::new(),
@@ -117,7 +117,11 @@ impl Conclusion {
 }
 
 impl Proving<'_> {
-    /// Asks the database whose contents are expected whether it has changed since; refuses if it has.
+    /// Checks whether the source has changed since its contents were read.
+    ///
+    /// # Errors
+    ///
+    /// It has changed. A source that cannot be checked is not an error.
     pub fn check_source(&self, expected: &Expected, source: &SourceBeside) -> anyhow::Result<Option<SourceCheck>> {
         match &expected.source {
             None => Ok(None),
@@ -126,8 +130,11 @@ impl Proving<'_> {
         }
     }
 
-    /// As [`Proving::check_source`], before work that would end with a fence that nothing may lift: refuses a source
-    /// that is known and cannot be asked, too, unless a person allows it.
+    /// As [`Proving::check_source`], for use before work that would otherwise end with a fence that cannot be lifted.
+    ///
+    /// # Errors
+    ///
+    /// The source has changed, or it is known but cannot be checked and the user has not allowed that.
     pub fn require_source(
         &self,
         expected: &Expected,
@@ -141,9 +148,9 @@ impl Proving<'_> {
         }
     }
 
-    /// Decides what a target holds, for every tool in the same way.
+    /// Classifies what a target holds, in the same way for every tool.
     ///
-    /// What is quickly read comes first: only what may well be proven is read whole.
+    /// Cheap checks come first: all rows are read only if the target is likely to be proven.
     pub fn state(&self, target: &Target, expected: Option<&Expected>) -> anyhow::Result<State> {
         let session = &target.session;
         if let Some(fence) = &target.fence {
@@ -172,8 +179,8 @@ impl Proving<'_> {
 
     /// Proves the target, and lifts its fence if the proof holds and the source has not changed.
     ///
-    /// Nothing else lifts a fence. The source is asked last, since a proof takes time. An error leaves the fence up;
-    /// so does a proof that does not hold, whose differences are listed.
+    /// Nothing else lifts a fence. The source is checked last, since a proof takes time. After an error, or if the
+    /// proof does not hold, the fence stays; each difference is printed.
     pub fn conclude(&self, target: &Target, expected: &Expected, way: &Way<'_>) -> anyhow::Result<Conclusion> {
         let proof = self.prove(&target.session, &expected.inventory, way.analyze)?;
         for difference in &proof.differences {
@@ -182,7 +189,7 @@ impl Proving<'_> {
         self.settle(target, expected, proof, way)
     }
 
-    /// The end of [`Proving::conclude`], for a target that was proven just now.
+    /// The second part of [`Proving::conclude`], for a target that has just been compared.
     pub fn settle(
         &self,
         target: &Target,
@@ -221,35 +228,35 @@ impl Proving<'_> {
     }
 }
 
-/// How a proof is made and what may be lifted.
+/// How to make a proof, and under which conditions to lift the fence.
 pub struct Way<'a> {
-    /// Who is asked whether it has changed.
+    /// The source, which is checked for changes.
     pub source: &'a SourceBeside,
-    /// What a person allows.
+    /// What the user allows.
     pub allow: LiftArgs,
-    /// Roles that may be connected to the target, such as a monitor's.
+    /// Roles whose connections to the target are ignored, such as a monitor's.
     pub ignored_roles: &'a [String],
     /// Gather the planner's statistics in the same pass.
     pub analyze: bool,
-    /// Where differences are listed.
+    /// Prints the differences.
     pub console: &'a Console,
 }
 
-/// A source that is known, and could not be asked.
+/// The refusal for a source that is known but cannot be checked.
 fn unchecked(reason: &str) -> Stop {
     Stop::no(format!(
         "the source cannot be checked for changes since the dump: {reason}"
     ))
     .hint(
-        "make it reachable from here; if it is certain that the old Synapse has not run since, give \
-         --allow-unchecked-source",
+        "make the source reachable from this host; if it is certain that the old Synapse has not run since the dump, \
+         add --allow-unchecked-source",
     )
 }
 
-/// The proof's last transaction: the source's version rows, durably.
+/// Replaces the fence with the source's version rows, in one durable transaction.
 ///
-/// It fails if the target is no longer what was proven: a Synapse that ran before the wipe may have come back, since
-/// the fence keeps out only one that starts.
+/// Fails if the target has changed since it was proven: the fence stops only a Synapse that starts, not one that has
+/// been running since before the wipe and reconnects.
 fn lift(session: &Session, fence: &Fence, expected: &Expected, proof: &Proof) -> anyhow::Result<()> {
     let inventory = &expected.inventory;
     let has = |name: &str| inventory.tables.iter().any(|t| t.schema == "public" && t.name == name);
@@ -257,8 +264,8 @@ fn lift(session: &Session, fence: &Fence, expected: &Expected, proof: &Proof) ->
         && !expected.is_backup()
     {
         return Err(
-            Stop::data(format!("there is no version with which Synapse would start: {why}"))
-                .hint("take the dump again from a database that Synapse has used")
+            Stop::data(format!("Synapse would not start on this schema version: {why}"))
+                .hint("repeat the dump, from a database that Synapse has used")
                 .into(),
         );
     }
@@ -269,27 +276,27 @@ fn lift(session: &Session, fence: &Fence, expected: &Expected, proof: &Proof) ->
         if (sequences(session)?, stream_positions(session)?)
             != (proof.mark.sequences.clone(), proof.mark.stream_positions.clone())
         {
-            return Err(Stop::no("somebody wrote to the target while it was proven")
-                .hint("see that no process of ESS's Synapse runs, then run the same line again")
+            return Err(Stop::no("the target was written to while it was being proven")
+                .hint("make sure that no Synapse process of ESS is running, then re-run the same command")
                 .into());
         }
-        // What a trigger or a rule made of it is not what was asked for.
+        // Read the rows back: a trigger or a rule may have changed what was written.
         let why = match plausible_schema_rows(session)? {
             Ok(rows) if rows == inventory.schema => return Ok(()),
-            // Before a wipe, Synapse may not have come so far.
+            // A backup may be of a database on which Synapse had not finished its first start.
             Err(_) if expected.is_backup() && schema_rows(session)? == inventory.schema => return Ok(()),
-            Ok(_) => "they are others".to_owned(),
+            Ok(_) => "they have other values".to_owned(),
             Err(why) => why,
         };
-        Err(Stop::no(format!(
-            "the target's version rows are not those of the dump once they are written: {why}"
-        ))
-        .hint("look for a rule or a trigger on public.schema_version and public.schema_compat_version")
-        .into())
+        Err(
+            Stop::no(format!("the target's version rows are not as they were written: {why}"))
+                .hint("check for a rule or a trigger on public.schema_version and public.schema_compat_version")
+                .into(),
+        )
     });
     if let Err(error) = lifted {
-        // A lost connection has rolled back already.
-        let _ = session.batch("leave the fence", "ROLLBACK");
+        // If the connection was lost, the server rolls back by itself.
+        let _ = session.batch("leave the fence in place", "ROLLBACK");
         return Err(error);
     }
     session.batch("lift the fence", "COMMIT").context(

@@ -1,11 +1,11 @@
-//! What a stopped source holds now: what a dump without a manifest is held against.
+//! Reads what a stopped source holds now, to compare a target with when its dump has no manifest.
 
 use ess_archive::carried;
 use ess_document::Carried;
 use ess_postgres::{Access, Conninfo, Inventory, Reading, Session, Table, digests, mark, tables};
 use ess_run::Report;
 
-/// Reads the whole source, which nobody may be writing to.
+/// Reads the complete source. The caller makes sure that no other session writes to it.
 pub fn live_inventory(
     conninfo: &Conninfo,
     application_name: &str,

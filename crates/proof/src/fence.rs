@@ -1,11 +1,11 @@
 //! The fence: rows that make any Synapse refuse to start on a database.
 //!
-//! On an empty `schema_version` Synapse silently founds a new homeserver, and clients log out.
-//! So from the wipe until the proof holds, both version tables say that the database is too new
-//! (`prepare_database` in Synapse refuses a `compat_version` above its own).
+//! If `schema_version` is empty, Synapse silently sets up a new homeserver, and clients are logged out. So from the
+//! wipe until the proof holds, both version tables claim that the database is too new: `prepare_database` in
+//! `synapse/storage/prepare_database.py` refuses a `compat_version` above its own `SCHEMA_VERSION`.
 //!
-//! A comment names the migration that put the fence up. The comment alone is no fence: once the true rows are back,
-//! Synapse starts, and people write.
+//! A comment on `schema_version` names the migration that raised the fence. The comment alone is not a fence: once the
+//! real version rows are back, Synapse starts and users write to the database.
 
 use std::fmt;
 
@@ -15,26 +15,26 @@ use ess_postgres::{Error, FENCE_VERSION, SchemaRows, Session, escape_literal};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// What a fence says about itself, as the comment on `schema_version`.
+/// The description of a fence, stored as JSON in the comment on `schema_version`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fence {
-    /// Marks the comment as ours.
+    /// Marks the comment as written by these tools.
     #[serde(rename = "ess-migrate")]
     pub mark: Mark,
-    /// The migration that put it up.
+    /// The id of the migration that raised it.
     pub id: String,
-    /// The database that is to come here, when it is known.
+    /// The database whose contents will be loaded here, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<Identity>,
-    /// The first dump of what was here before: the undo.
+    /// The backup of what was here before the first wipe, which undoes it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup: Option<String>,
 }
 
-/// The one mark.
+/// What marks a comment as a fence's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Mark {
-    /// A fence of ours.
+    /// The only value.
     #[serde(rename = "fence")]
     Fence,
 }
@@ -50,7 +50,7 @@ impl Fence {
         }
     }
 
-    /// Puts the fence up, in the transaction of the caller, whatever a dump has made of the tables.
+    /// SQL that raises the fence in the caller's transaction, whether or not a dump has already created the tables.
     pub fn raise(&self) -> String {
         format!(
             "
@@ -68,20 +68,23 @@ COMMENT ON TABLE public.schema_version IS {};
         )
     }
 
-    /// Refuses what is of another database than the one for which it stands.
+    /// Refuses contents of a database other than the one that the fence names.
     pub fn awaits(&self, other: &Identity) -> Result<(), Stop> {
         match &self.source {
             Some(awaited) if awaited != other => Err(Stop::no(format!(
-                "the target awaits {awaited}, and what is to be there is of {other}"
+                "the target is fenced for source {awaited}, not for {other}"
             ))
-            .hint("check --target and what it is compared with; ess-wipe clears it for another migration")),
+            .hint(
+                "check --target, and the dump or source that it is compared with; ess-wipe clears the target for \
+                 another migration",
+            )),
             _ => Ok(()),
         }
     }
 
-    /// Fails the transaction of the caller unless this very fence stands, and keeps it as it is until that ends.
+    /// SQL that fails the caller's transaction unless exactly this fence is in place, and locks it until the end.
     ///
-    /// plpgsql is there: Synapse's own triggers are written in it.
+    /// It relies on plpgsql, in which Synapse's own triggers are written.
     pub fn require(&self) -> String {
         format!(
             "LOCK TABLE public.schema_version, public.schema_compat_version IN ACCESS EXCLUSIVE MODE;
@@ -89,16 +92,16 @@ DO $fence$ BEGIN
     IF obj_description('public.schema_version'::regclass, 'pg_class')::jsonb IS DISTINCT FROM {}::jsonb
        OR (SELECT array_agg(version) FROM public.schema_version) IS DISTINCT FROM ARRAY[{FENCE_VERSION}]
        OR (SELECT array_agg(compat_version) FROM public.schema_compat_version) IS DISTINCT FROM ARRAY[{FENCE_VERSION}]
-    THEN RAISE 'the fence is no longer whole: Synapse may have run'; END IF;
+    THEN RAISE 'the fence is no longer complete: Synapse may have run'; END IF;
 END $fence$;
 ",
             escape_literal(&self.comment())
         )
     }
 
-    /// Takes the fence down, in the transaction of the caller: the source's version rows, last of all.
+    /// SQL that replaces the fence with the source's version rows, in the caller's transaction.
     ///
-    /// A table that the source does not have, by `has`, goes again.
+    /// A version table that the source lacks, according to `has`, is dropped again.
     pub(crate) fn lift(rows: &SchemaRows, has: impl Fn(&str) -> bool) -> String {
         let mut sql = vec![
             "DELETE FROM public.schema_version".to_owned(),
@@ -123,42 +126,42 @@ END $fence$;
         sql.join(";\n")
     }
 
-    /// What it says about itself, as it stands on the table.
+    /// The JSON text of the comment on `schema_version`.
     fn comment(&self) -> String {
-        // A struct of strings is always JSON.
+        // Cannot fail: the struct contains only strings.
         serde_json::to_string(self).unwrap_or_default()
     }
 }
 
-/// A value of SQL; the columns of both version tables refuse NULL.
+/// A value in SQL text. NULL makes the transaction fail, since both version tables declare their columns NOT NULL.
 fn or_null(value: Option<impl fmt::Display>) -> String {
     value.map_or_else(|| "NULL".to_owned(), |value| value.to_string())
 }
 
-/// What of a fence stands on a database.
+/// What of a fence is in place on a database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Standing {
     /// Nothing.
     Nothing,
     /// All of it: no Synapse can start.
     Whole(Fence),
-    /// A part, by which it cannot be known whether a Synapse has run.
+    /// A part of it, so that it is unknown whether a Synapse has run.
     Half(Half),
 }
 
-/// A fence that was damaged, or taken down in part.
+/// A fence that is damaged or was removed in part.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Half {
-    /// What of it is not as it should be.
+    /// What of it is wrong.
     pub what: String,
-    /// What makes it a fence again, or a live database.
+    /// How to turn it into a fence again, or into a live database.
     pub remedy: String,
 }
 
-/// Looks for a fence: its comment, and the sentinel row in both version tables.
+/// Checks for a fence: its comment, and the sentinel row (`FENCE_VERSION`) in both version tables.
 pub fn standing(session: &Session) -> Result<Standing, Error> {
     let sql = "SELECT obj_description(to_regclass('public.schema_version'), 'pg_class')";
-    let comment: Option<String> = session.one("look for the fence", sql, &[])?.get(0);
+    let comment: Option<String> = session.one("check for the fence", sql, &[])?.get(0);
     let version = versions(session, "schema_version", "version")?;
     let compat = versions(session, "schema_compat_version", "compat_version")?;
     Ok(judge(comment.as_deref(), &version, &compat))
@@ -170,36 +173,36 @@ fn judge(comment: Option<&str>, version: &Versions, compat: &Versions) -> Standi
         .find(|(_, versions)| !versions.are_sentinel());
     let fence = comment.map(|text| -> Result<Fence, serde_json::Error> {
         let fence: Fence = serde_json::from_str(text)?;
-        // What another version of these tools has added, this one could not require.
+        // Reject fields that another version of these tools has added: `require` compares the complete comment.
         if serde_json::from_str::<Value>(text)? == serde_json::to_value(&fence)? {
             Ok(fence)
         } else {
-            Err(serde::de::Error::custom("it says more than is known"))
+            Err(serde::de::Error::custom("it has unknown fields"))
         }
     });
     match (fence, damaged) {
         (Some(Ok(fence)), None) => Standing::Whole(fence),
         (Some(Ok(_)), Some((table, versions))) => Standing::Half(Half {
-            what: format!("its comment stands, but {table} {versions}"),
+            what: format!("its comment is present, but {table} {versions}"),
             remedy: format!(
                 "if Synapse has run on it since, declare it live: COMMENT ON TABLE public.schema_version IS NULL; if \
-                 not, put the fence back: the one row of both version tables has version {FENCE_VERSION}"
+                 not, restore the fence: each version table must contain one row, with version {FENCE_VERSION}"
             ),
         }),
         (other, None) => Standing::Half(Half {
             what: match other {
-                Some(_) => "both version rows stand, but the comment is not one of these tools".to_owned(),
-                None => "both version rows stand, but its comment is missing".to_owned(),
+                Some(_) => "both version rows are present, but the comment is not one of these tools'".to_owned(),
+                None => "both version rows are present, but its comment is missing".to_owned(),
             },
-            remedy: "if everything on the target may be erased, DROP TABLE public.schema_version, \
-                     public.schema_compat_version; ess-wipe then treats it like a live database"
+            remedy: "if everything on the target can be erased, run DROP TABLE public.schema_version, \
+                     public.schema_compat_version; ess-wipe then treats the target as a live database"
                 .to_owned(),
         }),
         (_, Some(_)) => Standing::Nothing,
     }
 }
 
-/// What a version table holds: nothing at all when it is missing.
+/// Up to two versions of a version table (`None` for one that is not a number); `None` if the table is missing.
 #[derive(Debug, PartialEq, Eq)]
 struct Versions(Option<Vec<Option<i32>>>);
 
@@ -214,16 +217,16 @@ impl fmt::Display for Versions {
         match self.0.as_deref() {
             None => f.write_str("is missing"),
             Some([]) => f.write_str("is empty"),
-            Some([Some(version)]) => write!(f, "holds version {version}"),
-            Some([None]) => f.write_str("holds no version"),
-            Some(_) => f.write_str("holds several rows"),
+            Some([Some(version)]) => write!(f, "contains version {version}"),
+            Some([None]) => f.write_str("contains a row without a valid version"),
+            Some(_) => f.write_str("contains several rows"),
         }
     }
 }
 
-/// The rows of a version table, which may be another program's; a view of that name is none.
+/// Reads a version table, whose columns may be another program's. A view of that name counts as missing.
 fn versions(session: &Session, table: &str, column: &str) -> Result<Versions, Error> {
-    let what = "look for the fence";
+    let what = "check for the fence";
     let sql = "SELECT EXISTS (SELECT FROM pg_class WHERE oid = to_regclass($1) AND relkind = 'r')";
     let is_table: bool = session.one(what, sql, &[&format!("public.{table}")])?.get(0);
     if !is_table {

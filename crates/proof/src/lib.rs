@@ -1,4 +1,4 @@
-//! Is the target equal to the manifest, or to the live source? Owns the fence, and loads behind it.
+//! Compares a target with a manifest or with the stopped source. Owns the fence, and loads behind it.
 
 mod compare;
 mod conclude;

@@ -1,4 +1,4 @@
-//! Loading: the structure in one transaction with the fence, then rows, indexes and constraints.
+//! Loads a dump: the structure and the fence in one transaction, then rows, indexes and constraints.
 
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -14,38 +14,38 @@ use crate::{Fence, Target};
 
 /// What was loaded.
 pub struct Loaded {
-    /// What was left out of it.
+    /// What was left out of the load.
     pub dropped: Vec<Dropped>,
-    /// The version rows that the dump itself holds.
+    /// The schema version rows in the dump.
     pub schema: SchemaRows,
-    /// The fence that stands before it now.
+    /// The fence that is now in place.
     pub fence: Fence,
 }
 
-/// A load about to begin.
+/// How to load.
 pub struct Loading<'a> {
-    /// The target.
+    /// How to connect to the target.
     pub conninfo: &'a Conninfo,
-    /// The target under our lock.
+    /// The target, locked.
     pub target: &'a Target,
-    /// The client programs.
+    /// The client programs (`pg_restore`, `psql`).
     pub programs: &'a Installation,
     /// How many sessions load.
     pub jobs: usize,
     /// Memory for each index that is built, in MiB.
     pub maintenance_mib: u64,
-    /// The migration.
+    /// The migration's id.
     pub id: String,
-    /// Who is to come to the target: the fence says so until it is lifted.
+    /// The source whose contents are loaded, which the fence names until it is lifted.
     pub source: Option<Identity>,
-    /// Our name on the server.
+    /// `application_name` of the connections.
     pub application_name: String,
-    /// Who is told.
+    /// Receives progress and notes.
     pub console: &'a Console,
 }
 
 impl Loading<'_> {
-    /// Loads the whole dump. From its first statement on the target is fenced.
+    /// Loads the complete dump. The target is fenced from the first transaction on.
     pub fn load(&self, found: &Found) -> anyhow::Result<Loaded> {
         let restoring = Restoring {
             conninfo: self.conninfo,
@@ -75,7 +75,7 @@ impl Loading<'_> {
             };
             let manifest = manifest.map(|(_, manifest)| &**manifest);
             let structure = self.load_structure(&restoring, &archive, manifest, &mut checked);
-            // A damaged file explains best what could not be done with it.
+            // A damaged file explains a failed load better than the load's own error.
             checked()?;
             structure
         })?;
@@ -107,7 +107,7 @@ impl Loading<'_> {
         }
     }
 
-    /// Loads the structure if, in the end, `checked` finds nothing wrong with the dump.
+    /// Loads the structure; commits only if `checked`, which is called before the end, finds the dump undamaged.
     fn load_structure(
         &self,
         restoring: &Restoring<'_>,
@@ -126,14 +126,14 @@ impl Loading<'_> {
         match manifest {
             Some(manifest) if manifest.inventory.schema != schema => {
                 let what = format!(
-                    "the archive {} has another schema version than its manifest",
+                    "the schema version in the archive {} is not the one in its manifest",
                     archive.display()
                 );
                 return Err(Stop::data(what)
-                    .hint("copy the dump again from where it was made")
+                    .hint("copy the dump again from the host where it was made")
                     .into());
             }
-            // What was there before a wipe comes back as it was.
+            // A backup is restored unchanged, even if its schema version is implausible.
             Some(manifest) if manifest.kind == Kind::Backup => {}
             _ => check_schema(&schema, archive)?,
         }
@@ -142,7 +142,7 @@ impl Loading<'_> {
         Ok((toc, schema))
     }
 
-    /// What goes first in the transaction of the structure: whatever is behind the fence goes.
+    /// SQL that begins the transaction of the structure: it requires the fence, and drops everything behind it.
     fn before(&self) -> anyhow::Result<String> {
         let role = self
             .target
@@ -151,7 +151,7 @@ impl Loading<'_> {
         let objects = objects(&self.target.session)?;
         let fence = match &self.target.fence {
             Some(fence) => fence.require(),
-            // Only what is behind a fence is dropped.
+            // Nothing is dropped unless it is behind a fence.
             None if objects.is_empty() => String::new(),
             None => return Err(not_empty().into()),
         };
@@ -173,12 +173,12 @@ impl Loading<'_> {
     }
 }
 
-/// A target that holds what these tools did not put there.
+/// The refusal for a target with contents that these tools did not load.
 pub fn not_empty() -> Stop {
-    Stop::no("the target is not empty").hint("empty it with ess-wipe, which takes a backup first")
+    Stop::no("the target is not empty").hint("erase it with ess-wipe, which makes a backup first")
 }
 
-/// The entries of the rows that the fence stands for.
+/// The archive entries with the rows of the version tables, in whose place the fence is.
 fn fence_numbers(toc: &Toc) -> Vec<&str> {
     let data = FENCE_TABLES.iter().filter_map(|table| toc.data_of("public", table));
     data.map(Entry::number).collect()

@@ -1,4 +1,4 @@
-//! The source must not change after its dump.
+//! Identifies the source, and checks that it has not changed since its dump.
 
 use ess_archive::{Kind, Manifest};
 use ess_cli::{Context, SourceBeside, Stop};
@@ -8,10 +8,10 @@ use ess_run::Report;
 
 use crate::Proving;
 
-/// Asks the source of a dump whether it was written to since; refuses if it was.
+/// Checks whether the source of a dump was written to since the dump; refuses if it was.
 ///
-/// The other host of a migration often has no route to it. That is no error here: [`SourceCheck`] says what was
-/// found, and whoever lifts a fence decides.
+/// The host of the target often has no route to the source. That is not an error here: the caller, which may lift a
+/// fence, decides by the returned [`SourceCheck`].
 pub(crate) fn check_source(
     proving: &Proving<'_>,
     source: &SourceBeside,
@@ -28,10 +28,10 @@ pub(crate) fn check_source(
     match ask(proving, conninfo, identity, dumped) {
         Ok(Answer::Unchanged) => Ok(SourceCheck::Unchanged),
         Ok(Answer::Changed(change)) => Err(Stop::no(format!("the old Synapse ran after the dump: {change}"))
-            .hint("stop it for good, then take the dump again: pgdump-wrap --replace")
+            .hint("stop the old Synapse for good, then repeat the dump: pgdump-wrap --replace")
             .into()),
         Ok(Answer::Another(other)) => Ok(SourceCheck::Unchecked {
-            reason: format!("{conninfo} is {other}, and the dump is of {identity}"),
+            reason: format!("{conninfo} is database {other}, but the dump is of {identity}"),
         }),
         Err(error @ Error::Interrupted(_)) => Err(error.into()),
         Err(error) => Ok(SourceCheck::Unchecked {
@@ -57,7 +57,7 @@ fn ask(proving: &Proving<'_>, source: &Conninfo, identity: &Identity, dumped: &I
     Ok(change.map_or(Answer::Unchanged, Answer::Changed))
 }
 
-/// Notes in the document which database a dump is of; refuses a dump of another than the document's.
+/// Records in the document which database a dump is of; refuses a dump of a database other than the document's source.
 pub fn adopt_source(context: &mut Context, manifest: &Manifest) -> Result<(), Stop> {
     if manifest.kind != Kind::Migration {
         return Ok(());
@@ -70,15 +70,15 @@ pub fn adopt_source(context: &mut Context, manifest: &Manifest) -> Result<(), St
         return Ok(());
     }
     Err(Stop::data(format!(
-        "the dump is of {}, and the document's source is {known}",
+        "the dump is of {}, but the document's source is {known}",
         manifest.source
     ))
-    .hint("look for the dump that pgdump-wrap made in this migration"))
+    .hint("use the dump that pgdump-wrap made in this migration"))
 }
 
-/// Notes in the document which database the source is, when no tool before this one did.
+/// Records in the document which database the source is, unless an earlier tool did.
 ///
-/// A source that cannot be reached stays unknown, which is said.
+/// If the source cannot be reached, it stays unidentified, with a note.
 pub fn identify_source(context: &mut Context, source: &SourceBeside) -> anyhow::Result<()> {
     let Some(source) = source.conninfo() else {
         return Ok(());
@@ -91,7 +91,7 @@ pub fn identify_source(context: &mut Context, source: &SourceBeside) -> anyhow::
         Err(error @ Error::Connect { .. }) => {
             context
                 .console
-                .note(&format!("cannot see which database the source is: {error}"));
+                .note(&format!("cannot identify the source database: {error}"));
         }
         Err(error) => return Err(error.into()),
     }

@@ -1,4 +1,4 @@
-//! The proof: everything compared, and only then the fence lifted.
+//! The proof: reads a target and compares it with what it must hold.
 
 use ess_document::Carried;
 use ess_postgres::{
@@ -11,42 +11,42 @@ use ess_synapse::schema::{HOUSEKEEPING_TABLES, ONE_TIME_KEYS_TABLE};
 use crate::compare::{self, differences};
 use crate::fence::{Standing, standing};
 
-/// A target about to be held against what it should be.
+/// How to read and compare a target.
 pub struct Proving<'a> {
-    /// The target.
+    /// How to connect to the target.
     pub conninfo: &'a Conninfo,
-    /// Our tool there.
+    /// `application_name` of the connections.
     pub application_name: &'a str,
     /// The role that must own everything.
     pub role: &'a str,
     /// How many sessions read.
     pub jobs: usize,
-    /// Who is told.
+    /// Receives progress and notes.
     pub report: &'a dyn Report,
 }
 
-/// What came of it.
+/// The result of a comparison.
 #[derive(Debug)]
 pub struct Proof {
-    /// Each difference, a sentence; none when the proof holds.
+    /// Each difference as a sentence; empty if the proof holds.
     pub differences: Vec<String>,
     /// Tables compared.
     pub tables: u64,
     /// Rows compared.
     pub rows: u64,
-    /// Where the target stood before its rows were read.
+    /// The target's sequences and stream positions before its rows were read.
     pub mark: Mark,
 }
 
 impl Proof {
-    /// Whether the target is what it should be.
+    /// Whether the target equals what was expected.
     pub fn holds(&self) -> bool {
         self.differences.is_empty()
     }
 }
 
 impl Proving<'_> {
-    /// Reads the whole target and lists every difference from `expected`.
+    /// Reads the complete target and lists every difference from `expected`.
     ///
     /// `analyze` gathers the planner's statistics in the same pass.
     pub fn prove(&self, session: &Session, expected: &Inventory, analyze: bool) -> anyhow::Result<Proof> {
@@ -55,7 +55,7 @@ impl Proving<'_> {
         differences.extend(
             invalid_indexes(session)?
                 .into_iter()
-                .map(|name| format!("index {name} is not valid")),
+                .map(|name| format!("index {name} is invalid")),
         );
         differences.extend(
             not_owned_by(session, self.role)?
@@ -65,11 +65,11 @@ impl Proving<'_> {
         differences.extend(behind_their_streams(&found));
         if leaves_keys_behind(expected) && holds_keys(session)? {
             differences.push(format!(
-                "table public.{ONE_TIME_KEYS_TABLE} has rows, and one-time keys were left behind"
+                "table public.{ONE_TIME_KEYS_TABLE} contains rows, although one-time keys are not carried"
             ));
         }
         if standing(session)? == Standing::Nothing && found.schema != expected.schema {
-            differences.push("the schema version is not that of the source".to_owned());
+            differences.push("the schema version is not the expected one".to_owned());
         }
         Ok(Proof {
             differences,
@@ -79,11 +79,11 @@ impl Proving<'_> {
         })
     }
 
-    /// What the target holds, and what shows that people used it since it held `before`, in a sentence; none if
-    /// nothing does.
+    /// Reads the target, and returns with it a sentence that shows that people have used it since it held `before`;
+    /// `None` if nothing shows that.
     ///
-    /// What a Synapse writes by itself when it starts is not use, nor is where its sequences stand. The inventory
-    /// leaves out the rows that it writes then.
+    /// What Synapse writes by itself when it starts, and the positions of sequences, do not count as use. The returned
+    /// inventory leaves out the rows of those tables (`HOUSEKEEPING_TABLES`).
     pub fn used_since(&self, session: &Session, before: &Inventory) -> anyhow::Result<(Inventory, Option<String>)> {
         let mut expected = before.clone();
         let own =
@@ -99,7 +99,7 @@ impl Proving<'_> {
         Ok((found, first))
     }
 
-    /// What the target holds of what is expected.
+    /// Reads the target, with the rows of those tables whose rows are expected.
     fn read(&self, session: &Session, expected: &Inventory, analyze: bool) -> anyhow::Result<Inventory> {
         let all = tables(session)?;
         let to_read: Vec<&Table> = all
@@ -108,7 +108,7 @@ impl Proving<'_> {
             .collect();
         let bytes = u64::try_from(to_read.iter().map(|t| t.bytes).sum::<i64>()).ok();
         let before = mark(session)?;
-        self.report.stage("proving every table", bytes);
+        self.report.stage("comparing every table", bytes);
         let reading = Reading {
             access: if analyze { Access::ReadWrite } else { Access::ReadOnly },
             ..Reading::now(self.conninfo, self.application_name, self.jobs, self.report)
@@ -127,8 +127,8 @@ impl Proving<'_> {
     }
 }
 
-/// Whether a load came to its end, as far as is quickly seen: rows are not read, but nothing of the structure is
-/// missing, of which a load makes indexes and constraints last.
+/// Whether a load was completed, by a cheap check: rows are not read, but sequences, stream positions and the structure
+/// must be equal, and a load creates indexes and constraints last.
 pub(crate) fn is_loaded(session: &Session, expected: &Inventory) -> Result<bool, Error> {
     let now = mark(session)?;
     let mut structure = Vec::new();
@@ -138,7 +138,7 @@ pub(crate) fn is_loaded(session: &Session, expected: &Inventory) -> Result<bool,
         && structure.is_empty())
 }
 
-/// Whether one-time keys are not to be on the target: what is left out must not come some other way.
+/// Whether one-time keys are not carried, so that the target must not contain any from elsewhere.
 fn leaves_keys_behind(expected: &Inventory) -> bool {
     expected
         .tables
@@ -152,10 +152,11 @@ fn holds_keys(session: &Session) -> Result<bool, Error> {
         return Ok(false);
     }
     let sql = format!("SELECT EXISTS (SELECT FROM {table})");
-    Ok(session.one("look for one-time keys", &sql, &[])?.get(0))
+    Ok(session.one("check for one-time keys", &sql, &[])?.get(0))
 }
 
-/// Sequences that make Synapse refuse to start: behind the stream position that it recorded.
+/// Sequences that are behind a stream position that Synapse recorded, for which it refuses to start
+/// (`check_consistency` in `synapse/storage/util/sequence.py`).
 fn behind_their_streams(found: &Inventory) -> Vec<String> {
     let number = |text: &str| text.parse::<i64>().unwrap_or(0);
     ess_synapse::schema::SEQUENCES
@@ -177,7 +178,7 @@ fn behind_their_streams(found: &Inventory) -> Vec<String> {
                 .max()?;
             (position > last).then(|| {
                 format!(
-                    "sequence {} stands at {last}, behind position {position} of stream {stream}: Synapse would not start",
+                    "sequence {} is at {last}, behind position {position} of stream {stream}: Synapse would not start",
                     rule.name
                 )
             })

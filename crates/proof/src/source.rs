@@ -1,22 +1,22 @@
-//! A source of which a dump, or a proof against it, can know the whole.
+//! Checks that a source can be read completely, by a dump or for a proof.
 
 use ess_cli::Stop;
 use ess_postgres::{Session, prepared_transactions, subscriptions};
 
-/// Refuses a source on which somebody may write whom we do not see, or has written what no dump has.
+/// Refuses a source with writes that cannot be detected (a standby) or that no dump contains (prepared transactions).
 pub fn is_whole(session: &Session, standby: bool) -> anyhow::Result<()> {
     if standby {
         return Err(Stop::no(format!(
-            "{} is a standby: what is written to its primary meanwhile cannot be seen, and is lost",
+            "{} is a standby: writes to its primary in the meantime cannot be detected and would be lost",
             session.server()
         ))
-        .hint("name the primary; where the primary is gone for good, promote this server first: SELECT pg_promote()")
+        .hint("use the primary; if it is permanently lost, promote this server first: SELECT pg_promote()")
         .into());
     }
     let prepared = prepared_transactions(session)?;
     if !prepared.is_empty() {
         return Err(Stop::no(format!(
-            "the source holds prepared transactions, and what they wrote is in no dump: {}",
+            "the source has prepared transactions, whose changes are not in any dump: {}",
             some(&prepared)
         ))
         .hint("end each with COMMIT PREPARED or ROLLBACK PREPARED")
@@ -25,17 +25,17 @@ pub fn is_whole(session: &Session, standby: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Refuses a source into which logical replication writes, whether or not its worker is connected just now.
+/// Refuses a source with enabled subscriptions, whether or not a logical replication worker is connected at the moment.
 pub fn is_no_subscriber(session: &Session) -> anyhow::Result<()> {
     let subscriptions = subscriptions(session)?;
     if subscriptions.is_empty() {
         return Ok(());
     }
     Err(Stop::no(format!(
-        "logical replication writes into the source, by the subscriptions {}",
+        "logical replication writes to the source, by these subscriptions: {}",
         some(&subscriptions)
     ))
-    .hint("stop each with ALTER SUBSCRIPTION ... DISABLE")
+    .hint("disable each with ALTER SUBSCRIPTION ... DISABLE")
     .into())
 }
 

@@ -1,4 +1,4 @@
-//! A target that we may work on: locked, identified, without anyone else.
+//! A target to work on: connected, locked, identified, and without other sessions.
 
 use std::thread;
 use std::time::Duration;
@@ -10,27 +10,32 @@ use ess_postgres::{
     owners_among, rights,
 };
 use ess_run::Report;
+use ess_run::text::{count, counted};
 
 use crate::fence::{Fence, Standing, standing};
 
-/// A target under our lock.
+/// A locked target.
 pub struct Target {
     /// The session that holds the lock.
     pub session: Session,
-    /// What the server says about itself.
+    /// The server's and the database's properties.
     pub facts: Facts,
     /// The role that must own everything.
     pub role: String,
-    /// The fence that stands there.
+    /// The fence, if one is in place.
     pub fence: Option<Fence>,
 }
 
-/// How long we wait for others to go.
+/// How long to wait for other sessions and their locks to go away.
 const PATIENCE: Duration = Duration::from_secs(5);
 const STEP: Duration = Duration::from_millis(200);
 
 impl Target {
-    /// Connects, takes the lock and notes the target's identity and version in the document.
+    /// Connects, takes the lock, and records the target's identity and version in the document.
+    ///
+    /// # Errors
+    ///
+    /// The lock is held, the target is not the document's, the role cannot read it, or its fence is incomplete.
     pub fn open(context: &mut Context, conninfo: &Conninfo) -> anyhow::Result<Self> {
         let session = Session::connect(conninfo, &context.application_name(), Access::ReadWrite)?;
         take_lock(&session)?;
@@ -40,7 +45,8 @@ impl Target {
         )?;
         if ended > 0 {
             context.console.note(&format!(
-                "ended {ended} sessions that an earlier run had left on the target"
+                "ended {} that an earlier run had left on the target",
+                count(ended, "session")
             ));
         }
         let facts = facts(&session)?;
@@ -49,10 +55,10 @@ impl Target {
             && *known != facts.identity
         {
             return Err(Stop::no(format!(
-                "the target is {}, and the document was made for {known}",
+                "the target is {}, but the document is for {known}",
                 facts.identity
             ))
-            .hint("check --target; a tunnel may lead elsewhere now")
+            .hint("check --target; a tunnel may now lead to another server")
             .into());
         }
         target.identity = Some(facts.identity.clone());
@@ -64,7 +70,7 @@ impl Target {
             Standing::Nothing => None,
             Standing::Whole(fence) => Some(fence),
             Standing::Half(half) => {
-                return Err(Stop::no(format!("the target holds half a fence: {}", half.what))
+                return Err(Stop::no(format!("the target has an incomplete fence: {}", half.what))
                     .hint(half.remedy)
                     .into());
             }
@@ -77,12 +83,13 @@ impl Target {
         })
     }
 
-    /// The role to switch to, when it is not the one that connected.
+    /// The role to `SET ROLE` to, if it is not the one that connected.
     pub fn other_role(&self) -> Option<&str> {
         (self.role != self.facts.user).then_some(self.role.as_str())
     }
 
-    /// Refused: that everything is to belong to a role that we cannot act as.
+    /// Refuses if the connecting role cannot act as the role that must own everything, or that role cannot create
+    /// tables.
     pub fn may_act(&self) -> anyhow::Result<()> {
         let (user, role) = (&self.facts.user, &self.role);
         let why = match rights(&self.session, role)? {
@@ -90,23 +97,24 @@ impl Target {
             Some(rights) if rights.acts => {
                 return Err(Stop::new(
                     Exit::Permission,
-                    format!("role {role} may create nothing in the target's schema public, or there is no such schema"),
+                    format!("role {role} cannot create objects in the target's schema public, or it is missing"),
                 )
                 .hint(format!(
-                    "on the target, as its owner: CREATE SCHEMA IF NOT EXISTS public; GRANT CREATE, USAGE ON SCHEMA public TO {}",
+                    "on the target, as its owner: CREATE SCHEMA IF NOT EXISTS public; GRANT CREATE, USAGE ON SCHEMA \
+                     public TO {}",
                     escape_identifier(role)
                 ))
                 .into());
             }
-            Some(_) => format!("role {user} may not act as {role}, which is to own everything on the target"),
-            None => format!("the target has no role {role}, which is to own everything"),
+            Some(_) => format!("role {user} cannot act as {role}, which must own everything on the target"),
+            None => format!("role {role}, which must own everything, does not exist on the target"),
         };
         Err(Stop::new(Exit::Permission, why)
-            .hint("connect as the role that Synapse uses there, or name it with --role")
+            .hint("connect as the role that Synapse uses there, or specify it with --role")
             .into())
     }
 
-    /// The same database is refused, with no override.
+    /// Refuses a target that is the source itself; no option overrides this.
     pub fn is_not(&self, source: Option<&Identity>) -> Result<(), Stop> {
         if source == Some(&self.facts.identity) {
             return Err(Stop::no(format!(
@@ -119,45 +127,47 @@ impl Target {
     }
 }
 
-/// Refused: a role that may act as `role` but cannot read what is its own, as every check of these tools does.
+/// Refuses a connecting role that can `SET ROLE` to `role` but does not inherit its privileges: the checks of these
+/// tools read the target without `SET ROLE`.
 fn inherits(session: &Session, facts: &Facts, role: &str) -> anyhow::Result<()> {
     match rights(session, role)? {
         Some(rights) if rights.acts && !rights.inherits => Err(Stop::new(
             Exit::Permission,
             format!(
-                "role {} may act as {role}, but does not inherit its rights, with which the target is read",
+                "role {} can act as {role}, but does not inherit its privileges, which reading the target requires",
                 facts.user
             ),
         )
-        .hint("connect as the role that Synapse uses there, or grant ours that role WITH INHERIT TRUE")
+        .hint("connect as the role that Synapse uses there, or grant that role to the connecting one WITH INHERIT TRUE")
         .into()),
         _ => Ok(()),
     }
 }
 
-/// Refuses a database in which Synapse does not look into the schema `public`, which is the one that these tools move.
+/// Refuses a database in which Synapse does not use schema `public`, the only one that these tools migrate.
 ///
-/// Where a Synapse does not find its tables it founds a new server.
+/// A Synapse that does not find its tables sets up a new homeserver.
 pub fn require_public(session: &Session, role: &str, whose: &str) -> anyhow::Result<()> {
     let stop = match elsewhere(session, role)? {
         None => return Ok(()),
         Some(Elsewhere::In(schema)) => Stop::no(format!(
-            "Synapse's tables are in schema {schema} of the {whose}, not in public, which is what these tools move"
+            "Synapse's tables are in schema {schema} of the {whose}, not in public, the only one that these tools \
+             migrate"
         ))
-        .hint("move them with Synapse stopped: ALTER TABLE ... SET SCHEMA public, sequences and functions too"),
+        .hint("stop Synapse and move them: ALTER TABLE ... SET SCHEMA public, sequences and functions too"),
         Some(Elsewhere::SearchPath(path)) => Stop::no(format!(
-            "the search_path of role {role} on the {whose} is {path}, so Synapse does not look into the schema public"
+            "the search_path of role {role} on the {whose} is {path}, so Synapse does not use schema public"
         ))
         .hint(format!(
-            "reset it: ALTER ROLE {role} RESET search_path, and the same IN DATABASE (see pg_db_role_setting)"
+            "reset it: ALTER ROLE {role} RESET search_path, also with IN DATABASE (see pg_db_role_setting)"
         )),
     };
     Err(stop.into())
 }
 
-/// Takes the lock of a database, which one run at a time holds, until the session ends.
+/// Takes the lock of a database, which only one run at a time can hold, until the session ends.
 pub fn take_lock(session: &Session) -> anyhow::Result<()> {
-    // The program before us in the pipe may be gone a moment before its lock is.
+    // The previous program of the pipeline may have exited a moment before the server releases its lock.
     for _ in 0..PATIENCE.as_millis() / STEP.as_millis() {
         if lock(session)? {
             return Ok(());
@@ -166,27 +176,27 @@ pub fn take_lock(session: &Session) -> anyhow::Result<()> {
         thread::sleep(STEP);
     }
     Err(
-        Stop::new(Exit::Busy, format!("another run works on {}", session.server()))
-            .hint("wait for that run, or end it")
+        Stop::new(Exit::Busy, format!("another run is working on {}", session.server()))
+            .hint("wait for that run, or stop it")
             .into(),
     )
 }
 
-/// Refuses to ignore Synapse's own role: whether it runs decides what may be done.
+/// Refuses to ignore Synapse's own role: its sessions show whether Synapse is running.
 pub fn not_synapse(session: &Session, ignored_roles: &[String]) -> anyhow::Result<()> {
     match owners_among(session, ignored_roles)?.first() {
         None => Ok(()),
         Some(role) => Err(Stop::usage(format!(
-            "--ignore-role {role} is not for the role that owns the tables, which is Synapse's own"
+            "--ignore-role {role} is not allowed: it owns the tables, so it is Synapse's own role"
         ))
-        .hint("let the monitor connect as a role of its own")
+        .hint("let the monitor connect with a role of its own")
         .into()),
     }
 }
 
-/// Refuses while anyone else is connected, after asking again for five seconds.
+/// Refuses while other sessions are connected, after checking again for five seconds.
 ///
-/// The role that owns the tables is Synapse's own, and is not to be ignored.
+/// The role that owns the tables is Synapse's own and cannot be ignored.
 pub fn nobody_else(session: &Session, ignored_roles: &[String], whose: &str) -> anyhow::Result<()> {
     not_synapse(session, ignored_roles)?;
     let mut found = others(session, ignored_roles)?;
@@ -199,11 +209,8 @@ pub fn nobody_else(session: &Session, ignored_roles: &[String], whose: &str) -> 
         found = others(session, ignored_roles)?;
     }
     let list: Vec<String> = found.iter().take(5).map(ToString::to_string).collect();
-    let sessions = match found.len() {
-        1 => "1 other session is".to_owned(),
-        n => format!("{n} other sessions are"),
-    };
+    let sessions = counted(found.len(), "other session is", "other sessions are");
     Err(Stop::no(format!("{sessions} using the {whose}: {}", list.join(", ")))
-        .hint("stop Synapse and everything else there (--ignore-role NAME for a monitor)")
+        .hint("stop Synapse and everything else that is connected there (use --ignore-role NAME for a monitor)")
         .into())
 }

@@ -1,18 +1,18 @@
-//! The line that brings back what a wipe erased.
+//! The command that undoes a wipe.
 
 use std::path::Path;
 
 use ess_document::{Document, PasswordAt};
 use ess_run::in_quotes;
 
-/// The line that brings a backup back, as one types it.
+/// The command that loads the backup of a wipe, ready to be typed into a shell.
 ///
-/// An export has all that it takes; without one everything is in the line.
-/// Without the homeserver's name it shows the plan, which ends with what to add.
+/// With an export it needs little else; without one it names everything itself. Without the homeserver's name it only
+/// prints the plan, which ends with the options to add.
 pub fn way_back(document: &Document, backup: &Path, server_name: Option<&str>) -> String {
     let target = document.target.clone().unwrap_or_default();
     let mut words: Vec<(&str, String)> = Vec::new();
-    // Every tool that knows the export keeps its document there, ess-wipe before it erases anything.
+    // The export contains the saved documents; ess-wipe saves its own before it erases anything.
     if let Some(export) = document.export.as_ref().filter(|export| export.is_dir()) {
         words.push(("--export", export.display().to_string()));
     } else {
@@ -34,7 +34,7 @@ pub fn way_back(document: &Document, backup: &Path, server_name: Option<&str>) -
     format!("ess-wipe -n --undo {}{execute}", words.join(" "))
 }
 
-/// Where the target is, as flags.
+/// The options that name the target.
 fn address(document: &Document) -> Vec<(&'static str, String)> {
     let target = document.target.clone().unwrap_or_default();
     let place: Vec<String> = ["host", "port", "user", "dbname", "sslmode", "sslrootcert"]

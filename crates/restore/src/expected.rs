@@ -8,9 +8,10 @@ use ess_run::Report;
 
 use crate::Args;
 
-/// Decides before anything is loaded what the proof will be; none where a person accepted that there is none.
+/// Decides, before anything is loaded, what to compare the target with; `None` if the user accepted an unproven dump.
 ///
-/// Asks the source first: a dump that is out of date, or whose fence could not be lifted in the end, is not loaded.
+/// The source is checked first, so that a dump is not loaded if it is out of date or its fence could not be lifted in
+/// the end.
 pub(crate) fn choose(
     context: &Context,
     args: &Args,
@@ -27,8 +28,8 @@ pub(crate) fn choose(
         return Ok(None);
     }
     let unproven = |why: String| {
-        Stop::no(format!("nothing says what this dump should hold: {why}"))
-            .hint("give -c or --source of the stopped source, or --accept-unproven to load it without proof")
+        Stop::no(format!("nothing shows what this dump should contain: {why}"))
+            .hint("name the stopped source with -c or --source, or use --accept-unproven to load it without proof")
     };
     let source = match source {
         SourceBeside::Known(source) => source,
@@ -41,11 +42,11 @@ pub(crate) fn choose(
         .map_err(|error| unproven(format!("it has no manifest, and {error}")))?;
     context
         .console
-        .note("the dump has no manifest: it will be compared with the stopped source");
+        .note("the dump has no manifest: what is loaded will be compared with the stopped source");
     read(args, proving, source, &session).map(Some)
 }
 
-/// What the stopped source holds.
+/// Reads what the stopped source holds; refuses a source that is in use or cannot be read completely.
 fn read(args: &Args, proving: &Proving<'_>, source: &Conninfo, session: &Session) -> anyhow::Result<Expected> {
     let facts = facts(session)?;
     ess_proof::is_whole(session, facts.standby)?;

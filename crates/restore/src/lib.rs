@@ -12,31 +12,32 @@ use ess_document::{Against, Document, Dropped, FenceState, Identity, Next, OneTi
 use ess_postgres::{Session, exists};
 use ess_proof::{Conclusion, Expected, Loaded, Loading, Proving, State, Target, Way, nobody_else, not_empty, way_back};
 use ess_run::Report;
+use ess_run::text::count;
 use ess_synapse::schema::ONE_TIME_KEYS_TABLE;
 
 /// Load a dump, prove that it is complete, and let Synapse start
 ///
-/// Loads only into an empty or fenced database and only a dump whose every file is as it was
-/// written. Then compares every table, sequence, index and owner with what the source held, and
-/// lifts the fence only when all of it is equal.
+/// Loads only into an empty or fenced database, and only a dump whose files are all unchanged. Then
+/// compares every table, sequence, index and owner with what the source held, and lifts the fence
+/// only if everything is equal.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The dump: of pgdump-wrap, an archive of pg_dump, or .sql(.gz); by default the document's
+    /// Dump to load: of pgdump-wrap, an archive of pg_dump, or .sql(.gz) (default: the document's dump)
     #[arg(long, value_name = "PATH")]
     from: Option<PathBuf>,
-    /// Let Synapse start although nothing says what the dump should hold
+    /// Let Synapse start although nothing shows what the dump should contain
     #[arg(long)]
     accept_unproven: bool,
-    /// A role that may stay connected, such as a monitor's; repeatable
+    /// Role that can stay connected, such as a monitor's; repeatable
     #[arg(long, value_name = "ROLE")]
     ignore_role: Vec<String>,
-    /// How many sessions load and read; the number of processors by default
+    /// Number of sessions that load and read (default: the number of processors)
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
     /// Memory for each index that is built, in MiB
     #[arg(long, value_name = "MIB", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=65536))]
     maintenance_work_mem: u32,
-    /// The directory of pg_restore
+    /// Directory of pg_restore
     #[arg(long, value_name = "DIR")]
     pg_bin: Option<PathBuf>,
     #[command(flatten)]
@@ -47,12 +48,12 @@ pub struct Args {
     lift: LiftArgs,
 }
 
-/// Does the job of restore. Whatever ends it behind a fence, the line that goes back is printed.
+/// Runs restore. If it ends with a fenced target, for whatever reason, it prints the command that undoes the wipe.
 pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     let mut way_back = None;
     let outcome = load_and_prove(args, context, &mut way_back);
     if let (Some(line), Err(_) | Ok(Exit::No)) = (way_back, &outcome) {
-        context.console.line(&format!("to go back: {line}"));
+        context.console.line(&format!("to undo: {line}"));
     }
     outcome
 }
@@ -89,8 +90,8 @@ fn load_and_prove(args: &Args, context: &mut Context, way_back: &mut Option<Stri
         Found::Ours { manifest, .. } => Some(Expected::of_dump(manifest)),
         _ => None,
     };
-    // What a run leaves that was ended after its load: with a fence before it came to its proof, without one before
-    // it came to its document.
+    // An earlier run may have been killed after its load: before its proof (the target is fenced) or before it wrote
+    // its document (the fence is lifted).
     let state = proving.state(&target, dumped.as_ref())?;
     if let State::Foreign = state {
         return Err(not_empty().into());
@@ -124,13 +125,14 @@ fn load_and_prove(args: &Args, context: &mut Context, way_back: &mut Option<Stri
         application_name: context.application_name(),
         console: &context.console,
     };
-    let mut loaded = loading
-        .load(&found)
-        .context("the target is fenced or as it was, and Synapse cannot start on a half-loaded one; once this is mended, run the same line again")?;
+    let mut loaded = loading.load(&found).context(
+        "the target is fenced or unchanged, and Synapse cannot start on a partial load; fix the cause, then re-run \
+             the same command",
+    )?;
     target.fence = Some(loaded.fence.clone());
 
     list_left_out(&found, &mut loaded);
-    let still = "the target is fenced, and Synapse cannot start on it; once this is mended, run the same line again";
+    let still = "the target is fenced, so Synapse cannot start on it; fix the cause, then re-run the same command";
     let (keys, expected) = match expected {
         Some(expected) if expected.against == Against::Manifest => (keys(&found), expected),
         Some(expected) => (Some(keys_of_the_source()), expected),
@@ -144,9 +146,9 @@ fn load_and_prove(args: &Args, context: &mut Context, way_back: &mut Option<Stri
     let conclusion = proving.conclude(&target, &expected, &way).context(still)?;
     if let Some(differences) = conclusion.differences() {
         return Err(Stop::no(format!(
-            "the target is not what the source was: {differences}; it stays fenced"
+            "the target does not hold what the source held: {differences}; it stays fenced"
         ))
-        .hint("run the same line again (ess-wipe takes no second backup); if it repeats, keep the old server")
+        .hint("re-run the same command (ess-wipe makes no second backup); if that fails too, keep the old server")
         .into());
     }
     drop(target);
@@ -159,11 +161,11 @@ fn load_and_prove(args: &Args, context: &mut Context, way_back: &mut Option<Stri
     finish(args, context, &from, done)
 }
 
-/// The dump that is to be loaded, and where it lies. Its files are checked while the structure is loaded.
+/// The dump to load, and its path. Its files are checked later, while the structure is loaded.
 fn the_dump(args: &Args, context: &mut Context) -> anyhow::Result<(PathBuf, Found)> {
     let from = place_of(args.from.as_deref(), &context.document)?.ok_or_else(|| {
-        Stop::usage("there is no dump: neither --from nor the document's `dump` says where it is")
-            .hint("give --from PATH (and --export DIR if the export was carried here)")
+        Stop::usage("there is no dump: neither --from nor the document's `dump` names one")
+            .hint("specify --from PATH (and --export DIR if the export was copied to this host)")
     })?;
     let found = find(&from)?;
     check_is_of(&found, context.document.dump.as_ref())?;
@@ -173,7 +175,7 @@ fn the_dump(args: &Args, context: &mut Context) -> anyhow::Result<(PathBuf, Foun
     Ok((from, found))
 }
 
-/// Adds what pgdump-wrap left out to what the archive's load left out.
+/// Adds what pgdump-wrap left out to what the load left out.
 fn list_left_out(found: &Found, loaded: &mut Loaded) {
     if let Found::Ours { manifest, .. } = found {
         let known: BTreeSet<String> = loaded.dropped.iter().map(|left| left.entry.clone()).collect();
@@ -182,7 +184,7 @@ fn list_left_out(found: &Found, loaded: &mut Loaded) {
     }
 }
 
-/// What came of a target that holds the dump already; none where it has to be loaded.
+/// The conclusion for a target that already holds the dump; `None` if the dump has to be loaded.
 fn settled(
     proving: &Proving<'_>,
     target: &Target,
@@ -201,14 +203,15 @@ fn settled(
     proving.settle(target, expected, proof, way).map(Some)
 }
 
-/// The line that goes back, where a wipe has left a backup.
+/// The command that undoes the wipe, if the fence names a backup.
 fn way_back_of(context: &Context, target: &Target) -> Option<String> {
     let backup = target.fence.as_ref()?.backup.as_ref()?;
     let name = context.document.source.as_ref().and_then(|s| s.server_name.as_deref());
     Some(way_back(&context.document, Path::new(backup), name))
 }
 
-/// The target must be empty or fenced by us, as ESS makes it, and not the source.
+/// Refuses a target that is the source, that Synapse could not use, that cannot hold the dump, or that is fenced for
+/// another source.
 fn is_fit(context: &Context, target: &Target, found: &Found, origin: &Origin) -> anyhow::Result<()> {
     let facts = &target.facts;
     let manifest = match found {
@@ -232,8 +235,8 @@ fn is_fit(context: &Context, target: &Target, found: &Found, origin: &Origin) ->
     Ok(())
 }
 
-/// Refuses what is of another database than the one for which the fence stands. What a person accepted without proof
-/// may be of any.
+/// Refuses contents of a database other than the one that the fence names. For contents that the user accepted without
+/// proof this is unknown, so it is only a note.
 fn is_awaited(context: &Context, target: &Target, expected: Option<&Expected>) -> Result<(), Stop> {
     let Some(fence) = &target.fence else { return Ok(()) };
     if let Some(expected) = expected {
@@ -242,21 +245,21 @@ fn is_awaited(context: &Context, target: &Target, expected: Option<&Expected>) -
     let known = context.document.source.as_ref().and_then(|s| s.identity.as_ref());
     if let Some(awaited) = fence.source.as_ref().filter(|awaited| known != Some(awaited)) {
         context.console.note(&format!(
-            "the target awaits {awaited}, and nothing shows that this dump is of it"
+            "the target is fenced for source {awaited}, and nothing shows that this dump is of it"
         ));
     }
     Ok(())
 }
 
-/// The keys of a source that was stopped, and compared with what was loaded.
+/// One-time keys of a stopped source, which was compared with what was loaded.
 fn keys_of_the_source() -> OneTimeKeys {
     OneTimeKeys {
         kept: true,
-        reason: "the dump holds the keys of the stopped source".to_owned(),
+        reason: "the dump contains the keys of the stopped source".to_owned(),
     }
 }
 
-/// What a dump of ours says of one-time keys.
+/// What a dump with a manifest records about one-time keys.
 fn keys(found: &Found) -> Option<OneTimeKeys> {
     match found {
         Found::Ours { manifest, .. } => manifest.one_time_keys(),
@@ -264,14 +267,15 @@ fn keys(found: &Found) -> Option<OneTimeKeys> {
     }
 }
 
-/// Nothing says whether the source of a dump was in use: its one-time keys may have been handed out.
+/// Deletes one-time keys that were loaded from a dump without a manifest: the source may have been in use and have
+/// handed them out.
 fn leave_keys_out(session: &Session, loaded: &mut Loaded) -> anyhow::Result<Option<OneTimeKeys>> {
     let table = format!("public.{ONE_TIME_KEYS_TABLE}");
     if !exists(session, &table)? {
         return Ok(None);
     }
-    session.batch("leave one-time keys out", &format!("DELETE FROM {table}"))?;
-    let reason = "nothing shows that the source was not in use, and a key that is handed out twice makes messages \
+    session.batch("delete one-time keys", &format!("DELETE FROM {table}"))?;
+    let reason = "it is unknown whether the source was in use, and a key that is handed out twice makes messages \
                   unreadable; clients upload new ones";
     loaded.dropped.push(Dropped {
         entry: format!("TABLE DATA public {ONE_TIME_KEYS_TABLE}"),
@@ -283,7 +287,7 @@ fn leave_keys_out(session: &Session, loaded: &mut Loaded) -> anyhow::Result<Opti
     }))
 }
 
-/// Who is to come to the target: the fence says so until it is lifted.
+/// The source whose contents are loaded, which the fence names until it is lifted.
 fn identity(context: &Context, found: &Found) -> Option<Identity> {
     match found {
         Found::Ours { manifest, .. } => Some(manifest.source.clone()),
@@ -295,16 +299,16 @@ fn identity(context: &Context, found: &Found) -> Option<Identity> {
     }
 }
 
-/// What came of a run.
+/// The result of a run.
 struct Done {
     against: Against,
-    /// What was left out, or nothing when the target held it all already.
+    /// What was left out of the load; `None` if nothing was loaded because the target already held the dump.
     dropped: Option<Vec<Dropped>>,
     keys: Option<OneTimeKeys>,
     conclusion: Conclusion,
 }
 
-/// The last line, the section and the document.
+/// Prints the result, and writes the section and the document.
 fn finish(args: &Args, context: &mut Context, from: &Path, done: Done) -> anyhow::Result<Exit> {
     let Done {
         against,
@@ -316,19 +320,19 @@ fn finish(args: &Args, context: &mut Context, from: &Path, done: Done) -> anyhow
     let equal = match against {
         Against::Manifest => "all equal to what the source held when it was dumped",
         Against::Source => "all equal to what the stopped source holds",
-        Against::Nothing => "accepted without proof: nothing shows what the dump should hold",
+        Against::Nothing => "accepted without proof: nothing shows what the dump should contain",
     };
-    let already = if kept { "the target held it already: " } else { "" };
+    let already = if kept { "already loaded: " } else { "" };
     let stands = conclusion.fence == FenceState::Standing;
     let end = if stands {
-        "the fence stands, Synapse cannot start"
+        "the fence is in place, so Synapse cannot start"
     } else {
         "Synapse can start"
     };
     context.console.line(&format!(
-        "restore: {already}{} tables, {} rows, {equal}{}; {end}",
-        conclusion.proof.tables,
-        conclusion.proof.rows,
+        "restore: {already}{}, {}, {equal}{}; {end}",
+        count(conclusion.proof.tables, "table"),
+        count(conclusion.proof.rows, "row"),
         conclusion.caveat(),
     ));
     if let Some(keys) = &keys {

@@ -1,4 +1,4 @@
-//! SIGINT and SIGTERM: children end, loops stop, destructors clean up.
+//! Interruption by a signal: children are ended, loops stop, and destructors clean up.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 static SIGNAL: AtomicI32 = AtomicI32::new(0);
 static CHILDREN: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
 
-/// Work stopped because a signal said so.
+/// The error of work that a signal interrupted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Interrupted {
     /// The signal's number.
@@ -33,10 +33,11 @@ impl fmt::Display for Interrupted {
 
 impl std::error::Error for Interrupted {}
 
-/// What a child has to end by itself. pg_dump asks its server to cancel first, which may never answer.
+/// How long a child may take to end after SIGTERM. pg_dump first sends its server a cancel request, which may never be
+/// answered.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// Records the signal and ends every child's process group.
+/// Records the signal and ends the process group of every child: by SIGTERM, and three seconds later by SIGKILL.
 pub fn interrupt(signal: i32) {
     SIGNAL.store(signal, Ordering::SeqCst);
     end_all(Signal::TERM);
@@ -57,19 +58,19 @@ pub fn interrupted() -> Option<Interrupted> {
     }
 }
 
-/// For loops: stop when interrupted.
+/// An error once a signal has come; loops call this to stop early.
 pub fn check() -> Result<(), Interrupted> {
     interrupted().map_or(Ok(()), Err)
 }
 
-/// A child under our wing until this is dropped.
+/// A child that is ended on a signal, for as long as this value lives.
 pub(crate) struct Watched(i32);
 
 impl Watched {
     pub(crate) fn new(pid: u32) -> Self {
         let pid = i32::try_from(pid).unwrap_or(0);
         CHILDREN.lock().unwrap_or_else(PoisonError::into_inner).insert(pid);
-        // A signal may have come between the fork and this line.
+        // A signal may have come after the child was started and before it was registered.
         if interrupted().is_some() {
             end(pid, Signal::TERM);
         }
@@ -83,7 +84,7 @@ impl Drop for Watched {
     }
 }
 
-/// Ends a child's process group, a stopped one too.
+/// Ends a child's process group by SIGKILL, which also ends stopped processes.
 pub(crate) fn kill(pid: u32) {
     end(i32::try_from(pid).unwrap_or(0), Signal::KILL);
 }
@@ -96,7 +97,7 @@ fn end_all(signal: Signal) {
 
 fn end(pid: i32, signal: Signal) {
     if let Some(group) = Pid::from_raw(pid) {
-        // It may have ended by itself meanwhile, which is just as well.
+        // An error means that it has already ended.
         let _ = kill_process_group(group, signal);
     }
 }

@@ -1,4 +1,4 @@
-//! Child processes, interruption, and what a long job reports.
+//! Child processes, interruption by signals, progress reports, and text for people.
 
 mod interrupt;
 mod memory_file;

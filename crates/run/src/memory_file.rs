@@ -1,4 +1,4 @@
-//! A file for a child program that is on no disk and ends with us, even when we are killed.
+//! A file for a child program that exists only in memory and ends with this process, even if it is killed.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -7,12 +7,13 @@ use std::os::fd::AsRawFd;
 
 use rustix::fs::{MemfdFlags, Mode};
 
-/// A file in memory, which a child of the same account can open by its path while this value lives.
+/// A file in memory (memfd_create(2)), which a child of the same user can open by its path while this value lives.
 #[derive(Debug)]
 pub struct MemoryFile(File);
 
 impl MemoryFile {
-    /// Makes one of mode 0600: libpq ignores a password file that others could read.
+    /// Creates the file with mode 0600: libpq (`passwordFromFile` in fe-connect.c) ignores a password file that others
+    /// can access.
     pub fn new(content: &[u8]) -> io::Result<Self> {
         let mut file = File::from(rustix::fs::memfd_create("ess-migrate", MemfdFlags::CLOEXEC)?);
         rustix::fs::fchmod(&file, Mode::RUSR | Mode::WUSR)?;
@@ -20,7 +21,7 @@ impl MemoryFile {
         Ok(Self(file))
     }
 
-    /// Where a child finds it: among our open files, so that nothing has to be inherited.
+    /// The path for a child: among the open files of this process in /proc, so that the child need not inherit it.
     pub fn path(&self) -> OsString {
         format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd()).into()
     }

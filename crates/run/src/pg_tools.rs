@@ -1,11 +1,11 @@
-//! Which PostgreSQL client programs are here, and which serve the servers at both ends.
+//! Finds the installed PostgreSQL client programs, and chooses those that suit the servers on both sides.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::{Error, Program, Report, Silent};
 
-/// Directories where distributions keep client programs of several versions.
+/// Directories in which distributions install client programs of several versions.
 const VERSIONED: [&str; 3] = ["/usr/lib/postgresql", "/opt/postgresql", "/usr/local/pgsql"];
 
 /// `pg_dump` and `pg_restore` of one version, in one directory.
@@ -15,7 +15,7 @@ pub struct Installation {
     pub directory: PathBuf,
     /// The major version, such as 17.
     pub major: u32,
-    /// As `pg_dump --version` says it, such as `17.6`.
+    /// The full version, as `pg_dump --version` prints it, such as `17.6`.
     pub version: String,
 }
 
@@ -25,9 +25,10 @@ impl Installation {
         Program::new(self.directory.join(name))
     }
 
-    /// Whether this build can compress, and read, by a method of `pg_dump -Z`; up to 15 there was only gzip.
+    /// Whether this build supports a compression method of `pg_dump -Z`; up to version 15 there was only gzip.
     ///
-    /// pg_dump finds whether it can before it finds, without a connection, that only a directory is dumped by two.
+    /// pg_dump is called with arguments that always fail before it connects: it checks the compression method, and then
+    /// rejects `--jobs 2` for a format other than directory.
     pub fn compresses(&self, method: &str, report: &dyn Report) -> Result<bool, Error> {
         if self.major < 16 {
             return Ok(false);
@@ -43,9 +44,9 @@ impl Installation {
     }
 }
 
-/// Every installation on this machine, in ascending order of version.
+/// All installations on this machine, in ascending order of version.
 ///
-/// `only` is the user's choice of a directory and ends the search.
+/// If the user has chosen a directory, `only`, no other one is searched.
 pub fn installations(only: Option<&Path>) -> Vec<Installation> {
     let mut found: Vec<Installation> = Vec::new();
     for directory in only.map_or_else(candidates, |one| vec![one.to_owned()]) {
@@ -55,52 +56,52 @@ pub fn installations(only: Option<&Path>) -> Vec<Installation> {
             found.push(installation);
         }
     }
-    // Stable: of equal majors the one earlier in PATH stays first.
+    // The sort is stable: of equal versions the one earlier in PATH stays first.
     found.sort_by_key(|f| f.major);
     found
 }
 
-/// What client programs are needed for. Servers and programs are given by their major versions.
+/// What client programs are needed for. All versions are major versions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Need {
-    /// Dump a source, for a target where that is known.
+    /// Dump a source, for a target if that is known.
     Dump {
-        /// The source's server.
+        /// The version of the source's server.
         source: u32,
-        /// The target's server.
+        /// The version of the target's server.
         target: Option<u32>,
     },
-    /// Back up a target, and load the backup into it again.
+    /// Back up a target, and load the backup into it again later.
     BackUp {
-        /// The target's server.
+        /// The version of the target's server.
         target: u32,
     },
     /// Load a dump into a target.
     Load {
-        /// The `pg_dump` that wrote the archive; nothing for SQL text.
+        /// The version of the `pg_dump` that wrote the archive; `None` for SQL text.
         written_by: Option<u32>,
-        /// How the archive is compressed, where not every build can read it: `lz4` or `zstd`.
+        /// The compression of the archive, if not every build can read it: `lz4` or `zstd`.
         compression: Option<&'static str>,
-        /// The target's server.
+        /// The version of the target's server.
         target: u32,
     },
 }
 
-/// Servers up to this version refuse `SET transaction_timeout`, which all newer programs send or write
-/// (`_doSetFixedOutputState` in `pg_backup_archiver.c`).
+/// Servers up to this version reject `SET transaction_timeout`, which all newer client programs send or write
+/// (`_doSetFixedOutputState` in pg_backup_archiver.c).
 pub const LAST_WITHOUT_TRANSACTION_TIMEOUT: u32 = 16;
 
 impl Need {
-    /// Whether programs of this version serve both ends.
+    /// Whether programs of this version suit the servers on both sides.
     pub fn fits(self, major: u32) -> bool {
         let (from, to) = self.range();
         from <= major && to.is_none_or(|to| major <= to)
     }
 
-    /// The oldest version that serves, and the newest where there is one.
+    /// The oldest suitable version, and the newest one if there is a limit.
     fn range(self) -> (u32, Option<u32>) {
         let (from, target) = match self {
-            // pg_dump refuses servers that are newer than itself.
+            // pg_dump refuses servers newer than itself.
             Self::Dump { source, target } => (source, target),
             Self::BackUp { target } => (target, Some(target)),
             Self::Load { written_by, target, .. } => (written_by.map_or(0, first_reader), Some(target)),
@@ -109,7 +110,7 @@ impl Need {
         (from, target.filter(|target| *target <= last).map(|_| last))
     }
 
-    /// The version to be taken where there is a choice: as PostgreSQL advises, that of the newer server.
+    /// The version to prefer: that of the newer server, as PostgreSQL's manual advises.
     fn best(self) -> u32 {
         let best = match self {
             Self::Dump { source, target } => target.map_or(source, |target| target.max(source)),
@@ -119,15 +120,16 @@ impl Need {
         self.range().1.map_or(best, |to| best.min(to))
     }
 
-    /// The fitting ones among these versions, which ascend, by their index: the best, then older ones, then newer ones.
+    /// The indexes of the suitable versions in `majors`, which is in ascending order: the best first, then older ones,
+    /// then newer ones.
     ///
-    /// What pg_dump writes is made for servers of its own version and newer.
+    /// Newer ones are last, since the output of pg_dump is meant for servers of its own version and newer.
     fn in_order(self, majors: &[u32]) -> Vec<usize> {
         let fits = |at: &usize| self.fits(majors[*at]);
         let (mut older, newer): (Vec<usize>, Vec<usize>) = (0..majors.len())
             .filter(fits)
             .partition(|at| majors[*at] <= self.best());
-        // The first of several of one version is the first in PATH.
+        // The sort is stable: of equal versions the first in PATH stays first.
         older.sort_by_key(|at| std::cmp::Reverse(majors[*at]));
         older.into_iter().chain(newer).collect()
     }
@@ -139,7 +141,7 @@ impl Need {
         }
     }
 
-    /// Why none of `found` serves.
+    /// Why none of `found` is suitable.
     fn unmet(self, found: &[Installation], only: Option<&Path>) -> String {
         let place = only.map_or_else(|| "here".to_owned(), |only| format!("in {}", only.display()));
         let here = if found.is_empty() {
@@ -150,10 +152,7 @@ impl Need {
                 Some(method) => format!("{} without {method}", one.version),
                 None => one.version.clone(),
             });
-            format!(
-                "those {place} are of version {}",
-                versions.collect::<Vec<_>>().join(", ")
-            )
+            format!("found {place}: version {}", versions.collect::<Vec<_>>().join(", "))
         };
         let (from, to) = self.range();
         let why = match to {
@@ -164,14 +163,14 @@ impl Need {
         };
         let with = self
             .compression()
-            .map_or_else(String::new, |method| format!(" with {method}"));
+            .map_or_else(String::new, |method| format!(" with {method} support"));
         let range = match to {
             None => format!("{from} or newer"),
             Some(to) if from == 0 => format!("{to} or older"),
             Some(to) if from == to => to.to_string(),
             Some(to) => format!("{from} to {to}"),
         };
-        format!("{self} takes client programs of version {range}{with}{why}; {here}")
+        format!("{self} requires client programs of version {range}{with}{why}; {here}")
     }
 }
 
@@ -184,7 +183,7 @@ impl fmt::Display for Need {
                 target: Some(target),
             } => write!(
                 f,
-                "moving this source (PostgreSQL {source}) to this target (PostgreSQL {target})"
+                "dumping this source (PostgreSQL {source}) for this target (PostgreSQL {target})"
             ),
             Self::BackUp { target } => write!(f, "backing up this target (PostgreSQL {target})"),
             Self::Load {
@@ -200,9 +199,10 @@ impl fmt::Display for Need {
     }
 }
 
-/// The oldest `pg_restore` that reads an archive of this `pg_dump`.
+/// The oldest `pg_restore` that can read an archive of this `pg_dump`.
 ///
-/// The archive's format (`K_VERS_SELF` in `pg_backup_archiver.h`) is 1.14 from 12 on, 1.15 in 16, and 1.16 in 17 and 18.
+/// The version of the archive format (`K_VERS_SELF` in pg_backup_archiver.h) is 1.14 from 12 on, 1.15 in 16, and 1.16
+/// in 17 and 18.
 fn first_reader(pg_dump: u32) -> u32 {
     match pg_dump {
         12..=15 => 12,
@@ -211,7 +211,11 @@ fn first_reader(pg_dump: u32) -> u32 {
     }
 }
 
-/// The installation that serves best, of all here or, with `only`, in that directory.
+/// The best installation for a need, of all on this machine or only in the directory `only`.
+///
+/// # Errors
+///
+/// [`Error::Missing`] if none is suitable, with a hint that names one elsewhere or the package to install.
 pub fn choose(only: Option<&Path>, need: Need) -> Result<Installation, Error> {
     let all = installations(only);
     if let Some(chosen) = best_of(&all, need)? {
@@ -224,10 +228,10 @@ pub fn choose(only: Option<&Path>, need: Need) -> Result<Installation, Error> {
     Err(Error::Missing {
         what: need.unmet(&all, only),
         hint: match elsewhere {
-            Some(fits) => format!("give --pg-bin {}", fits.directory.display()),
+            Some(fits) => format!("use --pg-bin {}", fits.directory.display()),
             None => format!(
-                "install postgresql-client-{}, from apt.postgresql.org where the distribution lacks it, \
-                 or name its directory with --pg-bin DIR",
+                "install postgresql-client-{}, from apt.postgresql.org if the distribution lacks it, \
+                 or specify its directory with --pg-bin DIR",
                 need.best()
             ),
         },
@@ -258,7 +262,7 @@ fn candidates() -> Vec<PathBuf> {
 }
 
 fn look(directory: &Path) -> Option<Installation> {
-    // Through links to the real place: Debian's /usr/bin holds a wrapper that may pick another version.
+    // Resolve links: Debian's /usr/bin/pg_dump is a link to the wrapper pg_wrapper, which may choose another version.
     let pg_dump = directory.join("pg_dump").canonicalize().ok()?;
     if pg_dump.file_name()? != "pg_dump" {
         return None;
@@ -310,20 +314,20 @@ mod tests {
             compression: None,
             target,
         };
-        // What is needed, the versions that are here, the one that is taken, the one that is to be installed.
+        // The need, the versions that are installed, the one that is chosen, the one that is suggested to be installed.
         let rows: &[(Need, &[u32], Option<u32>, u32)] = &[
-            // Debian 13 has 17 alone, and ESS may be on 16.
+            // Debian 13 has only version 17, and ESS may use PostgreSQL 16.
             (dump(15, 16), &[17], None, 16),
             (back_up(16), &[17], None, 16),
             (dump(15, 16), &[18], None, 16),
             (dump(15, 16), &[16, 17, 18], Some(16), 16),
             (back_up(16), &[15, 17], None, 16),
             (back_up(16), &[16, 17], Some(16), 16),
-            // Made for servers of its own version and newer.
+            // The output of pg_dump is meant for servers of its own version and newer.
             (dump(13, 16), &[15, 17], Some(15), 16),
             (dump(13, 15), &[14, 16], Some(14), 15),
             (dump(13, 18), &[13, 14], Some(14), 18),
-            // The newer server's own, though older ones would do.
+            // The version of the newer server is chosen, although older ones would do.
             (dump(13, 16), &ALL, Some(16), 16),
             (dump(13, 17), &ALL, Some(17), 17),
             (dump(13, 17), &[15, 18], Some(15), 17),
@@ -333,11 +337,11 @@ mod tests {
             (back_up(18), &[17], None, 18),
             (back_up(13), &ALL, Some(13), 13),
             (back_up(13), &[16], Some(16), 13),
-            // The target is not known yet: the oldest keeps every way open.
+            // The target is not known yet: the oldest suitable version leaves all options open.
             (alone(15), &[17], Some(17), 15),
             (alone(15), &[15, 17], Some(15), 15),
             (alone(15), &[13, 14], None, 15),
-            // Archives of 12 to 15 are of one format, 16 has its own, 17 and 18 share one.
+            // Versions 12 to 15 share an archive format, 16 has its own, 17 and 18 share one.
             (load(15, 18), &[13], Some(13), 18),
             (load(15, 16), &[13, 17], Some(13), 16),
             (load(16, 16), &[15, 17], None, 16),
@@ -346,7 +350,7 @@ mod tests {
             (load(18, 17), &[17, 18], Some(18), 18),
             (load(17, 18), &[16], None, 18),
             (load(13, 14), &ALL, Some(14), 14),
-            // No program loads these.
+            // No program can load these.
             (load(17, 16), &ALL, None, 16),
             (load(18, 13), &ALL, None, 16),
             (text(16), &[17, 18], None, 16),
@@ -404,13 +408,14 @@ mod tests {
         let here = [of("15.18"), of("18.1")];
         assert_eq!(
             Need::BackUp { target: 16 }.unmet(&here, None),
-            "backing up this target (PostgreSQL 16) takes client programs of version 16 (newer ones send SET \
-             transaction_timeout, which that target refuses); those here are of version 15.18, 18.1"
+            "backing up this target (PostgreSQL 16) requires client programs of version 16 (newer ones send SET \
+             transaction_timeout, which that target refuses); found here: version 15.18, 18.1"
         );
         assert_eq!(
             dump(13, 16).unmet(&here[1..], Some(Path::new("/opt/bin"))),
-            "moving this source (PostgreSQL 13) to this target (PostgreSQL 16) takes client programs of version 13 to 16 \
-             (newer ones send SET transaction_timeout, which that target refuses); those in /opt/bin are of version 18.1"
+            "dumping this source (PostgreSQL 13) for this target (PostgreSQL 16) requires client programs of version \
+             13 to 16 (newer ones send SET transaction_timeout, which that target refuses); found in /opt/bin: version \
+             18.1"
         );
         let source = Need::Dump {
             source: 18,
@@ -418,8 +423,8 @@ mod tests {
         };
         assert_eq!(
             source.unmet(&here[..1], None),
-            "dumping this source (PostgreSQL 18) takes client programs of version 18 or newer; \
-             those here are of version 15.18"
+            "dumping this source (PostgreSQL 18) requires client programs of version 18 or newer; \
+             found here: version 15.18"
         );
         let compressed = Need::Load {
             written_by: Some(17),
@@ -428,8 +433,8 @@ mod tests {
         };
         assert_eq!(
             compressed.unmet(&here, None),
-            "loading this dump (of pg_dump 17) into this target (PostgreSQL 17) takes client programs of version 17 or \
-             newer with zstd; those here are of version 15.18, 18.1 without zstd"
+            "loading this dump (of pg_dump 17) into this target (PostgreSQL 17) requires client programs of version 17 \
+             or newer with zstd support; found here: version 15.18, 18.1 without zstd"
         );
         assert!(
             source
@@ -450,11 +455,11 @@ mod tests {
         assert!(what.contains(&newest.version), "{what}");
         let package = format!("install postgresql-client-{}, ", newest.major + 1);
         assert!(hint.starts_with(&package), "{hint}");
-        // A directory that was named is the only one that is looked at.
+        // A directory that the user names is the only one that is searched.
         let Err(Error::Missing { what, hint }) = choose(Some(Path::new("/nowhere")), alone(newest.major)) else {
             panic!("nothing is there");
         };
         assert!(what.ends_with("were found in /nowhere"), "{what}");
-        assert_eq!(hint, format!("give --pg-bin {}", newest.directory.display()));
+        assert_eq!(hint, format!("use --pg-bin {}", newest.directory.display()));
     }
 }

@@ -1,4 +1,4 @@
-//! One child process: hermetic environment, both pipes drained, ended with us.
+//! Runs a child process: with a minimal environment, with all pipes served concurrently, and ended with this process.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -13,7 +13,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use crate::interrupt::{self, Watched};
 use crate::{Interrupted, Report, interrupted, redact};
 
-/// What a child may see of our environment. Anything else could redirect it to another server.
+/// The environment variables that a child inherits. Others, such as libpq's, could redirect it to another server.
 const INHERITED: [&str; 7] = [
     "PATH",
     "HOME",
@@ -29,28 +29,28 @@ type Source<'a> = &'a mut (dyn FnMut(&mut dyn Write) -> io::Result<()> + Send);
 /// Reads a child's stdout.
 type Sink<'a> = &'a mut dyn FnMut(&mut dyn Read) -> io::Result<()>;
 
-/// Programs that repeat what a server says, values of rows and all.
+/// Programs that print a server's messages, which may contain values of rows.
 const POSTGRES: [&str; 3] = ["pg_dump", "pg_restore", "psql"];
 
-/// How much of a child's stderr is kept for the message.
+/// How many bytes of a child's stderr are kept for the error message.
 const MESSAGES: usize = 64 << 10;
 
-/// A child process that could not do its job.
+/// An error of a child process.
 #[derive(Debug)]
 pub enum Error {
-    /// It is nowhere, or the one that is there does not fit.
+    /// The program was not found, or those found are not suitable.
     Missing { what: String, hint: String },
     /// It could not be started.
     Start { program: String, source: io::Error },
-    /// It ended with a failure; `stderr` is what it said, without the values of rows.
+    /// It failed; `stderr` is the end of what it wrote there, without values of rows.
     Failed {
         program: String,
         status: ExitStatus,
         stderr: String,
     },
-    /// Its input or output could not be handled by us.
+    /// Writing its input or reading its output failed.
     Stream { program: String, source: io::Error },
-    /// We were told to stop.
+    /// A signal interrupted this process.
     Interrupted(Interrupted),
 }
 
@@ -90,7 +90,7 @@ pub struct Program {
 }
 
 impl Program {
-    /// `path` is found in `PATH` when it is a bare name.
+    /// `path` is searched for in `PATH` if it is a bare name.
     pub fn new(path: impl AsRef<OsStr>) -> Self {
         let path = path.as_ref();
         let mut command = Command::new(path);
@@ -100,7 +100,7 @@ impl Program {
                 command.env(name, value);
             }
         }
-        // Messages we can quote and parse; the encoding of data is not ours to change.
+        // English messages, to quote and parse. LC_ALL is not set, since it would also affect the encoding of data.
         command.env("LC_MESSAGES", "C");
         end_with_parent(&mut command);
         let name = std::path::Path::new(path).file_name().unwrap_or(path);
@@ -111,35 +111,35 @@ impl Program {
         }
     }
 
-    /// Ends it where it writes nothing on stdout for so long; who reads gets an error of the kind `TimedOut`.
+    /// Ends it if it writes nothing to stdout for this long; reading its output then fails with the kind `TimedOut`.
     #[must_use]
     pub fn patience(mut self, patience: Duration) -> Self {
         self.patience = Some(patience);
         self
     }
 
-    /// Adds an argument; never a secret.
+    /// Adds an argument, which must not be a secret: other users can see it.
     #[must_use]
     pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
         self.command.arg(arg);
         self
     }
 
-    /// Adds arguments; never a secret.
+    /// Adds arguments, which must not be secrets: other users can see them.
     #[must_use]
     pub fn args<S: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
         self.command.args(args);
         self
     }
 
-    /// Sets variables of the child's environment, the only way in for a secret.
+    /// Sets environment variables of the child, the only way to pass it a secret.
     #[must_use]
     pub fn envs(mut self, vars: &[(String, OsString)]) -> Self {
         self.command.envs(vars.iter().map(|(name, value)| (name, value)));
         self
     }
 
-    /// Runs it to its end and returns what it wrote on stdout.
+    /// Runs it to its end and returns what it wrote to stdout.
     pub fn capture(self, report: &dyn Report) -> Result<Vec<u8>, Error> {
         let mut output = Vec::new();
         let sink: Sink<'_> = &mut |stdout: &mut dyn Read| stdout.read_to_end(&mut output).map(|_| ());
@@ -152,7 +152,7 @@ impl Program {
         self.run(report, None, Some(sink))
     }
 
-    /// Runs it to its end; what it writes on stdout is dropped.
+    /// Runs it to its end; what it writes to stdout is discarded.
     pub fn finish(self, report: &dyn Report) -> Result<(), Error> {
         self.run(report, None, None)
     }
@@ -184,7 +184,7 @@ impl Program {
             return Err(Error::Interrupted(interrupted));
         }
         match (ended, fed.and(taken)) {
-            // What the program says explains a broken pipe better than the pipe does.
+            // The program's own message explains a broken pipe better than the pipe's error does.
             (Ok(status), _) if !status.success() => Err(Error::Failed {
                 program,
                 status,
@@ -195,7 +195,7 @@ impl Program {
         }
     }
 
-    /// The command line as one could type it; the environment is not shown.
+    /// The command line, quoted for a shell; without the environment.
     fn shown(&self) -> String {
         std::iter::once(self.command.get_program())
             .chain(self.command.get_args())
@@ -205,7 +205,7 @@ impl Program {
     }
 }
 
-/// Both ends at once: a child that fills the pipe nobody empties waits for ever.
+/// Serves stdin, stdout and stderr concurrently: a child that fills a pipe which is not read would wait forever.
 fn pump(
     child: &mut Child,
     patience: Option<Duration>,
@@ -227,9 +227,9 @@ fn pump(
             (Some(sink), Some(stdout)) => sink(stdout),
             _ => Ok(()),
         };
-        drop(stdout); // so that a child still writing ends
+        drop(stdout); // a child that is still writing gets an error and ends
         let lingering = patience.and_then(|patience| Lingering::watch(pid, patience));
-        let broken = || Err(io::Error::other("a thread of ours panicked"));
+        let broken = || Err(io::Error::other("an internal thread panicked"));
         (
             feeder.join().unwrap_or_else(|_| broken()),
             taken,
@@ -239,13 +239,14 @@ fn pump(
     })
 }
 
-/// Ends a child to which we have nothing more to say, unless it ends by itself before this is dropped.
+/// Kills a child after a while unless this value is dropped first: its input and output are finished, so that it should
+/// end by itself.
 struct Lingering {
     _over: Sender<()>,
 }
 
 impl Lingering {
-    /// None where no thread can be started: then a signal ends it.
+    /// `None` if no thread can be started: then only a signal ends the child.
     fn watch(pid: u32, patience: Duration) -> Option<Self> {
         let (over, ended) = channel::<()>();
         let end = move || {
@@ -258,7 +259,7 @@ impl Lingering {
     }
 }
 
-/// A child's stdout, for as long as it says something.
+/// A child's stdout, with a timeout for each read.
 struct Patient {
     stdout: ChildStdout,
     patience: Option<Duration>,
@@ -270,9 +271,9 @@ impl Read for Patient {
         if let Some(patience) = self.patience {
             let limit = Timespec::try_from(patience).map_err(io::Error::other)?;
             if poll(&mut [PollFd::new(&self.stdout, PollFlags::IN)], Some(&limit))? == 0 {
-                // Who waits for it to read, or for its stderr, is set free too.
+                // This also unblocks the threads that write its stdin and read its stderr.
                 interrupt::kill(self.pid);
-                let why = format!("nothing came for {} s", patience.as_secs());
+                let why = format!("no output for {} s", patience.as_secs());
                 return Err(io::Error::new(io::ErrorKind::TimedOut, why));
             }
         }
@@ -280,13 +281,13 @@ impl Read for Patient {
     }
 }
 
-/// The last [`MESSAGES`] bytes of a stream, without the values of rows where these are to be `redacted`.
+/// The last [`MESSAGES`] bytes of a stream; if `redacted`, without values of rows.
 fn last_of(pipe: impl Read, redacted: bool) -> String {
     let mut kept: Vec<u8> = Vec::new();
     let mut shown = redact::Lines::default();
     let mut pipe = BufReader::new(pipe);
     let mut line = Vec::new();
-    // A line without end comes in pieces.
+    // An endless line is read in pieces.
     while let Ok(1..) = pipe.by_ref().take(MESSAGES as u64).read_until(b'\n', &mut line) {
         if redacted {
             let text = String::from_utf8_lossy(&line);
@@ -302,7 +303,7 @@ fn last_of(pipe: impl Read, redacted: bool) -> String {
     String::from_utf8_lossy(&kept[kept.len().saturating_sub(MESSAGES)..]).into_owned()
 }
 
-/// A word for a POSIX shell.
+/// A word for a POSIX shell, in quotes if it needs them.
 pub fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_=./:,@%+".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
@@ -312,23 +313,24 @@ pub fn quoted(word: &str) -> String {
     }
 }
 
-/// A word for a POSIX shell, in quotes whatever it holds.
+/// A word for a POSIX shell, always in quotes.
 pub fn in_quotes(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 
-/// A killed tool leaves no pg_dump behind: the kernel ends the child with its parent.
+/// Lets the kernel end the child when this process dies, so that a killed tool leaves no pg_dump behind
+/// (`PR_SET_PDEATHSIG`, prctl(2)).
 ///
-/// By SIGTERM, which pg_dump and pg_restore pass on to their workers; the kernel knows of one child only.
+/// It sends SIGTERM, which pg_dump and pg_restore pass on to their workers; the kernel signals only the direct child.
 fn end_with_parent(command: &mut Command) {
     let parent = rustix::process::getpid();
     let die = move || {
         rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))?;
-        // The parent may have died before the line above.
+        // The parent may have died before the call above.
         if rustix::process::getppid() == Some(parent) {
             Ok(())
         } else {
-            Err(io::Error::other("the parent is gone"))
+            Err(io::Error::other("the parent process has ended"))
         }
     };
     #[expect(

@@ -1,13 +1,13 @@
-//! Messages of `PostgreSQL` and its programs without the values of rows.
+//! Removes values of rows from messages of `PostgreSQL` and its programs.
 //!
-//! A server quotes what it stumbles over: `invalid input syntax for type integer: "secret"`,
-//! `Key (token)=(secret) already exists.`, `COPY users, line 3: "..."`. What went wrong, and the table, column,
-//! constraint and line, are kept; what may be a value is not.
+//! A server quotes the data that causes an error: `invalid input syntax for type integer: "secret"`,
+//! `Key (token)=(secret) already exists.`, `COPY users, line 3: "..."`. The error and the names of tables,
+//! columns and constraints are kept, as are line numbers; what may be a value is not.
 
-/// Stands for what was left out.
+/// Replaces what was removed.
 const LEFT_OUT: &str = "...";
 
-/// A quoted word after one of these is the name of something.
+/// After one of these words, quotation marks enclose a name rather than a value.
 const NAMED: &[&str] = &[
     "argument",
     "at",
@@ -64,7 +64,7 @@ const NAMED: &[&str] = &[
     "wrapper",
 ];
 
-/// The first line of a server's message, or of a program's.
+/// Redacts the primary message of a server or a program.
 pub fn message(text: &str) -> String {
     match without_values(text) {
         (kept, true) => kept,
@@ -72,9 +72,9 @@ pub fn message(text: &str) -> String {
     }
 }
 
-/// What a server adds to its message: `DETAIL` as a driver has it.
+/// Redacts the `DETAIL` of a server's message.
 pub fn detail(text: &str) -> String {
-    // Values in parentheses, which the server does not quote.
+    // Values in parentheses are not quoted by the server.
     let starts = [")=(", " contains ("];
     let Some(at) = starts
         .iter()
@@ -90,19 +90,19 @@ pub fn detail(text: &str) -> String {
         ") is not present in table ",
         ") is still referenced from table ",
     ];
-    // The last, because a value may read like one.
+    // Search from the end, since a value may contain the same text.
     let after = ends.iter().filter_map(|end| values.rfind(end)).max();
     let after = after.map_or_else(|| ")".to_owned(), |at| message(&values[at..]));
     format!("{}{LEFT_OUT}{after}", message(kept))
 }
 
-/// Where the server was: the place in the data is kept, the data are not.
+/// Redacts the `CONTEXT` of a server's message: the place in the data is kept, the data are not.
 fn context(text: &str) -> String {
     // `COPY users, line 3, column name: "..."`; `JSON data, line 1: ...`
     message(text.split_once(": ").map_or(text, |(place, _)| place))
 }
 
-/// A statement's first words, up to the first that may be data.
+/// Redacts a statement: the first words are kept, up to what may be data.
 fn statement(text: &str) -> String {
     let end = text.find(['(', '\'', '$', '=', ';']).unwrap_or(text.len());
     let head = text[..end].split(" VALUES").next().unwrap_or_default();
@@ -110,7 +110,7 @@ fn statement(text: &str) -> String {
     format!("{} {LEFT_OUT}", words.join(" "))
 }
 
-/// The text with `...` for each quotation that names nothing, and whether the last quotation was closed.
+/// The text with `...` for each quotation that is not a name, and whether the last quotation was closed.
 fn without_values(text: &str) -> (String, bool) {
     let mut kept = String::with_capacity(text.len());
     let mut rest = text;
@@ -125,7 +125,7 @@ fn without_values(text: &str) -> (String, bool) {
             continue;
         }
         let inside = &rest[at + 1..];
-        // A value may hold quotes: a name ends at the first, a value at the last of its line.
+        // A value may contain quotation marks: a name ends at the first one, a value at the last one of the line.
         let word = before.trim_end().rsplit([' ', '(', '\t']).next().unwrap_or_default();
         let names = NAMED.iter().any(|name| name.eq_ignore_ascii_case(word));
         let end = if names { inside.find(quote) } else { inside.rfind(quote) };
@@ -143,10 +143,10 @@ fn without_values(text: &str) -> (String, bool) {
     (kept, true)
 }
 
-/// The lines of a program's standard error, one after the other.
+/// Redacts a program's standard error, line by line.
 #[derive(Debug, Default)]
 pub(crate) struct Lines {
-    /// What a line without a beginning of its own belongs to.
+    /// What a line without a recognized beginning continues.
     within: Within,
 }
 
@@ -160,7 +160,7 @@ enum Within {
 }
 
 impl Lines {
-    /// What may be shown of the next line; nothing if it is the rest of a value. Its end is kept.
+    /// What can be shown of the next line, including its line break; `None` if the line continues a value.
     pub(crate) fn next(&mut self, line: &str) -> Option<String> {
         let text = line.trim_end_matches(['\r', '\n']);
         let end = &line[text.len()..];
@@ -204,7 +204,7 @@ fn beginning(text: &str) -> (&str, &str) {
             "WARNING:  ",
             "NOTICE:  ",
         ];
-        // A server's words stand at the beginning, a program's after its name.
+        // A server's severities are at the beginning of a line, a program's after its name.
         let may = |word: &&&str| at > 0 || word.ends_with("  ");
         let word = word.iter().filter(may).find(|word| rest.starts_with(**word));
         let length = match (program, word) {
@@ -221,7 +221,7 @@ fn beginning(text: &str) -> (&str, &str) {
     }
 }
 
-/// A part of a message that has a name, and what follows the name.
+/// The name of a field of a message, and the text after it.
 fn field(text: &str) -> Option<(&'static str, &str)> {
     const FIELDS: [&str; 10] = [
         "DETAIL:  ",

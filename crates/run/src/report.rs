@@ -1,20 +1,20 @@
-//! What a long job says while it runs. `crates/cli` prints it; libraries only call it.
+//! Progress reports of long jobs: libraries call this trait, and `crates/cli` prints.
 
-/// Someone who listens to a long job.
+/// Receives the notes and the progress of a job.
 pub trait Report: Send + Sync {
-    /// A line for people.
+    /// A note for people, of one line.
     fn note(&self, line: &str);
-    /// A command that is run, for `-v`.
+    /// A command that is about to be run, printed with `-v`.
     fn command(&self, line: &str);
-    /// A new stage begins: what it is and how many bytes it will take, when known.
+    /// A new stage begins: its name, and how many bytes it will process, if known.
     fn stage(&self, what: &str, bytes: Option<u64>);
-    /// So many bytes of the stage are done.
+    /// This many more bytes of the stage are done.
     fn advance(&self, bytes: u64);
-    /// The stage is over.
+    /// The stage has ended.
     fn done(&self);
 }
 
-/// Nobody listens.
+/// Discards all reports.
 pub struct Silent;
 
 impl Report for Silent {

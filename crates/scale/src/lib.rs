@@ -13,24 +13,24 @@ use ess_target::OnKube;
 
 /// Stop Synapse in its cluster, and start it again unchanged
 ///
-/// `down` stops Synapse and Matrix Authentication Service, and waits until their pods are gone. How many
-/// replicas each workload had is kept in the cluster and in the document; `up` gives each exactly those back,
-/// and waits until they are ready. `status` changes nothing.
+/// `down` stops Synapse and Matrix Authentication Service, and waits until their pods have terminated. The number
+/// of replicas of each workload is recorded in the cluster and in the document; `up` restores exactly these
+/// numbers, and waits until the pods are ready. `status` changes nothing.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
     /// What to do
     #[arg(value_name = "ACTION")]
     action: Action,
-    /// Which ESS: kube:NAMESPACE[/RELEASE]; by default the document's target
+    /// The ESS: kube:NAMESPACE[/RELEASE] (default: the document's target)
     #[arg(long, value_name = "PLACE")]
     target: Option<String>,
-    /// The kubeconfig's context; its current one by default
+    /// Context of the kubeconfig (default: its current context)
     #[arg(long, value_name = "NAME")]
     kube_context: Option<String>,
-    /// Where the older ESS has its operator; by default where the document says, or operator-onprem
+    /// Namespace of the operator of the older ESS (default: the document's, or operator-onprem)
     #[arg(long, value_name = "NAMESPACE")]
     operator_namespace: Option<String>,
-    /// How long to wait for pods to go or to be ready
+    /// Wait this many seconds for pods to terminate or to become ready
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     timeout: u64,
 }
@@ -42,19 +42,19 @@ enum Action {
     Down,
     /// Start it again
     Up,
-    /// Say how it is
+    /// Show the state of each workload
     Status,
 }
 
 impl Args {
-    /// With what an earlier run has noted.
+    /// The same arguments, with the operator's namespace from the document of an earlier run.
     fn with(&self, context: &Context) -> Result<Self, Stop> {
         let noted = context.document.scale.as_ref().and_then(operator::noted);
         if let (Some(given), Some(noted)) = (&self.operator_namespace, &noted)
             && given != noted
         {
             return Err(Stop::usage(format!(
-                "--operator-namespace says {given}, the document's `scale` says {noted}"
+                "--operator-namespace is {given}, but the document's `scale` has {noted}"
             )));
         }
         Ok(Self {
@@ -68,7 +68,7 @@ impl Args {
     }
 }
 
-/// Does the job of ess-scale.
+/// Runs ess-scale.
 pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     context.lock_export()?;
     let args = &args.with(context)?;
@@ -97,7 +97,7 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// Finds the ESS, and asks at once for every right that the action needs.
+/// Finds the ESS, and first checks every permission that the action needs.
 fn found(args: &Args, context: &mut Context) -> anyhow::Result<OnKube> {
     let target = TargetArgs {
         target: args.target.clone(),
@@ -105,8 +105,8 @@ fn found(args: &Args, context: &mut Context) -> anyhow::Result<OnKube> {
         ..TargetArgs::default()
     };
     let named = ess_target::named(context, &target)?.ok_or_else(|| {
-        Stop::usage("there is no cluster: neither --target nor the document's `target` names one")
-            .hint("give --target kube:NAMESPACE; elsewhere stop Synapse as you started it")
+        Stop::usage("no cluster is given: neither --target nor the document's `target` names one")
+            .hint("give --target kube:NAMESPACE; outside of a cluster, stop Synapse in the way it was started")
     })?;
     let cluster = ess_target::connect(&named)?;
     let knows_operator = cluster.knows_operator()?;
@@ -135,7 +135,7 @@ fn found(args: &Args, context: &mut Context) -> anyhow::Result<OnKube> {
     if let Some(missing) = missing
         && (missing.lacks(Right::SCALE) || on.ess.profile == Profile::Operator && missing.lacks(&of_operator))
     {
-        // Only what this profile needs.
+        // Name only the permissions that this profile needs.
         let of_profile = match on.ess.profile {
             Profile::Community => Vec::new(),
             Profile::Operator => of_operator,
@@ -145,12 +145,12 @@ fn found(args: &Args, context: &mut Context) -> anyhow::Result<OnKube> {
     Ok(on)
 }
 
-/// Everything that keeps pods of Synapse or MAS running.
+/// All workloads of Synapse and MAS.
 fn all(ess: &Ess) -> impl DoubleEndedIterator<Item = &Workload> {
     ess.synapse.iter().chain(&ess.mas)
 }
 
-/// Whoever keeps the workloads as some repository says, and how to make it wait.
+/// A warning for each GitOps controller that manages the workloads, with the command that pauses it.
 fn who_would_undo(args: &Args, on: &OnKube) -> Vec<String> {
     let operator = match on.ess.profile {
         Profile::Community => None,
@@ -159,16 +159,11 @@ fn who_would_undo(args: &Args, on: &OnKube) -> Vec<String> {
     let owners = on.ess.gitops(operator.as_ref());
     owners
         .into_iter()
-        .map(|owner| {
-            format!(
-                "{} may scale Synapse back up; make it wait: {}",
-                owner.name, owner.pause
-            )
-        })
+        .map(|owner| format!("{} may scale Synapse back up; pause it: {}", owner.name, owner.pause))
         .collect()
 }
 
-/// A Synapse does not start on a target behind the fence.
+/// Refuses `up` if the target is fenced, on which Synapse does not start.
 fn starts(context: &Context) -> Result<(), Stop> {
     let document = &context.document;
     let fenced = document
@@ -184,12 +179,12 @@ fn starts(context: &Context) -> Result<(), Stop> {
         return Err(Stop::no(
             "the target is fenced, and Synapse would not start on it: `wipe` ran and `restore` did not",
         )
-        .hint("run restore first, or without its document: ess-scale up -n --target kube:NAMESPACE"));
+        .hint("run restore first; if it has run, but its document is lost: ess-scale up -n --target kube:NAMESPACE"));
     }
     Ok(())
 }
 
-/// How each workload is, a line each.
+/// Prints the state of each workload, one per line.
 fn status(args: &Args, context: &Context, on: &OnKube) -> Vec<ScaledWorkload> {
     for workload in all(&on.ess) {
         let recorded = workload
@@ -214,7 +209,7 @@ fn state(args: &Args, on: &OnKube) -> anyhow::Result<ScaleState> {
     };
     if all(&on.ess).all(|workload| workload.replicas == 0) {
         let left = waiting::left(on)?;
-        // An operator that runs, or that cannot be seen, may bring all of it back.
+        // An operator that is running, or whose state is unknown, may scale everything back up.
         return Ok(if left.is_empty() && operator.is_none_or(|runs| runs == Some(false)) {
             ScaleState::Down
         } else {
@@ -229,7 +224,7 @@ fn state(args: &Args, on: &OnKube) -> anyhow::Result<ScaleState> {
     })
 }
 
-/// A workload with the replicas that it has when it is up: what was recorded, or `known`, or what it has.
+/// A workload with the replicas that it has when it is up: the recorded number, or `known`, or the current number.
 fn scaled(workload: &Workload, known: Option<u32>) -> ScaledWorkload {
     let count = |count: i32| u32::try_from(count).ok();
     let has = count(workload.replicas).filter(|count| *count > 0);
@@ -241,7 +236,7 @@ fn scaled(workload: &Workload, known: Option<u32>) -> ScaledWorkload {
     }
 }
 
-/// What an earlier run has noted of a workload.
+/// The replicas of a workload according to the document of an earlier run.
 fn known(context: &Context, workload: &Workload) -> Option<u32> {
     let scale = context.document.scale.as_ref()?;
     let same = |noted: &&ScaledWorkload| {
@@ -253,7 +248,7 @@ fn known(context: &Context, workload: &Workload) -> Option<u32> {
 fn tell(args: &Args, context: &Context, ess: &Ess, state: ScaleState, warnings: &[String]) {
     let place = ess.place();
     context.console.line(&match state {
-        ScaleState::Down => format!("ess-scale: Synapse of {place} is down, and no pod of it is left"),
+        ScaleState::Down => format!("ess-scale: Synapse of {place} is down, and none of its pods is left"),
         ScaleState::Up => format!("ess-scale: Synapse of {place} is up"),
         ScaleState::Partly => format!("ess-scale: Synapse of {place} is neither up nor down"),
     });
@@ -265,7 +260,7 @@ fn tell(args: &Args, context: &Context, ess: &Ess, state: ScaleState, warnings: 
     if args.action == Action::Down {
         context
             .console
-            .line(&format!("to go back: {}", go_back(args, context, ess)));
+            .line(&format!("to start it again: {}", go_back(args, context, ess)));
     }
 }
 

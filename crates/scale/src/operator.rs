@@ -1,5 +1,5 @@
-//! The older ESS: its operator would scale everything back, so it is stopped first, and Synapse's custom resource
-//! is deleted, which takes all of Synapse with it. That is how Element's own page on stopping ESS does it.
+//! The older ESS: its operator would scale everything back up, so it is stopped first; then Synapse's custom resource
+//! is deleted, and with it everything of Synapse. This is how Element's own page on stopping ESS does it.
 
 use std::collections::BTreeMap;
 
@@ -14,18 +14,18 @@ use serde_json::{Value, json};
 
 use crate::{Args, all, community, known, scaled, waiting};
 
-/// Where the deleted custom resource is kept.
+/// The ConfigMap that contains the deleted custom resource.
 const RECORD: &str = "ess-migrate-scale";
 const RECORD_KEY: &str = "synapse.json";
 
-/// Where an earlier run found the operator.
+/// The namespace in which an earlier run found the operator.
 pub(crate) fn noted(scale: &Scale) -> Option<String> {
     let is_controller =
         |workload: &&ScaledWorkload| workload.kind == WorkloadKind::Deployment.to_string() && workload.name == OPERATOR;
     Some(scale.workloads.iter().find(is_controller)?.namespace.clone())
 }
 
-/// Stops the operator, keeps the custom resource aside, deletes it, and waits until no pod is left.
+/// Stops the operator, saves the custom resource in a ConfigMap, deletes it, and waits until no pod is left.
 pub(crate) fn down(
     args: &Args,
     context: &Context,
@@ -37,11 +37,11 @@ pub(crate) fn down(
     let noted = known(context, &controller);
     let now = on.cluster.scale_down(&controller)?;
     let pods = || running(on, &controller);
-    waiting::until_none(args, context, on, "waiting for the operator to go", pods)?;
+    waiting::until_none(args, context, on, "waiting for the operator to terminate", pods)?;
     let mut workloads = vec![scaled(&now, noted)];
     let synapse = on.ess.operator.as_ref().and_then(|operator| operator.synapse.as_ref());
     if let Some(synapse) = synapse {
-        // Kept before it is gone: the updater makes it again, but we do not depend on that.
+        // Save it before it is deleted: the updater creates it again, but `up` must not depend on that.
         keep(on, synapse)?;
         on.cluster.delete_custom(synapse)?;
     }
@@ -51,21 +51,22 @@ pub(crate) fn down(
         name: on.ess.release.clone(),
         replicas: None,
     });
-    waiting::until_none(args, context, on, "waiting for Synapse's pods to go", || {
+    waiting::until_none(args, context, on, "waiting for Synapse's pods to terminate", || {
         waiting::left(on)
     })?;
-    // The updater may make the custom resource again; without the operator nothing comes of it.
+    // The updater may create the custom resource again, which has no effect while the operator is stopped.
     community::is_down(&self::controller(args, on)?, warnings)?;
     community::stays_down(on, warnings)?;
     Ok(workloads)
 }
 
-/// Whether the operator runs; nothing when we may not look.
+/// Whether the operator is running; `None` if that cannot be determined.
 pub(crate) fn is_running(args: &Args, on: &OnKube) -> Option<bool> {
     controller(args, on).ok().map(|controller| controller.replicas > 0)
 }
 
-/// Once Synapse's custom resource is gone, only the other one says which ESS this is.
+/// Refuses if there is no ElementDeployment: once Synapse's custom resource is deleted, only the ElementDeployment
+/// identifies this ESS.
 fn can_be_found_again(args: &Args, on: &OnKube) -> Result<(), Stop> {
     let operator = on.ess.operator.as_ref();
     if operator.is_some_and(|operator| operator.deployment.is_some()) {
@@ -73,29 +74,30 @@ fn can_be_found_again(args: &Args, on: &OnKube) -> Result<(), Stop> {
     }
     let (namespace, name) = (&on.ess.namespace, &on.ess.release);
     Err(Stop::no(format!(
-        "there is no ElementDeployment {name} in namespace {namespace}, so nothing would lead back to a deleted Synapse"
+        "there is no ElementDeployment {name} in namespace {namespace}, so this ESS would no longer be found once its \
+         Synapse is deleted"
     ))
     .hint(format!(
-        "stop it by hand, and keep the numbers: kubectl scale deploy/{OPERATOR} -n {} --replicas 0, then \
+        "stop it by hand, and note the numbers of replicas: kubectl scale deploy/{OPERATOR} -n {} --replicas 0, then \
          kubectl scale sts -n {namespace} -l app.kubernetes.io/component=matrix-server --replicas 0",
         args.operator_namespace()
     )))
 }
 
-/// Makes the custom resource again unless the updater did, then starts the operator, which makes the rest.
+/// Creates the custom resource again unless the updater did, then starts the operator, which creates the rest.
 pub(crate) fn up(args: &Args, context: &Context, on: &OnKube) -> anyhow::Result<Vec<ScaledWorkload>> {
     let operator = on.ess.operator.as_ref();
     if operator.is_none_or(|operator| operator.synapse.is_none()) {
         match kept(on)? {
             Some(definition) => on.cluster.create_custom(&definition)?,
             None if operator.is_some_and(|operator| operator.deployment.is_some()) => context.console.note(&format!(
-                "no ConfigMap {RECORD} keeps the custom resource of Synapse: the updater is to make it"
+                "there is no ConfigMap {RECORD} with the custom resource of Synapse; the updater has to create it"
             )),
             None => {
                 return Err(Stop::no(format!(
-                    "there is no custom resource of Synapse, and no ConfigMap {RECORD} that keeps it"
+                    "there is no custom resource of Synapse, and no ConfigMap {RECORD} that contains it"
                 ))
-                .hint("apply deployment.yml of the installer again")
+                .hint("apply the installer's deployment.yml again")
                 .into());
             }
         }
@@ -112,7 +114,7 @@ pub(crate) fn up(args: &Args, context: &Context, on: &OnKube) -> anyhow::Result<
     Ok(vec![scaled(&now, noted)])
 }
 
-/// The operator, beside what it makes.
+/// Prints the state of the operator and of its custom resource.
 pub(crate) fn status(args: &Args, context: &Context, on: &OnKube) {
     let line = match controller(args, on) {
         Ok(controller) => format!("{controller}: {} of {} ready", controller.ready, controller.replicas),
@@ -120,7 +122,7 @@ pub(crate) fn status(args: &Args, context: &Context, on: &OnKube) {
     };
     context.console.line(&line);
     let synapse = on.ess.operator.as_ref().and_then(|operator| operator.synapse.as_ref());
-    let there = if synapse.is_some() { "there" } else { "deleted" };
+    let there = if synapse.is_some() { "exists" } else { "deleted" };
     context.console.line(&format!("Synapse {}: {there}", on.ess.release));
     if all(&on.ess).next().is_none() {
         context.console.line("StatefulSets of Synapse: none");
@@ -132,7 +134,7 @@ pub(crate) fn controller(args: &Args, on: &OnKube) -> anyhow::Result<Workload> {
     let found = on.cluster.workload(WorkloadKind::Deployment, namespace, OPERATOR)?;
     found.ok_or_else(|| {
         Stop::no(format!("there is no Deployment {OPERATOR} in namespace {namespace}"))
-            .hint("name the operator's namespace with --operator-namespace")
+            .hint("give the operator's namespace with --operator-namespace")
             .into()
     })
 }
@@ -141,7 +143,7 @@ fn running(on: &OnKube, controller: &Workload) -> anyhow::Result<Vec<String>> {
     Ok(waiting::running(on.cluster.pods_of(controller)?.iter()))
 }
 
-/// Keeps the definition in the cluster. What an earlier run has kept is replaced: the resource is what it is now.
+/// Saves the definition in the cluster. That of an earlier run is replaced: the current one counts.
 fn keep(on: &OnKube, synapse: &Custom) -> anyhow::Result<()> {
     let text = synapse.definition().to_string();
     let data = BTreeMap::from([(RECORD_KEY.to_owned(), text.clone())]);
@@ -177,7 +179,7 @@ fn kept(on: &OnKube) -> anyhow::Result<Option<Value>> {
     let parsed = data.get(RECORD_KEY).and_then(|text| text.parse().ok());
     parsed.map(Some).ok_or_else(|| {
         Stop::data(format!(
-            "ConfigMap {RECORD} is damaged: it holds no {RECORD_KEY} that is JSON"
+            "ConfigMap {RECORD} is damaged: its {RECORD_KEY} is missing or is not JSON"
         ))
         .into()
     })

@@ -1,4 +1,4 @@
-//! Pods that are to go, and workloads that are to be ready.
+//! Waits for pods to terminate, and for workloads to become ready.
 
 use std::time::{Duration, Instant};
 
@@ -10,20 +10,20 @@ use ess_target::OnKube;
 
 use crate::{Args, all};
 
-/// How often we look.
+/// Interval of the checks.
 const STEP: Duration = Duration::from_millis(500);
 
-/// Synapse's and MAS's pods of any release in a namespace; the configuration check's Job is among them.
+/// Selects the pods of Synapse and MAS of all releases in a namespace, and those of the configuration check's Job.
 const LABELS: &str =
     "app.kubernetes.io/part-of=matrix-stack,app.kubernetes.io/component in (matrix-server,matrix-authentication)";
 
-/// The pods that still run, or could.
+/// The pods of Synapse and MAS that are running, or may be.
 pub(crate) fn left(on: &OnKube) -> anyhow::Result<Vec<String>> {
     let pods = on.cluster.list::<Pod>(&on.ess.namespace, LABELS)?;
     Ok(running(pods.iter().filter(|pod| is_of(&on.ess, pod))))
 }
 
-/// Of these pods those that still run, or could.
+/// Those of the pods that are running, or may be.
 pub(crate) fn running<'a>(pods: impl Iterator<Item = &'a Pod>) -> Vec<String> {
     let running = pods.filter_map(|pod| {
         let phase = pod
@@ -31,7 +31,7 @@ pub(crate) fn running<'a>(pods: impl Iterator<Item = &'a Pod>) -> Vec<String> {
             .as_ref()
             .and_then(|status| status.phase.as_deref())
             .unwrap_or("Unknown");
-        // A Job that is done, or a pod that has ended for good, such as one that was evicted.
+        // The pod of a completed Job, or a pod that has ended for good, such as one that was evicted.
         let ended = matches!(phase, "Succeeded" | "Failed");
         (!ended).then(|| format!("{} ({phase})", pod.metadata.name.as_deref().unwrap_or_default()))
     });
@@ -67,18 +67,18 @@ pub(crate) fn until_none(
             context.console.done();
             return Err(Stop::new(
                 Exit::Unavailable,
-                format!("{what}: after {} s there are still {}", args.timeout, names.join(", ")),
+                format!("{what}: timed out after {} s, left: {}", args.timeout, names.join(", ")),
             )
-            .hint("see `kubectl describe pod`; once that is mended, run the same line again")
+            .hint("see `kubectl describe pod`, fix the cause, and re-run the same command")
             .into());
         }
-        // For the line that is said every ten seconds.
+        // Lets the console print its progress line every ten seconds.
         context.console.advance(0);
         on.cluster.pause(STEP)?;
     }
 }
 
-/// The workloads that do not have their replicas ready, as they are now.
+/// The workloads that currently have fewer ready pods than replicas.
 pub(crate) fn unready(on: &OnKube, release: &str) -> anyhow::Result<Vec<String>> {
     let now = on.cluster.find(Some(release))?;
     let describe = |workload: &Workload| format!("{workload} ({} of {} ready)", workload.ready, workload.replicas);

@@ -1,11 +1,12 @@
-//! Registrations of application services: what Synapse, or nobody, would notice about their tokens.
+//! Checks registrations of application services: errors that Synapse refuses (`load_appservices` in
+//! `synapse/config/appservice.py`), and weak or repeated tokens, which it does not notice.
 
 use ess_synapse::secrets::Secret;
 use ess_synapse::yaml::{self, Value};
 use secrecy::ExposeSecret as _;
 use zeroize::Zeroizing;
 
-/// Sentences for a person. No token is quoted.
+/// Describes what is wrong, in sentences that quote no token.
 pub(crate) fn notes(secrets: &[Secret]) -> Vec<String> {
     let mut notes = Vec::new();
     let mut seen: Vec<(&str, Zeroizing<String>, &str)> = Vec::new();
@@ -16,29 +17,29 @@ pub(crate) fn notes(secrets: &[Secret]) -> Vec<String> {
         let option = secret.option.as_str();
         let Ok(Value::Map(registration)) = yaml::load(secret.value.expose_secret()) else {
             notes.push(format!(
-                "`{option}` is not a registration: Synapse wants a mapping in it"
+                "`{option}` is not a registration: Synapse needs a mapping in it"
             ));
             continue;
         };
         for name in ["id", "as_token", "hs_token", "sender_localpart"] {
             let Some(text) = registration.get(name).and_then(Value::as_str) else {
                 notes.push(format!(
-                    "`{option}` has no `{name}` that is a string: Synapse does not start with it"
+                    "`{option}` has no `{name}` that is a string: Synapse refuses to start with it"
                 ));
                 continue;
             };
             if name.ends_with("_token") && (text.len() < 16 || text.contains(char::is_whitespace)) {
                 notes.push(format!(
-                    "`{name}` in `{option}` is no good token: it is short or has a space in it"
+                    "`{name}` in `{option}` is a weak token: it is shorter than 16 bytes or contains whitespace"
                 ));
             }
             let so = match name {
-                "id" | "as_token" => "Synapse does not start with both",
+                "id" | "as_token" => "Synapse refuses to start with both",
                 "hs_token" => "each could pose as Synapse to the other",
                 _ => continue,
             };
             if let Some((_, _, other)) = seen.iter().find(|(known, value, _)| *known == name && **value == text) {
-                notes.push(format!("`{name}` in `{option}` is that in `{other}` too: {so}"));
+                notes.push(format!("`{name}` is the same in `{option}` and `{other}`: {so}"));
             }
             seen.push((name, text.to_owned().into(), option));
         }
@@ -92,16 +93,19 @@ mod tests {
         for (texts, said) in [
             (
                 vec![GOOD, GOOD],
-                "`as_token` in `app_service_config_files.1` is that in `app_service_config_files.0` too",
+                "`as_token` is the same in `app_service_config_files.1` and `app_service_config_files.0`",
             ),
             (
                 vec![GOOD, GOOD],
-                "`hs_token` in `app_service_config_files.1` is that in `app_service_config_files.0` too",
+                "`hs_token` is the same in `app_service_config_files.1` and `app_service_config_files.0`",
             ),
             (vec!["[CANARY]"], "is not a registration"),
             (vec!["CANARY: [\t"], "is not a registration"),
             (vec!["{id: irc, as_token: 12345}"], "has no `as_token` that is a string"),
-            (vec!["{id: irc, as_token: CANARY}"], "is short or has a space"),
+            (
+                vec!["{id: irc, as_token: CANARY}"],
+                "is shorter than 16 bytes or contains whitespace",
+            ),
             (vec![&same], "are the same"),
         ] {
             let notes = notes(&registrations(&texts)).join("\n");

@@ -1,4 +1,4 @@
-//! What stands beside Synapse: Matrix Authentication Service and Hookshot, whose secrets move with it.
+//! The secrets of the other components: Matrix Authentication Service (MAS) and Hookshot.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use crate::yaml::Node;
 
 /// Sections of MAS that the chart writes itself.
 const OWNED_BY_ESS: &[&str] = &["database", "http", "matrix", "secrets"];
-/// Options of MAS that name files or directories of its own image or of the old host.
+/// Options of MAS that name files or directories of its old image or host.
 const OF_THE_OLD_PLACE: &[&str] = &[
     "policy.wasm_module",
     "templates.assets_manifest",
@@ -25,30 +25,30 @@ const OF_THE_OLD_PLACE: &[&str] = &[
     "templates.translations_path",
 ];
 
-/// What was read.
+/// What was read from the configurations of the other components.
 #[derive(Default)]
 pub(crate) struct Beside {
     pub(crate) secrets: Vec<Secret>,
     pub(crate) mas: Option<Mas>,
-    /// Copies of these are kept with Synapse's configuration, under names that Synapse would not read.
+    /// Configuration files whose copies are kept next to Synapse's, under names that Synapse ignores in a directory.
     pub(crate) files: Vec<(&'static str, PathBuf)>,
     pub(crate) notes: Vec<String>,
 }
 
-/// What ESS is to know of Matrix Authentication Service.
+/// What the values for ESS need from MAS.
 pub(crate) struct Mas {
     pub(crate) host: Option<String>,
-    /// Fields of `privateKeys`, each with the option that holds its key.
+    /// Fields of `privateKeys`, each with the option that contains the key.
     pub(crate) keys: Vec<(&'static str, String)>,
-    /// All sections but those that the chart writes, with the content of the files that they name.
+    /// The sections that the chart does not write, with secrets from files put in the place of the files' names.
     pub(crate) config: Option<Node>,
 }
 
-/// Where a component's configuration lies.
+/// The configuration file of a component.
 struct File<'a> {
     path: &'a Path,
     value: Value,
-    /// What its options begin with here.
+    /// The prefix of its options in the export.
     prefix: &'static str,
     path_map: &'a [(PathBuf, PathBuf)],
 }
@@ -84,13 +84,13 @@ impl Beside {
             "passFile",
             Some(path),
             &key,
-            "opens the tokens that Hookshot has stored",
+            "decrypts the tokens that Hookshot has stored",
             "hookshot.passkey",
         );
         self.rest_of_hookshot(file)
     }
 
-    /// The secrets of its services, and the files of their keys.
+    /// The secrets of the services that Hookshot connects to, and their key files.
     fn rest_of_hookshot(&mut self, file: &File) -> anyhow::Result<()> {
         const DESTINATION: &str = "hookshot.additional, or an extra volume of Hookshot";
         let mut found = Vec::new();
@@ -121,18 +121,20 @@ impl Beside {
         Ok(())
     }
 
-    /// Says so if not.
+    /// Whether an option can be the name of a file in the export; adds a note if not.
     fn may_name_a_file(&mut self, file: &File, option: &str) -> bool {
         let may = can_name_a_file(option);
         self.note_unless(may, file, option);
         may
     }
 
-    /// A dot in a name is enough for it not to be found by its dotted path.
+    /// Adds a note on an option that was not extracted. A name that contains a dot, for example, cannot be found by its
+    /// dotted path.
     fn note_unless(&mut self, extracted: bool, file: &File, option: &str) {
         if !extracted {
             self.notes.push(format!(
-                "an option of {} looks like a secret and is in no file of its own, because its name is not plain: {}",
+                "an option in {} looks like a secret but is not extracted, because its name is too long or has special \
+                 characters: {}",
                 file.path.display(),
                 option.escape_debug()
             ));
@@ -150,14 +152,14 @@ impl Beside {
         self.either(
             file,
             "matrix.secret",
-            "Synapse and Matrix Authentication Service authenticate to each other",
+            "authenticates Synapse and Matrix Authentication Service to each other",
             "matrixAuthenticationService.synapseSharedSecret",
         )?;
         for option in ["database.uri", "database.password"] {
             self.either(
                 file,
                 option,
-                "the old database of Matrix Authentication Service",
+                "access to the old database of Matrix Authentication Service",
                 "not needed",
             )?;
         }
@@ -169,9 +171,10 @@ impl Beside {
                 keys.push(format!("mas.{option}"));
             }
             if locked.iter().any(|option| file.get(option).is_some()) {
-                self.either(file, &locked[0], "opens a signing key", "not needed")?;
+                self.either(file, &locked[0], "passphrase of a signing key", "not needed")?;
                 self.notes.push(format!(
-                    "`mas.{option}` is locked with a password, which ESS does not ask for: unlock it with openssl pkey"
+                    "`mas.{option}` is encrypted with a password, for which ESS has no field: decrypt it with openssl \
+                     pkey"
                 ));
             }
         }
@@ -185,13 +188,13 @@ impl Beside {
                 .map(|(name, value)| (name.text.to_string(), Node::of(value)))
                 .collect(),
         );
-        // The chart has metrics of its own.
+        // The chart configures metrics itself.
         config.remove("telemetry.metrics");
         for option in OF_THE_OLD_PLACE {
             if let Some(path) = file.text(option) {
                 config.remove(option);
                 self.notes.push(format!(
-                    "`mas.{option}` is left out of the values, because ESS's pod would lack what it names: {}",
+                    "`mas.{option}` is left out of the values, because ESS's pod would not have what it names: {}",
                     file.resolve(path).display()
                 ));
             }
@@ -209,7 +212,7 @@ impl Beside {
         Ok(())
     }
 
-    /// Every file in `secrets.keys_dir` is a key.
+    /// The keys in `secrets.keys_dir`: MAS reads every file in it as a key.
     fn keys_of_directory(&mut self, file: &File) -> anyhow::Result<Vec<String>> {
         let option = "secrets.keys_dir";
         let Some(directory) = file.text(option).map(|path| file.resolve(path)) else {
@@ -242,17 +245,19 @@ impl Beside {
         Ok(keys)
     }
 
-    /// The chart has one place for each kind of key.
+    /// Assigns the keys to the chart's fields, of which there is one for each kind of key.
     fn kinds(&mut self, options: Vec<String>) -> Vec<(&'static str, String)> {
         let mut keys: Vec<(&'static str, String)> = Vec::new();
         for option in options {
             let Some(secret) = self.find(&option) else { continue };
             let kind = kind_of_key(secret.value.expose_secret());
             match kind {
-                None => self.notes.push(format!("`{option}` is no key that ESS has a field for")),
+                None => self
+                    .notes
+                    .push(format!("`{option}` is not a kind of key that ESS has a field for")),
                 Some(kind) if keys.iter().any(|(known, _)| *known == kind) => self.notes.push(format!(
-                    "`{option}` is a second key for matrixAuthenticationService.privateKeys.{kind}, which takes one: it \
-                     is extracted, and not in the values"
+                    "`{option}` is a second key for matrixAuthenticationService.privateKeys.{kind}, which accepts one: \
+                     it is extracted, but not in the values"
                 )),
                 Some(kind) => keys.push((kind, option)),
             }
@@ -261,7 +266,7 @@ impl Beside {
         keys
     }
 
-    /// Secrets that have not been asked for by name, by their names or values; those in files are put in their place.
+    /// Extracts what looks like a secret in any other option, and replaces options that name files by their content.
     fn other_secrets(&mut self, file: &File, config: &mut Node) -> anyhow::Result<()> {
         let mut found = Vec::new();
         suspect::walk(&Node::of(&file.value), "", &mut |path, text| {
@@ -286,7 +291,7 @@ impl Beside {
             match self.either(file, &option, "a secret of Matrix Authentication Service", destination) {
                 Err(error) if !carried => {
                     self.notes.push(format!(
-                        "`mas.{option}` is not extracted, and ESS does not need it: {error:#}"
+                        "`mas.{option}` is not extracted, but ESS does not need it: {error:#}"
                     ));
                     continue;
                 }
@@ -307,7 +312,7 @@ impl Beside {
         Ok(())
     }
 
-    /// The option, or the file that the option with `_file` names. Says whether there was one.
+    /// Extracts an option, or the file that the option with the suffix `_file` names. Returns whether either is set.
     fn either(
         &mut self,
         file: &File,
@@ -368,7 +373,7 @@ impl<'a> File<'a> {
         let content = ess_files::read(path, ess_files::CONFIGURATION).with_context(failed)?;
         let value = yaml::load(&content).map_err(|error| Stop::new(Exit::Config, format!("{}: {error}", failed())))?;
         if value.as_map().is_none() {
-            let message = format!("{}: it holds {}, not a mapping", failed(), value.kind_name());
+            let message = format!("{}: it contains {}, not a mapping", failed(), value.kind_name());
             return Err(Stop::new(Exit::Config, message).into());
         }
         Ok(Self {
@@ -398,7 +403,8 @@ impl<'a> File<'a> {
         self.get(option).and_then(Value::as_list).map_or(0, <[Value]>::len)
     }
 
-    /// Their relative paths count from the process's directory, which for both is where the configuration lies.
+    /// Translates a path of the configuration to a path on this host. Relative paths are resolved against the directory
+    /// of the configuration file, from which both components are usually started.
     fn resolve(&self, path: &str) -> PathBuf {
         let nearest = self
             .path_map
@@ -424,7 +430,8 @@ fn host(url: &str) -> String {
     authority.split(':').next().unwrap_or_default().to_owned()
 }
 
-/// The field of `privateKeys` that a PEM or DER key belongs in, by the identifiers inside.
+/// The field of `privateKeys` for a PEM or DER key, by the object identifiers that it contains: rsaEncryption,
+/// prime256v1, secp256k1 or secp384r1.
 fn kind_of_key(key: &[u8]) -> Option<&'static str> {
     const KINDS: [(&[u8], &str); 4] = [
         (b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01", "rsa"),
@@ -437,7 +444,7 @@ fn kind_of_key(key: &[u8]) -> Option<&'static str> {
         if pem.contains("BEGIN RSA PRIVATE KEY") {
             return Some("rsa");
         }
-        // Of several blocks (EC PARAMETERS first) each is looked into.
+        // All blocks are searched, because a key can follow a block EC PARAMETERS.
         der.clear();
         for block in pem.split("-----BEGIN ").skip(1) {
             let body = block.split("-----").nth(1).unwrap_or_default();

@@ -31,7 +31,7 @@ fn value(beside: &Beside, option: &str) -> Option<String> {
 }
 
 const RSA: &str = "-----BEGIN RSA PRIVATE KEY-----\nCANARY\n-----END RSA PRIVATE KEY-----\n";
-/// `06 08 2a 86 48 ce 3d 03 01 07` inside.
+/// Contains the object identifier of prime256v1, `06 08 2a 86 48 ce 3d 03 01 07`.
 const P256: &str = "-----BEGIN EC PRIVATE KEY-----\nMAoGCCqGSM49AwEH\n-----END EC PRIVATE KEY-----\n";
 const K256: &str = "-----BEGIN EC PARAMETERS-----\nBgUrgQQACg==\n-----END EC PARAMETERS-----\n-----BEGIN EC PRIVATE KEY-----\nMHQ=\n-----END EC PRIVATE KEY-----\n";
 
@@ -124,11 +124,11 @@ fn no_section_of_mas_is_passed_over() {
     );
     let notes = beside.notes.join("\n");
     for said in [
-        "`mas.templates.path` is left out of the values, because ESS's pod would lack what it names: /usr/share/mas/templates",
+        "`mas.templates.path` is left out of the values, because ESS's pod would not have what it names: /usr/share/mas/templates",
         "`mas.policy.wasm_module` is left out",
-        "because its name is not plain: odd.../x_secret",
-        "because its name is not plain: odd.a.b_secret",
-        "`mas.http.listeners.1.tls.key` is not extracted, and ESS does not need it: cannot read",
+        "because its name is too long or has special characters: odd.../x_secret",
+        "because its name is too long or has special characters: odd.a.b_secret",
+        "`mas.http.listeners.1.tls.key` is not extracted, but ESS does not need it: cannot read",
     ] {
         assert!(notes.contains(said), "{notes}");
     }

@@ -1,4 +1,4 @@
-//! `secrets.tar.age`: all that an export holds of secrets, in one file that only its recipients can open.
+//! `secrets.tar.age`: the secrets, configuration and files for ESS of an export, encrypted to its recipients.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -17,46 +17,46 @@ use zeroize::Zeroizing;
 
 use crate::store::{self, existing};
 
-/// Where it lies in an export.
+/// The bundle's name in an export.
 pub(crate) const BUNDLE: &str = "secrets.tar.age";
-/// Beside it: what a later run compares with.
+/// The bundle's record, next to it: what a later run compares with.
 const RECORD: &str = "secrets.tar.age.json";
 
-/// A file of the bundle: its path as in an export, and what is in it.
+/// A file of the bundle: its path in an export, and its content.
 pub(crate) type File<'a> = (PathBuf, &'a [u8]);
 
-/// A new name only when a reader of the old one would be misled.
+/// The format. It gets a new name only if a reader of the old one would misunderstand the new one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 enum Format {
     #[serde(rename = "ess-bundle/1")]
     V1,
 }
 
-/// What the bundle holds, for those who cannot open it: nothing in here tells a secret.
+/// What the bundle contains, for a run that cannot decrypt it. The record discloses no secret.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Record {
     format: Format,
     server_name: String,
-    /// Who can open it.
+    /// The public keys that the bundle is encrypted to.
     recipients: BTreeSet<String>,
-    /// Of the bundle: with another one, it is not the one that we wrote.
+    /// Of the bundle. If the bundle has a different one now, it is not the one that this record describes.
     sha256: String,
-    /// HMAC-SHA-256 of each file, with the signing keys as its key: who has not those can try no guesses on it.
+    /// HMAC-SHA-256 of each file, keyed with the signing keys, so that no one without them can test guesses against it.
     files: BTreeMap<PathBuf, String>,
 }
 
-/// What was done.
+/// What happened to the bundle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sealed {
     Written,
-    /// The same is there already.
+    /// An equal bundle exists already.
     Kept,
-    /// The same secrets, for other recipients or with another configuration.
+    /// Encrypted again: the same secrets, for other recipients or with a changed configuration.
     Renewed,
 }
 
-/// A bundle that is to be written, or need not be.
+/// A bundle that is to be written, unless an equal one exists.
 pub(crate) struct Bundle {
     export: PathBuf,
     record: Record,
@@ -71,7 +71,7 @@ pub(crate) fn recipients(given: &[String], files: &[PathBuf]) -> anyhow::Result<
         recipients.push(recipient(text, "--recipient")?);
     }
     for path in files {
-        // It may be a file of secret keys by mistake.
+        // Wiped after use, because the file may contain secret keys by mistake.
         let text = fs::read_to_string(path)
             .map(Zeroizing::new)
             .with_context(|| format!("cannot read {}", path.display()))?;
@@ -83,21 +83,22 @@ pub(crate) fn recipients(given: &[String], files: &[PathBuf]) -> anyhow::Result<
     Ok(recipients)
 }
 
-/// The text is not quoted: it may be the other half by mistake.
+/// Parses one recipient. An error does not quote the text, which may be a secret key by mistake.
 fn recipient(text: &str, place: &str) -> Result<Recipient, Stop> {
     text.parse().map_err(|_| {
         let secret = text.to_ascii_uppercase().starts_with("AGE-SECRET-KEY-");
-        let what = if secret { "a secret key" } else { "no recipient of age" };
+        let what = if secret { "a secret key" } else { "not an age recipient" };
         Stop::usage(format!("{place} is {what}")).hint(if secret {
-            "give what age-keygen -y prints for it; whoever has seen this one can open what is encrypted to it"
+            "give its public key, which age-keygen -y prints; anyone who has seen the secret key can decrypt what is \
+             encrypted to it"
         } else {
-            "give the age1... that age-keygen prints; ssh keys and plugins are not taken"
+            "give the public key age1... that age-keygen prints; SSH keys and plugins are not supported"
         })
     })
 }
 
 impl Bundle {
-    /// Encrypts the files, unless an equal bundle is there. Refuses when one with other secrets is.
+    /// Encrypts the files, unless an equal bundle exists. An error means that a bundle with different secrets exists.
     pub(crate) fn new(
         files: &[File],
         signing_key: &[u8],
@@ -119,7 +120,7 @@ impl Bundle {
         let sealed = compare(&mut record, export)?;
         let mut content = Vec::new();
         if sealed != Sealed::Kept {
-            content = encrypt(files, recipients).context("cannot make the bundle")?;
+            content = encrypt(files, recipients).context("cannot encrypt the bundle")?;
             record.sha256 = hex(&Sha256::digest(&content));
         }
         Ok(Self {
@@ -130,7 +131,7 @@ impl Bundle {
         })
     }
 
-    /// The record goes first: one without its bundle means that a run was cut short.
+    /// Writes the record first: a record without its bundle means that a run was interrupted.
     pub(crate) fn write(&self) -> anyhow::Result<Sealed> {
         if self.sealed != Sealed::Kept {
             let mut record = serde_json::to_vec_pretty(&self.record).context("cannot write the bundle's record")?;
@@ -142,14 +143,14 @@ impl Bundle {
     }
 }
 
-/// What there is to do, beside what an earlier run left.
+/// Compares with the bundle of an earlier run, and refuses to replace it if the secrets differ.
 fn compare(record: &mut Record, export: &Path) -> anyhow::Result<Sealed> {
     let path = export.join(BUNDLE);
     let Some(bundle) = existing(&path)? else {
         return Ok(Sealed::Written);
     };
     let refuse = |why: &str| {
-        let hint = format!("to make it again, first: mv {0} {0}.old", path.display());
+        let hint = format!("to write it again, first move it away: mv {0} {0}.old", path.display());
         Err(Stop::no(format!("will not replace {}: {why}", path.display()))
             .hint(hint)
             .into())
@@ -157,15 +158,15 @@ fn compare(record: &mut Record, export: &Path) -> anyhow::Result<Sealed> {
     let old = existing(&export.join(RECORD))?.and_then(|text| serde_json::from_slice::<Record>(&text).ok());
     let sha256 = hex(&Sha256::digest(&bundle));
     let Some(old) = old.filter(|old| old.sha256 == sha256) else {
-        return refuse(&format!("{RECORD} beside it does not say what is in it"));
+        return refuse(&format!("its record {RECORD} is missing or does not match it"));
     };
     if old.server_name != record.server_name {
-        return refuse(&format!("it holds the secrets of {}", old.server_name));
+        return refuse(&format!("it contains the secrets of {}", old.server_name));
     }
     let different = different(&old.files, &record.files);
     if !different.is_empty() {
         return refuse(&format!(
-            "it holds other secrets than the configuration: {}",
+            "it contains secrets that differ from the configuration: {}",
             different.join(", ")
         ));
     }
@@ -173,7 +174,7 @@ fn compare(record: &mut Record, export: &Path) -> anyhow::Result<Sealed> {
     Ok(if old == *record { Sealed::Kept } else { Sealed::Renewed })
 }
 
-/// The secrets that are not equal, by option.
+/// The options of the secrets that differ.
 fn different<'a>(old: &'a BTreeMap<PathBuf, String>, new: &'a BTreeMap<PathBuf, String>) -> Vec<&'a str> {
     let option = |path: &'a Path| path.strip_prefix(store::DIRECTORY).ok()?.to_str();
     let mut different: Vec<&str> = old
@@ -184,21 +185,21 @@ fn different<'a>(old: &'a BTreeMap<PathBuf, String>, new: &'a BTreeMap<PathBuf, 
         .filter(|option| *option != store::INDEX)
         .collect();
     if different.contains(&"signing_key") {
-        // The digests have other keys: nothing can be said of the rest.
+        // The digests were made with different keys, so the others cannot be compared.
         different = vec!["signing_key"];
     }
     different
 }
 
 fn keyed_digest(key: &[u8], path: &Path, content: &[u8]) -> anyhow::Result<String> {
-    let mut digest = Hmac::<Sha256>::new_from_slice(key).context("cannot make digests with the signing keys")?;
+    let mut digest = Hmac::<Sha256>::new_from_slice(key).context("cannot compute digests with the signing keys")?;
     digest.update(path.as_os_str().as_encoded_bytes());
     digest.update(b"\0");
     digest.update(content);
     Ok(hex(&digest.finalize().into_bytes()))
 }
 
-/// The plain text goes from the files' own memory straight into the cipher.
+/// Encrypts a tar archive of the files. The plain text is only in the files' own buffers, which are wiped after use.
 fn encrypt(files: &[File], recipients: &[Recipient]) -> anyhow::Result<Vec<u8>> {
     let recipients = recipients.iter().map(|recipient| recipient as &dyn age::Recipient);
     let mut content = Vec::new();
@@ -206,7 +207,7 @@ fn encrypt(files: &[File], recipients: &[Recipient]) -> anyhow::Result<Vec<u8>> 
     let mut tar = Builder::new(encrypting);
     let mut directories = BTreeSet::new();
     for (path, content) in files {
-        // Private, whatever the umask of the one who unpacks it.
+        // The mode is set here, so that files are private whatever the umask at unpacking.
         if let Some(directory) = path.parent()
             && directories.insert(directory)
         {

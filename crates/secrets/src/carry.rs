@@ -1,5 +1,5 @@
-//! The rest of Synapse's configuration: what ESS sets itself, what means nothing there, and what to carry, the part
-//! with secrets apart from the part without.
+//! The rest of Synapse's configuration. Sorts the options into those that ESS sets itself, those that ESS does not
+//! need, and those to carry, and separates the secrets among the latter from what can be shown.
 
 use std::collections::BTreeSet;
 
@@ -14,7 +14,7 @@ use crate::files::{File, Files};
 use crate::suspect;
 use crate::yaml::Node;
 
-/// Of a process, a host or a version that is left behind.
+/// Options of the old process, host or version, which are not carried.
 const UNNEEDED: &[&str] = &[
     "daemonize",
     "database_path",
@@ -30,7 +30,7 @@ const UNNEEDED: &[&str] = &[
     "user_agent_suffix_file",
 ];
 
-/// Anything may be in them, under any name: they go into a Secret whole.
+/// Sections that may contain secrets under any name. Each is carried in a Secret as one piece.
 const FREE_FORM: &[&str] = &[
     "modules",
     "oidc_providers",
@@ -42,7 +42,7 @@ const FREE_FORM: &[&str] = &[
     "third_party_event_rules",
 ];
 
-/// Files, which no ending gives away.
+/// Options that name files although their names do not end like those in [`names_a_file`].
 const FILES: &[&str] = &[
     "federation_certificate_ca_list",
     "federation_custom_ca_list",
@@ -50,45 +50,45 @@ const FILES: &[&str] = &[
     "saml2_config.sp_config.metadata.local",
 ];
 
-/// Not files, whatever their endings say: Synapse looks for templates of these names where its templates are.
+/// Options that name no file despite their endings: Synapse searches for these names in its template directories.
 const TEMPLATES: &[&str] = &[
     "account_validity.account_renewed_html_path",
     "account_validity.invalid_token_html_path",
 ];
 
-/// What is below is the affair of a module, and a path there may be one of a website.
+/// Sections that belong to modules. A path in them may be that of a URL.
 const MODULES: &[&str] = &["modules", "password_providers"];
 
-/// Files and directories that are no use on ESS as they are, and why.
+/// Options that name files or directories which cannot be carried, and why.
 const OF_THE_OLD_PLACE: &[(&str, &str)] = &[
     (
         "backup_media_store_path",
-        "it holds media; ESS has synapse.media.storage",
+        "it holds media; ESS has synapse.media.storage for them",
     ),
     (
         "saml2_config.config_path",
-        "it is a program of its own, which may name more files; write it as saml2_config.sp_config",
+        "it is a Python program, which may name further files; write its settings as saml2_config.sp_config",
     ),
 ];
 
-/// What becomes of each option: names, never values.
+/// The names of the options, by what becomes of them. It contains no values.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Sorted {
     /// ESS sets them itself.
     pub owned_by_ess: Vec<String>,
-    /// They mean nothing on ESS.
+    /// ESS does not need them.
     pub not_needed: Vec<String>,
-    /// They name a file or directory that ESS's pod does not have; left out, because Synapse would not start.
+    /// They name a file or directory that ESS's pod would not have. They are left out, because Synapse would not start.
     pub needs_a_file: Vec<String>,
-    /// They name a file or directory that goes into a Secret and is mounted.
+    /// They name a file or directory that is carried in a Secret and mounted.
     #[serde(default)]
     pub carried_as_files: Vec<String>,
     /// Carried in clear.
     pub carried: Vec<String>,
-    /// Carried in a Secret, whole or in part.
+    /// Carried in a Secret, completely or in part.
     pub carried_in_a_secret: Vec<String>,
-    /// Not known to us and like a secret by name or value; in a Secret, if they are carried.
+    /// They look like secrets, by name or by value, and are in no list. If they are carried, they are in a Secret.
     pub look_like_secrets: Vec<String>,
 }
 
@@ -163,10 +163,10 @@ impl Carried {
 }
 
 impl Sorted {
-    /// Names what is left out, looks like a secret, and is in no file of its own.
+    /// Records what looks like a secret in an option that is left out, unless it has a file of its own.
     fn look_through(&mut self, option: &str, node: &Node, secrets: &Secrets) {
         suspect::walk(node, option, &mut |path, text| {
-            // Whichever of the databases it is of.
+            // The password of any of the databases.
             let of_database = path.starts_with("database") && path.ends_with(".args.password");
             let known = secrets
                 .secrets
@@ -179,7 +179,8 @@ impl Sorted {
     }
 }
 
-/// `1.0` in this place is a string to Synapse, and the renderer would make it `1`: every user would be asked again.
+/// Makes `user_consent.version` a string. Synapse converts it to one (`ConsentConfig.read_config`), and ESS's renderer
+/// would change `1.0` to `1`: every user would have to consent again.
 fn keep_the_text_of_the_consent_version(rest: &mut Node) {
     if let Node::Map(options) = rest
         && let Some((_, Node::Map(consent))) = options.iter_mut().find(|(name, _)| name == "user_consent")
@@ -192,16 +193,17 @@ fn keep_the_text_of_the_consent_version(rest: &mut Node) {
     }
 }
 
-/// Puts the value where the configuration names a file with it. Returns the options that hold a secret.
+/// Replaces each option that names a file with a secret by the option that contains the secret itself. Returns the
+/// options that contain a secret.
 fn inline_secrets(rest: &mut Node, secrets: &Secrets) -> BTreeSet<String> {
     let mut known = BTreeSet::new();
     for secret in &secrets.secrets {
         if !matches!(fate::of(&secret.option).becomes, Becomes::Kept) {
-            // `redis.password` and the like: their sections are gone already.
+            // Not carried, such as `redis.password`: its section was removed before.
             continue;
         }
         if secret.origin.file.is_some() && secret.origin.option == secret.option {
-            // A whole file, which an option cannot hold.
+            // The secret is a complete file, and no option can contain that.
             continue;
         }
         let Ok(text) = std::str::from_utf8(secret.value.expose_secret()) else {
@@ -226,7 +228,8 @@ struct Mounting<'a> {
 }
 
 impl Mounting<'_> {
-    /// Lets what names a file name the mounted one. Takes it out where there is none, and then what is empty for that.
+    /// Carries the files that options name, and changes the options to the mounted paths. Removes options whose files
+    /// cannot be carried, and mappings that become empty as a result.
     fn mount(&mut self, node: &mut Node, path: &str) {
         match node {
             Node::Map(map) => map.retain_mut(|(name, node)| {
@@ -259,14 +262,14 @@ impl Mounting<'_> {
         let named = self.files.resolve(text);
         if named.is_dir() && names_a_file(path, node) {
             self.notes.push(format!(
-                "`{path}` names the directory {}, which ESS's pod lacks: look by eye at what the module wants there",
+                "`{path}` names the directory {}, which ESS's pod does not have: check what the module needs there",
                 named.display()
             ));
         }
         named.is_file()
     }
 
-    /// Says whether the option stays.
+    /// Carries the files of one option. Returns whether the option stays.
     fn mount_one(&mut self, path: &str, node: &mut Node) -> bool {
         let why_not = OF_THE_OLD_PLACE.iter().find(|(known, _)| *known == path);
         let before = self.files.carried.len();
@@ -294,12 +297,13 @@ impl Mounting<'_> {
 
     fn leave_out(&mut self, path: &str, why: &str) {
         self.notes.push(format!(
-            "`{path}` is left out of the values, because ESS's pod would lack what it names: {why}"
+            "`{path}` is left out of the values, because ESS's pod would not have what it names: {why}"
         ));
         self.sorted.needs_a_file.push(path.to_owned());
     }
 
-    /// Synapse would make the directory and stop when it cannot.
+    /// Removes storage providers of the local file system: Synapse would create their directory, and would not start if
+    /// it cannot.
     fn drop_local_storage(&mut self, rest: &mut Node) {
         let Node::Map(options) = rest else { return };
         let providers = options.iter_mut().find(|(name, _)| name == "media_storage_providers");
@@ -315,13 +319,14 @@ impl Mounting<'_> {
         let local = list.iter().enumerate().filter(|(_, node)| is_local(node));
         let local: Vec<usize> = local.map(|(index, _)| index).collect();
         for index in &local {
-            let why = "a directory of media; see that they move with the rest";
+            let why = "it is a directory of media; make sure that they are copied with the rest";
             self.leave_out(&format!("media_storage_providers.{index}"), why);
         }
         list.retain(|node| !is_local(node));
     }
 }
 
+/// Whether an option names files, by its name and value.
 fn names_a_file(path: &str, node: &Node) -> bool {
     const ENDS: [&str; 6] = ["_path", "_file", "_dir", "_directory", "_files", "_paths"];
     let is_file = FILES.contains(&path) || ENDS.iter().any(|end| path.ends_with(end)) && !TEMPLATES.contains(&path);
@@ -339,7 +344,8 @@ struct Partition<'a> {
 }
 
 impl Partition<'_> {
-    /// What can be shown, and what cannot. ESS merges mappings, so these may be parted; lists it appends, so they not.
+    /// Splits a node into the part that can be shown and the part that cannot. A mapping can be split, because ESS
+    /// merges mappings; a list cannot, because ESS appends lists.
     fn part(&mut self, path: &str, node: Node) -> (Option<Node>, Option<Node>) {
         let secrets = self.secrets_in(path, &node);
         if FREE_FORM.contains(&path) {
@@ -361,7 +367,7 @@ impl Partition<'_> {
         (some(clear), some(secret))
     }
 
-    /// Is there a secret below? Notes those that we did not know of.
+    /// Whether a node contains a secret. Records those that are in no list.
     fn secrets_in(&mut self, path: &str, node: &Node) -> bool {
         let mut found = Vec::new();
         suspect::walk(node, path, &mut |path, text| {

@@ -10,7 +10,7 @@ use crate::yaml::write;
 
 const KEY: &str = "ed25519 a_test nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A\n";
 
-/// In clear, in a Secret, and how it was sorted.
+/// The part in clear, the part in a Secret, and how the options were sorted.
 fn carried(yaml: &str) -> (String, String, super::Sorted) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("homeserver.yaml");
@@ -164,18 +164,18 @@ fn files_are_carried_and_named_where_they_will_be() {
     );
     let notes = carried.notes.join("\n").replace(dir.path().to_str().unwrap(), "HERE");
     for said in [
-        "`templates.custom_template_directory` is left out of the values, because ESS's pod would lack what it names: \
-         HERE/odd: a name is not plain: 2/odd/{{ x }}.html",
-        "HERE/empty: there is no file in it",
+        "`templates.custom_template_directory` is left out of the values, because ESS's pod would not have what it names: \
+         HERE/odd: the path has characters that cannot be carried: 2/odd/{{ x }}.html",
+        "HERE/empty: it contains no file",
         "HERE/none: No such file",
-        "`backup_media_store_path` is left out of the values, because ESS's pod would lack what it names: it holds media",
-        "HERE/big: a Secret has no room for it",
-        "`media_storage_providers.0` is left out of the values, because ESS's pod would lack what it names: a directory of media",
+        "`backup_media_store_path` is left out of the values, because ESS's pod would not have what it names: it holds media",
+        "HERE/big: it does not fit into a Secret",
+        "`media_storage_providers.0` is left out of the values, because ESS's pod would not have what it names: it is a directory of media",
     ] {
         assert!(notes.contains(said), "{said}\n{notes}");
     }
     assert_eq!(carried.notes.len(), carried.sorted.needs_a_file.len());
-    // A key that an option names has a file of its own.
+    // `zacme.account_key_file` is not listed, because a private key that an option names has a file of its own.
     assert_eq!(carried.sorted.look_like_secrets, ["zother.key_dir"]);
 }
 

@@ -1,4 +1,4 @@
-//! What Element Server Suite's Helm chart is given: Secrets, and the values that refer to them.
+//! Input for Element Server Suite's Helm chart: Secrets, and the values that refer to them.
 
 use std::fmt::Write as _;
 
@@ -21,23 +21,23 @@ const SYNAPSE: &str = "ess-migrated-synapse";
 const APP_SERVICES: &str = "ess-migrated-app-services";
 const MAS: &str = "ess-migrated-mas";
 const HOOKSHOT: &str = "ess-migrated-hookshot";
-/// A Secret, a volume of it, and where that is mounted.
+/// Name of the Secret with files, and of the volume that mounts it.
 const FILES: &str = "ess-migrated-files";
-/// The key of a Secret that holds options.
+/// The key, within a Secret, of a file with options.
 const CONFIG_KEY: &str = "config.yaml";
-/// Names under `additional`: ESS merges them in this order.
+/// Names below `additional`. ESS merges the parts of its configuration in the order of their names.
 const CLEAR: &str = "10-migrated.yaml";
 const SECRET: &str = "20-migrated-secrets.yaml";
 
-/// The files, and what they leave to a person.
+/// The files for ESS, and what the user must know about them.
 pub(crate) struct Ess {
-    /// `secrets.yaml`: one document a Secret.
+    /// `secrets.yaml`: one YAML document per Secret.
     pub(crate) manifests: Zeroizing<String>,
-    /// `values.yaml`: no secret is in it.
+    /// `values.yaml`, which contains no secret.
     pub(crate) values: Zeroizing<String>,
     pub(crate) sorted: Sorted,
     pub(crate) notes: Vec<String>,
-    /// Of interest to those who use the values.
+    /// Notes that matter only if the values are used.
     pub(crate) notes_on_values: Vec<String>,
 }
 
@@ -66,9 +66,9 @@ impl Ess {
             ("public_baseurl", config.get("public_baseurl").and_then(Value::as_str)),
             ("mas.http.public_base", mas_host),
         ] {
-            // The chart runs these through `tpl`, and nothing else of what comes from a configuration.
+            // The chart evaluates these with `tpl`; of the rest only the paths of files, which `files.rs` restricts.
             if text.is_some_and(|text| text.contains("{{")) {
-                let message = format!("`{option}` holds {{{{, which Helm would run as a template");
+                let message = format!("`{option}` contains {{{{, which Helm would run as a template");
                 return Err(Stop::no(message).hint("correct it in the configuration").into());
             }
         }
@@ -92,7 +92,7 @@ impl Ess {
 }
 
 impl Maker {
-    /// Puts a value into a Secret, and refers to it.
+    /// Stores a value in a Secret, and returns the reference to it.
     fn reference(&mut self, name: &'static str, key: &str, value: &[u8]) -> Node {
         self.store(name, key, value);
         Node::map([("secret", Node::text(name)), ("secretKey", Node::text(key))])
@@ -131,8 +131,8 @@ impl Maker {
         }
         if secrets.macaroon == Macaroon::DerivedFromSigningKey {
             self.notes.push(
-                "`synapse.macaroon` is left out of the values: Synapse derives it from the signing key, and what it \
-                 derives is not text; ESS makes a new one"
+                "`synapse.macaroon` is left out of the values: Synapse derives it from the signing key, and the result \
+                 is not text; ESS generates a new one"
                     .to_owned(),
             );
         }
@@ -158,14 +158,16 @@ impl Maker {
         Ok(Node::map(synapse))
     }
 
-    /// ESS gives Synapse these in files, which Synapse strips; an option of the configuration it does not strip.
+    /// Whether the value is unchanged by stripping: ESS passes these secrets to Synapse in files, which Synapse strips,
+    /// unlike values in its configuration.
     fn survives_stripping(&mut self, secret: &Secret) -> bool {
         let value = secret.value.expose_secret();
         let text = std::str::from_utf8(value).unwrap_or_default();
         let survives = secret.option == "signing_key" || text.trim() == text;
         if !survives {
             self.notes.push(format!(
-                "`{}` is left out of the values: it begins or ends with a space, which is lost on ESS; ESS makes a new one",
+                "`{}` is left out of the values: it begins or ends with a space, which Synapse would strip on ESS; ESS \
+                 generates a new one",
                 secret.option
             ));
         }
@@ -208,19 +210,20 @@ impl Maker {
         };
         if host.len() != authority.len() || !path.is_empty() {
             self.notes.push(format!(
-                "`public_baseurl` has a port or a path, which ESS does not: clients will find it at https://{host}/"
+                "`public_baseurl` has a port or a path, which ESS does not support: clients will use https://{host}/"
             ));
         }
         if host == config.server_name() {
             self.notes.push(format!(
-                "`synapse.ingress.host` is {host}, as the server name is: ESS serves /.well-known/matrix there, so give \
-                 Synapse another host or set wellKnownDelegation.enabled to false"
+                "`synapse.ingress.host` is {host}, the same as the server name: ESS serves /.well-known/matrix there, \
+                 so give Synapse another host or set wellKnownDelegation.enabled to false"
             ));
         }
         Some(host.to_owned())
     }
 
-    /// Off for a server whose users log in at Synapse: ESS refuses to switch it off later, and syn2mas switches it on.
+    /// Disabled for a server whose users log in at Synapse itself: once enabled, ESS refuses to disable it, and syn2mas
+    /// enables it later.
     fn mas(&mut self, config: &Config, secrets: &Secrets, beside: &Beside) -> anyhow::Result<Node> {
         let enabled = |option| config.get(option).is_some_and(Value::is_true);
         let in_use =
@@ -231,8 +234,8 @@ impl Maker {
         let mut mas = vec![("enabled", Node::Bool(true))];
         let Some(own) = &beside.mas else {
             self.notes.push(
-                "Synapse leaves logins to Matrix Authentication Service, whose own secrets are missing: give \
-                 --mas-config"
+                "Synapse delegates logins to Matrix Authentication Service, whose own secrets are missing: give \
+                 --mas-config FILE"
                     .to_owned(),
             );
             mas.extend(self.shared_secret(secrets, beside));
@@ -275,14 +278,14 @@ impl Maker {
         let secret = beside.find("hookshot.passFile")?;
         let reference = self.reference(HOOKSHOT, "passkey.pem", secret.value.expose_secret());
         self.notes.push(
-            "Hookshot's passkey is in the values, the rest of its configuration and its other secrets are not: see \
-             `hookshot.additional`"
+            "the values refer to Hookshot's passkey, but not to its other secrets and the rest of its configuration: \
+             see `hookshot.additional`"
                 .to_owned(),
         );
         Some(("hookshot", Node::map([("passkey", reference)])))
     }
 
-    /// What options name, as `extraVolumes` and `extraVolumeMounts`.
+    /// The files that options name, as `extraVolumes` and `extraVolumeMounts`.
     fn files(&mut self, files: &[File]) -> [(&'static str, Node); 2] {
         let items = files.iter().map(|file| {
             self.store(FILES, &file.key, &file.content);
@@ -292,7 +295,7 @@ impl Maker {
             ("items", Node::List(items.collect())),
             ("secretName", Node::text(FILES)),
         ]);
-        // The job that checks the configuration needs them as well.
+        // `both`: the Job that checks the configuration needs the files as well as Synapse.
         let named = || [("name", Node::text(FILES)), ("mountContext", Node::text("both"))];
         let volume = named().into_iter().chain([("secret", secret)]);
         let mount = [("mountPath", Node::text(files::MOUNT)), ("readOnly", Node::Bool(true))];
@@ -303,7 +306,7 @@ impl Maker {
         ]
     }
 
-    /// `data`, in base64: every byte arrives, whatever reads the file.
+    /// The manifests. Values are in `data`, as base64, so that every byte is preserved whatever parses the file.
     fn write(&self) -> anyhow::Result<Zeroizing<String>> {
         let mut text = Zeroizing::new(String::new());
         for Manifest { name, data } in &self.manifests {
@@ -337,22 +340,22 @@ fn find<'a>(secrets: &'a Secrets, option: &str) -> Option<&'a Secret> {
     secrets.secrets.iter().find(|secret| secret.option == option)
 }
 
-/// What we could not make a secret of its own.
+/// Names the options that look like secrets but have no file of their own.
 fn notes(sorted: &Sorted) -> Vec<String> {
     let names = sorted.look_like_secrets.join(", ");
-    let note = format!("these options look like secrets, and are in no file of their own: {names}");
+    let note = format!("options that look like secrets but have no file of their own: {names}");
     (!names.is_empty()).then_some(note).into_iter().collect()
 }
 
-/// What was left out, by name, for the reader of the values.
+/// The comment at the head of the values, which lists the options that are left out.
 fn heading(sorted: &Sorted) -> Zeroizing<String> {
     let mut text =
-        Zeroizing::new("# Values for ESS Community, of a migrated Synapse. No secret is in them.\n".to_owned());
+        Zeroizing::new("# Values for ESS Community, from a migrated Synapse. They contain no secret.\n".to_owned());
     for (why, names) in [
         ("ESS sets these itself", &sorted.owned_by_ess),
-        ("These mean nothing on ESS", &sorted.not_needed),
+        ("These have no meaning on ESS", &sorted.not_needed),
         (
-            "These name files that the pod would lack; see synapse.extraVolumes",
+            "These name files that the pod would not have; see synapse.extraVolumes",
             &sorted.needs_a_file,
         ),
     ] {
@@ -360,14 +363,15 @@ fn heading(sorted: &Sorted) -> Zeroizing<String> {
             let _ = writeln!(text, "# {why}; left out:");
         }
         for name in names {
-            // Without line ends, whatever a key holds.
+            // Escaped, so that a line break in a name cannot end the comment.
             let _ = writeln!(text, "#   {}", name.escape_debug());
         }
     }
     text
 }
 
-/// As the chart wants it: whole mebibytes, or kibibytes.
+/// The upload size as the chart accepts it, in mebibytes, or in kibibytes rounded up. Reads what Synapse's
+/// `Config.parse_size` reads.
 fn max_upload_size(config: &Config) -> Option<String> {
     let scalar = config.get("max_upload_size")?.as_scalar()?;
     let bytes = match scalar.kind {

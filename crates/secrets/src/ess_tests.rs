@@ -59,7 +59,7 @@ fn stored(ess: &Ess, name: &str, key: &str) -> String {
     String::from_utf8(STANDARD.decode(manifest["data"][key].as_str().unwrap()).unwrap()).unwrap()
 }
 
-/// Every leaf with its path, as our list writes them.
+/// Every leaf with its path, in the notation of `tests/data/ess-values.json`.
 fn leaves(value: &Value, path: &str, found: &mut Vec<(String, &'static str)>) {
     let join = |name: &str| {
         if path.is_empty() {
@@ -71,7 +71,7 @@ fn leaves(value: &Value, path: &str, found: &mut Vec<(String, &'static str)>) {
     match value {
         Value::Mapping(map) => {
             for (name, value) in map {
-                // Names that are the user's, or ours, but not the chart's.
+                // Names that the chart does not define.
                 let name = if path.ends_with(".additional") {
                     "*"
                 } else {
@@ -110,7 +110,7 @@ fn values_refer_to_secrets_and_hold_none() {
     let ess = ess(EVERYTHING, None);
 
     insta::assert_snapshot!(*ess.values, @r#"
-    # Values for ESS Community, of a migrated Synapse. No secret is in them.
+    # Values for ESS Community, from a migrated Synapse. They contain no secret.
     # ESS sets these itself; left out:
     #   app_service_config_files
     #   database
@@ -194,7 +194,7 @@ fn every_value_is_one_that_the_chart_has() {
             "{path}"
         );
     }
-    // And the list has nothing that we do not emit.
+    // The list contains nothing that is never emitted.
     for path in known.keys() {
         let below = |emitted: &str| {
             emitted == path
@@ -223,7 +223,7 @@ fn workers_keep_their_tasks() {
     let none = self::ess("stream_writers: {typing: [main], events: master}\n", None);
     assert!(self::values(&none)["synapse"]["workers"].is_null());
     let notes = ess.notes_on_values.join("\n");
-    assert!(notes.contains("perhaps with reader1)"), "{notes}");
+    assert!(notes.contains("possibly to reader1)"), "{notes}");
 }
 
 #[test]

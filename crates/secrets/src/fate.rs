@@ -1,4 +1,4 @@
-//! What becomes of each secret on ESS, and what its loss would mean.
+//! What becomes of each secret on ESS, and what users would notice if it were lost.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ pub(crate) enum Becomes {
     NeededAs(&'static str),
     /// ESS makes its own.
     Replaced,
-    /// Nothing on ESS asks for it.
+    /// Nothing on ESS uses it.
     Unneeded,
 }
 
@@ -26,120 +26,168 @@ impl fmt::Display for Becomes {
     }
 }
 
-/// One line of the table.
+/// What becomes of one secret.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Fate {
     pub(crate) becomes: Becomes,
-    /// What users would notice.
+    /// What users would notice if the secret were lost.
     pub(crate) if_lost: &'static str,
-    /// The field of Element's older installer. Its guide names that of the macaroon, its manual the page for other
-    /// options; `(inferred)` is what the operator's definition has for a default.
+    /// The field of Element's older installer. Element's guide names the field of the macaroon, and its manual the page
+    /// for other options; `(inferred)` marks a default of the operator's custom resource definition.
     pub(crate) installer: &'static str,
 }
 
 const ADDITIONAL_CONFIG: &str = r"Synapse \ Advanced \ Additional Config";
-/// Its guide names no field.
+/// Element's guide names no field.
 const NONE_KNOWN: &str = "none known";
-const NOTHING: &str = "nothing: it guards only what is left behind";
+const NONE_NEEDED: &str = "none needed";
+const NOTHING: &str = "nothing: it protects only what is not migrated";
+const NO_IDENTITY_PROVIDER: &str = "users cannot log in through this identity provider";
+const NO_CALLS: &str = "calls fail between users behind NAT";
+const NO_CAPTCHA: &str = "the captcha always fails, so new users cannot register";
+const NO_EMAIL: &str = "no e-mail is sent: neither notifications nor password resets";
 
-/// Looks an option up.
+/// A row of the table: an option without list indices, or a section that ends in a dot.
+type Row = (&'static str, Becomes, &'static str, &'static str);
+
+const fn kept(option: &'static str, if_lost: &'static str) -> Row {
+    (option, Becomes::Kept, if_lost, ADDITIONAL_CONFIG)
+}
+
+const fn needed(option: &'static str, field: &'static str, if_lost: &'static str, installer: &'static str) -> Row {
+    (option, Becomes::NeededAs(field), if_lost, installer)
+}
+
+const fn left(option: &'static str, becomes: Becomes) -> Row {
+    (option, becomes, NOTHING, NONE_NEEDED)
+}
+
+const SHARED_WITH_MAS: &str = "matrixAuthenticationService.synapseSharedSecret";
+const NEW_ON_BOTH_SIDES: &str = "nothing, if both sides get the same new secret";
+
+/// Of the rows that match an option, the longest applies. Tests require a row for every option that is read as a secret.
+const FATES: &[Row] = &[
+    needed(
+        "signing_key",
+        "synapse.signingKey",
+        "other servers reject what this one signs: federation breaks, and old events cannot be verified",
+        "signingKey of the Secret synapse, in secrets.yml (inferred)",
+    ),
+    needed(
+        "macaroon_secret_key",
+        "synapse.macaroon",
+        "guest accounts, single sign-on logins in progress and unsubscribe links in e-mails stop working; all other \
+         logins stay valid",
+        r"Secrets \ Synapse \ Macaroon",
+    ),
+    needed(
+        "registration_shared_secret",
+        "synapse.registrationSharedSecret",
+        "scripts and bots that register users with it are refused",
+        "registrationSharedSecret of the Secret synapse, in secrets.yml (inferred)",
+    ),
+    kept(
+        "password_config.pepper",
+        "no password is accepted any more: every user has to reset theirs",
+    ),
+    kept(
+        "form_secret",
+        "consent forms, and links in e-mails that were already sent, are refused",
+    ),
+    kept("turn_shared_secret", NO_CALLS),
+    kept("turn_username", NO_CALLS),
+    kept("turn_password", NO_CALLS),
+    kept("recaptcha_public_key", NO_CAPTCHA),
+    kept("recaptcha_private_key", NO_CAPTCHA),
+    kept("email.smtp_user", NO_EMAIL),
+    kept("email.smtp_pass", NO_EMAIL),
+    kept("oidc_providers.client_secret", NO_IDENTITY_PROVIDER),
+    kept("oidc_providers.client_secret_jwt_key.key", NO_IDENTITY_PROVIDER),
+    kept("oidc_config.client_secret", NO_IDENTITY_PROVIDER),
+    kept("oidc_config.client_secret_jwt_key.key", NO_IDENTITY_PROVIDER),
+    kept("jwt_config.secret", "users cannot log in with a JSON Web Token"),
+    kept("saml2_config.", "users cannot log in through SAML"),
+    kept("sentry.dsn", "errors are no longer reported; users notice nothing"),
+    kept(
+        "media_storage_providers.",
+        "media in the object store can be neither read nor written",
+    ),
+    kept(
+        "key_server_signing_keys_path",
+        "servers that use this one as a notary reject its answers",
+    ),
+    needed(
+        "app_service_config_files",
+        "synapse.appservices",
+        "this bridge or bot stops working: Synapse and it reject each other's tokens",
+        NONE_KNOWN,
+    ),
+    needed(
+        "matrix_authentication_service.secret",
+        SHARED_WITH_MAS,
+        NEW_ON_BOTH_SIDES,
+        NONE_KNOWN,
+    ),
+    needed(
+        "experimental_features.msc3861.admin_token",
+        SHARED_WITH_MAS,
+        NEW_ON_BOTH_SIDES,
+        NONE_KNOWN,
+    ),
+    left("experimental_features.msc3861.client_secret", Becomes::Unneeded),
+    left("worker_replication_secret", Becomes::Replaced),
+    // Passwords and keys of connections to services that ESS includes.
+    left("database.", Becomes::Replaced),
+    left("databases.", Becomes::Replaced),
+    left("redis.", Becomes::Replaced),
+    left("manhole_settings.", Becomes::Unneeded),
+    left("tls_certificate_path", Becomes::Unneeded),
+    left("tls_private_key_path", Becomes::Unneeded),
+    needed("mas.matrix.secret", SHARED_WITH_MAS, NEW_ON_BOTH_SIDES, NONE_KNOWN),
+    needed(
+        "mas.secrets.encryption",
+        "matrixAuthenticationService.encryptionSecret",
+        "Matrix Authentication Service cannot decrypt its cookies or what it has encrypted in its database",
+        NONE_KNOWN,
+    ),
+    needed(
+        "mas.secrets.keys.key",
+        "matrixAuthenticationService.privateKeys",
+        "tokens that Matrix Authentication Service has issued to other services are no longer valid",
+        NONE_KNOWN,
+    ),
+    needed(
+        "mas.secrets.keys_dir",
+        "matrixAuthenticationService.privateKeys",
+        "tokens that Matrix Authentication Service has issued to other services are no longer valid",
+        NONE_KNOWN,
+    ),
+    left("mas.database.", Becomes::Replaced),
+    left("mas.http.", Becomes::Unneeded),
+    (
+        "mas.",
+        Becomes::Kept,
+        "the part of Matrix Authentication Service that uses it stops working",
+        NONE_KNOWN,
+    ),
+    needed(
+        "hookshot.passFile",
+        "hookshot.passkey",
+        "Hookshot cannot decrypt its stored tokens: users must log in to GitHub, GitLab and Jira again",
+        NONE_KNOWN,
+    ),
+    (
+        "hookshot.",
+        Becomes::Kept,
+        "the part of Hookshot that uses it stops working",
+        NONE_KNOWN,
+    ),
+];
+
+/// What becomes of the secret of an option. `synapse.additional` carries every section that ESS does not own, and with it
+/// the secrets that were found in options of modules, which no table can list.
 pub(crate) fn of(option: &str) -> Fate {
-    use Becomes::{Kept, NeededAs, Replaced, Unneeded};
-    let kept = |if_lost| (Kept, if_lost, ADDITIONAL_CONFIG);
-    let needed = |field, if_lost, installer| (NeededAs(field), if_lost, installer);
-    let left = |becomes| (becomes, NOTHING, "none needed");
-    let (becomes, if_lost, installer) = match without_indices(option).as_str() {
-        "signing_key" => needed(
-            "synapse.signingKey",
-            "other servers reject what this one signs: federation breaks, and old events cannot be checked",
-            "signingKey of the Secret synapse, in secrets.yml (inferred)",
-        ),
-        "macaroon_secret_key" => needed(
-            "synapse.macaroon",
-            "guests, single sign-on logins in flight and unsubscribe links in e-mails; all other logins stay",
-            r"Secrets \ Synapse \ Macaroon",
-        ),
-        "registration_shared_secret" => needed(
-            "synapse.registrationSharedSecret",
-            "scripts and bots that register users with it are refused",
-            "registrationSharedSecret of the Secret synapse, in secrets.yml (inferred)",
-        ),
-        "password_config.pepper" => kept("no password is right any more: every user has to reset it"),
-        "form_secret" => kept("consent forms and links in mails already sent are refused"),
-        "turn_shared_secret" | "turn_username" | "turn_password" => kept("calls fail between users behind NAT"),
-        "recaptcha_public_key" | "recaptcha_private_key" => kept("nobody passes the captcha, so nobody registers"),
-        "email.smtp_user" | "email.smtp_pass" => kept("no mail is sent: neither notifications nor password resets"),
-        "oidc_providers.client_secret"
-        | "oidc_config.client_secret"
-        | "oidc_providers.client_secret_jwt_key.key"
-        | "oidc_config.client_secret_jwt_key.key" => kept("nobody can log in through this identity provider"),
-        "jwt_config.secret" => kept("nobody can log in with a JSON web token"),
-        "sentry.dsn" => kept("errors are no longer reported; users notice nothing"),
-        "app_service_config_files" => needed(
-            "synapse.appservices",
-            "this bridge or bot stops: Synapse and it refuse each other's tokens",
-            NONE_KNOWN,
-        ),
-        option if option.starts_with("media_storage_providers.") => {
-            kept("media in the object store can be neither read nor written")
-        }
-        "key_server_signing_keys_path" => (
-            Kept,
-            "servers that ask this one as a notary no longer trust its answers",
-            ADDITIONAL_CONFIG,
-        ),
-        option if option.starts_with("saml2_config.") => kept("nobody can log in through SAML"),
-        "matrix_authentication_service.secret" | "experimental_features.msc3861.admin_token" | "mas.matrix.secret" => {
-            needed(
-                "matrixAuthenticationService.synapseSharedSecret",
-                "nothing, if both sides get the same new one",
-                NONE_KNOWN,
-            )
-        }
-        "mas.secrets.encryption" => needed(
-            "matrixAuthenticationService.encryptionSecret",
-            "Matrix Authentication Service cannot read what it has encrypted in its database, nor its cookies",
-            NONE_KNOWN,
-        ),
-        "mas.secrets.keys.key" | "mas.secrets.keys_dir" => needed(
-            "matrixAuthenticationService.privateKeys",
-            "tokens that other services have from Matrix Authentication Service are no longer valid",
-            NONE_KNOWN,
-        ),
-        "hookshot.passFile" => needed(
-            "hookshot.passkey",
-            "Hookshot cannot read the tokens that it has stored: users log in to GitHub, GitLab and Jira again",
-            NONE_KNOWN,
-        ),
-        "database.args.password"
-        | "database.args.sslpassword"
-        | "worker_replication_secret"
-        | "redis.password"
-        | "redis.private_key_file"
-        | "mas.database.uri"
-        | "mas.database.password" => left(Replaced),
-        "experimental_features.msc3861.client_secret"
-        | "manhole_settings.password"
-        | "manhole_settings.ssh_priv_key_path"
-        | "tls_certificate_path"
-        | "tls_private_key_path" => left(Unneeded),
-        // Keys of connections to what ESS brings itself.
-        option
-            if ["database.", "databases.", "mas.database.", "redis."]
-                .iter()
-                .any(|section| option.starts_with(section)) =>
-        {
-            left(Replaced)
-        }
-        option if option.starts_with("mas.http.") => left(Unneeded),
-        option if option.starts_with("hookshot.") => (Kept, "the part of Hookshot that uses it", NONE_KNOWN),
-        option if option.starts_with("mas.") => (
-            Kept,
-            "the part of Matrix Authentication Service that uses it",
-            NONE_KNOWN,
-        ),
-        _ => kept("the feature that uses it"),
-    };
+    let (_, becomes, if_lost, installer) = listed(option).unwrap_or(kept("", "the feature that uses it stops working"));
     Fate {
         becomes,
         if_lost,
@@ -147,7 +195,14 @@ pub(crate) fn of(option: &str) -> Fate {
     }
 }
 
-/// `oidc_providers.0.client_secret` is `oidc_providers.client_secret` in the table.
+/// The longest row that matches.
+fn listed(option: &str) -> Option<Row> {
+    let option = without_indices(option);
+    let matches = |row: &&Row| option == row.0 || (row.0.ends_with('.') && option.starts_with(row.0));
+    FATES.iter().filter(matches).max_by_key(|row| row.0.len()).copied()
+}
+
+/// Removes list indices: `oidc_providers.0.client_secret` is `oidc_providers.client_secret` in the table.
 fn without_indices(option: &str) -> String {
     let names: Vec<&str> = option
         .split('.')
@@ -158,7 +213,25 @@ fn without_indices(option: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Becomes, of};
+    use super::{Becomes, FATES, listed, of};
+
+    #[test]
+    fn every_secret_of_synapse_has_a_row() {
+        for option in ess_synapse::secrets::options() {
+            assert!(
+                listed(&option).is_some(),
+                "{option} is read as a secret; add what becomes of it to FATES"
+            );
+        }
+    }
+
+    #[test]
+    fn no_option_has_two_rows() {
+        let mut options: Vec<&str> = FATES.iter().map(|row| row.0).collect();
+        options.sort_unstable();
+        options.dedup();
+        assert_eq!(options.len(), FATES.len());
+    }
 
     #[test]
     fn each_of_an_array_has_the_same_fate() {

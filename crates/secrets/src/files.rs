@@ -1,4 +1,4 @@
-//! Files and directories that options name: ESS's pod gets those that are small, from a Secret, whatever they are.
+//! Files and directories that options name. Those that are small enough are carried in a Secret that ESS's pod mounts.
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -9,27 +9,27 @@ use zeroize::Zeroizing;
 
 use crate::yaml::Node;
 
-/// Where ESS's pod finds them.
+/// The directory of the files in ESS's pod.
 pub(crate) const MOUNT: &str = "/ess-migrated-files";
-/// Kubernetes takes 1 MiB in one Secret.
+/// Limit for all files, in bytes. Kubernetes allows 1 MiB per Secret (`MaxSecretSize`).
 const LIMIT: usize = 1_000_000;
-/// A directory with more is no directory of templates.
+/// Most entries in one directory. A directory with more does not contain templates.
 const COUNT: usize = 200;
 
 /// A file that is carried.
 pub(crate) struct File {
-    /// In the Secret.
+    /// The key in the Secret.
     pub(crate) key: String,
-    /// Beneath [`MOUNT`].
+    /// The path below [`MOUNT`].
     pub(crate) path: String,
     pub(crate) content: Zeroizing<Vec<u8>>,
 }
 
-/// What is carried so far.
+/// The files that are carried so far.
 pub(crate) struct Files<'a> {
     config: &'a Config,
     pub(crate) carried: Vec<File>,
-    /// How many options have theirs: each has a directory of its own, so that names cannot clash.
+    /// The number of paths that are carried. Each gets a numbered directory, so that file names cannot clash.
     options: usize,
 }
 
@@ -42,12 +42,13 @@ impl<'a> Files<'a> {
         }
     }
 
-    /// Where it lies on this host.
+    /// Translates a path of the configuration to a path on this host.
     pub(crate) fn resolve(&self, named: &str) -> PathBuf {
         self.config.resolve_path(named)
     }
 
-    /// Carries what an option names, and returns what the option has to say on ESS.
+    /// Carries the files that an option names, and returns the value of the option on ESS. An error is the reason why
+    /// they cannot be carried; then none of them is.
     pub(crate) fn carry(&mut self, node: &Node) -> Result<Node, String> {
         match node {
             Node::Text(path) => self.carry_path(path).map(Node::text),
@@ -74,7 +75,7 @@ impl<'a> Files<'a> {
 
     fn add_below(&mut self, root: &Path, top: &str) -> Result<(), String> {
         let before = self.carried.len();
-        // As Synapse opens them, through links.
+        // Links are followed, because Synapse would open the files through them.
         for (number, entry) in WalkDir::new(root)
             .follow_links(true)
             .sort_by_file_name()
@@ -92,7 +93,7 @@ impl<'a> Files<'a> {
                 continue;
             }
             if !entry.file_type().is_file() {
-                return Err("it is no regular file, or has other things in it".to_owned());
+                return Err("it is not a regular file, or contains something that is not one".to_owned());
             }
             let below = entry.path().strip_prefix(root).unwrap_or(Path::new(""));
             let path = if below.as_os_str().is_empty() {
@@ -103,16 +104,19 @@ impl<'a> Files<'a> {
             self.add(entry.path(), path)?;
         }
         if self.carried.len() == before {
-            return Err("there is no file in it".to_owned());
+            return Err("it contains no file".to_owned());
         }
         Ok(())
     }
 
     fn add(&mut self, from: &Path, path: String) -> Result<(), String> {
-        // Helm takes the values for a template, and Kubernetes the path for one without `..`.
+        // The chart evaluates `extraVolumes` with `tpl` (templates/synapse/_synapse_pod.tpl): no braces.
         let plain = |character: char| character.is_ascii_alphanumeric() || "._-/@+, ".contains(character);
         if !path.chars().all(plain) {
-            return Err(format!("a name is not plain: {}", path.escape_debug()));
+            return Err(format!(
+                "the path has characters that cannot be carried: {}",
+                path.escape_debug()
+            ));
         }
         let used: usize = self.carried.iter().map(|file| file.content.len()).sum();
         let room = LIMIT.saturating_sub(used);
@@ -120,7 +124,7 @@ impl<'a> Files<'a> {
         let read = ess_files::open(from).and_then(|file| file.take(room as u64 + 1).read_to_end(&mut content));
         read.map_err(|error| error.to_string())?;
         if content.len() > room {
-            return Err("a Secret has no room for it".to_owned());
+            return Err("it does not fit into a Secret".to_owned());
         }
         self.carried.push(File {
             key: format!("file-{}", self.carried.len()),

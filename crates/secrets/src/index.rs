@@ -1,4 +1,4 @@
-//! `secrets/index.json`: what each file is, where it was found, where it goes. It holds no value.
+//! `secrets/index.json`: what each file is, where its content was found and where it belongs. It contains no secret.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -11,14 +11,14 @@ use serde::{Deserialize, Serialize};
 use crate::carry::Sorted;
 use crate::fate;
 
-/// A new name only when a reader of the old one would be misled.
+/// The format. It gets a new name only if a reader of the old one would misunderstand the new one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Format {
     #[serde(rename = "ess-secrets/1")]
     V1,
 }
 
-/// Without times, so that an equal extraction has an equal index.
+/// The index. It contains no times, so that extracting the same secrets again gives an equal index.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Index {
@@ -27,14 +27,14 @@ pub(crate) struct Index {
     pub secrets: Vec<Entry>,
     /// In the order of the key file: the first signs events.
     pub signing_keys: Vec<SigningKey>,
-    /// The copies of the configuration, in the order in which Synapse merges them.
+    /// The copies of the configuration files, in the order in which Synapse merges them.
     pub config: Vec<ConfigFile>,
-    /// What becomes of the rest of the configuration.
+    /// What becomes of each of Synapse's other options.
     pub options: Sorted,
-    /// Made for ESS from all this.
+    /// The files that were made for ESS.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub emitted: Vec<Emitted>,
-    /// What a person should look at.
+    /// What the user should check.
     pub notes: Vec<String>,
 }
 
@@ -43,7 +43,7 @@ pub(crate) struct Index {
 pub(crate) struct Entry {
     /// Synapse's option, dotted.
     pub option: String,
-    /// Its file beside this index; none when Synapse derives the value.
+    /// Its file, next to this index; none if Synapse derives the value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
     pub origin: Origin,
@@ -51,12 +51,12 @@ pub(crate) struct Entry {
     pub destination: String,
     /// What becomes of it on ESS: `kept`, `needed by ESS as ...`, `replaced by ESS`, `no longer needed`.
     pub becomes: String,
-    /// What users would notice.
+    /// What users would notice if it were lost.
     pub if_lost: String,
-    /// The field of Element's older installer, with `(inferred)` where Element names it nowhere to users; `none known` or
-    /// `none needed`.
+    /// The field of Element's older installer, with `(inferred)` if Element's documentation does not name it; or
+    /// `none known`, or `none needed`.
     pub installer_field: String,
-    /// Why there is no file, and what is lost by that.
+    /// Why there is no file, and what stops working without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub derived: Option<String>,
 }
@@ -67,7 +67,7 @@ pub(crate) struct Entry {
 pub(crate) struct Origin {
     /// The option that was read.
     pub option: String,
-    /// The configuration file that sets it; none when Synapse's default counts.
+    /// The configuration file that sets it; none if Synapse's default applies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config: Option<PathBuf>,
     /// The file that it names.
@@ -96,7 +96,7 @@ pub(crate) struct ConfigFile {
 pub(crate) struct Emitted {
     /// Relative to the export.
     pub file: PathBuf,
-    /// As it was written: with another one, a person has edited it.
+    /// Of the file as it was written. If the file has a different one now, a user has edited it.
     pub sha256: String,
 }
 
@@ -129,7 +129,7 @@ impl Index {
         }
     }
 
-    /// As it is written.
+    /// The text of the file.
     pub(crate) fn text(&self) -> anyhow::Result<Vec<u8>> {
         let mut text = serde_json::to_vec_pretty(self).context("cannot write the index")?;
         text.push(b'\n');
@@ -175,8 +175,8 @@ impl Entry {
             becomes: "replaced by ESS".to_owned(),
             derived: Some(
                 "it is not set, and what Synapse derives from the signing key is not text and cannot be carried; \
-                 with a new one, guests, single sign-on logins in flight and unsubscribe links in e-mails are lost, \
-                 all other logins stay"
+                 with a new secret, guest accounts, single sign-on logins in progress and unsubscribe links in \
+                 e-mails stop working, and all other logins stay valid"
                     .to_owned(),
             ),
             ..Self::without_file("macaroon_secret_key", origin)
@@ -184,7 +184,7 @@ impl Entry {
     }
 }
 
-/// For people: `/etc/x.key, which form_secret_path in /etc/homeserver.yaml names`.
+/// In words: `/etc/x.key, which form_secret_path in /etc/homeserver.yaml names`.
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { option, config, file } = self;

@@ -1,4 +1,4 @@
-//! Are the signing keys of the configuration those of the server? The running server says it, or its database.
+//! Compares the signing keys of the configuration with those that the running server publishes, or with its database.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use ess_synapse::yaml::Value as Yaml;
 use serde_json::Value;
 use ureq::Agent;
 
-/// What the comparison tells a person, if anything: nothing when the running server has the same keys.
+/// The result of the comparison in words; `None` if the running server publishes the same keys.
 pub(crate) fn note(config: &Config, keys: &[SigningKey], application_name: &str) -> Option<String> {
     if let Some((address, answer)) = published(config) {
         return difference(&answer, config.server_name(), keys)
@@ -20,17 +20,17 @@ pub(crate) fn note(config: &Config, keys: &[SigningKey], application_name: &str)
     }
     Some(match known(config, application_name) {
         Ok(known) => format!(
-            "Synapse does not answer, so its signing keys were looked for in its database: {}",
+            "Synapse does not answer, so the signing keys were compared with its database: {}",
             known.verdict(keys, &old_keys(config))
         ),
         Err(error) => format!(
             "the signing keys were not compared with those that Synapse uses: no plain HTTP listener of the \
-             configuration answers, nor does its database: {error:#}"
+             configuration answers, and its database cannot be queried: {error:#}"
         ),
     })
 }
 
-/// What the first listener that answers says, and where it is.
+/// The response of the first listener that answers, and the listener's address.
 fn published(config: &Config) -> Option<(SocketAddr, Value)> {
     let agent = Agent::config_builder()
         .proxy(None)
@@ -52,7 +52,7 @@ fn published(config: &Config) -> Option<(SocketAddr, Value)> {
     })
 }
 
-/// In the words that follow "Synapse at ...".
+/// Compares the keys with a response. The result continues the sentence "Synapse at ADDRESS".
 fn difference(answer: &Value, server_name: &str, keys: &[SigningKey]) -> Option<String> {
     let name = answer.get("server_name").and_then(Value::as_str).unwrap_or_default();
     if name != server_name {
@@ -75,27 +75,27 @@ fn difference(answer: &Value, server_name: &str, keys: &[SigningKey]) -> Option<
 
 fn ids(keys: &[SigningKey], is_one: impl Fn(&SigningKey) -> bool) -> String {
     let ids: Vec<&str> = keys.iter().filter(|key| is_one(key)).map(|key| &*key.id).collect();
-    // Whatever a server sends or a database holds.
+    // A server or a database may contain anything, so control characters are escaped.
     ids.join(", ").escape_debug().to_string()
 }
 
-/// What the database knows.
+/// What the database contains about the server's keys.
 #[derive(Default)]
 struct Known {
-    /// Of `server_signature_keys`.
+    /// The server's own rows of `server_signature_keys`.
     keys: Vec<SigningKey>,
-    /// The ids by which the newest event of this server is signed for it.
+    /// The ids of the keys that the server's newest event is signed with.
     signed_by: Vec<String>,
 }
 
 fn known(config: &Config, application_name: &str) -> anyhow::Result<Known> {
     let Database::Postgres { args, password, .. } = config.database()? else {
-        anyhow::bail!("it is not one database of PostgreSQL");
+        anyhow::bail!("it is not a single PostgreSQL database");
     };
     let mut args = args;
     args.entry("connect_timeout".to_owned())
         .or_insert_with(|| "5".to_owned());
-    // The variables of libpq are the target's, where there are two servers.
+    // In a pipeline, libpq's variables apply to the target.
     let env = |name: &str| std::env::var(name).ok().filter(|_| !name.starts_with("PG"));
     let mut conninfo = Conninfo::from_params(args, password)?.resolve(&env, false)?;
     conninfo.find_password(&env)?;
@@ -116,7 +116,7 @@ fn known(config: &Config, application_name: &str) -> anyhow::Result<Known> {
     })
 }
 
-/// The ids of the keys that an event is signed with; none when there is no event.
+/// The ids of the server's keys that an event is signed with; empty if there is no event.
 fn signatures(event: &str, server_name: &str) -> serde_json::Result<Vec<String>> {
     if event.is_empty() {
         return Ok(Vec::new());
@@ -138,7 +138,10 @@ fn old_keys(config: &Config) -> Vec<String> {
 }
 
 impl Known {
-    /// What it says of the keys of the configuration, and of the ids in `old_signing_keys`.
+    /// Compares with the keys of the configuration and the ids in `old_signing_keys`.
+    ///
+    /// Synapse stores its own keys in `server_signature_keys` only in special cases, so a missing key proves nothing.
+    /// The result continues the sentence "the signing keys were compared with its database:".
     fn verdict(&self, keys: &[SigningKey], old: &[String]) -> String {
         const ASK: &str = "is this the key file of this server?";
         let is_ours = |id: &String| keys.iter().any(|key| key.id == *id) || old.contains(id);
@@ -148,7 +151,10 @@ impl Known {
         let unknown = ids(&self.keys, |known| !is_ours(&known.id));
         let signed_by = self.signed_by.join(", ").escape_debug().to_string();
         if !other.is_empty() {
-            format!("it has another {other}, and servers that have that one refuse what is signed with this: {ASK}")
+            format!(
+                "it contains a different {other}, and servers that have that key reject what is signed with this one: \
+                 {ASK}"
+            )
         } else if !signed_by.is_empty() && !self.signed_by.iter().any(is_ours) {
             format!(
                 "the newest event of this server is signed with {signed_by}, which is neither in the key file nor in \
@@ -156,17 +162,17 @@ impl Known {
             )
         } else if !unknown.is_empty() {
             format!(
-                "it has {unknown} too, which is neither in the key file nor in `old_signing_keys`: what was signed with \
-                 it cannot be checked without"
+                "it also contains {unknown}, which is neither in the key file nor in `old_signing_keys`: what was \
+                 signed with it cannot be verified without it"
             )
         } else if self.keys.iter().any(|known| keys.contains(known)) {
-            "it has the same".to_owned()
+            "they match".to_owned()
         } else if signed_by.is_empty() {
-            "it has none of this server's, as most have, and no event of it among the last".to_owned()
+            "it contains no key of this server, which is usual, and no recent event of it".to_owned()
         } else {
             format!(
-                "it has none of this server's, as most have; the newest event is signed with {signed_by}, which the \
-                 configuration knows"
+                "it contains no key of this server, which is usual; the newest event is signed with {signed_by}, which \
+                 the configuration contains"
             )
         }
     }
@@ -202,26 +208,22 @@ mod tests {
     fn the_database_is_taken_at_its_word_and_no_further() {
         let ours = [key("ed25519:a", "A")];
         for (keys, signed_by, said) in [
-            (vec![key("ed25519:a", "A")], vec![], "it has the same"),
-            (vec![key("ed25519:a", "B")], vec!["ed25519:a"], "another ed25519:a"),
+            (vec![key("ed25519:a", "A")], vec![], "they match"),
+            (vec![key("ed25519:a", "B")], vec!["ed25519:a"], "a different ed25519:a"),
             (
                 vec![],
                 vec!["ed25519:a"],
-                "signed with ed25519:a, which the configuration knows",
+                "signed with ed25519:a, which the configuration contains",
             ),
             (vec![], vec!["ed25519:b"], "signed with ed25519:b, which is neither in"),
             (
                 vec![],
                 vec!["ed25519:old"],
-                "signed with ed25519:old, which the configuration knows",
+                "signed with ed25519:old, which the configuration contains",
             ),
-            (vec![key("ed25519:b", "B")], vec![], "it has ed25519:b too"),
-            (
-                vec![key("ed25519:old", "O")],
-                vec![],
-                "and no event of it among the last",
-            ),
-            (vec![], vec![], "and no event of it among the last"),
+            (vec![key("ed25519:b", "B")], vec![], "it also contains ed25519:b"),
+            (vec![key("ed25519:old", "O")], vec![], "and no recent event of it"),
+            (vec![], vec![], "and no recent event of it"),
         ] {
             let known = Known {
                 keys,

@@ -1,4 +1,4 @@
-//! extract-secrets: a homeserver's secrets, one file each, with an index of what goes where; and files for ESS.
+//! extract-secrets: writes a homeserver's secrets to one file each, with an index, and makes files for ESS.
 
 mod app_service;
 mod beside;
@@ -35,51 +35,51 @@ use crate::store::{Outcome, Plan};
 /// Copy a homeserver's secrets into files
 ///
 /// Reads Synapse's configuration as Synapse does and writes every secret in it, or in a file that it
-/// names, to EXPORT/secrets: one file a secret, holding exactly the bytes that Synapse uses.
-/// EXPORT/secrets/index.json says what each is for and where it goes; EXPORT/config keeps the
-/// configuration files. No value is ever printed.
+/// names, to EXPORT/secrets: one file per secret, with exactly the bytes that Synapse uses.
+/// EXPORT/secrets/index.json lists the purpose and the destination of each secret; EXPORT/config
+/// contains copies of the configuration files. The value of a secret is never printed.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The export: a directory of our own, made when it is not there
+    /// Directory of the export, closed to other users; created if it does not exist
     #[arg(long, value_name = "EXPORT")]
     out: Option<PathBuf>,
-    /// What to make of the secrets beside their directory, for ESS; repeatable
+    /// Form in which to write the secrets and what ESS needs of them; repeatable
     #[arg(long, value_enum, value_name = "FORM", default_value = "dir")]
     emit: Vec<Form>,
-    /// Who can open the bundle of `--emit age`: an age1... public key; repeatable
+    /// Public key (age1...) that the bundle of `--emit age` is encrypted to; repeatable
     #[arg(short, long, value_name = "AGE1")]
     recipient: Vec<String>,
-    /// A file with a recipient a line; repeatable
+    /// File with one recipient per line; repeatable
     #[arg(short = 'R', long, value_name = "FILE")]
     recipients_file: Vec<PathBuf>,
-    /// The namespace of ESS, for the manifests; by default that of the target, or ess
+    /// Namespace of ESS, for the manifests (default: that of the target, or ess)
     #[arg(long, value_name = "NAME", value_parser = namespace)]
     namespace: Option<String>,
-    /// The configuration of Matrix Authentication Service, where there is one
+    /// Configuration of Matrix Authentication Service, if you run it
     #[arg(long, value_name = "FILE")]
     mas_config: Option<PathBuf>,
-    /// The configuration of Hookshot, where there is one
+    /// Configuration of Hookshot, if you run it
     #[arg(long, value_name = "FILE")]
     hookshot_config: Option<PathBuf>,
     #[command(flatten)]
     source: SourceArgs,
 }
 
-/// In what form secrets leave.
+/// A form in which secrets are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Form {
-    /// One file a secret, and index.json; left out only with age
+    /// One file per secret, and index.json; always, except with age alone
     Dir,
-    /// Secret manifests, in EXPORT/ess/secrets.yaml
+    /// Manifests of Kubernetes Secrets, in EXPORT/ess/secrets.yaml
     Kubernetes,
     /// Helm values that refer to those Secrets, in EXPORT/ess/values.yaml
     Helm,
-    /// All of that in EXPORT/secrets.tar.age; without dir nothing of it is written in clear
+    /// One encrypted bundle of these files, EXPORT/secrets.tar.age; without dir, none is written in clear
     Age,
 }
 
 impl Form {
-    /// The file in `EXPORT/ess`.
+    /// The name of the file in `EXPORT/ess`, if the form has one.
     fn file(self) -> Option<&'static str> {
         match self {
             Self::Dir | Self::Age => None,
@@ -89,7 +89,7 @@ impl Form {
     }
 }
 
-/// Namespace and release of ESS: by flag, or those of the target.
+/// Namespace and release of ESS: the namespace of the flag, otherwise those of the target, otherwise `ess`.
 fn place_in_cluster(args: &Args, context: &Context) -> (String, String) {
     let target = context.document.target.as_ref();
     let (of_target, release) = target
@@ -103,16 +103,16 @@ fn place_in_cluster(args: &Args, context: &Context) -> (String, String) {
     )
 }
 
-/// A namespace by Kubernetes' rules.
+/// Checks a namespace by Kubernetes' rules: a label of RFC 1123.
 fn namespace(text: &str) -> Result<String, &'static str> {
     let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     let edges = !text.starts_with('-') && !text.ends_with('-');
     let good = (1..=63).contains(&text.len()) && text.bytes().all(inner) && edges;
     good.then(|| text.to_owned())
-        .ok_or("a namespace has 1 to 63 lower-case letters, digits and hyphens inside")
+        .ok_or("a namespace consists of 1 to 63 lower-case letters, digits and hyphens, and no hyphen at either end")
 }
 
-/// Does the job of extract-secrets.
+/// Runs extract-secrets.
 pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     let Args { source, out, .. } = args;
     if source.source.is_some() || source.source_password_file.is_some() {
@@ -162,7 +162,7 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// All secrets, or all that stands in the way: it is mended in one go.
+/// Reads all secrets, or prints every error, so that the user can correct all of them at once.
 fn read(config: &Config, context: &Context) -> anyhow::Result<Secrets> {
     let (secrets, mut errors) = Secrets::look(config);
     let Some(last) = errors.pop() else { return Ok(secrets) };
@@ -178,20 +178,20 @@ impl Args {
         self.emit.contains(&form)
     }
 
-    /// A bundle stands in the place of files, unless both are asked for.
+    /// Whether to write files in clear: a bundle replaces them, unless `dir` is given too.
     fn in_clear(&self) -> bool {
         self.emits(Form::Dir) || !self.emits(Form::Age)
     }
 }
 
-/// Who can open the bundle, if there is to be one.
+/// The recipients of the bundle; empty if none is to be written.
 fn recipients(args: &Args) -> anyhow::Result<Vec<Recipient>> {
     let recipients = bundle::recipients(&args.recipient, &args.recipients_file)?;
     match (args.emits(Form::Age), recipients.is_empty()) {
-        (true, true) => Err(Stop::usage("--emit age needs somebody who can open the bundle")
-            .hint("give --recipient age1..., which age-keygen prints")
+        (true, true) => Err(Stop::usage("--emit age needs at least one recipient")
+            .hint("give --recipient age1..., the public key that age-keygen prints")
             .into()),
-        (false, false) => Err(Stop::usage("recipients are given, and nothing is encrypted to them")
+        (false, false) => Err(Stop::usage("recipients are given, but nothing is encrypted to them")
             .hint("add --emit age")
             .into()),
         _ => Ok(recipients),
@@ -209,7 +209,7 @@ fn bundle(plan: &Plan, secrets: &Secrets, recipients: &[Recipient], export: &Pat
     Bundle::new(&files, signing_key, &plan.index.server_name, recipients, export).map(Some)
 }
 
-/// Reads what the flags name beside Synapse.
+/// Reads the configurations of the other components that flags name.
 fn beside(args: &Args, context: &Context) -> anyhow::Result<Beside> {
     let source = context.document.source.as_ref();
     let path_map = match source.and_then(|source| source.config.as_ref()) {
@@ -219,7 +219,7 @@ fn beside(args: &Args, context: &Context) -> anyhow::Result<Beside> {
     Beside::read(args.mas_config.as_deref(), args.hookshot_config.as_deref(), &path_map)
 }
 
-/// The export's place, by flag or by the document, which may not contradict each other.
+/// The directory of the export: that of the flag or of the document, which must not contradict each other.
 fn export(out: Option<&Path>, known: Option<&Path>) -> anyhow::Result<PathBuf> {
     let out = out
         .map(|out| std::path::absolute(out).with_context(|| format!("cannot use {}", out.display())))
@@ -228,22 +228,22 @@ fn export(out: Option<&Path>, known: Option<&Path>) -> anyhow::Result<PathBuf> {
         (Some(out), Some(known)) if out != known => {
             let (out, known) = (out.display(), known.display());
             Err(
-                Stop::usage(format!("--out says {out}, the document's `export` says {known}"))
-                    .hint("drop --out, or say with --export where the export lies on this host")
+                Stop::usage(format!("--out is {out}, but the document's `export` is {known}"))
+                    .hint("drop --out, or name the export's directory on this host with --export")
                     .into(),
             )
         }
         (Some(out), _) => Ok(out),
         (None, Some(known)) => Ok(known.to_owned()),
         (None, None) => Err(
-            Stop::usage("there is no export: neither --out nor the document's `export` says where")
+            Stop::usage("there is no export: neither --out nor the document's `export` names one")
                 .hint("give --out DIR")
                 .into(),
         ),
     }
 }
 
-/// The connection as the configuration has it, unless a tool that connected knows better.
+/// Records the database connection of the configuration, unless a tool that connected has recorded one.
 fn note_database(context: &mut Context, config: &Config) -> anyhow::Result<()> {
     let source = context.source_section();
     if source.connection.is_empty()
@@ -301,13 +301,13 @@ fn section(
 fn say(context: &Context, index: &Index, outcome: Option<Outcome>, sealed: Option<Sealed>, export: &Path) {
     let console = &context.console;
     let count = index.secrets.iter().filter(|entry| entry.file.is_some()).count();
-    let secrets = format!("{count} secrets of {}", index.server_name);
+    let secrets = format!("{} of {}", ess_run::text::count(count, "secret"), index.server_name);
     let directory = outcome.map(|outcome| {
         let news = match outcome {
             Outcome::Written => None,
             Outcome::Kept => Some("nothing was written"),
-            Outcome::ConfigRenewed => Some("the configuration has changed, its copies are renewed"),
-            Outcome::Emitted => Some("the files for ESS are new"),
+            Outcome::ConfigRenewed => Some("the configuration has changed, so its copies were renewed"),
+            Outcome::Emitted => Some("the files for ESS were written"),
         };
         (store::DIRECTORY, news)
     });
@@ -315,7 +315,7 @@ fn say(context: &Context, index: &Index, outcome: Option<Outcome>, sealed: Optio
         let news = match sealed {
             Sealed::Written => None,
             Sealed::Kept => Some("nothing was written"),
-            Sealed::Renewed => Some("recipients or configuration are others, it is made anew"),
+            Sealed::Renewed => Some("the recipients or the configuration changed, so it was encrypted again"),
         };
         (bundle::BUNDLE, news)
     });
@@ -324,14 +324,14 @@ fn say(context: &Context, index: &Index, outcome: Option<Outcome>, sealed: Optio
         let place = place.display();
         console.note(&match news {
             None => format!("wrote {secrets} to {place}"),
-            Some(news) => format!("the {secrets} are in {place} already; {news}"),
+            Some(news) => format!("{place} already contains the {secrets}; {news}"),
         });
     }
     let earlier = export.join(store::DIRECTORY);
     if outcome.is_none() && earlier.exists() {
         let earlier = earlier.display();
         console.note(&format!(
-            "an earlier run wrote secrets in clear to {earlier}; they are there still"
+            "an earlier run wrote secrets in clear to {earlier}; they are still there"
         ));
     }
     for key in &index.signing_keys {
@@ -347,7 +347,7 @@ fn say(context: &Context, index: &Index, outcome: Option<Outcome>, sealed: Optio
     }
 }
 
-/// The lines that go on with the files for ESS.
+/// Prints the commands that use the files for ESS.
 fn say_what_to_do(context: &Context, args: &Args, export: &Path) {
     if args.emits(Form::Age) {
         let path = export.join(bundle::BUNDLE);
@@ -363,16 +363,16 @@ fn say_what_to_do(context: &Context, args: &Args, export: &Path) {
     let (namespace, release) = place_in_cluster(args, context);
     if let Some(path) = place(Form::Kubernetes) {
         let message = format!(
-            "the Secrets: kubectl apply --server-side -n {namespace} -f {}",
+            "to apply the Secrets: kubectl apply --server-side -n {namespace} -f {}",
             path.display()
         );
         context.console.note(&message);
     }
     if let Some(path) = place(Form::Helm) {
         let message = format!(
-            "the values: helm upgrade --install -n {namespace} {release} \
-             oci://ghcr.io/element-hq/ess-helm/matrix-stack -f YOUR-VALUES -f {} (they need the Secrets of --emit \
-             kubernetes; the hosts of the other components are in yours)",
+            "to use the values: helm upgrade --install -n {namespace} {release} \
+             oci://ghcr.io/element-hq/ess-helm/matrix-stack -f YOUR-VALUES -f {} (they refer to the Secrets of --emit \
+             kubernetes; YOUR-VALUES must contain the hosts of the other components)",
             path.display()
         );
         context.console.note(&message);

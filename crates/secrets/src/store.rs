@@ -1,4 +1,4 @@
-//! The files of an export: written once, and afterwards only compared.
+//! Writes the files of an export. Later runs compare them with the configuration and never replace a secret.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -18,17 +18,17 @@ use crate::bundle;
 use crate::carry::Sorted;
 use crate::index::{ConfigFile, Emitted, Index};
 
-/// Where the secrets lie in an export.
+/// The directory of the secrets in an export.
 pub(crate) const DIRECTORY: &str = "secrets";
-/// Where the configuration lies in an export.
+/// The directory of the configuration's copies in an export.
 const CONFIG_DIRECTORY: &str = "config";
-/// Where the files for ESS lie in an export.
+/// The directory of the files for ESS in an export.
 pub(crate) const ESS_DIRECTORY: &str = "ess";
 pub(crate) const INDEX: &str = "index.json";
-/// No file of ours is larger, not even a bundle of all others.
+/// Largest file that is read back, in bytes. None that these tools write is larger, not even a bundle.
 const OURS: u64 = 256 << 20;
 
-/// Everything that an export shall hold.
+/// The intended content of an export.
 pub(crate) struct Plan<'a> {
     pub(crate) index: Index,
     secrets: Vec<(&'a str, &'a SecretSlice<u8>)>,
@@ -36,21 +36,21 @@ pub(crate) struct Plan<'a> {
     emitted: Vec<(&'static str, &'a str)>,
 }
 
-/// What was done.
+/// What happened to the export.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// Secrets were written.
     Written,
-    /// All was there already.
+    /// All files existed already.
     Kept,
-    /// The secrets were there already; the configuration was another.
+    /// The secrets existed already; the copies of the configuration were renewed.
     ConfigRenewed,
-    /// The secrets were there already; files for ESS were written.
+    /// The secrets existed already; files for ESS were written.
     Emitted,
 }
 
 impl<'a> Plan<'a> {
-    /// Reads the configuration files once more, for their copies.
+    /// Reads the configuration files again, byte for byte, for their copies.
     pub(crate) fn new(
         config: &Config,
         secrets: &'a Secrets,
@@ -96,7 +96,7 @@ impl<'a> Plan<'a> {
         });
     }
 
-    /// All of an export's files, by their paths in it; `index` is the text of the plan's.
+    /// All files of the export, by their paths in it. `index` is the text of the plan's index.
     pub(crate) fn files<'f>(&'f self, index: &'f [u8]) -> Vec<bundle::File<'f>> {
         let secrets = self.secrets.iter();
         let secrets = secrets.map(|(option, value)| (Path::new(DIRECTORY).join(option), value.expose_secret()));
@@ -108,14 +108,16 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// `-c EXPORT/config` merges the copies as Synapse merges the originals: in the order of their numbers.
+/// The name of a copy. It is numbered so that `-c EXPORT/config`, which sorts by name, merges the copies in the order
+/// of the originals.
 fn copy_name(index: usize, original: &Path) -> String {
     let name = original.file_name().unwrap_or_default().to_string_lossy();
     let end = if name.ends_with(".yaml") { "" } else { ".yaml" };
     format!("{:03}-{name}{end}", index + 1)
 }
 
-/// Makes an export hold what the plan says, unless it holds other secrets. The caller has its lock.
+/// Writes what the plan contains and the export lacks, and refuses if the export contains different secrets. The caller
+/// holds the lock of the export.
 pub(crate) fn put(plan: &mut Plan, export: &Path) -> anyhow::Result<Outcome> {
     let directory = export.join(DIRECTORY);
     let mut directories = vec![directory.clone(), export.join(CONFIG_DIRECTORY)];
@@ -134,7 +136,7 @@ pub(crate) fn put(plan: &mut Plan, export: &Path) -> anyhow::Result<Outcome> {
     for (path, text) in &emit {
         write_file(path, text.as_bytes())?;
     }
-    // What an earlier run made and this one was not asked for stays, and stays known.
+    // Files for ESS that an earlier run wrote and this one does not stay in the export, and in the index.
     for earlier in old.iter().flat_map(|old| &old.emitted) {
         if plan.index.emitted.iter().all(|emitted| emitted.file != earlier.file) {
             plan.index.emitted.push(earlier.clone());
@@ -155,7 +157,7 @@ pub(crate) fn put(plan: &mut Plan, export: &Path) -> anyhow::Result<Outcome> {
             renewed = true;
         }
     }
-    // Last: an index by its name says that everything is there.
+    // Written last: an index means that all other files are complete.
     if old.as_ref() != Some(&plan.index) {
         write_file(&directory.join(INDEX), &plan.index.text()?)?;
     }
@@ -167,7 +169,7 @@ pub(crate) fn put(plan: &mut Plan, export: &Path) -> anyhow::Result<Outcome> {
     })
 }
 
-/// What a killed run left half written. The caller has the lock.
+/// Removes the partial files of a run that was killed. The caller holds the lock.
 fn remove_partials(directory: &Path) -> anyhow::Result<()> {
     let failed = || format!("cannot clean up {}", directory.display());
     for entry in fs::read_dir(directory).with_context(failed)? {
@@ -188,14 +190,14 @@ fn old_index(directory: &Path) -> anyhow::Result<Option<Index>> {
     };
     let index = serde_json::from_slice(&text).map_err(|error| {
         Stop::data(format!(
-            "{} is not an index that this version reads: {error}",
+            "{} is not an index that this version can read: {error}",
             path.display()
         ))
     })?;
     Ok(Some(index))
 }
 
-/// The secrets whose files are not there. Refuses when others are.
+/// The secrets whose files are missing. An error names the secrets that differ from those of the export.
 fn compare<'a>(
     plan: &Plan<'a>,
     old: Option<&Index>,
@@ -205,15 +207,15 @@ fn compare<'a>(
         && old.server_name != plan.index.server_name
     {
         let message = format!(
-            "{} holds the secrets of {}, not of {}",
+            "{} contains the secrets of {}, not of {}",
             directory.display(),
             old.server_name,
             plan.index.server_name
         );
-        return Err(Stop::no(message).hint("give another --out").into());
+        return Err(Stop::no(message).hint("give a different --out").into());
     }
     let wanted: BTreeSet<&str> = options(&plan.index);
-    // Without an index an earlier run was cut short: what it left counts only where it differs.
+    // Without an index it is unknown which secrets an interrupted run meant to write: only existing files are compared.
     let known = old.map_or_else(|| wanted.clone(), options);
     let mut different: BTreeSet<&str> = wanted.symmetric_difference(&known).copied().collect();
     let mut missing = Vec::new();
@@ -229,14 +231,17 @@ fn compare<'a>(
     }
     let names = different.into_iter().collect::<Vec<_>>().join(", ");
     let message = format!(
-        "{} holds other secrets than the configuration: {names}",
+        "{} contains secrets that differ from the configuration: {names}",
         directory.display()
     );
-    let hint = format!("to extract again, first: mv {0} {0}.old", directory.display());
+    let hint = format!(
+        "to extract again, first move it away: mv {0} {0}.old",
+        directory.display()
+    );
     Err(Stop::no(message).hint(hint).into())
 }
 
-/// The files for ESS that are to be written. Refuses to replace what a person has edited.
+/// The files for ESS that are to be written. Refuses to replace a file that a user has edited.
 fn to_emit<'a>(plan: &Plan<'a>, old: Option<&Index>, export: &Path) -> anyhow::Result<Vec<(PathBuf, &'a str)>> {
     let mut emit = Vec::new();
     for (name, text) in &plan.emitted {
@@ -245,7 +250,7 @@ fn to_emit<'a>(plan: &Plan<'a>, old: Option<&Index>, export: &Path) -> anyhow::R
             Some(found) if found.as_slice() == text.as_bytes() => {}
             Some(found) if !is_ours(old, name, &found) => {
                 let message = format!("will not replace {}: it was edited", path.display());
-                let hint = format!("to make it again, first: mv {0} {0}.old", path.display());
+                let hint = format!("to write it again, first move it away: mv {0} {0}.old", path.display());
                 return Err(Stop::no(message).hint(hint).into());
             }
             _ => emit.push((path, *text)),
@@ -254,7 +259,7 @@ fn to_emit<'a>(plan: &Plan<'a>, old: Option<&Index>, export: &Path) -> anyhow::R
     Ok(emit)
 }
 
-/// Is it as an earlier run wrote it?
+/// Whether a file is unchanged since an earlier run wrote it.
 fn is_ours(old: Option<&Index>, name: &str, found: &[u8]) -> bool {
     let sha256 = hex(&Sha256::digest(found));
     let mut emitted = old.iter().flat_map(|old| &old.emitted);
@@ -266,13 +271,14 @@ fn options(index: &Index) -> BTreeSet<&str> {
     index.secrets.iter().filter_map(|entry| entry.file.as_deref()).collect()
 }
 
-/// A file that we wrote earlier. Anything else under its name is refused.
+/// The content of a file that these tools wrote earlier; `None` if it does not exist. A link, a file of another user
+/// and a file that others can read are refused.
 pub(crate) fn existing(path: &Path) -> anyhow::Result<Option<Zeroizing<Vec<u8>>>> {
     let found = match fs::symlink_metadata(path) {
         Ok(found) => found,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => {
-            return Err(error).with_context(|| format!("cannot look at {}", path.display()));
+            return Err(error).with_context(|| format!("cannot access {}", path.display()));
         }
     };
     let directory = path.parent().map(fs::metadata).transpose().ok().flatten();
@@ -283,7 +289,7 @@ pub(crate) fn existing(path: &Path) -> anyhow::Result<Option<Zeroizing<Vec<u8>>>
     if !found.is_file() {
         return refuse("it is not a regular file");
     }
-    // The directory is ours; that was seen to when it was made.
+    // `make_directory` has checked that the directory belongs to this user.
     if directory.is_none_or(|directory| directory.uid() != found.uid()) {
         return refuse("it belongs to another user");
     }
@@ -294,7 +300,8 @@ pub(crate) fn existing(path: &Path) -> anyhow::Result<Option<Zeroizing<Vec<u8>>>
     Ok(Some(content))
 }
 
-/// Only what lies directly in the directory of copies, whatever an index says.
+/// Removes a copy of a configuration file. Only the file's name is used, so that a manipulated index cannot name a file
+/// outside the directory of the copies.
 fn remove_copy(export: &Path, file: &Path) -> anyhow::Result<()> {
     let Some(name) = file.file_name() else {
         return Ok(());

@@ -1,9 +1,9 @@
-//! What looks like a secret, by its name or by itself, where we have no list of names.
+//! Recognises values that look like secrets, by name or by content, in options that no list names.
 
 use crate::carry::join;
 use crate::yaml::Node;
 
-/// Ends of names that announce a secret.
+/// Endings of names that suggest a secret.
 const ENDS: &[&str] = &[
     "apikey",
     "credential",
@@ -23,7 +23,7 @@ const ENDS: &[&str] = &[
     "tokens",
 ];
 
-/// Parts of names that announce one wherever they stand.
+/// Parts of names that suggest a secret anywhere in the name.
 const PARTS: &[&str] = &[
     "secret",
     "password",
@@ -33,7 +33,7 @@ const PARTS: &[&str] = &[
     "signature",
 ];
 
-/// Ends of names that take it back.
+/// Endings of names that rule a secret out, whatever else the name contains.
 const HARMLESS_ENDS: &[&str] = &[
     "_claim",
     "_enabled",
@@ -50,16 +50,16 @@ const HARMLESS_ENDS: &[&str] = &[
     "site_key",
 ];
 
-/// Sections of Synapse whose names would announce one, and which publish what is in them.
+/// Sections of Synapse whose names suggest a secret but whose content is public.
 const PUBLIC: &[&str] = &["old_signing_keys", "perspectives", "trusted_key_servers"];
 
-/// Names of what is random, and known to everybody who logs in.
+/// Names of values that look random but are visible to every user who logs in.
 const PUBLIC_NAMES: &[&str] = &["audience", "audiences", "client_id", "idp_id", "issuer"];
 
-/// Sections of Synapse whose own names say nothing of what is below.
+/// Sections of Synapse whose names suggest a secret, although most of their options are none.
 const PLAIN_SECTIONS: &[&str] = &["password_config", "password_providers"];
 
-/// Visits every text and number below, with its dotted path.
+/// Visits every text and number in a node, with its dotted path.
 pub(crate) fn walk(node: &Node, path: &str, visit: &mut impl FnMut(&str, &str)) {
     match node {
         Node::Null | Node::Bool(_) => {}
@@ -78,7 +78,7 @@ pub(crate) fn walk(node: &Node, path: &str, visit: &mut impl FnMut(&str, &str)) 
     }
 }
 
-/// Does this look like a secret?
+/// Whether an option looks like a secret, by name or by content.
 pub(crate) fn is_secret(path: &str, text: &str) -> bool {
     let section = path.split('.').next().unwrap_or_default();
     if text.is_empty() || PUBLIC.contains(&section) {
@@ -87,7 +87,7 @@ pub(crate) fn is_secret(path: &str, text: &str) -> bool {
     is_plainly_secret(path, text) || !is_public_name(path) && (is_random(text) || has_token(text))
 }
 
-/// Is it one by its name, or by a form that nothing else has?
+/// Whether an option is a secret by name, or by a form that only secrets have: a PEM block, or a URL with a password.
 pub(crate) fn is_plainly_secret(path: &str, text: &str) -> bool {
     !text.is_empty() && (has_password(text) || text.contains("-----BEGIN") || is_named_so(path))
 }
@@ -97,7 +97,7 @@ fn is_public_name(path: &str) -> bool {
     name.is_some_and(|name| PUBLIC_NAMES.contains(&name))
 }
 
-/// The name itself, or a section's: `tokens.alice`.
+/// Whether the name or that of a section above it suggests a secret: `tokens.alice`.
 fn is_named_so(path: &str) -> bool {
     let mut names = path
         .split('.')
@@ -118,7 +118,7 @@ fn is_named_so(path: &str) -> bool {
     announced
 }
 
-/// `redis://user:password@host`
+/// Whether a URL contains a password: `redis://user:password@host`.
 fn has_password(text: &str) -> bool {
     let Some((_, rest)) = text.split_once("://") else {
         return false;
@@ -127,8 +127,8 @@ fn has_password(text: &str) -> bool {
     authority.rsplit_once('@').is_some_and(|(user, _)| user.contains(':'))
 }
 
-/// `https://hooks.example.org/services/T0/Xm0bD2aNrX5tXc1kZ7cHq6Vg`, `https://host/?access_token=abc`: who knows the
-/// address may use it.
+/// Whether a URL grants access by itself: `https://hooks.example.org/services/T0/Xm0bD2aNrX5tXc1kZ7cHq6Vg`,
+/// `https://host/?access_token=abc`.
 fn has_token(text: &str) -> bool {
     let Some((_, rest)) = text.split_once("://") else {
         return false;
@@ -147,7 +147,7 @@ fn has_token(text: &str) -> bool {
         })
 }
 
-/// Long, of letters and digits mixed, without words: what `openssl rand` or `pwgen` writes.
+/// Whether a text looks like output of `openssl rand` or `pwgen`: long, with letters and digits mixed, without words.
 fn is_random(text: &str) -> bool {
     let is = |set: fn(&char) -> bool| text.chars().filter(set).count();
     let digits = is(char::is_ascii_digit);
@@ -162,7 +162,7 @@ fn is_random(text: &str) -> bool {
         && changes(text) * 4 >= text.len()
 }
 
-/// How often a letter follows a digit or a digit a letter, or the case changes: rarely in words, hosts and paths.
+/// Counts changes between digits, lower case, upper case and other characters: few in words, hosts and paths.
 fn changes(text: &str) -> usize {
     let class = |byte: u8| match byte {
         b'0'..=b'9' => 1,

@@ -1,11 +1,11 @@
-//! Workers: what the configuration says of their tasks, as ESS's `synapse.workers`.
+//! Workers: the tasks that the configuration assigns to them, as ESS's `synapse.workers`.
 
 use ess_synapse::Config;
 use ess_synapse::yaml::Value;
 
 use crate::yaml::Node;
 
-/// Options that name the workers of a task, the type of ESS that has it, and whether there may be several of it.
+/// Options that name the workers of a task, ESS's type of worker for the task, and whether ESS allows several replicas.
 const TASKS: &[(&str, &str, bool)] = &[
     ("stream_writers.account_data", "account-data", false),
     ("notify_appservices_from_worker", "appservice", false),
@@ -23,7 +23,7 @@ const TASKS: &[(&str, &str, bool)] = &[
     ("update_user_directory_from_worker", "user-dir", false),
 ];
 
-/// `synapse.workers`, if the configuration gives tasks to workers; and what it leaves to a person.
+/// `synapse.workers`, if the configuration assigns tasks to workers, and a note on what the user must decide.
 pub(crate) fn workers(config: &Config) -> (Option<Node>, Option<String>) {
     let mut known = vec!["main", "master"];
     let mut types = Vec::new();
@@ -51,17 +51,17 @@ pub(crate) fn workers(config: &Config) -> (Option<Node>, Option<String>) {
     let note = has_workers.then(|| {
         let others = match others.join(", ") {
             none if none.is_empty() => String::new(),
-            some => format!(" (so perhaps with {})", some.escape_debug()),
+            some => format!(" (possibly to {})", some.escape_debug()),
         };
         format!(
-            "what the reverse proxy gives to workers is not in Synapse's configuration{others}: see synapse.workers for \
-             client-reader, synchrotron, federation-inbound and the like"
+            "the requests that the reverse proxy routes to workers{others} are not in Synapse's configuration: see \
+             synapse.workers for client-reader, synchrotron, federation-inbound and similar types"
         )
     });
     ((!types.is_empty()).then(|| Node::map(types)), note)
 }
 
-/// One name, or several.
+/// The names of an option that contains one name or a list.
 fn instances<'a>(config: &'a Config, option: &str) -> Vec<&'a str> {
     match config.get(option) {
         Some(Value::List(list)) => list.iter().filter_map(Value::as_str).collect(),

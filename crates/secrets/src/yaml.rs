@@ -1,5 +1,6 @@
-//! YAML that every reader understands alike: PyYAML (1.1) in Synapse, yaml.v3 (1.2 with habits of 1.1) in Helm and in
-//! ESS's renderer. serde_yaml lays it out; what two readers could take for two things is quoted by us.
+//! Writes YAML that its readers parse alike: PyYAML (YAML 1.1) in Synapse, and yaml.v3 (YAML 1.2 with parts of 1.1) in
+//! Helm and in ESS's renderer. serde_yaml does the layout; this module quotes every text that two of them could read
+//! differently.
 
 use std::cell::RefCell;
 use std::fmt::Write as _;
@@ -8,15 +9,15 @@ use ess_synapse::yaml::{Kind, Scalar, Value};
 use serde::ser::{Serialize, SerializeMap as _, SerializeSeq as _, Serializer};
 use zeroize::Zeroizing;
 
-/// What a file will say.
+/// A value to be written.
 #[derive(Clone, PartialEq)]
 pub(crate) enum Node {
     Null,
     Bool(bool),
-    /// A number, written so that it is one to everybody.
+    /// A number, in a notation that every reader parses as one.
     Number(String),
     Text(Zeroizing<String>),
-    /// A text of several lines, for people to read: another file inside this one.
+    /// A text of several lines, written as a block scalar so that it stays readable: another file inside this one.
     Block(Zeroizing<String>),
     List(Vec<Node>),
     Map(Vec<(String, Node)>),
@@ -27,12 +28,12 @@ impl Node {
         Self::Text(Zeroizing::new(text.into()))
     }
 
-    /// A mapping of names that we choose.
+    /// A mapping from names that are constants in this program.
     pub(crate) fn map<'a>(pairs: impl IntoIterator<Item = (&'a str, Self)>) -> Self {
         Self::Map(pairs.into_iter().map(|(name, node)| (name.to_owned(), node)).collect())
     }
 
-    /// What Synapse has read, meaning the same.
+    /// A value of Synapse's configuration, with the same meaning.
     pub(crate) fn of(value: &Value) -> Self {
         match value {
             Value::Scalar(scalar) => Self::of_scalar(scalar),
@@ -51,12 +52,12 @@ impl Node {
             Kind::Bool(value) => Self::Bool(value),
             Kind::Int(Some(value)) => Self::Number(value.to_string()),
             Kind::Float(value) => Self::Number(float(value)),
-            // A date is one to Synapse only; where it wants a string, it turns a date into this one.
+            // Only Synapse's reader has dates, and where Synapse needs a string, it converts the date to this text.
             Kind::Int(None) | Kind::Timestamp | Kind::Binary | Kind::Text => Self::Text(scalar.text.clone()),
         }
     }
 
-    /// Finds or makes the place of a dotted option. None where a list is too short or a scalar is in the way.
+    /// Finds or creates the node of a dotted option. `None` if a list is too short or a scalar is in its place.
     pub(crate) fn at(&mut self, option: &str) -> Option<&mut Self> {
         option.split('.').try_fold(self, |node, name| match node {
             Self::List(list) => list.get_mut(name.parse::<usize>().ok()?),
@@ -71,7 +72,7 @@ impl Node {
         })
     }
 
-    /// Takes a dotted option out of its mapping.
+    /// Removes a dotted option from its mapping.
     pub(crate) fn remove(&mut self, option: &str) {
         let (parent, name) = match option.rsplit_once('.') {
             Some((parent, name)) => (self.at(parent), name),
@@ -83,7 +84,7 @@ impl Node {
     }
 }
 
-/// With a point and a signed exponent: YAML 1.1 takes `1e20` for a string.
+/// Writes a float with a point and a signed exponent, because `1e20` is a string in YAML 1.1.
 fn float(value: f64) -> String {
     if value.is_nan() {
         return ".nan".to_owned();
@@ -116,12 +117,12 @@ pub(crate) fn write(node: &Node) -> anyhow::Result<Zeroizing<String>> {
     Ok(fill(&text, &mark, &layout.held.into_inner()))
 }
 
-/// Puts what was held back into its places.
+/// Replaces the marks in the layout by the texts that they stand for.
 fn fill(text: &str, mark: &str, held: &[Zeroizing<String>]) -> Zeroizing<String> {
     let mut pieces = text.split(mark);
     let mut whole = Zeroizing::new(pieces.next().unwrap_or_default().to_owned());
     for piece in pieces {
-        // Always there: `Layout::hold` wrote it.
+        // Always succeeds: `Layout::hold` wrote the index and `_`.
         let (index, rest) = piece.split_once('_').unwrap_or_default();
         if let Some(held) = index.parse::<usize>().ok().and_then(|index| held.get(index)) {
             whole.push_str(held);
@@ -140,8 +141,8 @@ fn any_text(node: &Node, is: &impl Fn(&str) -> bool) -> bool {
     }
 }
 
-/// serde_yaml chooses its quotes itself, by version 1.2. So it gets a mark in place of every text and number; secrets,
-/// too, pass it by.
+/// Keeps texts and numbers away from serde_yaml, which would quote them by the rules of YAML 1.2 and does not wipe its
+/// buffers. It gets a mark in place of each, and [`fill`] replaces the marks.
 struct Layout<'a> {
     mark: &'a str,
     held: RefCell<Vec<Zeroizing<String>>>,
@@ -154,7 +155,7 @@ impl Layout<'_> {
         format!("{}{}_", self.mark, held.len() - 1)
     }
 
-    /// All of it: serde_yaml does not wipe its buffers.
+    /// Holds a text, quoted unless it is plain.
     fn text(&self, text: &str) -> String {
         self.hold(if is_plain(text) {
             Zeroizing::new(text.to_owned())
@@ -196,7 +197,7 @@ impl Serialize for Laid<'_> {
     }
 }
 
-/// A word that is nothing else to any version: no number, date, boolean or null.
+/// Whether a text needs no quotes: a word that no version of YAML reads as a number, date, boolean or null.
 fn is_plain(text: &str) -> bool {
     const WORDS: [&str; 9] = ["y", "n", "yes", "no", "on", "off", "true", "false", "null"];
     text.starts_with(|first: char| first.is_ascii_alphabetic())
@@ -206,8 +207,8 @@ fn is_plain(text: &str) -> bool {
         && !WORDS.contains(&text.to_ascii_lowercase().as_str())
 }
 
-/// Double quotes, with only escapes that all versions have. `${` is broken up, because ESS replaces `${NAME}` in every
-/// file before it reads it as YAML, and understands `\${NAME}` only since 26.8.1.
+/// Puts a text in double quotes, with only the escapes that all versions have. The `$` of `${` is escaped, because ESS
+/// replaces `${NAME}` in a file before parsing it as YAML, and supports `\${NAME}` only since 26.8.1.
 fn quoted(text: &str) -> Zeroizing<String> {
     let mut quoted = Zeroizing::new(String::with_capacity(6 * text.len() + 2));
     quoted.push('"');

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::{Node, write};
 
-/// As YAML 1.1 has it, to the letter: in types of our own, so that both readers can be compared.
+/// The value that a YAML 1.1 reader parses, as a [`Node`], so that both readers can be compared.
 fn by_1_1(text: &str) -> Node {
     fn node(value: &Value) -> Node {
         match value {
@@ -53,7 +53,7 @@ fn by_1_2(text: &str) -> Node {
     node(&serde_yaml::from_str(text).unwrap())
 }
 
-/// Both readers have it as it was.
+/// Asserts that both readers parse the value that was written.
 fn holds(node: &Node) {
     let text = write(node).unwrap();
     assert!(by_1_1(&text) == *node, "1.1: {}", *text);
@@ -61,7 +61,7 @@ fn holds(node: &Node) {
     assert!(!text.contains("${"), "{}", *text);
 }
 
-/// Where the versions differ, and what else has bitten.
+/// Texts that the versions of YAML read differently, and other texts that have caused bugs.
 const AWKWARD: &[&str] = &[
     "yes",
     "No",

@@ -1,4 +1,7 @@
-//! Synapse's configuration, from the files and directories that its command line names.
+//! Synapse's configuration, read from the files and directories that its command line names.
+//!
+//! Follows `synapse/config/_base.py` (read at 1.163): `find_config_files` lists the files, `read_config_files` merges
+//! them, and relative paths count from the working directory of Synapse's process (`Config.abspath`).
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,35 +14,37 @@ use secrecy::SecretString;
 use crate::signing_key::SigningKeyError;
 use crate::yaml::{self, Kind, Map, Scalar, Value};
 
-/// Where Synapse's process finds its configuration, and where this one finds the same files.
+/// How Synapse's process finds its configuration, and where the same files are on this machine.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// `-c`, in order: files, or directories whose `*.yaml` are read in sorted order.
+    /// `-c`, in order: files, or directories whose `*.yaml` files are read in sorted order.
     pub configs: Vec<PathBuf>,
     /// The working directory of Synapse's process, against which it resolves relative paths.
     pub working_directory: Option<PathBuf>,
-    /// Synapse uses its `--data-directory` only to write a first configuration; here so that its command line fits.
+    /// Unused: Synapse needs its `--data-directory` only when it generates a first configuration. Accepted so that
+    /// Synapse's command line can be given unchanged.
     pub data_directory: Option<PathBuf>,
-    /// Where the signing key lies when no option names it; otherwise beside the last file.
+    /// Directory of the default signing key; without it, the directory of the last configuration file.
     pub keys_directory: Option<PathBuf>,
-    /// Paths as Synapse sees them, and where they are here: `/data` of a container is `/srv/synapse` outside.
+    /// Pairs of a path as Synapse's process has it and the same place on this machine: `/data` in a container is
+    /// `/srv/synapse` outside.
     pub path_map: Vec<(PathBuf, PathBuf)>,
 }
 
 /// How the working directory was chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layout {
-    /// By `--working-directory`.
+    /// Given with `--working-directory`.
     Given,
-    /// The configuration lies in `/etc/matrix-synapse`: `/var/lib/matrix-synapse`, as in Debian's unit.
+    /// The configuration is in `/etc/matrix-synapse`: `/var/lib/matrix-synapse`, as in Debian's systemd unit.
     Debian,
-    /// The configuration lies in `/data`: `/`, as in the container image.
+    /// The configuration is in `/data`: `/`, as in Synapse's container image.
     Docker,
-    /// Neither: our own working directory.
+    /// Neither: the working directory of this process.
     Here,
 }
 
-/// A configuration as Synapse has it after reading all files.
+/// A configuration as Synapse has it after merging all files.
 #[derive(Debug)]
 pub struct Config {
     /// Each top-level key with its value and the index of the file that set it.
@@ -53,7 +58,7 @@ pub struct Config {
     path_map: Vec<(PathBuf, PathBuf)>,
 }
 
-/// "Every address" of a listener is reached by loopback.
+/// The address to connect to for a listener's address: loopback for an unspecified one (`::`, `0.0.0.0`).
 pub fn reachable(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(any) if any.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -65,7 +70,7 @@ pub fn reachable(address: IpAddr) -> IpAddr {
 /// A plain HTTP listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listener {
-    /// Addresses that it is bound to; unspecified ones (`::`, `0.0.0.0`) are reached by loopback.
+    /// The addresses that it is bound to; connect to them through [`reachable`].
     pub addresses: Vec<IpAddr>,
     /// Its port.
     pub port: u16,
@@ -76,19 +81,19 @@ pub struct Listener {
 pub enum Database {
     /// `PostgreSQL`.
     Postgres {
-        /// Connection parameters by their libpq names, without the password and without Synapse's own (`cp_*`).
+        /// Connection parameters by their libpq names, without the password and without `cp_*`, which are Synapse's.
         args: BTreeMap<String, String>,
-        /// The password, when the configuration holds it.
+        /// The password, if the configuration contains one.
         password: Option<SecretString>,
-        /// Synapse was told to accept another collation than `C`.
+        /// Whether Synapse accepts a collation other than `C`.
         allow_unsafe_locale: bool,
     },
-    /// A file.
+    /// A SQLite file.
     Sqlite {
-        /// Here, not as Synapse's process sees it.
+        /// Its path on this machine.
         path: PathBuf,
     },
-    /// Several databases, which no tool here moves.
+    /// Several databases, which these tools do not support.
     Split {
         /// Their names in `databases`.
         names: Vec<String>,
@@ -96,7 +101,10 @@ pub enum Database {
 }
 
 impl Config {
-    /// Reads everything that the options name.
+    /// Reads and merges the files that the options name.
+    ///
+    /// Every file is read, so that the error names all that are unreadable. Unlike `read_config_files`, a missing
+    /// `report_stats` is not an error: nothing here needs it.
     pub fn load(options: &Options) -> Result<Self, ConfigError> {
         let files = find_files(&options.configs)?;
         let last = absolute(files.last().ok_or(ConfigError::NoFiles)?)?;
@@ -163,7 +171,7 @@ impl Config {
         })
     }
 
-    /// Every top-level key, by name, with its value.
+    /// Every top-level option and its value, sorted by name.
     pub fn options(&self) -> impl Iterator<Item = (&str, &Value)> {
         self.options.iter().map(|(name, (value, _))| (name.as_str(), value))
     }
@@ -174,7 +182,7 @@ impl Config {
         self.files.get(*index).map(PathBuf::as_path)
     }
 
-    /// The domain of all its users.
+    /// `server_name`: the domain of the homeserver's users.
     pub fn server_name(&self) -> &str {
         &self.server_name
     }
@@ -184,22 +192,22 @@ impl Config {
         &self.files
     }
 
-    /// Those of them that hold no mapping, which Synapse passes over.
+    /// Those of the files that contain no mapping; Synapse ignores them with a message.
     pub fn skipped(&self) -> &[PathBuf] {
         &self.skipped
     }
 
-    /// The directory against which Synapse resolves relative paths, as its process sees it.
+    /// The directory against which Synapse resolves relative paths, as a path of its process.
     pub fn working_directory(&self) -> &Path {
         &self.working_directory
     }
 
-    /// How that was chosen.
+    /// How the working directory was chosen.
     pub fn layout(&self) -> Layout {
         self.layout
     }
 
-    /// Where a path of the configuration is on this machine.
+    /// Translates a path of the configuration to a path on this machine.
     pub fn resolve_path(&self, path: &str) -> PathBuf {
         self.resolve(Path::new(path))
     }
@@ -212,14 +220,14 @@ impl Config {
             .filter_map(|(theirs, ours)| path.strip_prefix(theirs).ok().map(|rest| (ours, rest)))
             .min_by_key(|(_, rest)| rest.components().count());
         match nearest {
-            // Joining nothing would add a slash, which a file must not end in.
+            // Joining an empty path would append a slash, which the path of a file must not end with.
             Some((ours, rest)) if rest.as_os_str().is_empty() => ours.clone(),
             Some((ours, rest)) => ours.join(rest),
             None => path,
         }
     }
 
-    /// The media store.
+    /// The media store, on this machine.
     pub fn media_store_path(&self) -> Result<PathBuf, ConfigError> {
         let option = "media_store_path";
         let path = match self.get(option) {
@@ -229,7 +237,9 @@ impl Config {
         Ok(self.resolve_path(path))
     }
 
-    /// The signing key file, which counts unless the key is in the configuration itself (`signing_key`).
+    /// The signing key file, on this machine. It is used unless `signing_key` contains the key itself.
+    ///
+    /// The default is that of `KeyConfig.read_config` (`synapse/config/key.py`).
     pub fn signing_key_path(&self) -> Result<PathBuf, ConfigError> {
         Ok(match self.string("signing_key_path")? {
             Some(path) => self.resolve_path(path),
@@ -237,12 +247,12 @@ impl Config {
         })
     }
 
-    /// Its plain HTTP listeners, all of which answer `/health`.
+    /// The HTTP listeners without TLS. Each of them answers `/health`.
     pub fn listeners(&self) -> Vec<Listener> {
         self.listener_maps().filter_map(plain_http).collect()
     }
 
-    /// Does any listener speak TLS itself?
+    /// Whether any listener serves TLS itself.
     pub fn has_tls_listener(&self) -> bool {
         self.listener_maps()
             .any(|listener| listener.get("tls").is_some_and(Value::is_true))
@@ -253,7 +263,9 @@ impl Config {
         listeners.iter().filter_map(Value::as_map)
     }
 
-    /// Where it keeps its data.
+    /// Where Synapse keeps its data.
+    ///
+    /// Follows `DatabaseConfig.read_config` (`synapse/config/database.py`).
     pub fn database(&self) -> Result<Database, ConfigError> {
         let path = self.string("database_path")?.filter(|path| !path.is_empty());
         let (option, database) = match (self.set("databases"), self.set("database")) {
@@ -296,7 +308,8 @@ impl Config {
                 })
             }
             Some("sqlite3") => {
-                // Synapse means `database_path` to win here, but compares the wrong name.
+                // `DatabaseConfig.read_config` is meant to prefer `database_path` here, but it compares the label of
+                // the connection (`master`) with `sqlite3`, so it ignores the option.
                 let path = args.and_then(|args| args.get("database")?.as_str());
                 let option = format!("{args_option}.database");
                 let path = path.ok_or_else(|| self.wrong(&option, "it is missing"))?;
@@ -308,7 +321,7 @@ impl Config {
         }
     }
 
-    /// The arguments of psycopg2 by their libpq names.
+    /// The arguments that Synapse passes to psycopg2, by their libpq names, and the password.
     fn connection(
         &self,
         args: Option<&Map>,
@@ -322,7 +335,8 @@ impl Config {
                 continue;
             }
             if name == "dsn" {
-                return Err(self.wrong(&option, "write it as `host`, `port`, `dbname` and so on"));
+                let message = "a connection string is not supported; write it as `host`, `port`, `dbname` and so on";
+                return Err(self.wrong(&option, message));
             }
             let text = value
                 .as_scalar()
@@ -340,12 +354,12 @@ impl Config {
         Ok((connection, password))
     }
 
-    /// An option that is set, by Python's idea of truth.
+    /// The value of an option that is true to Python, which is how Synapse tests whether an option is set.
     pub(crate) fn set(&self, option: &str) -> Option<&Value> {
         self.get(option).filter(|value| value.is_true())
     }
 
-    /// An option that must be a string when it is there.
+    /// The value of an option that must be a string if it is set and not null.
     pub(crate) fn string(&self, option: &str) -> Result<Option<&str>, ConfigError> {
         match self.get(option) {
             Some(value) if !value.is_null() => value
@@ -378,7 +392,7 @@ impl Config {
     }
 }
 
-/// Python's `str()` of what a configuration may hold.
+/// Python's `str()` of a string, number or boolean; `None` for any other scalar. A float keeps its source text.
 pub(crate) fn python_str(scalar: &Scalar) -> Option<String> {
     match scalar.kind {
         Kind::Bool(true) => Some("True".into()),
@@ -389,6 +403,7 @@ pub(crate) fn python_str(scalar: &Scalar) -> Option<String> {
     }
 }
 
+/// The addresses are chosen as in `parse_listener_def` (`synapse/config/server.py`).
 fn plain_http(listener: &Map) -> Option<Listener> {
     let set = |key| listener.get(key).filter(|value| value.is_true());
     if listener.get("type").and_then(Value::as_str) != Some("http") || set("tls").is_some() {
@@ -407,6 +422,7 @@ fn plain_http(listener: &Map) -> Option<Listener> {
     Some(Listener { addresses, port })
 }
 
+/// `find_config_files` of `synapse/config/_base.py`: directories are not searched recursively.
 fn find_files(configs: &[PathBuf]) -> Result<Vec<PathBuf>, ConfigError> {
     let mut files = Vec::new();
     for path in configs {
@@ -431,6 +447,7 @@ fn find_files(configs: &[PathBuf]) -> Result<Vec<PathBuf>, ConfigError> {
     Ok(files)
 }
 
+/// The mapping in a file; `None` if it contains anything else.
 fn read_file(path: &Path) -> Result<Option<Map>, ConfigError> {
     let source = ess_files::read(path, ess_files::CONFIGURATION).map_err(|source| ConfigError::Read {
         path: path.to_owned(),
@@ -453,7 +470,7 @@ fn absolute(path: &Path) -> Result<PathBuf, ConfigError> {
     })
 }
 
-/// What Synapse calls a directory of this machine.
+/// Translates a path on this machine to a path of Synapse's process.
 fn unmap(path: &Path, path_map: &[(PathBuf, PathBuf)]) -> PathBuf {
     path_map
         .iter()
@@ -461,7 +478,7 @@ fn unmap(path: &Path, path_map: &[(PathBuf, PathBuf)]) -> PathBuf {
         .unwrap_or_else(|| path.to_owned())
 }
 
-/// Takes out `.` and `..` by their names alone, as Python's `abspath` does.
+/// Removes `.` and `..` from the text of a path, as Python's `os.path.abspath` does, without resolving links.
 fn normal(path: &Path) -> PathBuf {
     let mut normal = PathBuf::new();
     for component in path.components() {
@@ -474,35 +491,35 @@ fn normal(path: &Path) -> PathBuf {
     normal
 }
 
-/// Why a configuration could not be read, or would not be accepted by Synapse. Never quotes a value.
+/// Why a configuration cannot be read, or why Synapse would not accept it. Never quotes a value.
 #[derive(Debug)]
 pub enum ConfigError {
-    /// No file was named, or the directories hold none.
+    /// No file was named, and no directory with a `*.yaml` file.
     NoFiles,
     /// A configuration file or directory could not be read.
     Read {
-        /// Which.
+        /// The file or directory.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// It is not the YAML that Synapse reads.
+    /// A file is not YAML that Synapse accepts.
     Yaml {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// Where and why.
+        /// The place in it, and the cause.
         source: yaml::Error,
     },
-    /// More than one file is not as it should be.
+    /// More than one file is wrong.
     Several(Vec<ConfigError>),
     /// No file sets `server_name`.
     NoServerName {
-        /// All that were read.
+        /// All files that were read.
         files: Vec<PathBuf>,
     },
-    /// An option is not as Synapse wants it.
+    /// An option has a value that Synapse would refuse.
     Option {
-        /// Dotted.
+        /// The dotted option.
         option: String,
         /// The file that sets it.
         file: Option<PathBuf>,
@@ -511,26 +528,26 @@ pub enum ConfigError {
     },
     /// An option names a file that could not be read.
     File {
-        /// Dotted.
+        /// The dotted option.
         option: String,
-        /// Where it should be, here.
+        /// Where it should be on this machine.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// There are no good signing keys where they should be.
+    /// There is no valid signing key where it should be.
     SigningKey {
-        /// Dotted.
+        /// The dotted option.
         option: String,
-        /// Which file, unless the key is in the configuration itself.
+        /// The key file; none if the key is in the configuration itself.
         path: Option<PathBuf>,
-        /// Why.
+        /// The cause.
         source: SigningKeyError,
     },
 }
 
 impl ConfigError {
-    /// Was it the permission that lacked?
+    /// Whether the cause was a missing permission.
     pub fn is_permission(&self) -> bool {
         match self {
             Self::Read { source, .. } | Self::File { source, .. } => source.kind() == io::ErrorKind::PermissionDenied,
@@ -539,7 +556,7 @@ impl ConfigError {
         }
     }
 
-    /// The one thing to do, if there is one.
+    /// The next step, if there is an obvious one.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::NoFiles => {
@@ -553,7 +570,8 @@ impl ConfigError {
             }
             Self::NoServerName { .. } => Some("on Debian it is in another file: add -c /etc/matrix-synapse/conf.d"),
             Self::File { source, .. } if source.kind() == io::ErrorKind::NotFound => Some(
-                "say where Synapse finds its files: --working-directory DIR, or --path-map /data=/srv/synapse of a container",
+                "give the working directory of Synapse's process with --working-directory DIR, or for a container \
+                 --path-map /data=/srv/synapse",
             ),
             Self::SigningKey { source, .. } => source.hint(),
             Self::Several(all) => all.iter().find_map(Self::hint),
@@ -565,7 +583,12 @@ impl ConfigError {
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoFiles => write!(f, "no configuration file"),
+            Self::NoFiles => {
+                write!(
+                    f,
+                    "no configuration file: -c names neither a file nor a directory with *.yaml files"
+                )
+            }
             Self::Several(all) => {
                 let all: Vec<String> = all.iter().map(ToString::to_string).collect();
                 f.write_str(&all.join("; "))
@@ -598,7 +621,7 @@ impl fmt::Display for ConfigError {
             } => {
                 write!(
                     f,
-                    "no signing key in {}, which `{option}` names: {source}",
+                    "no valid signing key in {}, which `{option}` names: {source}",
                     path.display()
                 )
             }
@@ -607,13 +630,13 @@ impl fmt::Display for ConfigError {
                 path: None,
                 source,
             } => {
-                write!(f, "no signing key in `{option}`: {source}")
+                write!(f, "no valid signing key in `{option}`: {source}")
             }
         }
     }
 }
 
-/// The cause is part of the message.
+/// No `source`: the cause is part of the message.
 impl std::error::Error for ConfigError {}
 
 #[cfg(test)]

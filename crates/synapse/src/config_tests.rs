@@ -192,7 +192,7 @@ fn connection_arguments_have_libpq_names() {
             pair("sslmode", "require"),
         ]
     );
-    // Octal, as PyYAML reads it.
+    // PyYAML reads `0123` as an octal number.
     assert_eq!(password.as_deref(), Some("83"));
     assert!(unsafe_locale);
     assert_eq!(postgres("database: {name: psycopg2}\n").0, []);

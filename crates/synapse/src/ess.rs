@@ -1,8 +1,9 @@
-//! What Element Server Suite makes of Synapse's options.
+//! Synapse's options that Element Server Suite sets itself.
 
-/// What ESS sets in every homeserver.yaml that it makes, and the field of its chart that decides it there.
+/// The options that ESS sets in each homeserver.yaml that it renders, with the field of its chart that decides them.
 ///
-/// To carry such an option over is useless or fatal (the templates below `synapse` in element-hq/ess-helm).
+/// They are not carried: the value would be overridden, or Synapse would not start. From the templates in
+/// `charts/matrix-stack/configs/synapse` of element-hq/ess-helm.
 pub const OWNED: &[(&str, &str)] = &[
     ("app_service_config_files", "synapse.appservices"),
     ("database", "synapse.postgres, or ESS's own"),

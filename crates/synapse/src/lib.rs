@@ -1,4 +1,4 @@
-//! Synapse's own formats: configuration, signing keys, media layout, sequences.
+//! Synapse's own formats: configuration, signing keys, media store, tables and sequences.
 
 pub mod config;
 pub mod ess;

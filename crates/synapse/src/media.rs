@@ -1,4 +1,4 @@
-//! The media store on disk, by kind.
+//! The size of a media store on disk, by kind of media.
 
 mod layout;
 
@@ -13,22 +13,22 @@ use walkdir::WalkDir;
 
 pub use layout::{id_at, is_directory, is_media_repo, is_place, path_of, preview_path_of};
 
-/// What a directory directly below the media store holds.
+/// The kind of media in a directory directly below the media store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
-    /// Uploads of this server's users: nobody else has them.
+    /// Uploads of this server's users. No other server has them.
     Local,
-    /// Thumbnails of uploads; needed unless thumbnails are made on demand.
+    /// Thumbnails of uploads; needed unless `dynamic_thumbnails` is true.
     LocalThumbnail,
     /// Copies of other servers' media.
     Remote,
     /// Thumbnails of other servers' media.
     RemoteThumbnail,
-    /// Pictures of URL previews.
+    /// Images of URL previews.
     UrlPreview,
     /// Thumbnails of URL previews.
     UrlPreviewThumbnail,
-    /// Anything that Synapse does not put there.
+    /// Anything else, which Synapse did not create.
     Other,
 }
 
@@ -44,7 +44,7 @@ impl Kind {
         Self::Other,
     ];
 
-    /// The directory's name; of [`Kind::Other`], a word for people.
+    /// The name of the directory (`synapse/media/filepath.py`); for [`Kind::Other`], a word for messages.
     pub fn name(self) -> &'static str {
         match self {
             Self::Local => "local_content",
@@ -57,7 +57,7 @@ impl Kind {
         }
     }
 
-    /// Whether Synapse fetches it again when somebody asks for it.
+    /// Whether Synapse fetches it again when a client requests it.
     pub fn is_cache(self) -> bool {
         matches!(
             self,
@@ -65,7 +65,7 @@ impl Kind {
         )
     }
 
-    /// Of a directory directly below the media store.
+    /// The kind of a directory directly below the media store, by its name.
     pub fn of(directory: &std::ffi::OsStr) -> Self {
         Self::ALL
             .into_iter()
@@ -74,12 +74,12 @@ impl Kind {
     }
 }
 
-/// Files of one kind.
+/// A number of files and their size.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Their sizes, summed.
+    /// The sum of their sizes.
     pub bytes: u64,
-    /// How many.
+    /// The number of files.
     pub files: u64,
 }
 
@@ -92,26 +92,26 @@ impl Usage {
     }
 }
 
-/// One kind, as far as it was looked at.
+/// The measurement of one kind; incomplete if the budget ran out.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Measured {
-    /// What was counted.
+    /// The files that were counted.
     pub seen: Usage,
-    /// Entries directly below the kind's directory, and those of them that were counted to their end.
+    /// The number of entries directly below the kind's directory.
     pub parts: u64,
-    /// See `parts`.
+    /// The number of these entries that were counted completely.
     pub done: u64,
-    /// What the parts that are done hold.
+    /// The files in the entries that were counted completely.
     whole: Usage,
 }
 
 impl Measured {
-    /// Whether everything was counted.
+    /// Whether all files of the kind were counted.
     pub fn is_complete(&self) -> bool {
         self.done == self.parts
     }
 
-    /// What the kind holds: counted, or reckoned from the parts that are done.
+    /// The files of the kind: counted, or extrapolated from the parts that were counted completely.
     pub fn estimate(&self) -> Usage {
         if self.is_complete() || self.done == 0 {
             return self.seen;
@@ -127,19 +127,20 @@ impl Measured {
     }
 }
 
-/// A media store, counted.
+/// The measurement of a media store.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Media {
     kinds: [Measured; Kind::ALL.len()],
-    /// Files and directories that could not be read: what is counted is then too little.
+    /// The number of files and directories that could not be read. If it is not 0, the figures are too low.
     pub unreadable: u64,
 }
 
 impl Media {
-    /// Walks a media store once, for no longer than the budget. Links are not followed, except a kind's own
-    /// directory on another disk.
+    /// Walks a media store once, for no longer than the budget. Symbolic links are not followed, except if a kind's
+    /// directory itself is one, to another disk.
     ///
-    /// `visit` sees each file with its path below the kind's directory, and may end the walk.
+    /// `visit` gets each file, with its path below the kind's directory, and can end the walk. An error means that the
+    /// store itself cannot be read.
     pub fn measure(
         store: &Path,
         budget: Option<Duration>,
@@ -153,7 +154,7 @@ impl Media {
                 Err(_) => media.unreadable += 1,
             }
         }
-        // Uploads matter most: last, they have all the time that the others leave.
+        // Uploads matter most. They come last, so that they get all the time that the other kinds did not use.
         places.sort_unstable_by(|a, b| b.cmp(a));
         let deadline = budget.map(|budget| Instant::now() + budget);
         for (index, (kind, place)) in places.iter().enumerate() {
@@ -169,7 +170,7 @@ impl Media {
         Ok(media)
     }
 
-    /// A kind's directory, part by part: their names are random, so that some speak for all.
+    /// Counts a kind's directory entry by entry. Media ids are random, so some entries are a fair sample of all.
     fn walk(
         &mut self,
         kind: Kind,
@@ -194,7 +195,7 @@ impl Media {
             self.unreadable += 1;
             return ControlFlow::Continue(());
         };
-        // Twice through the names rather than all of them in memory.
+        // Read the names twice rather than keep all of them in memory.
         self.kinds[kind as usize].parts += u64::try_from(count.count()).unwrap_or(u64::MAX);
         for part in parts {
             if is_over(until) {
@@ -253,22 +254,22 @@ impl Media {
         flow
     }
 
-    /// Every kind, also those without a file.
+    /// Every kind, including those without a file.
     pub fn kinds(&self) -> impl Iterator<Item = (Kind, Measured)> {
         Kind::ALL.into_iter().zip(self.kinds)
     }
 
-    /// Whether all of it was counted.
+    /// Whether all files of all kinds were counted.
     pub fn is_complete(&self) -> bool {
         self.kinds.iter().all(Measured::is_complete)
     }
 
-    /// All kinds together, reckoned where they were not counted.
+    /// The sum of all kinds, extrapolated where a kind was not counted completely.
     pub fn total(&self) -> Usage {
         self.sum(|_| true)
     }
 
-    /// What nobody can fetch again.
+    /// The sum of the kinds that cannot be fetched again.
     pub fn irreplaceable(&self) -> Usage {
         self.sum(|kind| !kind.is_cache())
     }

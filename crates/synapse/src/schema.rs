@@ -1,15 +1,15 @@
-//! What Synapse's schema asks for beyond rows: sequences and the tables with a rule of their own.
+//! Synapse's sequences, and the tables that need special treatment.
 
-/// Where a sequence must not lag behind.
+/// A sequence, and the values that it must not lag behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sequence {
-    /// The sequence.
+    /// The name of the sequence.
     pub name: &'static str,
-    /// Table and column of the values that it has given out.
+    /// Tables and columns that contain the values it has generated.
     pub columns: &'static [(&'static str, &'static str)],
-    /// Its `stream_positions.stream_name`.
+    /// Its `stream_name` in the table `stream_positions`, if it has one.
     pub stream: Option<&'static str>,
-    /// The columns hold its values negated; so does `stream_positions`.
+    /// Whether the columns and `stream_positions` contain the negated values of the sequence.
     pub negative: bool,
 }
 
@@ -35,7 +35,8 @@ const fn counter(name: &'static str, columns: &'static [(&'static str, &'static 
     }
 }
 
-/// Every sequence that Synapse checks when it starts. An older schema lacks some, and some of their tables.
+/// Every sequence that Synapse checks when it starts, with `PostgresSequenceGenerator.check_consistency` of
+/// `synapse/storage/util/sequence.py`. An older schema lacks some of them, and some of their tables.
 pub const SEQUENCES: &[Sequence] = &[
     stream(
         "account_data_sequence",
@@ -140,16 +141,18 @@ pub const SEQUENCES: &[Sequence] = &[
     ),
 ];
 
-/// Locks of running workers, which mean nothing elsewhere. UNLOGGED: a crash empties them.
+/// Locks of running workers, which have no meaning in another database. They are `UNLOGGED`: a crash empties them.
 pub const UNLOGGED_TABLES: &[&str] = &["worker_read_write_locks", "worker_read_write_locks_mode"];
 
-/// One-time keys. Clients take them while Synapse runs: handing out one twice breaks encrypted messages.
+/// One-time keys, each of which Synapse hands out once. After a restore of old rows it would hand out some of them
+/// again, and clients could not decrypt the messages that use them. Synapse's `docs/usage/administration/backups.md`
+/// therefore excludes the rows of this table.
 pub const ONE_TIME_KEYS_TABLE: &str = "e2e_one_time_keys_json";
 
-/// What a Synapse writes by itself, without a user: a server on which only these changed was not used.
+/// The tables that Synapse writes without any user's action: if only these changed, the server has not been used.
 ///
-/// Positions and locks of its own processes, tasks that it plans, counters that it derives from other tables
-/// (`synapse/storage/databases/main/`), and what it learns of other servers.
+/// They contain the positions and locks of its processes, the tasks that it schedules, the counters that it derives
+/// from other tables (`synapse/storage/databases/main/`), and what it learns about other servers.
 pub const HOUSEKEEPING_TABLES: &[&str] = &[
     "background_updates",
     "cache_invalidation_stream_by_instance",
@@ -172,5 +175,5 @@ pub const HOUSEKEEPING_TABLES: &[&str] = &[
     "worker_locks",
 ];
 
-/// The two tables that Synapse reads first; the fence stands in them.
+/// The two tables that Synapse reads first when it starts; they contain the rows of the fence.
 pub const FENCE_TABLES: &[&str] = &["schema_version", "schema_compat_version"];

@@ -1,4 +1,6 @@
-//! Every secret of a configuration, exactly as Synapse uses it.
+//! Every secret of a configuration, with exactly the bytes that Synapse uses.
+//!
+//! Each option follows the `read_config` method of its section in `synapse/config`.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,13 +19,13 @@ use crate::yaml::Value;
 pub struct Secret {
     /// Dotted, without `_path`: `macaroon_secret_key`, `oidc_providers.0.client_secret`.
     pub option: String,
-    /// The bytes that Synapse uses.
+    /// The bytes that Synapse uses, after stripping and conversion.
     pub value: SecretSlice<u8>,
-    /// Where they were found.
+    /// Where the value was found.
     pub origin: Origin,
-    /// What Synapse uses them for.
+    /// What Synapse uses it for.
     pub purpose: &'static str,
-    /// Where they go in Element Server Suite.
+    /// Where it belongs in Element Server Suite.
     pub destination: &'static str,
 }
 
@@ -32,42 +34,42 @@ pub struct Secret {
 pub struct Origin {
     /// The option that was read, dotted: `macaroon_secret_key_path`.
     pub option: String,
-    /// The configuration file that sets it; none when Synapse's default counts.
+    /// The configuration file that sets it; none if Synapse's default applies.
     pub config: Option<PathBuf>,
-    /// The file that it names, when it names one.
+    /// The file that the option names, if it names one.
     pub file: Option<PathBuf>,
 }
 
-/// Which secret Synapse signs macaroons with.
+/// The secret that Synapse signs macaroons with, chosen as in `KeyConfig.read_config` (`synapse/config/key.py`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Macaroon {
-    /// `macaroon_secret_key` or the file of `macaroon_secret_key_path`.
+    /// `macaroon_secret_key`, or the content of the file that `macaroon_secret_key_path` names.
     Own,
-    /// The registration shared secret, for want of an own one.
+    /// The registration shared secret, if there is no macaroon secret.
     RegistrationSharedSecret,
-    /// A digest of the first signing key, for want of both. It is not text: no configuration can carry it.
+    /// The SHA-256 of the first signing key's seed, if there is neither. It is not text, so it cannot be configured.
     DerivedFromSigningKey,
 }
 
 /// All secrets of a configuration.
 #[derive(Debug)]
 pub struct Secrets {
-    /// In a fixed order.
+    /// In an order that does not depend on the files.
     pub secrets: Vec<Secret>,
-    /// The public side of `signing_key`, in the order of the file: Synapse signs events with the first.
+    /// The public keys of `signing_key`, in the order of the file: Synapse signs events with the first.
     pub signing_keys: Vec<SigningKey>,
-    /// Which secret `macaroon_secret_key` is, if it is among them.
+    /// Where the value of `macaroon_secret_key` comes from.
     pub macaroon: Macaroon,
-    /// What a person should look at: sentences without full stop.
+    /// What the user should check: sentences without a full stop.
     pub notes: Vec<String>,
 }
 
-/// An option that holds a secret.
+/// An option that contains a secret.
 struct Spec {
     option: &'static str,
-    /// The option that names a file instead. Synapse strips what it reads from there.
+    /// The option that names a file with the secret instead. Synapse strips the content of that file.
     path: Option<&'static str>,
-    /// Synapse looks at it only when this option is true.
+    /// Synapse reads the option only if this one is true.
     needs: Option<&'static str>,
     purpose: &'static str,
     destination: &'static str,
@@ -102,19 +104,19 @@ const A_VOLUME: &str = "an extra volume of Synapse";
 const SPECS: &[Spec] = &[
     inline(
         "password_config.pepper",
-        "mixed into every password hash: without it no password is right",
+        "mixed into every password hash; without it, no password is accepted",
         "synapse.additional, or a password scheme's secret of Matrix Authentication Service",
     ),
     either(
         "form_secret",
         "form_secret_path",
-        "authenticates forms sent to users",
+        "authenticates the forms that are sent to users",
         ADDITIONAL,
     ),
     either(
         "worker_replication_secret",
         "worker_replication_secret_path",
-        "workers authenticate to each other",
+        "authenticates workers to each other",
         NOT_NEEDED,
     ),
     either(
@@ -150,51 +152,52 @@ const SPECS: &[Spec] = &[
         option: "matrix_authentication_service.secret",
         path: Some("matrix_authentication_service.secret_path"),
         needs: Some("matrix_authentication_service.enabled"),
-        purpose: "Synapse and Matrix Authentication Service authenticate to each other",
+        purpose: "authenticates Synapse and Matrix Authentication Service to each other",
         destination: OF_MAS,
     },
     either(
         "experimental_features.msc3861.client_secret",
         "experimental_features.msc3861.client_secret_path",
-        "Synapse as a client of Matrix Authentication Service",
+        "authenticates Synapse to Matrix Authentication Service",
         NOT_NEEDED,
     ),
     either(
         "experimental_features.msc3861.admin_token",
         "experimental_features.msc3861.admin_token_path",
-        "Matrix Authentication Service administers Synapse",
+        "lets Matrix Authentication Service administer Synapse",
         OF_MAS,
     ),
     Spec {
         option: "jwt_config.secret",
         path: None,
         needs: Some("jwt_config.enabled"),
-        purpose: "checks JSON web tokens at login",
+        purpose: "verifies JSON Web Tokens at login",
         destination: ADDITIONAL,
     },
     inline(
         "saml2_config.sp_config.key_file_passphrase",
-        "opens the SAML key",
+        "passphrase of the SAML key",
         ADDITIONAL,
     ),
     inline(
         "database.args.sslpassword",
-        "opens the key for the old database",
+        "passphrase of the client key for the old database",
         NOT_NEEDED,
     ),
     inline("manhole_settings.password", "password of the manhole", NOT_NEEDED),
     inline("sentry.dsn", "reports errors to Sentry", ADDITIONAL),
 ];
 
-/// Values which Synapse turns into strings itself.
+/// Options whose value Synapse accepts as another type too and converts to a string.
 const STRINGIFIED: &[&str] = &["turn_username", "turn_password", "redis.password"];
 
-/// Options that name a file which is a secret as a whole, with what must be true for Synapse to read it.
+/// Options that name a file whose complete content is a secret, each with the option that must be true for Synapse to
+/// read it, the purpose and the destination.
 const FILES: &[(&str, Option<&str>, &str, &str)] = &[
     (
         "key_server_signing_keys_path",
         None,
-        "signs what this server says of other servers' keys",
+        "signs this server's answers about the keys of other servers",
         ADDITIONAL,
     ),
     ("saml2_config.sp_config.key_file", None, "signs SAML requests", A_VOLUME),
@@ -212,7 +215,7 @@ const FILES: &[(&str, Option<&str>, &str, &str)] = &[
     ),
 ];
 
-/// Secrets of the S3 storage provider.
+/// Options of `s3_storage_provider` that are secrets.
 const STORAGE_SECRETS: &[&str] = &[
     "access_key_id",
     "secret_access_key",
@@ -220,20 +223,46 @@ const STORAGE_SECRETS: &[&str] = &[
     "sse_customer_key",
 ];
 
-/// A value and where it was found, before anyone says what it is for.
+/// Further options that are secrets and have a method of their own in [`Reader`], without list indices.
+const OWN_METHOD: &[&str] = &[
+    "signing_key",
+    "macaroon_secret_key",
+    "registration_shared_secret",
+    "tls_private_key_path",
+    "oidc_providers.client_secret",
+    "oidc_providers.client_secret_jwt_key.key",
+    "oidc_config.client_secret",
+    "oidc_config.client_secret_jwt_key.key",
+    "app_service_config_files",
+    "saml2_config.sp_config.encryption_keypairs.key_file",
+    "database.args.password",
+];
+
+/// Every option that is read as a secret, without list indices; not those of modules, which can have any name.
+pub fn options() -> impl Iterator<Item = String> {
+    let specs = SPECS.iter().map(|spec| spec.option.to_owned());
+    let files = FILES.iter().map(|(option, ..)| (*option).to_owned());
+    let storage = STORAGE_SECRETS
+        .iter()
+        .map(|key| format!("media_storage_providers.config.{key}"));
+    let own = OWN_METHOD.iter().map(|option| (*option).to_owned());
+    specs.chain(files).chain(storage).chain(own)
+}
+
+/// A value and where it was found.
 struct Found {
     value: Zeroizing<Vec<u8>>,
     origin: Origin,
 }
 
 impl Secrets {
-    /// Resolves all of them. A file that an option names and that cannot be read is an error.
+    /// Reads all secrets, or returns the first error, such as a file that an option names and that cannot be read.
     pub fn read(config: &Config) -> Result<Self, ConfigError> {
         let (secrets, errors) = Self::look(config);
         errors.into_iter().next().map_or(Ok(secrets), Err)
     }
 
-    /// Those that can be resolved, and each error: all are mended in one go.
+    /// Reads the secrets that can be read, and returns every error, so that the user can correct all of them at once.
     pub fn look(config: &Config) -> (Self, Vec<ConfigError>) {
         let mut reader = Reader {
             config,
@@ -290,12 +319,12 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// What was found; an error is kept beside those of the others.
+    /// The value of a success; an error is added to `errors`.
     fn kept<T>(&mut self, outcome: Result<Option<T>, ConfigError>) -> Option<T> {
         outcome.map_err(|error| self.errors.push(error)).ok().flatten()
     }
 
-    /// Empty is as good as not set.
+    /// Adds a secret. An empty value counts as not set, as most options do in Synapse.
     fn add(
         &mut self,
         option: &str,
@@ -324,7 +353,7 @@ impl Reader<'_> {
         }
     }
 
-    /// The option itself.
+    /// The value in the configuration itself.
     fn inline(&self, option: &str) -> Result<Option<Found>, ConfigError> {
         let Some(value) = self.config.set(option) else {
             return Ok(None);
@@ -340,7 +369,7 @@ impl Reader<'_> {
         }))
     }
 
-    /// The option, or the stripped content of the file that the other option names.
+    /// The value in the configuration, or the stripped content of the file that `path_option` names.
     fn either(&self, option: &str, path_option: &str) -> Result<Option<Found>, ConfigError> {
         match (self.config.set(option), self.config.set(path_option)) {
             (_, None) => self.inline(option),
@@ -352,7 +381,7 @@ impl Reader<'_> {
         }
     }
 
-    /// A file as text, as much of it as `part` takes.
+    /// The part of a text file that `part` returns.
     fn file(&self, option: &str, path: &Value, part: impl Fn(&str) -> &str) -> Result<Found, ConfigError> {
         let path = self.path(option, path)?;
         let text = text::read(&path).map_err(|source| cannot_read(option, &path, source))?;
@@ -363,7 +392,7 @@ impl Reader<'_> {
         })
     }
 
-    /// A file byte for byte.
+    /// The content of a file, byte for byte.
     fn whole_file(&self, option: &str) -> Result<Option<Found>, ConfigError> {
         let Some(path) = self.config.set(option) else {
             return Ok(None);
@@ -384,7 +413,8 @@ impl Reader<'_> {
         Ok(self.config.resolve_path(path))
     }
 
-    /// The key itself wins over its path, even when it is null.
+    /// `signing_key` wins over `signing_key_path`, even if it is null: `KeyConfig.read_config` only tests whether it is
+    /// present.
     fn signing_key(&mut self) -> Result<Vec<SigningKey>, ConfigError> {
         const PURPOSE: &str = "this server's identity: signs its events and requests";
         const DESTINATION: &str = "synapse.signingKey";
@@ -450,18 +480,19 @@ impl Reader<'_> {
         self.add(
             "registration_shared_secret",
             Ok(registration),
-            "registers users without an invitation",
+            "registers users even if registration is closed",
             "synapse.registrationSharedSecret",
         );
         macaroon
     }
 
-    /// Synapse makes the file when it is not there; so nothing is lost without it.
+    /// A missing file is not an error: nothing is lost, because Synapse creates it at the next start
+    /// (`RegistrationConfig.generate_files`, `synapse/config/registration.py`).
     fn registration(&mut self) -> Result<Option<Found>, ConfigError> {
         match self.either("registration_shared_secret", "registration_shared_secret_path") {
             Err(ConfigError::File { option, path, source }) if source.kind() == io::ErrorKind::NotFound => {
                 self.notes.push(format!(
-                    "{}, which `{option}` names, does not exist; Synapse would make it with a new secret",
+                    "{}, which `{option}` names, does not exist; Synapse would create it with a new secret",
                     path.display()
                 ));
                 Ok(None)
@@ -490,7 +521,8 @@ impl Reader<'_> {
     fn provider(&mut self, name: &str) {
         let is_set = |option: &str| self.config.get(option).filter(|value| !value.is_null());
         let (secret, path) = (format!("{name}.client_secret"), format!("{name}.client_secret_path"));
-        // Here, unlike everywhere else, an empty string is set, and only newlines at the end are stripped.
+        // Unlike the other options, an empty string counts as set here, and only newlines at the end are removed
+        // (`_parse_oidc_config_dict` in synapse/config/oidc.py).
         let found = match (is_set(&secret), is_set(&path)) {
             (_, None) => self.inline(&secret),
             (None, Some(value)) => self.file(&path, value, |text| text.trim_end_matches('\n')).map(Some),
@@ -502,7 +534,7 @@ impl Reader<'_> {
         self.add(
             &secret,
             found,
-            "Synapse as a client of the identity provider",
+            "authenticates Synapse to the identity provider",
             MAS_OR_ADDITIONAL,
         );
 
@@ -535,20 +567,20 @@ impl Reader<'_> {
             self.add(
                 &option,
                 found,
-                "an application service with its tokens",
+                "registration of an application service, with its tokens",
                 "synapse.appservices",
             );
         }
         for index in 0..count("saml2_config.sp_config.encryption_keypairs") {
             let option = format!("saml2_config.sp_config.encryption_keypairs.{index}.key_file");
             let found = self.whole_file(&option);
-            self.add(&option, found, "opens what SAML sends", A_VOLUME);
+            self.add(&option, found, "decrypts SAML messages", A_VOLUME);
         }
         for index in 0..count("media_storage_providers") {
             for key in STORAGE_SECRETS {
                 let option = format!("media_storage_providers.{index}.config.{key}");
                 let found = self.inline(&option);
-                self.add(&option, found, "media in object storage", ADDITIONAL);
+                self.add(&option, found, "access to media in object storage", ADDITIONAL);
             }
         }
     }
@@ -577,7 +609,7 @@ impl Reader<'_> {
         self.add(option, Ok(Some(found)), "password of the old database", NOT_NEEDED);
     }
 
-    /// Keys in files that options name of which we know nothing: `database.args.sslkey`, a module's DKIM key.
+    /// Private keys in files named by options that are in no list here: `database.args.sslkey`, a module's DKIM key.
     fn private_keys(&mut self) {
         for (name, value) in self.config.options() {
             self.private_keys_below(name, value);
@@ -613,14 +645,15 @@ impl Reader<'_> {
             Ok(None) => return,
             Err(error) => {
                 self.notes.push(format!(
-                    "whether `{option}` names a private key cannot be told: cannot read {place}: {error}"
+                    "cannot check whether `{option}` names a private key: cannot read {place}: {error}"
                 ));
                 return;
             }
         };
         if !can_name_a_file(option) {
             self.notes.push(format!(
-                "{place} is a private key, and is not extracted: the name of the option is not plain: {}",
+                "{place} is a private key but is not extracted, because the option's name is too long or has special \
+                 characters: {}",
                 option.escape_debug()
             ));
             return;
@@ -629,7 +662,7 @@ impl Reader<'_> {
         let left_behind = section.starts_with("tls_") || OWNED.iter().any(|(owned, _)| *owned == section);
         let destination = if left_behind { NOT_NEEDED } else { A_VOLUME };
         self.notes.push(format!(
-            "`{option}` names a private key, which is extracted; of the option we know no more"
+            "`{option}` names a private key, which is extracted; the purpose of the option is unknown to these tools"
         ));
         let found = Found {
             value: key,
@@ -642,19 +675,20 @@ impl Reader<'_> {
         for option in ["modules", "password_providers", "saml2_config.config_path"] {
             if self.config.set(option).is_some() {
                 self.notes
-                    .push(format!("`{option}` may hold secrets of its own; look at them by eye"));
+                    .push(format!("`{option}` may contain further secrets; check it by hand"));
             }
         }
         if self.config.set("old_signing_keys").is_some() {
             self.notes
-                .push("`old_signing_keys` is public and goes to synapse.additional as it is".into());
+                .push("`old_signing_keys` is public and goes to synapse.additional unchanged".into());
         }
     }
 }
 
-/// The content of a file, if it is a private key in PEM; none where there is no file of such a size.
+/// The content of a file that contains a private key in PEM; `None` if it contains none, is too large for one, or does
+/// not exist.
 pub fn read_private_key(path: &Path) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
-    // Most of what is asked for names no file at all.
+    // Most of the values that are tried are not paths at all.
     let is_one = std::fs::metadata(path).is_ok_and(|found| found.is_file() && found.len() <= ess_files::SECRET);
     if !is_one {
         return Ok(None);
@@ -664,7 +698,7 @@ pub fn read_private_key(path: &Path) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
     Ok(is_key.then_some(content))
 }
 
-/// Options name files in an export; and a configuration may have any names.
+/// Whether an option's name can be the name of its file in an export. A configuration may contain any name.
 pub fn can_name_a_file(option: &str) -> bool {
     let plain = |character: char| character.is_ascii_alphanumeric() || "_-.:".contains(character);
     option.len() <= 200 && option.starts_with(|first: char| first.is_ascii_alphanumeric()) && option.chars().all(plain)

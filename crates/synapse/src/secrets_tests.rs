@@ -11,7 +11,7 @@ use crate::config::{Config, ConfigError, Options};
 const KEY: &str = "ed25519 a_test nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A\n";
 const BASE: &str = "server_name: example.org\ndatabase: {name: psycopg2}\n";
 
-/// A directory with a configuration, a signing key beside it and whatever other files.
+/// A directory with a configuration, a signing key next to it and other files.
 fn read(yaml: &str, files: &[(&str, &str)]) -> (TempDir, Result<Secrets, ConfigError>) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("homeserver.yaml");
@@ -173,7 +173,7 @@ fn both_forms_at_once_are_refused_as_in_synapse() {
         assert!(error.contains(option) && error.contains("only one"), "{error}");
         assert!(!error.contains("canary"));
     }
-    // Empty is not set, except for OIDC, where Synapse asks for null.
+    // An empty string counts as not set, except for OIDC, where Synapse tests for null.
     assert!(read("form_secret: ''\nform_secret_path: p\n", &[("p", "x")]).1.is_ok());
     assert!(
         error(
@@ -292,7 +292,7 @@ fn private_keys_of_options_that_we_do_not_know_are_found() {
         assert_eq!(value(&secrets, option).as_deref(), Some(PEM), "{option}");
     }
     assert_eq!(value(&secrets, "database.args.sslpassword").unwrap(), "canary");
-    // These, the signing key and the registration; nothing is found twice.
+    // These five, the signing key and the registration; nothing is found twice.
     assert_eq!(secrets.secrets.len(), 7);
     let dkim = find(&secrets, "modules.0.config.dkim.key").unwrap();
     assert_eq!(dkim.destination, "an extra volume of Synapse");
@@ -307,7 +307,8 @@ fn private_keys_of_options_that_we_do_not_know_are_found() {
         "{notes}"
     );
     assert!(
-        notes.contains("the name of the option is not plain: acme.a/../b") && !notes.contains("canary"),
+        notes.contains("the option's name is too long or has special characters: acme.a/../b")
+            && !notes.contains("canary"),
         "{notes}"
     );
 }

@@ -1,4 +1,7 @@
-//! Signing key files: a line a key, `ed25519 <version> <unpadded base64 of the seed>`.
+//! Signing key files: one key per line, `ed25519 <version> <unpadded base64 of the seed>`.
+//!
+//! Reads what `read_signing_keys` of signedjson 1.1 (signedjson/key.py) accepts, as Synapse calls it in
+//! `synapse/config/key.py`.
 
 use std::fmt;
 
@@ -9,24 +12,25 @@ use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STAN
 use ed25519_dalek::SigningKey as Ed25519;
 use zeroize::Zeroizing;
 
-/// Synapse's decoder takes both alphabets, with or without padding, whatever the last bits are.
+/// Synapse decodes with `unpaddedbase64.decode_base64`, which accepts both alphabets, with or without padding, and
+/// ignores the unused bits at the end.
 const LENIENT: GeneralPurposeConfig = GeneralPurposeConfig::new()
     .with_decode_padding_mode(DecodePaddingMode::Indifferent)
     .with_decode_allow_trailing_bits(true);
 const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIENT);
 const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIENT);
 
-/// The public side of one signing key. The seed is checked and forgotten.
+/// The public half of one signing key. The seed is only checked, and not kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SigningKey {
-    /// As other servers know it: `ed25519:a_abcd`.
+    /// The key id that other servers see: `ed25519:a_abcd`.
     pub id: String,
     /// The verify key, unpadded base64.
     pub public_key: String,
 }
 
 impl SigningKey {
-    /// Of the bytes of a verify key.
+    /// From the bytes of a verify key.
     pub fn of_verify_key(id: String, bytes: &[u8]) -> Self {
         Self {
             id,
@@ -35,14 +39,14 @@ impl SigningKey {
     }
 }
 
-/// Why a file holds no signing keys. Never quotes a key.
+/// Why a file does not contain signing keys. Never quotes a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SigningKeyError {
     /// Not UTF-8.
     NotText,
-    /// No line but blank ones.
+    /// Only blank lines, or none.
     Empty,
-    /// The format of before 2014, without an id.
+    /// The old format, without an id, which `KeyConfig.generate_files` converts.
     OneField {
         /// Counted from 1.
         line: usize,
@@ -51,7 +55,7 @@ pub enum SigningKeyError {
     Fields {
         /// Counted from 1.
         line: usize,
-        /// How many there are.
+        /// The number of fields.
         fields: usize,
     },
     /// Not `ed25519`.
@@ -67,7 +71,7 @@ pub enum SigningKeyError {
 }
 
 impl SigningKeyError {
-    /// The one thing to do, if there is one.
+    /// The next step, if there is an obvious one.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::OneField { .. } => Some(
@@ -83,7 +87,7 @@ impl fmt::Display for SigningKeyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotText => write!(f, "the file is not UTF-8"),
-            Self::Empty => write!(f, "there is no key in it"),
+            Self::Empty => write!(f, "it contains no key"),
             Self::OneField { line } => {
                 write!(f, "line {line} is a key in the old format, without an id")
             }
@@ -116,7 +120,7 @@ pub fn parse(text: &str) -> Result<Vec<SigningKey>, SigningKeyError> {
     }
 }
 
-/// The keys in an answer of `/_matrix/key/v2/server`; none when it is another answer.
+/// The keys in a response of `/_matrix/key/v2/server`; `None` if the JSON is something else.
 pub fn published(answer: &serde_json::Value) -> Option<Vec<SigningKey>> {
     let keys = answer.get("verify_keys")?.as_object()?.iter();
     let key = |(id, key): (&String, &serde_json::Value)| SigningKey {
@@ -130,7 +134,7 @@ pub fn published(answer: &serde_json::Value) -> Option<Vec<SigningKey>> {
     Some(keys.map(key).collect())
 }
 
-/// Reads one key from its three fields, which may stand on several lines when they come from the configuration.
+/// Reads one key from its three fields. In the configuration itself (`signing_key`) they may be on several lines.
 pub(crate) fn parse_line(text: &str, line: usize) -> Result<SigningKey, SigningKeyError> {
     let fields: Vec<&str> = text.split_whitespace().collect();
     let (algorithm, version, key) = match fields[..] {

@@ -1,8 +1,8 @@
-//! The tables of Synapse's own schema, by which its database is told from another program's.
+//! The tables of Synapse's own schema, which distinguish its database from that of another program.
 
-/// The tables of every Synapse that an Element Server Suite has run, from schema 84 to 94 (`synapse/storage/schema`).
+/// The tables of every Synapse that ESS has shipped: schema versions 84 to 94 (`synapse/storage/schema`).
 ///
-/// A newer Synapse may have more, which a person has to name before they are erased.
+/// A newer Synapse may have further tables, which the user must name before they are erased.
 pub const TABLES: &[&str] = &[
     "access_tokens",
     "account_data",

@@ -1,16 +1,16 @@
-//! Text files as Python's `open()` reads them.
+//! Text as Python's `open()` and `str.strip` treat it.
 
 use std::io;
 use std::path::Path;
 
 use zeroize::Zeroizing;
 
-/// Reads a file of one secret as UTF-8 with every line ending made one newline.
+/// Reads a file of one secret as Synapse's `read_file` does: UTF-8, with every line ending as `\n`.
 pub(crate) fn read(path: &Path) -> io::Result<Zeroizing<String>> {
     Ok(newlines(&ess_files::read_text(path, ess_files::SECRET)?))
 }
 
-/// Makes every line ending one newline.
+/// Replaces `\r\n` and `\r` by `\n`: the universal newlines of Python's text mode.
 pub(crate) fn newlines(text: &str) -> Zeroizing<String> {
     let mut plain = Zeroizing::new(String::with_capacity(text.len()));
     let mut rest = text;
@@ -24,7 +24,8 @@ pub(crate) fn newlines(text: &str) -> Zeroizing<String> {
     plain
 }
 
-/// What Python's `str.strip` removes.
+/// What Python's `str.isspace` accepts, and `str.strip` removes: besides Unicode's `White_Space`, also the ASCII
+/// separators U+001C to U+001F.
 pub(crate) fn is_space(character: char) -> bool {
     character.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&character)
 }

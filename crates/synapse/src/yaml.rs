@@ -1,8 +1,10 @@
-//! YAML as Synapse reads it: version 1.1, resolved as `PyYAML`'s `SafeLoader` does.
+//! YAML as Synapse reads it: version 1.1, with the types of `PyYAML`'s `SafeLoader` (read at 6.0.3).
 //!
-//! The parser is hidden here. What differs from other YAML libraries: `yes` and `off` are booleans, `0777` is octal,
-//! `1:30` is ninety, `1e5` is a string, a key that comes twice counts the last time, `<<` merges, tabs are refused.
-//! Every scalar keeps its source text: a secret of digits is an integer to Synapse, and a person wants to see why.
+//! Unlike in most other YAML libraries, `yes` and `off` are booleans, `0777` is octal, `1:30` is ninety, `1e5` is a
+//! string, the last of several equal keys wins, `<<` merges, and tabs are refused. Every scalar keeps its source text:
+//! dates, binary data, integers of over 128 bits and keys that are not strings are carried as written.
+//!
+//! The parser, `libyaml-safer`, is hidden behind this module.
 
 mod compose;
 mod resolve;
@@ -13,10 +15,10 @@ use zeroize::Zeroizing;
 
 pub use compose::load;
 
-/// A value of a configuration file. Its `Debug` shows kinds and never content: any scalar may be a secret.
+/// A value of a configuration file. Its `Debug` shows kinds, never content: any scalar may be a secret.
 #[derive(Clone, PartialEq)]
 pub enum Value {
-    /// One text with one meaning.
+    /// A string, number, boolean, date or null.
     Scalar(Scalar),
     /// `[a, b]`
     List(Vec<Value>),
@@ -24,29 +26,29 @@ pub enum Value {
     Map(Map),
 }
 
-/// A scalar, its source text and what `PyYAML` makes of it.
+/// A scalar: its source text and the type that `PyYAML` gives it.
 #[derive(Clone, PartialEq)]
 pub struct Scalar {
-    /// As written, after unquoting and folding.
+    /// As in the file, after removing quotes and folding lines.
     pub text: Zeroizing<String>,
-    /// As resolved.
+    /// Its type.
     pub kind: Kind,
 }
 
-/// What a scalar is to Python.
+/// The Python type of a scalar.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Kind {
     /// `None`
     Null,
     /// `True` or `False`
     Bool(bool),
-    /// An `int`; without its value when it exceeds 128 bits.
+    /// An `int`; `None` if it does not fit into 128 bits.
     Int(Option<i128>),
     /// A `float`
     Float(f64),
     /// A `date` or a `datetime`
     Timestamp,
-    /// `bytes`, still in base64.
+    /// `bytes`; the text is still in base64.
     Binary,
     /// A `str`
     Text,
@@ -57,7 +59,7 @@ pub enum Kind {
 pub struct Map(Vec<(Scalar, Value)>);
 
 impl Map {
-    /// The value of a key that is a string.
+    /// The value of a string key.
     pub fn get(&self, key: &str) -> Option<&Value> {
         self.0
             .iter()
@@ -65,7 +67,7 @@ impl Map {
             .map(|(_, value)| value)
     }
 
-    /// Keys and values, in order, by value.
+    /// Keys and values, in order; consumes the mapping.
     pub fn into_pairs(self) -> impl Iterator<Item = (Scalar, Value)> {
         self.0.into_iter()
     }
@@ -77,7 +79,7 @@ impl Map {
 }
 
 impl Value {
-    /// The text of a string; of nothing else.
+    /// The text, if this is a string.
     pub fn as_str(&self) -> Option<&str> {
         match self {
             Self::Scalar(scalar) if scalar.kind == Kind::Text => Some(&scalar.text),
@@ -85,7 +87,7 @@ impl Value {
         }
     }
 
-    /// A scalar of any kind.
+    /// The scalar, if this is one of any kind.
     pub fn as_scalar(&self) -> Option<&Scalar> {
         match self {
             Self::Scalar(scalar) => Some(scalar),
@@ -93,7 +95,7 @@ impl Value {
         }
     }
 
-    /// A list.
+    /// The items, if this is a list.
     pub fn as_list(&self) -> Option<&[Self]> {
         match self {
             Self::List(list) => Some(list),
@@ -101,7 +103,7 @@ impl Value {
         }
     }
 
-    /// A mapping.
+    /// The mapping, if this is one.
     pub fn as_map(&self) -> Option<&Map> {
         match self {
             Self::Map(map) => Some(map),
@@ -109,7 +111,7 @@ impl Value {
         }
     }
 
-    /// An integer that fits.
+    /// The integer, if this is one of at most 128 bits.
     pub fn as_int(&self) -> Option<i128> {
         match self.as_scalar()?.kind {
             Kind::Int(value) => value,
@@ -117,12 +119,12 @@ impl Value {
         }
     }
 
-    /// Is it `None` to Python?
+    /// Whether this is Python's `None`.
     pub fn is_null(&self) -> bool {
         self.as_scalar().is_some_and(|scalar| scalar.kind == Kind::Null)
     }
 
-    /// Python's truth, which Synapse uses to ask whether an option is set.
+    /// Python's `bool()` of the value, which is how Synapse tests whether most options are set.
     pub fn is_true(&self) -> bool {
         match self {
             Self::List(list) => !list.is_empty(),
@@ -138,13 +140,13 @@ impl Value {
         }
     }
 
-    /// What a person calls it: `a string`, `an integer`.
+    /// The kind in words, for messages: `a string`, `an integer`.
     pub fn kind_name(&self) -> &'static str {
         match self {
             Self::List(_) => "a list",
             Self::Map(_) => "a mapping",
             Self::Scalar(scalar) => match scalar.kind {
-                Kind::Null => "nothing",
+                Kind::Null => "null",
                 Kind::Bool(_) => "a boolean",
                 Kind::Int(_) => "an integer",
                 Kind::Float(_) => "a number",
@@ -155,7 +157,7 @@ impl Value {
         }
     }
 
-    /// How many levels of lists and mappings.
+    /// The number of nested levels of lists and mappings; 0 for a scalar.
     fn depth(&self) -> usize {
         match self {
             Self::Scalar(_) => 0,
@@ -164,7 +166,7 @@ impl Value {
         }
     }
 
-    /// Roughly its bytes in memory.
+    /// Approximate size in memory, in bytes.
     fn weight(&self) -> usize {
         64 + match self {
             Self::Scalar(scalar) => scalar.text.len(),
@@ -196,7 +198,7 @@ impl fmt::Debug for Map {
     }
 }
 
-/// Where and why a file is not the YAML that Synapse accepts. Never quotes the file.
+/// Where and why a file is not YAML that Synapse accepts. Never quotes the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
     /// Counted from 1.

@@ -1,4 +1,4 @@
-//! Configuration files that nobody wrote in earnest: refused or read, never a panic, never without end.
+//! Malformed and hostile configuration files are read or refused: without a panic, and in bounded time.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -10,7 +10,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
-/// What YAML is made of, put together by chance.
+/// Fragments of YAML in random order.
 fn pieces() -> impl Strategy<Value = Vec<u8>> {
     let piece = select(vec![
         "a",
@@ -83,7 +83,7 @@ fn corpus() -> Vec<Vec<u8>> {
     paths.into_iter().map(|path| fs::read(path).unwrap()).collect()
 }
 
-/// An error has a place within the file, and no error or value shows what may be a secret.
+/// Loads the source; an error must have a place within the file and a message.
 fn read_or_refused(source: &[u8]) {
     if let Err(error) = yaml::load(source) {
         let lines = String::from_utf8_lossy(source)
@@ -99,7 +99,7 @@ fn read_or_refused(source: &[u8]) {
 
 #[test]
 fn a_file_that_grows_when_it_is_read_is_refused() {
-    // Each line doubles the one before it.
+    // Each line doubles the size of the line before it.
     let grown =
         |first: &str, line: fn(u32) -> String| first.to_owned() + &(1..60).map(line).collect::<Vec<_>>().concat();
     let laughs = grown("a0: &a0 [ha, ha]\n", |level| {

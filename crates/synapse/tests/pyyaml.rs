@@ -1,4 +1,4 @@
-//! Our reading of YAML compared with `PyYAML`'s own, over awkward files and over generated scalars.
+//! `ess_synapse::yaml` reads YAML as `PyYAML` does: compared on awkward files and on generated scalars and documents.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fmt::Write as _;
@@ -13,7 +13,7 @@ use proptest::strategy::ValueTree as _;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use serde_json::{Value as Json, json};
 
-/// Reads documents in hexadecimal, one a line; answers each with JSON that names its types, or with `"refused"`.
+/// Reads documents in hexadecimal, one per line, and prints for each its types as JSON, or `"refused"`.
 const ORACLE: &str = r#"
 import datetime, io, json, sys, yaml
 def typed(value):
@@ -34,7 +34,7 @@ for line in sys.stdin:
     print(json.dumps(answer))
 "#;
 
-/// The interpreter of the end-to-end tests, which make it, unless another is named.
+/// `ESS_TEST_PYTHON`, or the interpreter of the virtual environment that the end-to-end tests create.
 fn python() -> PathBuf {
     let python = env::var_os("ESS_TEST_PYTHON").map_or_else(
         || Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("synapse/bin/python"),
@@ -119,7 +119,8 @@ fn ours(document: &[u8]) -> Json {
     yaml::load(document).map_or_else(|_| json!("refused"), |value| typed(&value))
 }
 
-/// By name: `refused-*` both refuse, `limit-*` only we refuse, all others both read alike.
+/// The file name states the expectation: both refuse `refused-*`, only `ess_synapse` refuses `limit-*`, and both read
+/// all others alike.
 #[test]
 fn awkward_files_read_as_pyyaml_reads_them() {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus");
@@ -152,7 +153,7 @@ fn name(path: &Path) -> String {
     path.file_name().unwrap().to_string_lossy().into_owned()
 }
 
-/// Texts which look like what YAML 1.1 gives a meaning, and a few that only almost do.
+/// Texts that YAML 1.1 gives a type other than string, and some that nearly have one.
 fn scalar() -> impl Strategy<Value = String> {
     prop_oneof![
         "[-+]?0?[box]?[0-9a-fA-F_]{1,12}",
@@ -169,7 +170,7 @@ fn scalar() -> impl Strategy<Value = String> {
     ]
 }
 
-/// Small documents: fragments of configuration, strung together with little sense.
+/// Small documents: fragments of a configuration in random order.
 fn document() -> impl Strategy<Value = String> {
     let fragment = prop_oneof![
         "[a-c]: ".prop_map(String::from),
@@ -182,11 +183,11 @@ fn document() -> impl Strategy<Value = String> {
         "(#| #|\t|: |:|\\? |\n|\n\n|  |---\n|\\.\\.\\.\n|%YAML 1\\.[12]\n|\u{85}|\u{2028}|\r\n)",
         "[a-z0-9.]{1,4}",
     ];
-    // We refuse a file that ends in blanks after a block scalar; see `limit-blank-end.yaml`.
+    // Without spaces at the end, because `ess_synapse` refuses them after a block scalar: see `limit-blank-end.yaml`.
     prop::collection::vec(fragment, 1..14).prop_map(|fragments| fragments.concat().trim_end_matches(' ').to_owned())
 }
 
-/// One Python for all of them: starting it costs more than any answer.
+/// Compares generated texts. One Python process reads all of them, because starting it is slow.
 fn compare(strategy: &impl Strategy<Value = String>, count: usize) {
     let seed = env::var("ESS_TEST_SEED")
         .ok()
@@ -205,7 +206,7 @@ fn compare(strategy: &impl Strategy<Value = String>, count: usize) {
         .zip(&theirs)
         .filter(|(text, theirs)| {
             let ours = ours(text.as_bytes());
-            // `{a:}`, and a block scalar that begins with a tab: refused aloud, and nobody writes them.
+            // `{a:}`, and a block scalar that begins with a tab, may be refused: the error is clear, and both are rare.
             let stricter =
                 ours == json!("refused") && [":}", ":]", ":,", " \t", "\n\t"].iter().any(|odd| text.contains(odd));
             &ours != *theirs && !stricter

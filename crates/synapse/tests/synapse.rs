@@ -1,4 +1,4 @@
-//! Our reading of configurations compared with a real Synapse's own.
+//! `ess_synapse` reads configurations as a real Synapse does.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::{Path, PathBuf};
@@ -10,14 +10,14 @@ use ess_synapse::secrets::{Macaroon, Secrets};
 use secrecy::ExposeSecret as _;
 use serde_json::{Value as Json, json};
 
-/// Loads `homeserver.yaml` and `conf.d` of each directory named in the arguments, as Synapse does
-/// when it starts there; prints what it has then, or `"refused"`.
+/// Loads `homeserver.yaml` and `conf.d` of each directory in the arguments, as Synapse does when it starts in that
+/// directory, and prints the resulting options, or `"refused"`.
 const ORACLE: &str = r#"
 import contextlib, hashlib, io, json, os, sys
 from signedjson.key import encode_verify_key_base64, get_verify_key
 from synapse.config.homeserver import HomeServerConfig
 import synapse.config.jwt, synapse.config.oidc, synapse.config.redis
-# What only a running server needs may be missing here.
+# Python packages that only a running server needs may be missing here.
 for module in [synapse.config.jwt, synapse.config.oidc, synapse.config.redis]: module.check_requirements = lambda *_: None
 Mapping = type("Provider", (), {"get_remote_user_id": 0, "map_user_attributes": 0})
 synapse.config.oidc.load_module = lambda *_: (Mapping, None)
@@ -66,7 +66,7 @@ print(json.dumps(answers))
 const KEY: &str = "ed25519 a_one nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A\n";
 const SECOND: &str = "ed25519 two TM0Imyj/ltqdtsNG7BFOD1uKMZ81q6Yk2oz27U+4pvs=\n";
 
-/// Options, and files beside them.
+/// Options, and the files that they name.
 type Case = (&'static str, &'static [(&'static str, &'static str)]);
 
 const CASES: &[Case] = &[
@@ -285,7 +285,8 @@ fn ours(directory: &Path) -> Json {
     })
 }
 
-/// The alias that psycopg2 itself resolves, and the path that sqlite3 itself makes absolute.
+/// Applies to Synapse's output what psycopg2 and sqlite3 would do: renames the alias `database` to `dbname`, and makes
+/// the path of a SQLite file absolute.
 fn as_libpq(mut answer: Json, directory: &Path) -> Json {
     if let Some(database) = answer.get_mut("database").and_then(Json::as_object_mut)
         && let Some(name) = database.remove("database")

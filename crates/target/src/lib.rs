@@ -1,4 +1,4 @@
-//! Which database `--target` is, and the way to it: straight, or through a cluster's API server.
+//! Resolves `--target` to a database, and connects to it directly or through a cluster's API server.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,22 +10,22 @@ use ess_document::{Kube, PasswordAt, Profile, Target};
 use ess_kube::{Cluster, Database, Error, Ess, Forward, Kind, Missing, Place, PodPort, Right};
 use ess_postgres::Conninfo;
 
-/// A target that can be connected to for as long as this lives.
+/// A target that can be connected to as long as this value lives.
 pub struct Reached {
-    /// How.
+    /// How to connect to it.
     pub conninfo: Conninfo,
     _forward: Option<Forward>,
 }
 
 /// An ESS in a cluster.
 pub struct OnKube {
-    /// Its cluster.
+    /// The cluster.
     pub cluster: Cluster,
-    /// What was found there.
+    /// The ESS that was found there.
     pub ess: Ess,
 }
 
-/// The target database, if flags, document or environment name one; noted in the document.
+/// The target database, if the options, the document or the environment name one; recorded in the document.
 pub fn target(context: &mut Context, args: &TargetArgs) -> anyhow::Result<Option<Reached>> {
     let Some(named) = named(context, args)? else {
         return Ok(context.target(args)?.map(|conninfo| Reached {
@@ -47,28 +47,31 @@ pub fn target(context: &mut Context, args: &TargetArgs) -> anyhow::Result<Option
     reach(context, args, &on, missing).map(Some)
 }
 
-/// What went wrong in a cluster, if it was there.
+/// The kind of error, if it is one of a cluster.
 pub fn kind(error: &anyhow::Error) -> Option<Kind> {
     error.downcast_ref().map(ess_kube::Error::kind)
 }
 
-/// What one must be allowed to do to find an ESS and reach its database; some of it only on some ways.
+/// The permissions needed to find an ESS and reach its database; some only in some cases.
 pub fn rights(cluster: &Cluster) -> anyhow::Result<Vec<Right>> {
     let custom = if cluster.knows_operator()? { Right::CUSTOM } else { &[] };
     let forward = if cluster.is_around_us() { &[] } else { Right::FORWARD };
     Ok([Right::FIND, custom, Right::DATABASE, Right::PASSWORD, forward].concat())
 }
 
-/// The target database, or what is missing, with its flag.
+/// The target database; an error with the option to use if none is named.
 pub fn needed(context: &mut Context, args: &TargetArgs) -> anyhow::Result<Reached> {
     target(context, args)?.ok_or_else(|| {
-        Stop::usage("there is no target: neither --target nor the document's `target` says where it is")
-            .hint("give --target kube:NAMESPACE, or --target postgresql://USER@HOST/DBNAME and --target-password-file FILE")
+        Stop::usage("there is no target: neither --target nor the document's `target` names one")
+            .hint(
+                "specify --target kube:NAMESPACE, or --target postgresql://USER@HOST/DBNAME and \
+                 --target-password-file FILE",
+            )
             .into()
     })
 }
 
-/// A cluster and a place in it, by flags and document.
+/// A cluster and a place in it, as the options and the document name them.
 pub struct Named {
     /// The place.
     pub place: Place,
@@ -76,7 +79,7 @@ pub struct Named {
     pub context: Option<String>,
 }
 
-/// Which ESS flags and document name, if any; a flag outranks, but may not contradict.
+/// The ESS that the options and the document name, if any. An option can add to the document, but not contradict it.
 pub fn named(context: &Context, args: &TargetArgs) -> anyhow::Result<Option<Named>> {
     let known = context.document.target.as_ref();
     let known_kube = known.and_then(|target| target.kube.as_ref());
@@ -110,18 +113,18 @@ pub fn named(context: &Context, args: &TargetArgs) -> anyhow::Result<Option<Name
     {
         return Err(contradiction("--kube-context", given, "target.kube.context", known).into());
     }
-    // What the document was written with elsewhere is not here, in a pod of the very cluster.
+    // A context that the document records from another host does not exist in a pod of this cluster.
     let noted = known_context.filter(|_| !Cluster::is_of_our_pod());
     let context = args.kube_context.as_ref().or(noted).cloned();
     Ok(Some(Named { place, context }))
 }
 
-/// The cluster of an ESS that was named.
+/// Connects to the cluster of a named ESS.
 pub fn connect(named: &Named) -> anyhow::Result<Cluster> {
     Ok(Cluster::connect(&named.place.namespace, named.context.as_deref())?)
 }
 
-/// What of ESS is there; noted in the document.
+/// Finds the ESS in the cluster, and records it in the document.
 pub fn find(context: &mut Context, cluster: Cluster, named: &Named) -> anyhow::Result<OnKube> {
     let ess = cluster.find(named.place.release.as_deref())?;
     let profile = match ess.profile {
@@ -129,7 +132,7 @@ pub fn find(context: &mut Context, cluster: Cluster, named: &Named) -> anyhow::R
         ess_kube::Profile::Operator => Profile::Operator,
     };
     let target = context.document.target.get_or_insert_default();
-    // It is of use again where the document goes next.
+    // Keep the recorded context when running in the cluster: the next program may run outside of it.
     let noted = target.kube.take().and_then(|kube| kube.context);
     target.kube = Some(Kube {
         context: cluster.context().map(str::to_owned).or(noted),
@@ -140,9 +143,10 @@ pub fn find(context: &mut Context, cluster: Cluster, named: &Named) -> anyhow::R
     Ok(OnKube { cluster, ess })
 }
 
-/// Opens the way to the database of an ESS; noted in the document, but for what lasts no longer than this run.
+/// Opens a connection path to the database of an ESS. The database is recorded in the document; the forwarded port,
+/// which ends with this run, is not.
 ///
-/// `missing` are rights that only some ways need.
+/// `missing` are missing permissions that are needed only in some cases.
 pub fn reach(
     context: &mut Context,
     args: &TargetArgs,
@@ -151,7 +155,7 @@ pub fn reach(
 ) -> anyhow::Result<Reached> {
     let known = context.document.target.clone().unwrap_or_default();
     same_role(args, &known)?;
-    // Whether the one Secret can be read is seen when it is.
+    // A permission for this one Secret is enough, so a missing general permission is reported only if the read fails.
     let or_listed = |error: ess_kube::Error| match missing {
         Some(missing) if error.kind() == Kind::Forbidden && missing.lacks(Right::PASSWORD) => missing.error(),
         _ => error,
@@ -179,7 +183,7 @@ pub fn reach(
         (on.cluster.password(at).map_err(or_listed)?, Some(secret))
     };
     let (params, forward) = way(context, on, &database)?;
-    // The cluster has said all; our environment is not its own.
+    // The cluster supplies all parameters, so libpq's environment variables are ignored.
     let mut conninfo =
         Conninfo::from_params(params, Some(password))?.resolve(&|name| std::env::var(name).ok(), false)?;
     conninfo.show_as(format!("{}:{}", database.params["host"], database.params["port"]));
@@ -196,13 +200,13 @@ pub fn reach(
     })
 }
 
-/// The pod to which the way leads through the API server. A database outside of the cluster needs none, nor do we
-/// inside of it: there the API server would only be slower.
+/// The pod to forward to through the API server. None is needed for a database outside the cluster, nor when this
+/// process runs inside the cluster, where the API server would only be slower.
 fn through<'a>(on: &OnKube, database: &'a Database) -> Option<&'a PodPort> {
     database.pod.as_ref().filter(|_| !on.cluster.is_around_us())
 }
 
-/// The parameters with which the database is reached from here, and what must live meanwhile.
+/// The parameters to reach the database with from here, and the forwarded port that must live meanwhile.
 fn way(
     context: &Context,
     on: &OnKube,
@@ -210,8 +214,8 @@ fn way(
 ) -> anyhow::Result<(BTreeMap<String, String>, Option<Forward>)> {
     let mut params = database.params.clone();
     if let Some(file) = params.get("sslrootcert").filter(|file| !Path::new(file).exists()) {
-        let why = format!("Synapse knows it by the certificates in {file}, a file of its pod that is not here");
-        let hint = "put them there, or give --target postgresql://... with sslrootcert and --target-password-file";
+        let why = format!("Synapse verifies it by the certificates in {file}, a file of its pod that is missing here");
+        let hint = "copy it to that path, or use --target postgresql://... with sslrootcert and --target-password-file";
         return Err(Error::new(Kind::Unrecognised, "cannot reach the database", why)
             .hint(hint)
             .into());
@@ -220,7 +224,7 @@ fn way(
         return Ok((params, None));
     };
     let report = Arc::new(context.console.clone());
-    // The way is encrypted to the API server; where the database itself wants TLS, it gets it besides.
+    // The connection to the API server is encrypted; if the database itself requires TLS, that is used in addition.
     let sslmode = params.get("sslmode").map(String::as_str);
     let forward = if matches!(sslmode, Some("require" | "verify-ca" | "verify-full")) {
         let forward = on.cluster.forward_loopback(pod, report)?;

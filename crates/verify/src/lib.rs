@@ -1,4 +1,4 @@
-//! verify: the proof alone, at any time.
+//! verify: prove that the target holds what the source held.
 
 use std::path::PathBuf;
 
@@ -7,21 +7,22 @@ use ess_cli::{Context, Exit, LiftArgs, SourceArgs, SourceBeside, Stop, TargetArg
 use ess_document::{FenceState, Next, Verify};
 use ess_postgres::{Access, Conninfo, Session, facts};
 use ess_proof::{Conclusion, Expected, Proving, Target, Way, nobody_else};
+use ess_run::text::count;
 
 /// Prove that the target holds what the source held
 ///
 /// Compares every table, sequence, index and owner of the target with a dump's manifest, or with
-/// the stopped source itself, and lists each difference. Lifts a fence left standing when all is
-/// equal; writes nothing otherwise.
+/// the stopped source itself, and lists each difference. If everything is equal, it lifts a fence
+/// that is still in place; it writes nothing else.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The dump whose manifest is compared; by default the document's, or the source itself
+    /// Dump whose manifest the target is compared with (default: the document's dump, or the source itself)
     #[arg(long, value_name = "PATH")]
     from: Option<PathBuf>,
-    /// How many sessions read; the number of processors by default
+    /// Number of sessions that read (default: the number of processors)
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
-    /// A role that may stay connected, such as a monitor's; repeatable
+    /// Role that can stay connected, such as a monitor's; repeatable
     #[arg(long, value_name = "ROLE")]
     ignore_role: Vec<String>,
     #[command(flatten)]
@@ -32,7 +33,7 @@ pub struct Args {
     lift: LiftArgs,
 }
 
-/// Does the job of verify.
+/// Runs verify.
 pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     let reached = ess_target::needed(context, &args.target)?;
     let conninfo = &reached.conninfo;
@@ -56,7 +57,7 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
         None => of_source(args, &proving, &target, &source)?,
     };
     target.is_not(expected.source())?;
-    // A proof that could not lift the fence in the end is not begun.
+    // Fail now rather than after a long proof whose fence could not be lifted.
     if target.fence.is_some() {
         proving.require_source(&expected, &source, args.lift)?;
     }
@@ -72,7 +73,7 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     finish(args, context, manifest.as_ref(), &expected, conclusion)
 }
 
-/// The last line, the section and the document.
+/// Prints the result, and writes the section and the document.
 fn finish(
     args: &Args,
     context: &mut Context,
@@ -84,15 +85,15 @@ fn finish(
     let equal = differences.is_none();
     let verdict = differences.unwrap_or_else(|| "all equal".to_owned());
     let end = match conclusion.fence {
-        FenceState::Lifted => "; the fence is lifted, Synapse can start",
-        FenceState::Standing => "; the fence stands, Synapse cannot start",
+        FenceState::Lifted => "; the fence is lifted, so Synapse can start",
+        FenceState::Standing => "; the fence is in place, so Synapse cannot start",
         FenceState::Absent => "",
     };
     let console = &context.console;
     console.line(&format!(
-        "verify: {} tables, {} rows, {verdict}{}{end}",
-        conclusion.proof.tables,
-        conclusion.proof.rows,
+        "verify: {}, {}, {verdict}{}{end}",
+        count(conclusion.proof.tables, "table"),
+        count(conclusion.proof.rows, "row"),
         conclusion.caveat(),
     ));
     let one_time_keys = manifest.and_then(Manifest::one_time_keys);
@@ -119,7 +120,7 @@ fn finish(
     Ok(if equal && !stands { Exit::Done } else { Exit::No })
 }
 
-/// The manifest of the dump that the target is compared with; none when it is compared with the source itself.
+/// The manifest of the dump to compare the target with; `None` if it is compared with the source itself.
 fn manifest(args: &Args, context: &Context) -> anyhow::Result<Option<Manifest>> {
     let names_source = args.source.source.is_some() || !args.source.config.is_empty();
     if names_source && args.from.is_none() {
@@ -134,13 +135,13 @@ fn manifest(args: &Args, context: &Context) -> anyhow::Result<Option<Manifest>> 
         Found::Ours { manifest, .. } => Ok(Some(*manifest)),
         _ => Err(
             Stop::data(format!("{} has no manifest to compare with", path.display()))
-                .hint("give -c or --source of the stopped source instead")
+                .hint("name the stopped source with -c or --source instead")
                 .into(),
         ),
     }
 }
 
-/// What the stopped source holds.
+/// Reads what the stopped source holds; refuses a source that is in use or cannot be read completely.
 fn of_source(args: &Args, proving: &Proving<'_>, target: &Target, source: &SourceBeside) -> anyhow::Result<Expected> {
     let source: &Conninfo = match source {
         SourceBeside::Known(source) => source,
@@ -149,7 +150,7 @@ fn of_source(args: &Args, proving: &Proving<'_>, target: &Target, source: &Sourc
             return Err(Stop::usage(
                 "there is nothing to compare with: no --from, no document with a dump, and no source",
             )
-            .hint("give --from DUMP, or -c or --source of the stopped source")
+            .hint("specify --from DUMP, or name the stopped source with -c or --source")
             .into());
         }
     };

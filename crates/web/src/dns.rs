@@ -1,4 +1,4 @@
-//! Questions to name servers, one at a time, each with a limit.
+//! Queries to name servers, one at a time, each with a timeout.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -13,30 +13,31 @@ use hickory_resolver::proto::rr::{RData, RecordType};
 use hickory_resolver::{TokioResolver, system_conf};
 use tokio::runtime::{Builder, Runtime};
 
-/// Longer than any name server needs that is there.
+/// Time limit of one query, over UDP and TCP together; a server that works answers sooner.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Aliases of aliases.
+/// Maximum number of CNAME records that are followed for one name.
 const ALIASES: usize = 8;
 
-/// One record, as its zone has it.
+/// One record, with the value and TTL that its zone publishes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
-    /// Whose record it is, without the last dot.
+    /// The owner name of the record, without the final dot.
     pub name: String,
     /// `A`, `AAAA`, `CNAME`, `NS` or `SRV`.
     pub kind: &'static str,
-    /// Seconds.
+    /// Time to live, in seconds.
     pub ttl: u32,
     /// An address, a name, or `HOST:PORT`.
     pub value: String,
-    /// Of a CNAME or SRV record: the name that it leads to.
+    /// The name that a CNAME or SRV record points to.
     pub target: Option<String>,
-    /// An alias led out of the zone: it changes on the day, not what somebody else has behind it.
+    /// Whether the record is in another zone, reached by an alias. On the day of the move the alias changes, not this
+    /// record, which belongs to another party.
     pub foreign: bool,
 }
 
-/// A resolver for questions about anything, and the servers that have the last word on each zone.
+/// A recursive resolver, and the authoritative servers of each zone that was queried.
 pub struct Dns {
     runtime: Runtime,
     recursive: TokioResolver,
@@ -44,20 +45,20 @@ pub struct Dns {
     zones: RefCell<BTreeMap<String, Arc<Zone>>>,
 }
 
-/// A zone and the servers that have the last word on it.
+/// A zone and its authoritative servers.
 struct Zone {
     name: String,
-    /// The names of all its servers.
+    /// The names of all its authoritative servers.
     servers: Vec<String>,
-    /// Asks some of them, whichever answers.
+    /// Queries some of them, and uses the first answer.
     resolver: TokioResolver,
 }
 
-/// So many servers of a zone are asked where one answer is enough.
+/// Maximum number of servers of a zone whose addresses are looked up where an answer from any of them is enough.
 const ENOUGH: usize = 3;
 
 impl Dns {
-    /// With the resolver that is named, or the system's.
+    /// Uses the given recursive resolver, or the system's.
     pub fn new(resolver: Option<SocketAddr>) -> Result<Self, NetError> {
         let config = match resolver {
             Some(address) => config(&[address.ip()], address.port()),
@@ -75,14 +76,14 @@ impl Dns {
         })
     }
 
-    /// Every record of these kinds, from the zone's own servers, along the way of aliases.
+    /// The records of these kinds from the zone's authoritative servers, and the aliases that lead to them.
     pub fn records(&self, name: &str, kinds: &[RecordType]) -> Result<Vec<Answer>, NetError> {
         self.follow(name, kinds, None)
     }
 
-    /// What each of the zone's servers that answers says, by its name: a secondary may be behind.
+    /// The records that each authoritative server of the zone has, with the server's name: a secondary can be outdated.
     ///
-    /// An error when none answers.
+    /// A server that does not answer is left out. An error if none answers.
     pub fn records_at_each(&self, name: &str, kinds: &[RecordType]) -> Result<Vec<(String, Vec<Answer>)>, NetError> {
         let zone = self.authority(name)?;
         let (mut all, mut failed) = (Vec::new(), None);
@@ -102,7 +103,7 @@ impl Dns {
         }
     }
 
-    /// `home` is asked in place of all servers of the name's own zone.
+    /// Follows aliases from `name`. `home` is queried in place of the servers of the name's own zone.
     fn follow(&self, name: &str, kinds: &[RecordType], home: Option<&TokioResolver>) -> Result<Vec<Answer>, NetError> {
         let (mut all, mut name) = (Vec::new(), name.to_owned());
         let own = self.authority(&name)?;
@@ -124,7 +125,7 @@ impl Dns {
         Ok(all)
     }
 
-    /// Addresses of a host, as anybody finds them.
+    /// The addresses of a host, from the recursive resolver.
     pub fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, NetError> {
         match self.wait(self.recursive.lookup_ip(absolute(host))) {
             Ok(found) => Ok(found.iter().collect()),
@@ -133,7 +134,8 @@ impl Dns {
         }
     }
 
-    /// The servers of the zone that a name is in: a cache's answer would count its time down.
+    /// The authoritative servers of the zone that contains a name. They are needed because a cache answers with the
+    /// TTL that remains, not with the one in the zone.
     fn authority(&self, name: &str) -> Result<Arc<Zone>, NetError> {
         let mut zone = name.trim_end_matches('.');
         loop {
@@ -141,7 +143,7 @@ impl Dns {
                 return Ok(Arc::clone(known));
             }
             let mut servers = self.look(&self.recursive, zone, RecordType::NS)?;
-            // An alias answers with the servers of what it leads to.
+            // A resolver follows an alias and returns the servers of its target's zone.
             servers.retain(|server| server.kind == "NS" && server.name.eq_ignore_ascii_case(zone));
             if !servers.is_empty() {
                 let servers: Vec<String> = servers.into_iter().map(|server| server.value).collect();
@@ -166,12 +168,12 @@ impl Dns {
             }
             match zone.split_once('.') {
                 Some((_, parent)) if parent.contains('.') => zone = parent,
-                _ => return Err(NetError::from(format!("no zone has {name}"))),
+                _ => return Err(NetError::from(format!("no zone was found for {name}"))),
             }
         }
     }
 
-    /// UDP, then TCP, and no longer than that.
+    /// Runs one query, over UDP and then TCP, within `TIMEOUT`.
     fn wait<T>(&self, question: impl Future<Output = Result<T, NetError>>) -> Result<T, NetError> {
         let limited = async { tokio::time::timeout(TIMEOUT, question).await };
         self.runtime
@@ -181,7 +183,7 @@ impl Dns {
 
     fn ask(&self, servers: &TokioResolver, name: &str, kind: RecordType) -> Result<Vec<Answer>, NetError> {
         let mut all = self.look(servers, name, kind)?;
-        // Also sent along with an answer, but not asked for.
+        // The answer section can also hold records of other kinds, such as the target of an alias.
         all.retain(|answer| answer.kind == kind_name(kind));
         Ok(all)
     }
@@ -200,7 +202,7 @@ impl Dns {
     }
 }
 
-/// No search domain is tried.
+/// The name with a final dot, so that no search domain is tried.
 fn absolute(name: &str) -> String {
     format!("{}.", name.trim_end_matches('.'))
 }
@@ -252,7 +254,7 @@ fn build(config: ResolverConfig, recursive: bool) -> Result<TokioResolver, NetEr
     options.cache_size = 0;
     options.use_hosts_file = ResolveHosts::Never;
     options.recursion_desired = recursive;
-    // The record's own time, however long.
+    // Keep the TTL as published: by default hickory-resolver limits it to a day (`MAX_TTL`).
     options.positive_max_ttl = Some(Duration::from_secs(u32::MAX.into()));
     TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
         .with_options(options)

@@ -1,4 +1,4 @@
-//! HTTPS to public names, or to where `--resolve` says they are.
+//! HTTPS requests to public names, or to the addresses that `--resolve` gives for them.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -12,10 +12,10 @@ use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver
 use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 use ureq::{Agent, Error};
 
-/// No document of `.well-known` is as large.
+/// Largest body that is read, in bytes; documents of `.well-known` are far smaller.
 const LIMIT: u64 = 64 << 10;
 
-/// `HOST:PORT:ADDR:PORT`: connections to the first go to the second.
+/// `HOST:PORT:ADDR:PORT`: connections to `HOST:PORT` go to `ADDR:PORT`, as with `--resolve` of curl.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Detour {
     host: String,
@@ -24,7 +24,7 @@ pub struct Detour {
 }
 
 impl Detour {
-    /// The argument of `--resolve`.
+    /// Parses the argument of `--resolve`.
     pub fn parse(text: &str) -> Result<Self, String> {
         let wrong = || "not HOST:PORT:ADDR:PORT".to_owned();
         let (host, rest) = text.split_once(':').ok_or_else(wrong)?;
@@ -37,7 +37,7 @@ impl Detour {
     }
 }
 
-/// The argument of `--resolver`: `ADDR[:PORT]`.
+/// Parses the argument of `--resolver`: `ADDR[:PORT]`, with port 53 by default.
 pub fn resolver(text: &str) -> Result<SocketAddr, String> {
     let alone = |text: &str| Some(SocketAddr::new(text.parse::<IpAddr>().ok()?, 53));
     alone(text)
@@ -45,21 +45,23 @@ pub fn resolver(text: &str) -> Result<SocketAddr, String> {
         .ok_or_else(|| "not ADDR or ADDR:PORT".to_owned())
 }
 
-/// What a server answered.
+/// The response of a server.
 pub struct Response {
-    /// Of HTTP.
+    /// HTTP status.
     pub status: u16,
-    /// `Content-Type`, or nothing.
+    /// `Content-Type`; empty if the header is missing.
     pub content_type: String,
     /// `Access-Control-Allow-Origin`
     pub origin: Option<String>,
     /// `Server`
     pub server: Option<String>,
-    /// Text, no longer than such documents are.
+    /// Text of the body, up to `LIMIT` bytes.
     pub body: String,
 }
 
-/// A client that trusts what the system trusts; `SSL_CERT_FILE` outranks it.
+/// A client that accepts the certificate authorities of the system, or those in `SSL_CERT_FILE` or `SSL_CERT_DIR`.
+///
+/// It accepts HTTPS only and uses no proxy.
 pub fn agent(detours: Vec<Detour>, resolver: Option<SocketAddr>) -> Agent {
     let trusted = rustls_native_certs::load_native_certs().certs;
     let trusted: Vec<_> = trusted
@@ -83,7 +85,7 @@ pub fn agent(detours: Vec<Detour>, resolver: Option<SocketAddr>) -> Agent {
     Agent::with_parts(config, DefaultConnector::new(), Way { detours, resolver })
 }
 
-/// Fetches a page.
+/// Fetches a URL. A response with an error status is not an error; one with a longer body than `LIMIT` is.
 pub fn get(agent: &Agent, url: &str) -> Result<Response, Error> {
     let mut answer = agent.get(url).call()?;
     let header = |name: &str| Some(answer.headers().get(name)?.to_str().ok()?.to_owned());
@@ -101,7 +103,7 @@ pub fn get(agent: &Agent, url: &str) -> Result<Response, Error> {
     })
 }
 
-/// Where a name leads: by a detour, by the resolver that was named, or by the system.
+/// Finds the address of a host: from a detour, else from the given resolver, else from the system.
 struct Way {
     detours: Vec<Detour>,
     resolver: Option<SocketAddr>,

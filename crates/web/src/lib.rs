@@ -1,4 +1,4 @@
-//! How the world sees a homeserver: name servers, HTTPS, `.well-known`.
+//! A homeserver as clients and other servers see it: name servers, HTTPS, `.well-known`.
 
 mod dns;
 mod https;

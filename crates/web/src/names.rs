@@ -1,6 +1,6 @@
 //! Hosts in server names and URLs.
 
-/// A server name or `m.server`: the port is what follows the last colon, outside brackets.
+/// Splits a server name or the value of `m.server` at the last colon outside brackets; `None` where no port follows.
 pub fn host_and_port(name: &str) -> (&str, Option<u16>) {
     match name.rsplit_once(':') {
         Some((host, port)) if !port.ends_with(']') && port.parse::<u16>().is_ok() => (host, port.parse().ok()),
@@ -8,7 +8,7 @@ pub fn host_and_port(name: &str) -> (&str, Option<u16>) {
     }
 }
 
-/// The host that a URL names, without its port.
+/// The host of a URL, without its port; `None` if the text has no scheme or no host.
 pub fn host_of_url(url: &str) -> Option<&str> {
     let (_, rest) = url.split_once("://")?;
     let host = host_and_port(rest.split(['/', '?', '#']).next()?).0;

@@ -1,28 +1,28 @@
-//! `.well-known/matrix/*`, read as clients and servers do.
+//! `.well-known/matrix/*`, read as clients and other servers read it.
 
 use serde_json::Value;
 
 use crate::https::Response;
 
-/// A document, or that there is none.
+/// What was found at the URL of a document.
 pub enum Document {
-    /// Nothing is served there.
+    /// Nothing is served there: status 404 or 410.
     Absent,
-    /// What it says.
+    /// The content of a valid document.
     Says(Value),
-    /// It is there, and something is wrong with it.
+    /// Something is served, but it is not a valid document; with the reason.
     Broken(String),
 }
 
-/// Reads the document `server`, `client` or `support`.
+/// Reads the response to a request for the document `name`: `server`, `client` or `support`.
 pub fn read(name: &str, response: &Response) -> Document {
     match response.status {
         404 | 410 => return Document::Absent,
         200 => {}
-        status => return Document::Broken(format!("it answers {status}")),
+        status => return Document::Broken(format!("the server returns HTTP status {status}")),
     }
     let Ok(value) = serde_json::from_str::<Value>(&response.body) else {
-        return Document::Broken("it is no JSON".to_owned());
+        return Document::Broken("it is not JSON".to_owned());
     };
     let needed = match name {
         "server" => Some(("m.server", value["m.server"].is_string())),
@@ -35,13 +35,13 @@ pub fn read(name: &str, response: &Response) -> Document {
     }
 }
 
-/// Browsers read it only when it lets them; servers do not ask.
+/// Why a client in a browser cannot read the document, if it cannot. Other servers read `server` without these headers.
 pub fn readable(name: &str, response: &Response) -> Option<String> {
     if name == "server" {
         return None;
     }
     if response.origin.as_deref() != Some("*") {
-        return Some("browsers may not read it, because it lacks Access-Control-Allow-Origin: *".to_owned());
+        return Some("browsers cannot read it because the header Access-Control-Allow-Origin: * is missing".to_owned());
     }
     let kind = response.content_type.split(';').next().unwrap_or_default().trim();
     (kind != "application/json").then(|| format!("its content type is {kind:?}, not application/json"))
@@ -69,8 +69,8 @@ mod tests {
             Document::Broken(why) => why,
         };
         assert_eq!(of("server", 404, ""), "absent");
-        assert_eq!(of("server", 503, ""), "it answers 503");
-        assert_eq!(of("server", 200, "<html>"), "it is no JSON");
+        assert_eq!(of("server", 503, ""), "the server returns HTTP status 503");
+        assert_eq!(of("server", 200, "<html>"), "it is not JSON");
         assert_eq!(of("server", 200, "{}"), "it lacks m.server");
         assert_eq!(of("server", 200, r#"{"m.server": "a:443"}"#), "says");
         assert_eq!(

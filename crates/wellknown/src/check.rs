@@ -1,4 +1,4 @@
-//! Does the world see it? Zones, resolvers, documents, and the server behind them.
+//! Whether the new state is publicly visible: zones, resolvers, documents, and the server that they lead to.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -9,26 +9,26 @@ use serde_json::Value;
 
 use crate::documents::{Documents, lacks};
 
-/// What is to be seen.
+/// The state that is expected.
 pub(crate) struct Check<'a> {
     /// The server name without a port: where the documents are served.
     pub(crate) server: &'a str,
     pub(crate) documents: &'a Documents,
     /// Hosts in ESS; the first is Synapse's.
     pub(crate) hosts: &'a [String],
-    /// Where those lead.
+    /// The addresses to which all of `hosts` must resolve: those of ESS's ingress.
     pub(crate) addresses: &'a [IpAddr],
-    /// What the server publishes, when a document says it.
+    /// The signing keys that the server must publish; empty if the migration document does not contain them.
     pub(crate) signing_keys: &'a [SigningKey],
-    /// Finds the zones' own servers.
+    /// The resolver that finds the zones' authoritative servers; the system's if `None`.
     pub(crate) resolver: Option<SocketAddr>,
-    /// Asked besides: those of the world.
+    /// Public resolvers, which are checked in addition.
     pub(crate) public: &'a [SocketAddr],
     pub(crate) agent: &'a Agent,
 }
 
 impl Check<'_> {
-    /// Everything that is not yet as it should be, a sentence each.
+    /// Runs every check, and returns a sentence for each thing that is not up to date.
     pub(crate) fn lagging(&self) -> Vec<String> {
         let mut lagging = Vec::new();
         for host in self.hosts {
@@ -50,11 +50,11 @@ impl Check<'_> {
             let lags = each.into_iter().filter_map(|(server, records)| {
                 let found: Vec<IpAddr> = records.iter().filter_map(|record| record.value.parse().ok()).collect();
                 let says = self.differ(&found)?;
-                Some(format!("{server}, which serves the zone, says of {host} {says}"))
+                Some(format!("the zone's name server {server} resolves {host} to {says}"))
             });
             Ok(lags.collect())
         };
-        look().unwrap_or_else(|error| vec![format!("the zone of {host} cannot be asked: {error}")])
+        look().unwrap_or_else(|error| vec![format!("the zone of {host} cannot be queried: {error}")])
     }
 
     fn cache(&self, resolver: SocketAddr, host: &str) -> Option<String> {
@@ -62,12 +62,12 @@ impl Check<'_> {
         match found {
             Ok(found) => self
                 .differ(&found)
-                .map(|says| format!("the resolver {resolver} finds {host} at {says}")),
-            Err(error) => Some(format!("the resolver {resolver} does not find {host}: {error}")),
+                .map(|says| format!("the resolver {resolver} resolves {host} to {says}")),
+            Err(error) => Some(format!("the resolver {resolver} cannot resolve {host}: {error}")),
         }
     }
 
-    /// How addresses differ from those of ESS.
+    /// The addresses that were found, as text, if they are not exactly those of ESS.
     fn differ(&self, found: &[IpAddr]) -> Option<String> {
         let found: BTreeSet<&IpAddr> = found.iter().collect();
         let wanted: BTreeSet<&IpAddr> = self.addresses.iter().collect();
@@ -84,21 +84,21 @@ impl Check<'_> {
             Err(error) => return Some(format!("{url} cannot be fetched: {error}")),
         };
         let why = match read(name, &response) {
-            Document::Absent => Some("is not there".to_owned()),
-            Document::Broken(why) => Some(format!("is not as it should be: {why}")),
+            Document::Absent => Some("is not served".to_owned()),
+            Document::Broken(why) => Some(format!("is invalid: {why}")),
             Document::Says(value) => lacks(&value, wanted)
-                .map(|why| format!("says something else: {why}"))
-                .or_else(|| readable(name, &response).map(|why| format!("is not as it should be: {why}"))),
+                .map(|why| format!("differs from the new document: {why}"))
+                .or_else(|| readable(name, &response).map(|why| format!("is not readable: {why}"))),
         };
         why.map(|why| format!("{url} {why}"))
     }
 
-    /// A server answers there, and it is the one that moved.
+    /// Checks that a server answers at `host`, and that it is the migrated one by its signing keys.
     fn homeserver(&self, host: &str) -> Option<String> {
         let url = format!("https://{host}/_matrix/client/versions");
         match get(self.agent, &url) {
             Ok(response) if response.status == 200 => {}
-            Ok(response) => return Some(format!("{url} answers {}", response.status)),
+            Ok(response) => return Some(format!("{url} returns HTTP status {}", response.status)),
             Err(error) => return Some(format!("{url} cannot be fetched: {error}")),
         }
         if self.signing_keys.is_empty() {
@@ -116,7 +116,7 @@ impl Check<'_> {
             .find(|key| says["verify_keys"][&key.id]["key"] != key.public_key.as_str());
         lacks.map(|key| {
             format!(
-                "{url} does not publish the key {} {}: it is not the homeserver that moved",
+                "{url} does not publish the key {} {}: it is not the migrated homeserver",
                 key.id, key.public_key
             )
         })

@@ -1,17 +1,17 @@
-//! The documents of the new host: what the old ones said, and where the homeserver is now.
+//! The new documents: the content of the old ones, with the homeserver's new host.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use ess_web::{host_and_port, host_of_url};
 use serde_json::{Map, Value, json};
 
-/// Where MatrixRTC is announced.
+/// The key of the client document that announces MatrixRTC.
 const RTC: &str = "org.matrix.msc4143.rtc_foci";
 
-/// `client`, `server` and, where there was one, `support`.
+/// The documents by name: `client`, `server` and, if there was one, `support`.
 pub(crate) type Documents = BTreeMap<String, Value>;
 
-/// What is served, and what an earlier run carried besides.
+/// What is served now, with the keys that an earlier run carried and that are no longer served.
 pub(crate) fn with_earlier(mut served: Documents, earlier: &Documents) -> Documents {
     for (name, earlier) in earlier {
         let document = served.entry(name.clone()).or_insert_with(|| json!({}));
@@ -24,7 +24,7 @@ pub(crate) fn with_earlier(mut served: Documents, earlier: &Documents) -> Docume
     served
 }
 
-/// The documents as they have to be.
+/// The new documents: the old ones with the hosts of Synapse and MatrixRTC in ESS.
 pub(crate) fn merged(old: &Documents, host: &str, rtc_host: Option<&str>) -> Documents {
     let carried = |name: &str| old.get(name).and_then(Value::as_object).cloned().unwrap_or_default();
     let mut client = carried("client");
@@ -51,7 +51,8 @@ pub(crate) fn merged(old: &Documents, host: &str, rtc_host: Option<&str>) -> Doc
     merged
 }
 
-/// What the chart is to add to its own: JSON texts, in which its own keys would lose.
+/// The value of `wellKnownDelegation.additional`: JSON texts that the chart merges into its own documents. Keys that
+/// the chart sets itself are left out, since they would have no effect.
 pub(crate) fn additional(documents: &Documents, rtc_host: Option<&str>) -> BTreeMap<&'static str, String> {
     let without = |name: &str, own: &[&str]| {
         let mut document: Map<String, Value> = documents
@@ -74,7 +75,7 @@ pub(crate) fn additional(documents: &Documents, rtc_host: Option<&str>) -> BTree
     ])
 }
 
-/// The hosts that the old documents lead to.
+/// The hosts that `m.homeserver` and `m.server` name.
 pub(crate) fn hosts(documents: &Documents) -> BTreeSet<String> {
     let text = |name: &str, pointer: &str| documents.get(name)?.pointer(pointer)?.as_str();
     let client = text("client", "/m.homeserver/base_url").and_then(host_of_url);
@@ -82,7 +83,7 @@ pub(crate) fn hosts(documents: &Documents) -> BTreeSet<String> {
     client.into_iter().chain(server).map(str::to_lowercase).collect()
 }
 
-/// Which keys of the new documents still name an old host, as `client: KEY`.
+/// The keys of the new documents that still name an old host, as `client: KEY`.
 pub(crate) fn naming(documents: &Documents, hosts: &BTreeSet<String>) -> Vec<String> {
     let names = |value: &Value| hosts.iter().any(|host| mentions(value, host));
     documents
@@ -107,8 +108,8 @@ fn mentions(value: &Value, host: &str) -> bool {
     }
 }
 
-/// Where Helm would find a template, as `client: KEY`: it runs these documents through `tpl` three times, and decodes
-/// JSON in between, so that no way of writing braces is safe.
+/// The keys in which Helm would find a template, as `client: KEY`. The chart runs these documents through `tpl` three
+/// times and decodes JSON in between, so that no escape for the braces survives.
 pub(crate) fn templates(documents: &Documents) -> Vec<String> {
     fn has(value: &Value) -> bool {
         match value {
@@ -128,7 +129,7 @@ pub(crate) fn templates(documents: &Documents) -> Vec<String> {
         .collect()
 }
 
-/// The first thing in which `is` falls short of `wanted`; more than that may be there.
+/// The first key of `wanted` that `is` lacks or has with another value. Additional keys in `is` are accepted.
 pub(crate) fn lacks(is: &Value, wanted: &Value) -> Option<String> {
     let wanted = wanted.as_object()?;
     wanted.iter().find_map(|(key, value)| match is.get(key) {

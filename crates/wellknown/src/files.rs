@@ -1,4 +1,4 @@
-//! The files that a person takes from here: documents, Helm values, snippets, records.
+//! The files that well-known writes: documents, Helm values, snippets, and the list of DNS records.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use ess_document::RecordChange;
 use crate::documents::{Documents, additional};
 use crate::records::shown;
 
-/// What the files are made of.
+/// The content of the files.
 pub(crate) struct Files<'a> {
     pub(crate) directory: &'a Path,
     pub(crate) server_name: &'a str,
@@ -20,7 +20,7 @@ pub(crate) struct Files<'a> {
 }
 
 impl Files<'_> {
-    /// Writes them all.
+    /// Writes all files, and returns their paths.
     pub(crate) fn write(&self) -> anyhow::Result<Vec<PathBuf>> {
         make_directory(self.directory)?;
         let mut written = Vec::new();
@@ -52,8 +52,8 @@ impl Files<'_> {
             .map(|(name, text)| format!("    {name}: {}\n", quoted(text)))
             .collect();
         format!(
-            "# ESS's wellKnownDelegation, when it is to serve the documents itself. m.homeserver and m.server are the\n\
-             # chart's own, made of synapse.ingress.host.\n\
+            "# For the case that ESS serves the documents itself (wellKnownDelegation). The chart sets m.homeserver\n\
+             # and m.server from synapse.ingress.host.\n\
              serverName: {}\n\
              synapse:\n  ingress:\n    host: {}\n\
              {rtc}\
@@ -79,8 +79,8 @@ impl Files<'_> {
             })
             .collect();
         format!(
-            "# For the server block of {}, where nginx serves it on. Copy the documents beside this file to\n\
-             # /var/www/matrix-well-known, where nginx may read them.\n{}",
+            "# For the server block of {}, if nginx continues to serve it. Copy the documents next to this file to\n\
+             # /var/www/matrix-well-known, where nginx can read them.\n{}",
             self.server_name,
             locations.concat()
         )
@@ -103,15 +103,15 @@ impl Files<'_> {
             })
             .collect();
         format!(
-            "# For the site block of {}, where Caddy serves it on. Copy the documents beside this file to\n\
-             # /var/www/matrix-well-known, where Caddy may read them.\n{}",
+            "# For the site block of {}, if Caddy continues to serve it. Copy the documents next to this file to\n\
+             # /var/www/matrix-well-known, where Caddy can read them.\n{}",
             self.server_name,
             handles.concat()
         )
     }
 }
 
-/// A string of YAML that nothing reads otherwise.
+/// A single-quoted YAML string, which every YAML reader takes literally.
 fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }

@@ -1,4 +1,4 @@
-//! well-known: point the world to ESS, and see that it follows.
+//! well-known: create the well-known documents and DNS changes for ESS, and check that they have taken effect.
 
 mod check;
 mod documents;
@@ -16,6 +16,7 @@ use anyhow::Context as _;
 use ess_cli::{Context, Exit, SourceArgs, Stop, contradiction, now};
 use ess_document::{Document, Next, RecordChange, WellKnown};
 use ess_run::Report as _;
+use ess_run::text::{count, counted};
 use ess_web::{Agent, Detour, Dns, Document as Served, agent, get, host_and_port, read};
 use serde_json::Value;
 
@@ -24,59 +25,59 @@ use documents::{Documents, hosts, merged, naming, templates, with_earlier};
 use files::Files;
 use records::{Wanted, shown};
 
-/// Resolvers that much of the world uses.
+/// Public resolvers of Cloudflare, Google and Quad9.
 const PUBLIC: [&str; 3] = ["1.1.1.1", "8.8.8.8", "9.9.9.9"];
 
 /// Create the well-known documents and DNS changes, and check them
 ///
-/// Fetches the documents that the server name serves now, and writes those that lead to ESS, with
-/// all else that the old ones carried; Helm values and snippets for web servers that serve them;
-/// and the DNS records that change. With --check, looks whether the world sees the new state.
+/// Fetches the documents that the server name serves now, and writes new ones that lead to ESS and
+/// keep everything else from the old ones; Helm values and web server snippets that serve them; and
+/// the list of DNS records to change. With --check, checks whether the new state is publicly visible.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Delegation")]
 pub struct Args {
-    /// Synapse's host in ESS: synapse.ingress.host of its values
+    /// Host of Synapse in ESS: synapse.ingress.host in its values
     #[arg(long, value_name = "HOST", value_parser = host)]
     host: Option<String>,
-    /// The host of MatrixRTC in ESS: matrixRTC.ingress.host
+    /// Host of MatrixRTC in ESS: matrixRTC.ingress.host in its values
     #[arg(long, value_name = "HOST", value_parser = host)]
     rtc_host: Option<String>,
-    /// An address of ESS's ingress; repeatable
+    /// Address of ESS's ingress, required for --check; repeatable
     #[arg(long, value_name = "ADDR")]
     address: Vec<IpAddr>,
-    /// The homeserver's name, when no configuration says it
+    /// Name of the homeserver, if neither the configuration nor the document contains it
     #[arg(long, value_name = "NAME", value_parser = server_name)]
     server_name: Option<String>,
     /// Synapse's configuration: a file, or a directory of *.yaml; repeatable
     #[arg(short, long, value_name = "PATH")]
     config: Vec<PathBuf>,
-    /// A directory with the old documents, where they cannot be fetched: client, server, support
+    /// Directory with the old documents (client, server, support), if they cannot be fetched
     #[arg(long, value_name = "DIR")]
     old: Option<PathBuf>,
-    /// Where the files go; EXPORT/well-known by default
+    /// Directory for the files (default: EXPORT/well-known)
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Look whether the world sees the new state; write no files
+    /// Check whether the new state is publicly visible; write no files
     #[arg(long)]
     check: bool,
-    /// With --check, how many seconds to look again until it does
+    /// With --check, repeat the check for up to this many seconds until it passes
     #[arg(long, value_name = "SECONDS", default_value_t = 0, requires = "check")]
     wait: u64,
-    /// With --wait, how many seconds between two looks
+    /// With --wait, seconds between two checks
     #[arg(long, value_name = "SECONDS", default_value_t = 15, requires = "check", value_parser = clap::value_parser!(u64).range(1..))]
     every: u64,
-    /// A resolver that has to see it too; repeatable, by default 1.1.1.1, 8.8.8.8 and 9.9.9.9
+    /// Resolver to check in addition to the zone's servers; repeatable (default: 1.1.1.1, 8.8.8.8 and 9.9.9.9)
     #[arg(long, value_name = "ADDR[:PORT]", requires = "check", value_parser = ess_web::resolver)]
     public: Vec<SocketAddr>,
-    /// The name server to ask; authoritative servers are then asked on its port too
+    /// Name server to query; authoritative servers are then queried on its port too
     #[arg(long, value_name = "ADDR[:PORT]", value_parser = ess_web::resolver)]
     resolver: Option<SocketAddr>,
-    /// Where HTTPS connections to a host go; repeatable
+    /// Connect to ADDR:PORT for HTTPS requests to HOST:PORT; repeatable
     #[arg(long, value_name = "HOST:PORT:ADDR:PORT", value_parser = Detour::parse)]
     resolve: Vec<Detour>,
 }
 
-/// A name that goes into a URL, and nothing else.
+/// Parses a host name. It is strict because the name is written into URLs and into files of other programs.
 fn host(text: &str) -> Result<String, String> {
     let good = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
     let labels_are_good = text
@@ -85,11 +86,12 @@ fn host(text: &str) -> Result<String, String> {
     if text.chars().all(good) && labels_are_good && text.len() <= 253 {
         Ok(text.to_lowercase())
     } else {
-        Err("not the name of a host; without https:// and without a port".to_owned())
+        Err("not a plain host name (no https://, no port)".to_owned())
     }
 }
 
-/// The name of a homeserver: a host or an address, and perhaps a port. It goes into files for other programs.
+/// Parses the name of a homeserver: a host or an address, with an optional port. It is strict because the name is
+/// written into files of other programs.
 fn server_name(text: &str) -> Result<String, String> {
     let good = |c: char| c.is_ascii_alphanumeric() || ".-:[]".contains(c);
     if !text.is_empty() && text.chars().all(good) && text.len() <= 255 {
@@ -99,14 +101,14 @@ fn server_name(text: &str) -> Result<String, String> {
     }
 }
 
-/// Does the job of well-known.
+/// Runs well-known.
 pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     let mut section = known(args, context)?;
     let (server, port) = host_and_port(&section.server_name);
     let server = server.to_owned();
     if let Some(port) = port {
         context.console.note(&format!(
-            "the server name has the port {port}: other servers go there, and no document changes that"
+            "the server name contains the port {port}: other servers connect to it and ignore the well-known documents"
         ));
     }
     let agent = agent(args.resolve.clone(), args.resolver);
@@ -122,13 +124,15 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     Ok(exit)
 }
 
-/// What flags say, and where they are silent, what an earlier run knew.
+/// The section as given by the flags, completed from the document: from an earlier run and from the source.
+///
+/// An error if a flag contradicts the document, or if the server name or Synapse's host is unknown.
 fn known(args: &Args, context: &mut Context) -> anyhow::Result<WellKnown> {
     let source = SourceArgs {
         config: args.config.clone(),
         ..SourceArgs::default()
     };
-    // The document's own configuration may lie on another host.
+    // Read the configuration only if `-c` names it: the one in the document may be on another host.
     let config = if args.config.is_empty() {
         None
     } else {
@@ -137,7 +141,7 @@ fn known(args: &Args, context: &mut Context) -> anyhow::Result<WellKnown> {
     let earlier = context.document.well_known.clone().unwrap_or_default();
     let known = |name: &str| Some(name.to_owned()).filter(|name| !name.is_empty());
     if args.check {
-        // The documents to be seen are those of the run that made them.
+        // A check is for the documents of the run that wrote them, so its flags cannot differ from that run's.
         for (flag, given, field, known) in [
             ("--host", &args.host, "well_known.host", known(&earlier.host)),
             (
@@ -180,7 +184,7 @@ fn known(args: &Args, context: &mut Context) -> anyhow::Result<WellKnown> {
         Some(earlier.server_name.clone()).filter(|name| !name.is_empty()),
     ];
     let server_name_found = server_name_found.into_iter().flatten().next().ok_or_else(|| {
-        Stop::usage("no server name: neither --server-name nor -c nor a document says it")
+        Stop::usage("no server name: neither --server-name nor -c nor the document provides one")
             .hint("give --server-name example.org")
     })?;
     server_name(&server_name_found)
@@ -195,8 +199,8 @@ fn known(args: &Args, context: &mut Context) -> anyhow::Result<WellKnown> {
     }
     let given_host = args.host.clone().or(Some(earlier.host).filter(|host| !host.is_empty()));
     let host = given_host.ok_or_else(|| {
-        Stop::usage("nobody says where Synapse is in ESS")
-            .hint("give --host, as synapse.ingress.host of ESS's values has it")
+        Stop::usage("the host of Synapse in ESS is unknown")
+            .hint("give --host with the value of synapse.ingress.host in ESS's values")
     })?;
     let addresses = if args.address.is_empty() {
         earlier.addresses
@@ -225,7 +229,7 @@ fn addresses(section: &WellKnown) -> Vec<IpAddr> {
         .collect()
 }
 
-/// Writes the files.
+/// Writes the files: documents, Helm values, snippets and the list of DNS records.
 fn make(
     args: &Args,
     context: &mut Context,
@@ -237,11 +241,11 @@ fn make(
         (Some(out), _) => std::path::absolute(out).with_context(|| format!("cannot use {}", out.display()))?,
         (None, Some(export)) => export.join("well-known"),
         (None, None) => {
-            return Err(
-                Stop::usage("there is no place for the files: no --out, and no export in the document")
-                    .hint("give --out DIR")
-                    .into(),
-            );
+            return Err(Stop::usage(
+                "no directory for the files: no --out was given, and the document names no export",
+            )
+            .hint("give --out DIR")
+            .into());
         }
     };
     if let Some(export) = context.document.export.clone()
@@ -254,16 +258,16 @@ fn make(
         Some(directory) => read_old(directory)?,
         None => fetch_old(server, agent, context)?,
     };
-    // After the switch ESS may serve less than an earlier run carried.
+    // Keep what an earlier run carried: after the switch, ESS may serve less than the old server did.
     let carried = with_earlier(old.clone(), &section.documents);
     let documents = merged(&carried, &section.host, section.rtc_host.as_deref());
     let templates = templates(&documents);
     if !templates.is_empty() {
         let message = format!(
-            "the documents hold {{{{, which Helm would run as a template: {}",
+            "the documents contain {{{{, which Helm would run as a template: {}",
             templates.join(", ")
         );
-        return Err(Stop::no(message).hint(format!("take that out: {SAVED}")).into());
+        return Err(Stop::no(message).hint(format!("remove it from them: {SAVED}")).into());
     }
     let own: BTreeSet<String> = [section.host.clone()]
         .into_iter()
@@ -272,14 +276,14 @@ fn make(
     let noted = hosts(&old);
     let gone: BTreeSet<String> = noted.difference(&own).cloned().collect();
     for key in naming(&documents, &gone) {
-        context
-            .console
-            .note(&format!("{key} still leads to an old host; edit it if that goes away"));
+        context.console.note(&format!(
+            "{key} still names an old host; edit it if that host is to be shut down"
+        ));
     }
     if server.parse::<IpAddr>().is_ok() || server == "localhost" {
-        context
-            .console
-            .note(&format!("the server name {server} is not in the DNS"));
+        context.console.note(&format!(
+            "the server name {server} is not in the DNS, so there are no records to change"
+        ));
         section.records = Vec::new();
     } else {
         section.records = changes(args, server, section, &own, &noted)?;
@@ -297,10 +301,10 @@ fn make(
         context.console.line(&format!("  {}", shown(change)));
     }
     context.console.line(&format!(
-        "well-known: {} files in {}; {} DNS records to look at",
-        written.len(),
+        "well-known: {} in {}; {} to review",
+        count(written.len(), "file"),
         directory.display(),
-        section.records.len()
+        count(section.records.len(), "DNS record")
     ));
     section.documents = documents;
     section.directory = Some(Document::relative(context.document.export.as_deref(), &directory));
@@ -329,15 +333,17 @@ fn changes(
     Dns::new(args.resolver)
         .and_then(|dns| wanted.changes(&dns))
         .map_err(|error| {
-            Stop::new(Exit::Unavailable, format!("the DNS could not be asked: {error}"))
-                .hint("run it where name servers can be reached, or name one with --resolver ADDR")
+            Stop::new(Exit::Unavailable, format!("the DNS lookup failed: {error}"))
+                .hint("run it on a host that reaches name servers, or name one with --resolver ADDR")
                 .into()
         })
 }
 
-const SAVED: &str = "put the old documents into a directory, as client, server and support, and give --old DIR";
+const SAVED: &str = "save the old documents as client, server and support in a directory, and give it with --old DIR";
 
-/// What the server name serves now.
+/// Fetches the documents that the server name serves now.
+///
+/// An error if one cannot be fetched or is not valid: what it contains would be lost.
 fn fetch_old(server: &str, agent: &Agent, context: &Context) -> anyhow::Result<Documents> {
     let mut old = Documents::new();
     for name in ["client", "server", "support"] {
@@ -348,15 +354,12 @@ fn fetch_old(server: &str, agent: &Agent, context: &Context) -> anyhow::Result<D
         match read(name, &response) {
             Served::Absent => context
                 .console
-                .note(&format!("{url} is not served: there is nothing to carry on")),
+                .note(&format!("{url} is not served: there is nothing to keep")),
             Served::Says(value) => drop(old.insert(name.to_owned(), value)),
-            // What it carries is not known, and would be lost.
             Served::Broken(why) => {
-                return Err(
-                    Stop::new(Exit::Unavailable, format!("{url} is not as it should be: {why}"))
-                        .hint(SAVED)
-                        .into(),
-                );
+                return Err(Stop::new(Exit::Unavailable, format!("{url} is invalid: {why}"))
+                    .hint(SAVED)
+                    .into());
             }
         }
     }
@@ -374,12 +377,12 @@ fn read_old(directory: &std::path::Path) -> anyhow::Result<Documents> {
         let value: Value = serde_json::from_str(&text)
             .ok()
             .filter(Value::is_object)
-            .ok_or_else(|| Stop::data(format!("{} is no JSON object", path.display())))?;
+            .ok_or_else(|| Stop::data(format!("{} is not a JSON object", path.display())))?;
         old.insert(name.to_owned(), value);
     }
     if old.is_empty() {
         return Err(Stop::data(format!(
-            "{} holds none of client, server and support",
+            "{} contains none of the files client, server and support",
             directory.display()
         ))
         .into());
@@ -387,7 +390,7 @@ fn read_old(directory: &std::path::Path) -> anyhow::Result<Documents> {
     Ok(old)
 }
 
-/// Looks until nothing lags, or the time is over.
+/// Runs the check until everything is up to date or `--wait` seconds have passed.
 fn look(
     args: &Args,
     context: &mut Context,
@@ -403,8 +406,8 @@ fn look(
     let addresses = addresses(section);
     if addresses.is_empty() {
         return Err(
-            Stop::usage("nobody says where ESS is, so name servers cannot be checked")
-                .hint("give --address, an address of ESS's ingress")
+            Stop::usage("the address of ESS is unknown, so name servers cannot be checked")
+                .hint("give --address with an address of ESS's ingress")
                 .into(),
         );
     }
@@ -446,8 +449,8 @@ fn look(
             }
             if !lagging.is_empty() && Instant::now() < until {
                 context.console.note(&format!(
-                    "{} things lag; looking again every {} s",
-                    lagging.len(),
+                    "{} not up to date; checking again every {} s",
+                    counted(lagging.len(), "item is", "items are"),
                     args.every
                 ));
             }
@@ -463,8 +466,8 @@ fn look(
         }
     };
     let verdict = match lagging.len() {
-        0 => format!("the world sees {} at {}", section.server_name, section.host),
-        n => format!("{n} things lag"),
+        0 => format!("all checks pass: {} leads to {}", section.server_name, section.host),
+        n => format!("{} not up to date", counted(n, "item is", "items are")),
     };
     context.console.line(&format!("well-known: {verdict}"));
     let exit = if lagging.is_empty() { Exit::Done } else { Exit::No };

@@ -1,4 +1,4 @@
-//! The DNS records that change, with what they say now and what they have to say.
+//! The DNS records that change, with their current values and their new ones.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -6,35 +6,35 @@ use std::net::IpAddr;
 use ess_document::RecordChange;
 use ess_web::{Answer, Dns, NetError, RecordType};
 
-/// Where the names are to lead.
+/// The names of the homeserver, and where they have to lead.
 pub(crate) struct Wanted<'a> {
     /// The homeserver's name, without a port.
     pub(crate) server: &'a str,
-    /// Synapse's host in ESS, and those of the other parts.
+    /// The hosts of Synapse and of other components in ESS.
     pub(crate) hosts: BTreeSet<String>,
-    /// Hosts that clients or servers have noted.
+    /// Hosts that the old documents name, so that clients or servers may have cached them.
     pub(crate) noted: BTreeSet<String>,
-    /// Of ESS's ingress; empty when nobody said it.
+    /// The addresses of ESS's ingress; empty if none was given.
     pub(crate) addresses: &'a [IpAddr],
     /// Synapse's host in ESS.
     pub(crate) to: &'a str,
 }
 
 impl Wanted<'_> {
-    /// Every record that changes, or may have to.
+    /// Every record that changes, or may have to change.
     pub(crate) fn changes(&self, dns: &Dns) -> Result<Vec<RecordChange>, NetError> {
         let mut changes = Vec::new();
         for host in &self.hosts {
-            changes.extend(self.addresses_of(dns, host, "ESS is there")?);
+            changes.extend(self.addresses_of(dns, host, "this host is in ESS")?);
         }
-        let noted = "clients and servers that have noted this name go on using it: let it lead to ESS too, \
+        let noted = "clients and servers that have cached this name continue to use it: let it lead to ESS too, \
                      with an ingress for it";
         for host in self.noted.difference(&self.hosts).filter(|host| *host != self.server) {
             changes.extend(self.addresses_of(dns, host, noted)?);
         }
         if !self.hosts.contains(self.server) {
-            let own = "only if ESS is to serve the well-known documents itself; where they are served elsewhere, \
-                       leave it";
+            let own = "change this only if ESS is to serve the well-known documents itself; leave it if another server \
+                       serves them";
             changes.extend(self.addresses_of(dns, self.server, own)?);
         }
         for service in ["_matrix-fed._tcp", "_matrix._tcp"] {
@@ -49,7 +49,7 @@ impl Wanted<'_> {
                     ttl: now.iter().map(|record| record.ttl).max(),
                     old,
                     new: vec![new],
-                    reason: "asked where .well-known/matrix/server is not served; remove it, or let it say the same"
+                    reason: "used by servers that find no .well-known/matrix/server; remove it, or set the new value"
                         .to_owned(),
                 });
             }
@@ -71,7 +71,8 @@ impl Wanted<'_> {
             new,
             reason: reason.to_owned(),
         };
-        // An alias stands alone: it goes, or what it leads to changes.
+        // A name with a CNAME record has no other records: either addresses replace the alias, or it has to point to
+        // another name.
         let alias = values(&now, "CNAME");
         let mut changes = Vec::new();
         if let Some(first) = now.iter().find(|record| record.kind == "CNAME") {
@@ -80,7 +81,7 @@ impl Wanted<'_> {
                 let mut change = change("CNAME", alias, Vec::new());
                 change.name.clone_from(&first.name);
                 change.new = self.addresses.iter().map(ToString::to_string).collect();
-                change.reason = format!("{reason}; or let it be an alias of another name that leads there");
+                change.reason = format!("{reason}; or make it an alias of another name that leads there");
                 changes.push(change);
             }
             return Ok(changes);
@@ -106,7 +107,7 @@ impl Wanted<'_> {
     }
 }
 
-/// What records of a kind say, in order.
+/// The sorted values of the records of a kind.
 fn values(records: &[Answer], kind: &str) -> Vec<String> {
     let of_kind = records.iter().filter(|record| record.kind == kind);
     let mut values: Vec<String> = of_kind.map(|record| record.value.clone()).collect();
@@ -114,7 +115,7 @@ fn values(records: &[Answer], kind: &str) -> Vec<String> {
     values
 }
 
-/// One line a change, for people.
+/// A change as one line for people.
 pub(crate) fn shown(change: &RecordChange) -> String {
     let list = |values: &[String], none: &str| {
         if values.is_empty() {

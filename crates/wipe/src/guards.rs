@@ -1,15 +1,16 @@
-//! What keeps a wipe from the wrong database.
+//! Checks that keep `ess-wipe` from erasing the wrong database.
 
 use ess_archive::Manifest;
 use ess_cli::{Context, Stop};
 use ess_document::Identity;
 use ess_postgres::{Inventory, lacking, needs, server_names, unkept_version, usage};
 use ess_proof::{Target, strangers};
+use ess_run::text::counted;
 use ess_run::{Report, quoted};
 
 use crate::Args;
 
-/// Refuses what is not ours to erase; returns whether a fence of this very migration stands there.
+/// Refuses contents that must not be erased; returns whether the target is already fenced, so that no backup is made.
 pub(crate) fn check(
     args: &Args,
     context: &Context,
@@ -19,18 +20,18 @@ pub(crate) fn check(
 ) -> anyhow::Result<bool> {
     if let Some(fence) = &target.fence {
         if fence.source.as_ref() == Some(&target.facts.identity) && !args.allow_other_migration {
-            return Err(Stop::no("the target is being brought back from its backup")
-                .hint("finish that with ess-wipe --undo, or give --allow-other-migration to wipe it again")
+            return Err(Stop::no("an --undo of an earlier wipe has not finished on the target")
+                .hint("finish it with ess-wipe --undo, or use --allow-other-migration to wipe the target again")
                 .into());
         }
         if fence.source.is_some() && fence.source.as_ref() != source && !args.allow_other_migration {
             return Err(Stop::no(format!(
-                "the target awaits another source, {} (migration {})",
+                "the target is fenced for another source, {} (migration {})",
                 fence.source.as_ref().map(ToString::to_string).unwrap_or_default(),
                 fence.id
             ))
             .hint(
-                "give the document of that migration or --source-identity, or --allow-other-migration to drop what it \
+                "use the document of that migration or --source-identity, or --allow-other-migration to drop what it \
                  has loaded",
             )
             .into());
@@ -39,7 +40,7 @@ pub(crate) fn check(
         foreign_tables(args, target, &loaded)?;
         context
             .console
-            .note("a fence of ours stands there: what is behind it was loaded by these tools");
+            .note("the target is already fenced: what is behind the fence was loaded by these tools");
         return Ok(true);
     }
     serves_no_other(context, target)?;
@@ -48,48 +49,53 @@ pub(crate) fn check(
     Ok(false)
 }
 
-/// Refuses a target that `--undo` could not bring back from its backup.
+/// Refuses a target that `--undo` could not bring back from a backup.
 pub(crate) fn comes_back(target: &Target) -> anyhow::Result<()> {
     let session = &target.session;
     let refuse = |why: String, hint: String| {
-        Err(Stop::no(format!("what is there could not be brought back: {why}"))
-            .hint(format!("{hint}; or give --no-backup if it may go for good"))
-            .into())
+        Err(
+            Stop::no(format!("the target could not be brought back from a backup: {why}"))
+                .hint(format!(
+                    "{hint}; or use --no-backup if the contents can be lost for good"
+                ))
+                .into(),
+        )
     };
     if let Some((need, remedy)) = lacking(session, &target.role, &needs(session)?)?.into_iter().next() {
-        return refuse(format!("its backup would need {need}"), remedy);
+        return refuse(format!("loading it would need {need}"), remedy);
     }
     match unkept_version(session)? {
-        Some(why) => refuse(why, "see whose table that is, and correct it".to_owned()),
+        Some(why) => refuse(why, "find out what created that table, and correct it".to_owned()),
         None => Ok(()),
     }
 }
 
-/// Refuses tables of another program, unless they are named: a bridge's beside Synapse's, or somebody's own database.
-/// Those of the dumps were loaded from them.
+/// Refuses tables of another program, such as a bridge that shares the database, unless `--also-erase` names them.
+/// Tables in `dumps` were loaded by these tools, so they are not another program's.
 pub(crate) fn foreign_tables(args: &Args, target: &Target, dumps: &[&Inventory]) -> anyhow::Result<()> {
     let (mut foreign, has_synapses) = strangers(&target.session, dumps)?;
     foreign.retain(|name| !args.also_erase.contains(name));
     let Some(first) = foreign.first() else { return Ok(()) };
-    let count = match foreign.len() {
-        1 => "1 table that is not Synapse's".to_owned(),
-        n => format!("{n} tables that are not Synapse's"),
-    };
+    let count = counted(
+        foreign.len(),
+        "table that is not Synapse's",
+        "tables that are not Synapse's",
+    );
     let whose = if has_synapses {
         count
     } else {
         format!("none of Synapse's tables, but {count}")
     };
     let some: Vec<&str> = foreign.iter().take(5).map(String::as_str).collect();
-    Err(Stop::no(format!("the target holds {whose}: {}", some.join(", ")))
+    Err(Stop::no(format!("the target contains {whose}: {}", some.join(", ")))
         .hint(format!(
-            "check --target; if they may be erased too, name each: --also-erase {}",
+            "check --target; if these tables can be erased too, name each of them: --also-erase {}",
             quoted(first)
         ))
         .into())
 }
 
-/// Refuses a database of another homeserver, which nothing overrides.
+/// Refuses a database of another homeserver; no option overrides this.
 pub(crate) fn serves_no_other(context: &Context, target: &Target) -> anyhow::Result<()> {
     let expected = context.document.source.as_ref().and_then(|s| s.server_name.as_deref());
     let names = server_names(&target.session)?;
@@ -97,7 +103,7 @@ pub(crate) fn serves_no_other(context: &Context, target: &Target) -> anyhow::Res
         && let Some(other) = names.iter().find(|name| *name != expected)
     {
         return Err(Stop::no(format!("the target serves {other}, not {expected}"))
-            .hint("check --target; ESS must be installed with the homeserver's own name")
+            .hint("check --target; ESS must be installed with the name of the homeserver that is migrated")
             .into());
     }
     Ok(())
@@ -109,9 +115,9 @@ pub(crate) fn unused(args: &Args, target: &Target) -> anyhow::Result<()> {
         && let Some(measure) = usage(&target.session)?.used()
     {
         let hint = if args.undo {
-            "give --dump DIR, the dump that was restored, or --allow-used if what people did there since may go"
+            "use --dump DIR with the dump that was restored, or --allow-used if everything done there since can be lost"
         } else {
-            "check --target; give --allow-used only if those people's messages may be erased"
+            "check --target; use --allow-used only if these people's messages can be erased"
         };
         return Err(Stop::no(format!("people have used the target: {measure}"))
             .hint(hint)
@@ -130,8 +136,8 @@ pub(crate) fn server_name(context: &Context, target: &Target, backup: Option<&st
     match (names.pop(), names.pop()) {
         (Some(name), None) => Ok(name),
         _ => Err(
-            Stop::usage("the homeserver's name is not known: no document says it, nor does the target")
-                .hint("give --server-name NAME")
+            Stop::usage("the homeserver's name is unknown: neither a document nor the target's users show it")
+                .hint("specify it with --server-name NAME")
                 .into(),
         ),
     }

@@ -1,4 +1,4 @@
-//! ess-wipe: empty the target, with a way back.
+//! ess-wipe: erase the target database, with a backup to undo it.
 
 mod guards;
 mod plan;
@@ -14,64 +14,65 @@ use ess_cli::{Context, Exit, LiftArgs, SourceArgs, SourceBeside, Stop, TargetArg
 use ess_document::{FenceState, Identity, Next, SourceCheck, Wipe};
 use ess_postgres::{Conninfo, Inventory, Reading, count_by_kind, moved};
 use ess_proof::{Expected, Fence, Proving, State, Target, nobody_else, way_back};
+use ess_run::text::count;
 use ess_run::{Installation, Need, Report, choose, in_quotes};
 
 use plan::Plan;
 
 /// Erase the target database, with a backup to undo it
 ///
-/// Prints what it would erase and changes nothing, unless --execute and --confirm say so. Backs up
-/// what is there and reads the backup back first, then drops everything in one transaction and
-/// leaves a fence that keeps Synapse from starting until `restore` has proven what it loaded.
+/// Prints what it would erase and changes nothing, unless --execute and --confirm are given. Backs up
+/// the target and reads the backup back first, then drops everything in one transaction and leaves
+/// a fence that keeps Synapse from starting until `restore` has proven what it loaded.
 #[derive(Debug, clap::Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct Args {
-    /// Erase; without it the plan is printed and nothing is changed
+    /// Carry out the plan; without this option it is printed and nothing is changed
     #[arg(long, requires = "confirm")]
     execute: bool,
-    /// What is to be erased, as SERVER_NAME/DBNAME
+    /// Confirm what to erase, as SERVER_NAME/DBNAME
     #[arg(long, value_name = "NAME")]
     confirm: Option<String>,
-    /// The plan that was printed; refuses when it is another one by now
+    /// Hash of the printed plan; refuse if the plan has changed since
     #[arg(long, value_name = "HASH")]
     plan: Option<String>,
     /// Bring back what a wipe erased, from its backup
     #[arg(long, conflicts_with = "no_fence")]
     undo: bool,
-    /// The homeserver's name, when no document says it
+    /// Name of the homeserver, if no document contains it
     #[arg(long, value_name = "NAME")]
     server_name: Option<String>,
-    /// The source's SYSTEM_IDENTIFIER/DBNAME, when no document says it
+    /// The source's SYSTEM_IDENTIFIER/DBNAME, if no document contains it
     #[arg(long, value_name = "ID")]
     source_identity: Option<String>,
-    /// Where the backup goes, or with --undo lies; EXPORT/ess-before-wipe by default
+    /// Directory of the backup, which is written, or with --undo read (default: EXPORT/ess-before-wipe)
     #[arg(long, value_name = "DIR", conflicts_with = "no_backup")]
     backup: Option<PathBuf>,
-    /// The dump that was restored, which --undo holds the target against; EXPORT/dump by default
+    /// With --undo, the dump that was restored, to compare the target with (default: EXPORT/dump)
     #[arg(long, value_name = "DIR", requires = "undo")]
     dump: Option<PathBuf>,
-    /// Take no backup: there will be no way back
+    /// Make no backup, so that the wipe cannot be undone
     #[arg(long)]
     no_backup: bool,
     /// Erase a database that people have used
     #[arg(long)]
     allow_used: bool,
-    /// A table that is not Synapse's and may be erased too, as SCHEMA.TABLE; repeatable
+    /// Also erase this table that is not Synapse's, as SCHEMA.TABLE; repeatable
     #[arg(long, value_name = "NAME")]
     also_erase: Vec<String>,
-    /// Erase what another migration has put behind its fence
+    /// Erase what another migration has loaded behind its fence
     #[arg(long)]
     allow_other_migration: bool,
-    /// A role that may stay connected, such as a monitor's; repeatable
+    /// Role that can stay connected, such as a monitor's; repeatable
     #[arg(long, value_name = "ROLE")]
     ignore_role: Vec<String>,
-    /// Leave the database truly empty, for a pg_restore of your own
+    /// Leave the database completely empty, for your own pg_restore
     #[arg(long)]
     no_fence: bool,
-    /// How many sessions take the backup; the number of processors by default
+    /// Number of sessions that make the backup (default: the number of processors)
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
-    /// The directory of pg_dump and pg_restore
+    /// Directory of pg_dump and pg_restore
     #[arg(long, value_name = "DIR")]
     pg_bin: Option<PathBuf>,
     #[command(flatten)]
@@ -82,10 +83,10 @@ pub struct Args {
     lift: LiftArgs,
 }
 
-/// Does the job of ess-wipe.
+/// Runs ess-wipe.
 pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     if args.undo {
-        // The export alone is enough to go back.
+        // The export alone is enough to undo a wipe: it contains the saved documents.
         context.adopt_kept();
     }
     let reached = ess_target::needed(context, &args.target)?;
@@ -134,7 +135,7 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
         let mark = back_up(args, context, conninfo, &target, &server_name, &place, &programs)?;
         Some((place, Some(mark)))
     } else {
-        // The first backup stays the undo, however often the line is run.
+        // Keep the first backup for the undo, however often the command is re-run.
         let first = target.fence.as_ref().and_then(|fence| fence.backup.clone());
         first.map(|path| (PathBuf::from(path), None))
     };
@@ -147,7 +148,7 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     let undo = backup
         .as_deref()
         .map(|backup| way_back(&context.document, backup, Some(&server_name)));
-    // From here on the way back is known, whatever ends this run.
+    // Save the document before anything is erased, so that it shows how to undo the wipe even if this run is killed.
     let planned = Done {
         plan: Some(&plan),
         backup: backup.clone(),
@@ -157,15 +158,13 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     context.document.wipe = Some(section(context, args, planned));
     context.keep()?;
     plan.execute(&target, (!args.no_fence).then_some(&fence), held.flatten().as_ref())?;
-    let what = plan.objects.len();
+    let what = count(plan.objects.len(), "object");
     let fenced = if args.no_fence {
         "no fence was left"
     } else {
-        "Synapse cannot start on it until a restore is proven"
+        "Synapse cannot start on the target until a restore is proven"
     };
-    context
-        .console
-        .line(&format!("ess-wipe: erased {what} objects; {fenced}"));
+    context.console.line(&format!("ess-wipe: erased {what}; {fenced}"));
     let fence = if args.no_fence {
         FenceState::Absent
     } else {
@@ -187,8 +186,11 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// What stands in the way of Synapse where the target holds the dump already; none where it has to be erased, which is
-/// refused for a dump that could not take its place.
+/// The state of the fence, if the target already holds the dump; `None` if the target has to be erased.
+///
+/// # Errors
+///
+/// The dump could not be loaded into the target, or its source has changed since.
 fn already(
     args: &Args,
     context: &Context,
@@ -214,11 +216,11 @@ fn already(
     Ok(None)
 }
 
-/// The target holds the dump already: nothing is erased, and the first backup stays the way back.
+/// Ends a run on a target that already holds the dump: nothing is erased, and the first backup stays the undo.
 fn leave_it(args: &Args, context: &mut Context, target: Target, fence: FenceState) -> anyhow::Result<Exit> {
     context.console.line(match fence {
-        FenceState::Standing => "ess-wipe: the dump is loaded behind the fence already; restore will prove it",
-        _ => "ess-wipe: the target holds the dump already, proven; there is nothing to erase",
+        FenceState::Standing => "ess-wipe: the dump is already loaded behind the fence; restore will prove it",
+        _ => "ess-wipe: the target already holds the dump, proven; there is nothing to erase",
     });
     let first = target.fence.as_ref().and_then(|fence| fence.backup.clone());
     let export = context.document.export.as_ref();
@@ -247,9 +249,9 @@ fn leave_it(args: &Args, context: &mut Context, target: Target, fence: FenceStat
     Ok(Exit::Done)
 }
 
-/// Shows the plan; whether it is to be carried out now, by everything that was typed.
+/// Prints the plan, and returns whether the options confirm that it is carried out now.
 ///
-/// When it is not, it is recorded as a plan.
+/// If not, it is recorded in the document as a plan.
 fn agreed(args: &Args, context: &mut Context, target: &Target, plan: &Plan, server_name: &str) -> anyhow::Result<bool> {
     let confirmation = format!("{server_name}/{}", target.facts.identity.database);
     plan.show(&context.console, target, &confirmation);
@@ -258,7 +260,7 @@ fn agreed(args: &Args, context: &mut Context, target: &Target, plan: &Plan, serv
     }
     if !args.execute {
         context.console.line(&format!(
-            "nothing was changed; to go on, add: --execute --confirm {} --plan {}",
+            "nothing was changed; to carry out the plan, add: --execute --confirm {} --plan {}",
             in_quotes(&confirmation),
             plan.hash()
         ));
@@ -279,9 +281,9 @@ fn agreed(args: &Args, context: &mut Context, target: &Target, plan: &Plan, serv
         return Ok(false);
     }
     if args.confirm.as_deref() != Some(confirmation.as_str()) {
-        let said = args.confirm.as_deref().unwrap_or_default();
+        let given = args.confirm.as_deref().unwrap_or_default();
         return Err(
-            Stop::no(format!("--confirm says {said}, and this target is {confirmation}"))
+            Stop::no(format!("--confirm is {given}, but this target is {confirmation}"))
                 .hint("check --target before you change --confirm")
                 .into(),
         );
@@ -289,7 +291,7 @@ fn agreed(args: &Args, context: &mut Context, target: &Target, plan: &Plan, serv
     Ok(true)
 }
 
-/// The dump that is to come, when the document names one: it must be here, whole, and the one of the document.
+/// The dump to be loaded later, if the document names one. It must be here, complete, and the document's.
 fn dump(context: &Context) -> anyhow::Result<Option<Manifest>> {
     let Some(section) = &context.document.dump else {
         return Ok(None);
@@ -300,7 +302,7 @@ fn dump(context: &Context) -> anyhow::Result<Option<Manifest>> {
         check_is_of(&found, Some(section))?;
         let Found::Ours { manifest, .. } = found else {
             return Err(Stop::data(format!("{} has no manifest", place.display()))
-                .hint("look for the dump that pgdump-wrap made in this migration")
+                .hint("use the dump that pgdump-wrap made in this migration")
                 .into());
         };
         manifest.check_unchanged(&place, &context.console)?;
@@ -309,7 +311,7 @@ fn dump(context: &Context) -> anyhow::Result<Option<Manifest>> {
     whole().map(Some).context("nothing was erased")
 }
 
-/// Refuses to erase anything for a dump that no program here loads into the target.
+/// Refuses to erase anything if no client program on this host can load the dump into the target.
 fn can_be_loaded(args: &Args, context: &Context, target: &Target, dump: &Manifest) -> anyhow::Result<()> {
     if let Some(section) = &context.document.dump {
         let place = context.document.locate(&section.path);
@@ -318,7 +320,7 @@ fn can_be_loaded(args: &Args, context: &Context, target: &Target, dump: &Manifes
     Ok(())
 }
 
-/// The programs that back up the target, and bring the backup back.
+/// Client programs that can back up the target and load the backup again.
 fn backup_programs(args: &Args, target: &Target) -> anyhow::Result<Installation> {
     let target = target.facts.major();
     Ok(choose(args.pg_bin.as_deref(), Need::BackUp { target })?)
@@ -355,27 +357,31 @@ fn source_identity(args: &Args, context: &Context) -> anyhow::Result<Option<Iden
             system_identifier: system_identifier.to_owned(),
             database: database.to_owned(),
         })
-        .ok_or_else(|| Stop::usage(format!("--source-identity {text} is not SYSTEM_IDENTIFIER/DBNAME")))?;
+        .ok_or_else(|| {
+            Stop::usage(format!(
+                "--source-identity {text} is not of the form SYSTEM_IDENTIFIER/DBNAME"
+            ))
+        })?;
     if let Some(known) = known
         && known != given
     {
         return Err(Stop::usage(format!(
-            "--source-identity says {given}, the document's `source.identity` says {known}"
+            "--source-identity is {given}, but the document's `source.identity` is {known}"
         ))
         .into());
     }
     Ok(Some(given))
 }
 
-/// A wipe for a dump that is out of date, or whose fence could not be lifted in the end, would only cost time.
+/// Refuses a wipe for a dump that is out of date or whose fence could not be lifted in the end: it would be futile.
 fn check_source(args: &Args, proving: &Proving<'_>, source: &SourceBeside, expected: &Expected) -> anyhow::Result<()> {
     match proving.require_source(expected, source, args.lift)? {
         Some(SourceCheck::InUse) if !args.lift.allow_running_source => Err(Stop::no(
-            "the dump was taken while the source was in use: what people wrote later is not in it",
+            "the dump was taken while the source was in use, so what people wrote later is not in it",
         )
         .hint(
-            "stop the old Synapse and take the dump again: pgdump-wrap --replace; or give --allow-running-source if \
-             what was written after the dump may be lost",
+            "stop the old Synapse and repeat the dump: pgdump-wrap --replace; or use --allow-running-source if what \
+             was written after the dump can be lost",
         )
         .into()),
         Some(check @ (SourceCheck::Unchecked { .. } | SourceCheck::InUse)) => {
@@ -386,7 +392,7 @@ fn check_source(args: &Args, proving: &Proving<'_>, source: &SourceBeside, expec
     }
 }
 
-/// Where the backup goes.
+/// The directory to write the backup to.
 fn backup_place(args: &Args, context: &Context) -> anyhow::Result<PathBuf> {
     match (&args.backup, &context.document.export) {
         (Some(backup), _) => std::path::absolute(backup).with_context(|| format!("cannot use {}", backup.display())),
@@ -394,19 +400,21 @@ fn backup_place(args: &Args, context: &Context) -> anyhow::Result<PathBuf> {
             make_directory(export)?;
             Ok(export.join("ess-before-wipe"))
         }
-        (None, None) => Err(Stop::usage("there is no place for the backup of what will be erased")
-            .hint("give --backup DIR, or --no-backup if there is nothing to go back to")
-            .into()),
+        (None, None) => Err(
+            Stop::usage("no directory is known for the backup of what will be erased")
+                .hint("use --backup DIR, or --no-backup if the wipe never has to be undone")
+                .into(),
+        ),
     }
 }
 
-/// Whether a backup of this very database lies at a place.
+/// Whether `place` is a backup of this target.
 fn is_backup_of(place: &Path, target: &Target) -> bool {
     matches!(find(place), Ok(Found::Ours { manifest, .. })
         if manifest.kind == Kind::Backup && manifest.source == target.facts.identity)
 }
 
-/// Dumps what is about to be erased and reads the dump back; returns what the target held.
+/// Backs up what is about to be erased and reads the backup back; returns what the target held.
 fn back_up(
     args: &Args,
     context: &mut Context,
@@ -426,31 +434,31 @@ fn back_up(
     }
     if is_there(place)? {
         let refuse = |why: String| {
-            Stop::no(format!("{} is there already: {why}", place.display())).hint(if args.undo {
-                "move that aside; it holds what an earlier --undo erased"
+            Stop::no(format!("{} already exists: {why}", place.display())).hint(if args.undo {
+                "move it elsewhere; it contains what an earlier --undo erased"
             } else {
-                "move that aside, or give another --backup DIR; what is there may be your way back"
+                "move it elsewhere, or use another --backup DIR; it may be the backup that you need for an undo"
             })
         };
         let Found::Ours { manifest, .. } = find(place).map_err(|error| refuse(format!("{error:#}")))? else {
-            return Err(refuse("it is not a backup of ess-wipe".to_owned()).into());
+            return Err(refuse("it is not a backup made by ess-wipe".to_owned()).into());
         };
         if manifest.kind != Kind::Backup {
-            return Err(refuse("it is a dump of pgdump-wrap, which --undo does not bring back".to_owned()).into());
+            return Err(refuse("it is a dump made by pgdump-wrap, which --undo cannot load".to_owned()).into());
         }
         if manifest.source != target.facts.identity {
-            return Err(refuse(format!("it is of {}", manifest.source)).into());
+            return Err(refuse(format!("it is a backup of {}", manifest.source)).into());
         }
         let name = context.application_name();
         let jobs = args.jobs.map_or_else(processors, usize::from);
         let beside = Reading::now(conninfo, &name, jobs, &context.console);
         if let Some(change) = moved(&target.session, Some(&beside), &manifest.inventory)? {
-            return Err(refuse(format!("the target has moved since: {change}")).into());
+            return Err(refuse(format!("the target has changed since: {change}")).into());
         }
         read_back(place, &manifest, programs, &context.console).map_err(|error| refuse(format!("{error:#}")))?;
         context
             .console
-            .note("kept the backup that is there: the target has not moved since");
+            .note("kept the existing backup: the target has not changed since");
         return Ok(manifest.inventory);
     }
     let taken = take(
@@ -480,29 +488,29 @@ fn back_up(
     Ok(taken.manifest.inventory)
 }
 
-/// What came of a run.
+/// The result of a run.
 #[derive(Default)]
 struct Done<'a> {
-    /// What was to be erased; nothing when the target held the dump already.
+    /// What was to be erased; `None` if the target already held the dump.
     plan: Option<&'a Plan>,
     backup: Option<PathBuf>,
     fence: FenceState,
-    /// The line that goes back.
+    /// The command that undoes the wipe.
     undo: Option<String>,
     undone: bool,
 }
 
-/// Notes what came of it in the document, and prints the line that goes back.
+/// Records the result in the document, and prints the command that undoes it.
 fn record(context: &mut Context, args: &Args, done: Done<'_>) {
     if let Some(line) = &done.undo {
-        context.console.line(&format!("to go back: {line}"));
+        context.console.line(&format!("to undo: {line}"));
     }
     let mut section = section(context, args, done);
     section.executed = args.execute;
     context.document.wipe = Some(section);
 }
 
-/// The section, of a plan until it was carried out.
+/// The document's section, with `executed` false until the wipe is done.
 fn section(context: &Context, args: &Args, done: Done<'_>) -> Wipe {
     let mut overrides = args.lift.overrides();
     let flags = [

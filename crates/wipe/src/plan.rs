@@ -1,4 +1,4 @@
-//! The plan of a wipe: shown, hashed, checked, carried out in one transaction.
+//! The plan of a wipe: printed, hashed, checked, and carried out in one transaction.
 
 use anyhow::Context as _;
 use ess_cli::{Console, Context, Exit, Stop, hex};
@@ -11,23 +11,24 @@ use ess_proof::{Fence, Target};
 use ess_run::text::{count, size};
 use sha2::{Digest, Sha256};
 
-/// Rows of a table are counted no further: that much is no trial any more, and counting it takes no time.
+/// The rows of a table are counted up to this limit: more than that is no longer a trial database, and counting stays
+/// fast.
 const COUNTED: i64 = 100_000;
 
-/// What would be dropped, and everything by which a person decides that it may.
+/// What would be dropped, with everything that a person needs to decide whether it can be.
 pub(crate) struct Plan {
     /// What would be dropped, in order.
     pub(crate) objects: Vec<Object>,
-    /// The plan as text: which database, of whom, each object, how many rows, where sequences and streams stand.
+    /// The plan as text: the database, each object with its owner and row count, each sequence and stream position.
     pub(crate) lines: Vec<String>,
-    /// What goes with it that no backup holds.
+    /// What is erased too, but cannot be in a backup.
     lost: Vec<String>,
-    /// What the caller adds to that.
+    /// Lines that the caller adds to the plan.
     more: Vec<String>,
 }
 
 impl Plan {
-    /// Reads the target; refuses what could not be dropped as a whole. `more` is what the plan says besides.
+    /// Reads the target; refuses if it cannot be dropped completely. `more` are lines to add to the plan.
     pub(crate) fn of(target: &Target, more: Vec<String>) -> anyhow::Result<Self> {
         let objects = objects(&target.session)?;
         can_be_dropped(&target.session, &objects)?;
@@ -48,7 +49,7 @@ impl Plan {
         })
     }
 
-    /// The SHA-256 of its lines: the same as long as nothing changes.
+    /// The SHA-256 of the lines, which is the same as long as nothing changes.
     pub(crate) fn hash(&self) -> String {
         let mut hasher = Sha256::new();
         for line in &self.lines {
@@ -58,24 +59,24 @@ impl Plan {
         hex(&hasher.finalize())
     }
 
-    /// Refuses when a person has seen another plan, and says what differs if that plan can be found.
+    /// Refuses if `hash` is of another plan, and lists the differences if that plan is in a document.
     pub(crate) fn is(&self, hash: &str, context: &Context) -> Result<(), Stop> {
         let now = self.hash();
         if hash == now {
             return Ok(());
         }
         let differences = planned(context, hash).map_or_else(
-            || "it cannot be told what, since no document holds that plan".to_owned(),
+            || "the differences are unknown, since no document contains that plan".to_owned(),
             |then| differences(&then, &self.lines),
         );
         Err(
-            Stop::no(format!("the target is not as it was planned: {differences}")).hint(format!(
-                "look at the plan above; if it is what you want, give --plan {now}"
+            Stop::no(format!("the plan no longer matches the target: {differences}")).hint(format!(
+                "check the plan above; if it is what you want, use --plan {now}"
             )),
         )
     }
 
-    /// Tells what would go, from where.
+    /// Prints what would be erased, and from which database.
     pub(crate) fn show(&self, console: &Console, target: &Target, confirmation: &str) {
         let counts: Vec<String> = count_by_kind(&self.objects)
             .into_iter()
@@ -95,16 +96,16 @@ impl Plan {
         console.line(&format!("to be erased: {what}"));
         if !self.lost.is_empty() {
             console.line(&format!(
-                "erased too, and the backup will not hold it: {}",
+                "also erased, but not part of any backup: {}",
                 self.lost.join("; ")
             ));
         }
         console.line(&format!("plan: {}", self.hash()));
     }
 
-    /// Drops everything and puts the fence up, in one transaction that proves itself before it commits.
+    /// Drops everything and raises the fence, in one transaction that checks its result before it commits.
     ///
-    /// `backup` is what the target held when its backup was taken: what was written later is not in it.
+    /// `backup` is what the target held when it was backed up: if it has changed since, nothing is erased.
     pub(crate) fn execute(
         &self,
         target: &Target,
@@ -118,12 +119,13 @@ impl Plan {
         )?;
         let outcome = self.erase(target, fence, backup).context("nothing was erased");
         if outcome.is_err() {
-            // A lost connection has rolled back already.
-            let _ = session.batch("undo the wipe", "ROLLBACK");
+            // If the connection was lost, the server rolls back by itself.
+            let _ = session.batch("roll back the wipe", "ROLLBACK");
             return outcome;
         }
         session.batch("commit the wipe", "COMMIT").context(
-            "the answer is lost that would say whether the target is erased; the same line again goes on in either case",
+            "the connection was lost during COMMIT, so it is unknown whether the target was erased; re-run the same \
+             command to continue in either case",
         )
     }
 
@@ -131,7 +133,7 @@ impl Plan {
         let session = &target.session;
         let changed = |how: String| {
             Stop::no(format!("the target changed after the plan was made: {how}"))
-                .hint("see who else works on it, then run the same line again")
+                .hint("find out what else is using the target, then re-run the same command")
         };
         let tables = table_names(&self.objects);
         if !tables.is_empty() {
@@ -140,13 +142,13 @@ impl Plan {
                     "lock every table",
                     &format!("LOCK TABLE ONLY {} IN ACCESS EXCLUSIVE MODE", tables.join(", ONLY ")),
                 )
-                .context("somebody uses the target, or it changed after the plan was made")?;
+                .context("the target is in use, or it changed after the plan was made")?;
         }
-        // By which a backup was left out: long may have passed since it was looked at.
+        // The fence is the reason why no backup was made, so check it again: it was read some time ago.
         if let Some(standing) = &target.fence {
-            session.batch("see that the fence still stands", &standing.require())?;
+            session.batch("check that the fence is still in place", &standing.require())?;
         }
-        // Nobody can write any more: what is seen now is what goes.
+        // With every table locked no other session can write: what is read now is what will be erased.
         let now = Self::of(target, self.more.clone())?;
         if now.lines != self.lines {
             return Err(changed(differences(&self.lines, &now.lines)).into());
@@ -178,24 +180,27 @@ impl Plan {
                     &format!("SET LOCAL ROLE {}", escape_identifier(role)),
                 )?;
             }
-            session.batch("put up the fence", &fence.raise())?;
+            session.batch("raise the fence", &fence.raise())?;
         }
         Ok(())
     }
 }
 
-/// Refuses what would fail half-way or leave something behind.
+/// Refuses if dropping everything would fail midway or leave something behind.
 fn can_be_dropped(session: &Session, objects: &[Object]) -> anyhow::Result<()> {
     let foreign: Vec<String> = objects
         .iter()
         .filter(|object| !object.ours)
         .take(5)
-        .map(|object| format!("{} {} of {}", object.kind, object.name, object.owner))
+        .map(|object| format!("{} {} (owner {})", object.kind, object.name, object.owner))
         .collect();
     if !foreign.is_empty() {
         return Err(Stop::new(
             Exit::Permission,
-            format!("the target holds what our role may not drop: {}", foreign.join(", ")),
+            format!(
+                "the target contains objects that the connecting role cannot drop: {}",
+                foreign.join(", ")
+            ),
         )
         .hint("connect as the owner, or as a superuser with --role")
         .into());
@@ -207,8 +212,9 @@ fn can_be_dropped(session: &Session, objects: &[Object]) -> anyhow::Result<()> {
     let table = lock_table(session)?;
     if let Some(wanted) = table.wanted(needed) {
         return Err(Stop::no(format!(
-            "the server has room for {} locks, and dropping {tables} tables at once needs about {needed}",
-            table.free
+            "the server has room for {}, but dropping {} at once needs about {needed}",
+            count(table.free, "lock"),
+            count(tables, "table")
         ))
         .hint(format!(
             "on the target, set max_locks_per_transaction to {wanted} and restart it"
@@ -223,7 +229,7 @@ fn table_names(objects: &[Object]) -> Vec<&str> {
     tables.map(|object| object.name.as_str()).collect()
 }
 
-/// A line for each object, sequence and stream.
+/// One line for each object, sequence and stream.
 fn lines(session: &Session, objects: &[Object]) -> Result<Vec<String>, Error> {
     let mut counts = row_counts(session, &table_names(objects), COUNTED)?.into_iter();
     let mut lines: Vec<String> = objects
@@ -234,10 +240,10 @@ fn lines(session: &Session, objects: &[Object]) -> Result<Vec<String>, Error> {
                 if rows > COUNTED {
                     format!(", more than {COUNTED} rows")
                 } else {
-                    format!(", {rows} rows")
+                    format!(", {}", count(rows, "row"))
                 }
             });
-            format!("{kind} {name} of {owner}{rows}")
+            format!("{kind} {name} owned by {owner}{rows}")
         })
         .collect();
     let mark = mark(session)?;
@@ -246,22 +252,22 @@ fn lines(session: &Session, objects: &[Object]) -> Result<Vec<String>, Error> {
         format!("sequence {}.{} at {}{unused}", s.schema, s.name, s.last_value)
     }));
     let streams = mark.stream_positions.iter();
-    lines.extend(streams.map(|s| format!("stream {} of {} at {}", s.stream, s.instance, s.position)));
+    lines.extend(streams.map(|s| format!("stream {} of instance {} at {}", s.stream, s.instance, s.position)));
     Ok(lines)
 }
 
-/// The first lines that only one of two plans has.
+/// The first few lines that are in only one of two plans.
 fn differences(then: &[String], now: &[String]) -> String {
     let only = |these: &[String], those: &[String], what: &str| -> Vec<String> {
         let missing = these.iter().filter(|line| !those.contains(line)).take(3);
         missing.map(|line| format!("{what} {line}")).collect()
     };
-    let mut all = only(then, now, "it was:");
-    all.extend(only(now, then, "it is:"));
+    let mut all = only(then, now, "planned:");
+    all.extend(only(now, then, "found:"));
     all.join("; ")
 }
 
-/// The plan of that hash, from the document or from one that is kept in the export.
+/// The lines of the plan with this hash, from the document or from a saved document in the export.
 fn planned(context: &Context, hash: &str) -> Option<Vec<String>> {
     let of = |document: &Document| {
         let wipe = document.wipe.as_ref()?;

@@ -1,4 +1,4 @@
-//! The way back: what a wipe erased, loaded from its backup and proven.
+//! `--undo`: loads what a wipe erased from its backup, and proves it.
 
 use std::path::{Path, PathBuf};
 
@@ -8,6 +8,7 @@ use ess_cli::{Context, Exit, SourceBeside, Stop, processors};
 use ess_document::FenceState;
 use ess_postgres::{Conninfo, Inventory};
 use ess_proof::{Expected, Fence, Loading, State, Target, Way, nobody_else};
+use ess_run::text::count;
 use ess_run::{Installation, Report};
 
 use crate::plan::Plan;
@@ -16,7 +17,7 @@ use crate::{Args, Done, agreed, back_up, backup_programs, guards, proving, recor
 /// Memory for each index that is built, in MiB.
 const MAINTENANCE: u64 = 256;
 
-/// Brings the backup back: as careful as the wipe, and behind the same fence.
+/// Loads the backup into the target, with the same checks as a wipe and behind the same fence.
 pub(crate) fn run(args: &Args, context: &mut Context, conninfo: &Conninfo) -> anyhow::Result<Exit> {
     context.lock_export()?;
     let mut target = Target::open(context, conninfo)?;
@@ -32,7 +33,7 @@ pub(crate) fn run(args: &Args, context: &mut Context, conninfo: &Conninfo) -> an
     if let State::Proven(_) = state {
         context
             .console
-            .line("ess-wipe: the target is as it was before the wipe, proven; there is nothing to bring back");
+            .line("ess-wipe: the target already holds what it held before the wipe, proven; there is nothing to undo");
         return finish(args, context, target, None, backup);
     }
     let programs = Origin::of_ours(&backup, manifest).programs(args.pg_bin.as_deref(), &target.facts.version_text)?;
@@ -44,9 +45,9 @@ pub(crate) fn run(args: &Args, context: &mut Context, conninfo: &Conninfo) -> an
         vec![format!("homeserver {server_name}"), format!("backup {sha256}")],
     )?;
     context.console.line(&format!(
-        "to be brought back: {} tables, {} rows, backed up at {} to {}",
-        manifest.inventory.table_count(),
-        manifest.inventory.row_count(),
+        "to be brought back: {}, {}, backed up at {} to {}",
+        count(manifest.inventory.table_count(), "table"),
+        count(manifest.inventory.row_count(), "row"),
         manifest.taken_at,
         backup.display()
     ));
@@ -72,7 +73,7 @@ pub(crate) fn run(args: &Args, context: &mut Context, conninfo: &Conninfo) -> an
     );
     plan.execute(&target, Some(&fence), held.as_ref())?;
     target.fence = Some(fence);
-    let still = "the target is fenced, and Synapse cannot start on it; once this is mended, run the same line again";
+    let still = "the target is fenced, so Synapse cannot start on it; fix the cause, then re-run the same command";
     let loaded = Loading {
         conninfo,
         target: &target,
@@ -98,29 +99,29 @@ pub(crate) fn run(args: &Args, context: &mut Context, conninfo: &Conninfo) -> an
         .conclude(&target, &expected, &way)
         .context(still)?;
     if let Some(differences) = conclusion.differences() {
-        return Err(
-            Stop::no(format!("the target is not what it was: {differences}; it stays fenced"))
-                .hint("run the same line again")
-                .into(),
-        );
+        return Err(Stop::no(format!(
+            "the target is not what it was before the wipe: {differences}; it stays fenced"
+        ))
+        .hint("re-run the same command")
+        .into());
     }
     let proof = conclusion.proof;
     context.console.line(&format!(
-        "ess-wipe: brought back {} tables, {} rows, all equal{} to what was there before the wipe; Synapse can start",
-        proof.tables,
-        proof.rows,
+        "ess-wipe: brought back {}, {}, all equal to what was there before the wipe{}; Synapse can start",
+        count(proof.tables, "table"),
+        count(proof.rows, "row"),
         except(manifest)
     ));
     finish(args, context, target, Some(&plan), backup)
 }
 
-/// What of the target its backup does not hold, in words that follow "all equal"; nothing where it holds all.
+/// What the backup does not contain of the target, as an ending for "equal to what was there"; empty if it is complete.
 fn except(manifest: &Manifest) -> String {
     let lost: Vec<&str> = manifest.left_out.iter().map(|left| left.entry.as_str()).collect();
     if lost.is_empty() {
         return String::new();
     }
-    format!(" but for what a dump does not hold ({})", lost.join("; "))
+    format!(" except for what a dump does not contain ({})", lost.join("; "))
 }
 
 fn finish(
@@ -143,7 +144,7 @@ fn finish(
     Ok(Exit::Done)
 }
 
-/// Where the backup lies: a flag, the fence, the document or the export says it.
+/// The backup's directory, from the option, the fence, the document or the export.
 fn place(args: &Args, context: &Context, target: &Target) -> anyhow::Result<PathBuf> {
     let document = &context.document;
     let fence = target.fence.as_ref().and_then(|fence| fence.backup.clone());
@@ -155,16 +156,16 @@ fn place(args: &Args, context: &Context, target: &Target) -> anyhow::Result<Path
         in_export,
     ];
     let known: Vec<PathBuf> = known.into_iter().flatten().collect();
-    // An export may have been carried elsewhere since.
+    // Prefer a path that exists: the export may have been moved to another host or directory since.
     let there = known.iter().find(|place| place.exists()).or(known.first()).cloned();
     let place = args.backup.clone().or(there).ok_or_else(|| {
-        Stop::usage("there is no backup to bring back: neither --backup nor the document or a fence says where it is")
-            .hint("give --backup DIR")
+        Stop::usage("there is no backup to bring back: neither --backup, the document nor a fence names one")
+            .hint("specify --backup DIR")
     })?;
     std::path::absolute(&place).with_context(|| format!("cannot use {}", place.display()))
 }
 
-/// The backup must be one that ess-wipe took of this very database.
+/// The manifest of a backup and its SHA-256; refuses anything but a backup that ess-wipe made of this target.
 fn of_this_target<'a>(found: &'a Found, place: &Path, target: &Target) -> Result<(&'a Manifest, &'a str), Stop> {
     match found {
         Found::Ours { manifest, sha256, .. } if manifest.kind == Kind::Backup => {
@@ -172,28 +173,30 @@ fn of_this_target<'a>(found: &'a Found, place: &Path, target: &Target) -> Result
                 return Ok((manifest, sha256));
             }
             Err(Stop::no(format!(
-                "{} is a backup of {}, and the target is {}",
+                "{} is a backup of {}, but the target is {}",
                 place.display(),
                 manifest.source,
                 target.facts.identity
             ))
-            .hint("check --target and --backup; restore --from loads it elsewhere"))
+            .hint("check --target and --backup; to load the backup into another database, use restore --from"))
         }
-        _ => Err(Stop::data(format!("{} is not a backup of ess-wipe", place.display())).hint("give --backup DIR")),
+        _ => Err(
+            Stop::data(format!("{} is not a backup made by ess-wipe", place.display())).hint("specify --backup DIR"),
+        ),
     }
 }
 
 /// What an undo would erase.
 enum There {
-    /// What no dump holds, and a person allowed to erase.
+    /// Contents that no dump holds, which the user allowed to erase.
     Used,
-    /// What was restored, and nothing that people added: this.
+    /// The restored dump, to which people have added nothing: this inventory.
     Unused(Box<Inventory>),
-    /// A half-done load, or nothing at all.
+    /// A partial load, or nothing at all.
     Nothing,
 }
 
-/// What is to go, once it is known that it may.
+/// What the undo would erase; refuses if it must not be erased.
 fn there(
     args: &Args,
     context: &Context,
@@ -204,7 +207,7 @@ fn there(
 ) -> anyhow::Result<There> {
     match state {
         State::Foreign => {
-            // What is written while it is looked at would be erased unseen.
+            // First exclude other sessions: what they write during the check would be erased unnoticed.
             nobody_else(&target.session, &args.ignore_role, "target")?;
             what_is_there(args, context, conninfo, target)
         }
@@ -216,7 +219,7 @@ fn there(
     }
 }
 
-/// Refuses what another migration has put behind its fence, and tables that neither the backup nor the dump has.
+/// Refuses what another migration has loaded behind its fence, and tables that neither the backup nor the dump has.
 fn may_be_dropped(args: &Args, context: &Context, target: &Target, backup: &Manifest) -> anyhow::Result<()> {
     let dump = dump(args, context)?;
     let loaded: Vec<&Inventory> = dump
@@ -244,14 +247,14 @@ fn may_be_dropped(args: &Args, context: &Context, target: &Target, backup: &Mani
         return Ok(());
     }
     Err(Stop::no(format!(
-        "the target awaits {}, and this is the backup of another migration",
+        "the target is fenced for source {}, but this backup is of another migration",
         fence.source.as_ref().map(ToString::to_string).unwrap_or_default()
     ))
-    .hint("finish that migration, or give --allow-other-migration to drop what it has loaded")
+    .hint("finish that migration, or use --allow-other-migration to drop what it has loaded")
     .into())
 }
 
-/// What would be erased; refuses what no dump holds, unless it was allowed.
+/// What would be erased; refuses contents that no dump holds, unless the user allowed to erase them.
 fn what_is_there(args: &Args, context: &Context, conninfo: &Conninfo, target: &Target) -> anyhow::Result<There> {
     let Some((dump, place)) = dump(args, context)? else {
         guards::serves_no_other(context, target)?;
@@ -267,22 +270,24 @@ fn what_is_there(args: &Args, context: &Context, conninfo: &Conninfo, target: &T
                 let then = if args.no_backup {
                     ""
                 } else {
-                    ", so it is backed up first"
+                    ", so the target is backed up first"
                 };
                 context.console.note(&format!(
-                    "the dump of what is there is no longer whole{then}: {error:#}"
+                    "the dump of the target's contents is no longer complete{then}: {error:#}"
                 ));
                 There::Used
             }
         }),
         Some(_) if args.allow_used => Ok(There::Used),
-        Some(first) => Err(Stop::no(format!("the target was used since it was restored: {first}"))
-            .hint("give --allow-used only if what people did there since may go; it is backed up first")
-            .into()),
+        Some(first) => Err(
+            Stop::no(format!("the target has been used since it was restored: {first}"))
+                .hint("use --allow-used only if everything done there since can be lost; the target is backed up first")
+                .into(),
+        ),
     }
 }
 
-/// The manifest of what was restored after the wipe, when it can be found, and where it lies.
+/// The manifest and directory of the dump that was restored after the wipe, if it can be found.
 fn dump(args: &Args, context: &Context) -> anyhow::Result<Option<(Manifest, PathBuf)>> {
     let document = &context.document;
     let named = document.dump.as_ref().map(|dump| document.locate(&dump.path));

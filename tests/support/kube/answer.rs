@@ -1,4 +1,4 @@
-//! One request and its answer.
+//! Responses to requests.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -42,7 +42,7 @@ fn done(object: &Value) -> Response<Body> {
     whole(StatusCode::OK, object)
 }
 
-/// What a path names.
+/// The parts of a request path.
 struct Named {
     /// Group and version, such as `apps/v1`.
     group_version: String,
@@ -92,7 +92,7 @@ pub(super) async fn answer(state: Arc<State>, request: Request<Incoming>) -> Res
         Some(Effect::CutAfter(bytes)) if is_stream => cut = Some(bytes),
         Some(Effect::CutAfter(_)) | None => {}
     }
-    // What a client speaks beside JSON (kubectl's reviews are Protobuf), it must not take for understood.
+    // Refuse formats other than JSON, such as the Protobuf of kubectl's reviews, rather than ignore what they contain.
     let is_json = |kind: &HeaderValue| kind.to_str().is_ok_and(|kind| kind.contains("json"));
     if !request.headers().get(CONTENT_TYPE).is_none_or(is_json) {
         return Ok(status(415, "UnsupportedMediaType", "the stand-in takes JSON"));
@@ -191,7 +191,7 @@ fn not_found(named: &Named, name: &str) -> Response<Body> {
     status(404, "NotFound", &format!("{} \"{name}\" not found", named.resource))
 }
 
-/// What kubectl asks before anything else.
+/// The discovery documents, which kubectl reads first.
 fn discovery(state: &State, path: &str) -> Option<Value> {
     let versions = || {
         let mut versions: Vec<&str> = RESOURCES
@@ -246,7 +246,7 @@ fn discovery(state: &State, path: &str) -> Option<Value> {
     }
 }
 
-/// Answers what we may, and who we are.
+/// Answers access reviews (what the account has permission to do) and self-subject reviews (which account it is).
 fn review(state: &State, named: &Named, mut review: Value) -> Value {
     review["status"] = match named.resource.as_str() {
         "selfsubjectaccessreviews" => {
@@ -270,7 +270,7 @@ fn refused(state: &State, method: &Method, named: &Named, uri: &hyper::Uri, is_s
         .get("watch")
         .is_some_and(|watch| watch[0] != "false" && watch[0] != "0");
     let verbs: &[&str] = match (method, &named.name) {
-        // By WebSocket; newer servers want both.
+        // A WebSocket stream is a GET; newer servers demand the permission to create as well.
         _ if is_stream => &["get", "create"],
         (&Method::GET, Some(_)) => &["get"],
         (&Method::GET, None) if watches => &["watch"],
@@ -329,7 +329,7 @@ fn list(state: &Arc<State>, named: &Named, uri: &hyper::Uri) -> Response<Body> {
     )
 }
 
-/// What there is as events, and the bookmark that ends them: a list and a watch in one.
+/// Existing objects as events, and the bookmark that ends them (a streaming list).
 fn initial(store: &Store, named: &Named, fits: &impl Fn(&Value) -> bool) -> (Vec<Bytes>, u64) {
     let there = store.all(&named.resource).filter(|object| fits(object));
     let mut events: Vec<Value> = there.map(|object| json!({"type": "ADDED", "object": object})).collect();
@@ -342,7 +342,7 @@ fn initial(store: &Store, named: &Named, fits: &impl Fn(&Value) -> bool) -> (Vec
     (lines.collect(), store.version())
 }
 
-/// Each change as a line, for as long as the client listens.
+/// Sends each change as a line until the client disconnects.
 fn watching(
     state: Arc<State>,
     resource: String,

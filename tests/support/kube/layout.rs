@@ -1,5 +1,5 @@
 //! Two installations as their installers leave them: names, labels, volumes and Secrets of the chart matrix-stack
-//! 26.8 and of the older operator. What these tools do not look at is left out.
+//! 26.8 and of the older operator. What the programs do not read is left out.
 
 use std::process::Stdio;
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::Kube;
 use crate::support::{ESS_PASSWORD, SERVER_NAME};
 
-/// base64, as the data of a Secret is.
+/// base64, as in the data of a Secret.
 pub(super) fn encoded(text: &str) -> String {
     use std::io::Write as _;
     let mut base64 = std::process::Command::new("base64");
@@ -61,7 +61,7 @@ impl Part<'_> {
     }
 }
 
-/// What the chart labels each of its workloads with.
+/// The labels that the chart gives each of its workloads.
 fn labels(release: &str, component: &str, name: &str) -> Value {
     json!({"app.kubernetes.io/part-of": "matrix-stack", "app.kubernetes.io/managed-by": "Helm",
         "app.kubernetes.io/component": component, "app.kubernetes.io/name": name,
@@ -110,7 +110,7 @@ fn synapse(namespace: &str, release: &str, process: &str, replicas: i64) -> Valu
     .object()
 }
 
-/// The chart matrix-stack with a Synapse of two processes, and MAS off, as it is for a migration.
+/// The chart matrix-stack with a Synapse of two processes, and without MAS, as required for a migration.
 pub(super) fn community(kube: &Kube, namespace: &str, release: &str) {
     for (process, replicas) in [("main", 1), ("federation-sender", 2)] {
         kube.put(synapse(namespace, release, process, replicas));
@@ -165,7 +165,7 @@ pub(super) fn community(kube: &Kube, namespace: &str, release: &str) {
         ),
         claim(namespace, &format!("{release}-postgres-data"), "10Gi"),
         claim(namespace, &format!("{release}-synapse-media"), "10Gi"),
-        // What the hook of the last upgrade has left: Synapse's image and component, and no Synapse.
+        // The completed pod of an upgrade hook: it has Synapse's image and component label, but is not a Synapse.
         json!({"apiVersion": "v1", "kind": "Pod",
             "metadata": {"name": format!("{release}-synapse-check-config-x7b2p"), "namespace": namespace,
                 "labels": labels(release, "matrix-server", "synapse-check-config")},
@@ -177,7 +177,7 @@ pub(super) fn community(kube: &Kube, namespace: &str, release: &str) {
     }
 }
 
-/// MAS, as the chart installs it.
+/// MAS as the chart installs it.
 pub(super) fn mas(kube: &Kube, namespace: &str, release: &str, replicas: i64) {
     let name = format!("{release}-matrix-authentication-service");
     let labels = json!({"app.kubernetes.io/part-of": "matrix-stack", "app.kubernetes.io/managed-by": "Helm",
@@ -198,7 +198,7 @@ pub(super) fn mas(kube: &Kube, namespace: &str, release: &str, replicas: i64) {
     );
 }
 
-/// The older ESS: its operator and updater, its custom resources, and what the operator makes of them.
+/// The older ESS: its operator and updater, its custom resources, and the objects that the operator creates for them.
 pub(super) fn onprem(kube: &Kube) {
     let (namespace, name) = ("element-onprem", "first-element-deployment");
     let manager = |namespace: &'static str, name: &str| {

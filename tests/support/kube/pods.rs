@@ -1,5 +1,5 @@
-//! What controllers do: pods come and go as replicas say, the operator makes what its custom resource says, and
-//! what belonged to something that is gone goes too.
+//! The controllers: pods start and stop with the number of replicas, the operator creates objects for its custom
+//! resource, and objects are deleted with their owner.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,10 +10,10 @@ use serde_json::{Value, json};
 use super::State;
 use super::store::Store;
 
-/// Since when a pod is on its way up or down.
+/// Since when a pod is starting or ending.
 type Moving = HashMap<String, Instant>;
 
-/// Keeps the cluster as its objects say, until the runtime ends.
+/// Reconciles the cluster with its objects, until the runtime ends.
 pub(super) async fn keep(state: Arc<State>) {
     let mut moving = Moving::new();
     loop {
@@ -42,7 +42,7 @@ fn once(state: &State, moving: &mut Moving) {
     for workload in all(&store, &["statefulsets", "deployments"]) {
         scale(&mut store, &workload, moving, settings.slowness);
     }
-    // Pods that nobody owns come up too.
+    // Pods without an owner start too.
     for pod in all(&store, &["pods"]) {
         if pod["metadata"]["ownerReferences"].is_null() {
             come_up(&mut store, pod, moving, settings.slowness);
@@ -70,7 +70,7 @@ fn namespace(object: &Value) -> &str {
     object["metadata"]["namespace"].as_str().unwrap()
 }
 
-/// The updater of the older ESS makes the custom resource of Synapse.
+/// The updater of the older ESS creates the custom resource of Synapse.
 fn update(store: &mut Store, made: &[Value]) {
     for synapse in made.iter().filter(|object| object["kind"] == "Synapse") {
         let (namespace, name) = (namespace(synapse), name(synapse));
@@ -82,7 +82,7 @@ fn update(store: &mut Store, made: &[Value]) {
     }
 }
 
-/// The operator of the older ESS forces what it makes to be as it would make it, replicas too.
+/// The operator of the older ESS resets its objects to its own definitions, including replicas.
 fn operate(store: &mut Store, made: &[Value]) {
     let runs = all(store, &["deployments"]).iter().any(|deployment| {
         name(deployment) == "element-operator-controller-manager"
@@ -115,7 +115,7 @@ fn collect_garbage(store: &mut Store) {
             _ => continue,
         };
         let is_pod = object["kind"] == "Pod";
-        // Another one of the same name is not the owner.
+        // Another object with the same name is not the owner.
         let there = store.named(resource, namespace(&object), owner["name"].as_str().unwrap());
         if there.is_none_or(|there| there["metadata"]["uid"] != owner["uid"]) {
             if is_pod {
@@ -132,7 +132,7 @@ fn collect_garbage(store: &mut Store) {
             }
         }
     }
-    // Pods whose owner is gone have nobody that counts them.
+    // An ending pod whose owner was deleted belongs to no workload that would remove it.
     for pod in all(store, &["pods"]) {
         let owner = &pod["metadata"]["ownerReferences"][0];
         let orphan = owner["kind"] == "StatefulSet"
@@ -202,7 +202,7 @@ fn pod(workload: &Value, name: &str) -> Value {
     })
 }
 
-/// Says whether the pod is ready.
+/// Starts a pod, and returns whether it is ready.
 fn come_up(store: &mut Store, pod: Value, moving: &mut Moving, slowness: Duration) -> bool {
     if ["Running", "Succeeded", "Failed"].contains(&pod["status"]["phase"].as_str().unwrap_or_default()) {
         return true;

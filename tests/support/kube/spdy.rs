@@ -1,8 +1,8 @@
-//! What kubectl speaks inside of a WebSocket to forward a port: SPDY/3.1 with two streams for each connection,
-//! first one for errors, then one for data.
+//! The protocol of kubectl's port forwarding inside a WebSocket: SPDY/3.1 with two streams per connection, first one
+//! for errors, then one for data.
 //!
-//! Its headers are compressed with a dictionary and name the streams' kinds and the port. They are not read: the
-//! order of the streams says the same, and a pod has one port here.
+//! Its headers are compressed with a dictionary and contain the kind of each stream and the port. They are not read:
+//! the order of the streams is enough, and a pod has only one port here.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ const RST_STREAM: u16 = 3;
 const PING: u16 = 6;
 const FIN: u8 = 1;
 
-/// An empty list of headers, as a zlib stream that is not compressed; one for the whole connection.
+/// Writes empty header lists as an uncompressed zlib stream; one for the complete connection.
 struct NoHeaders {
     begun: bool,
 }
@@ -28,7 +28,7 @@ impl NoHeaders {
     fn block(&mut self) -> Vec<u8> {
         let mut block = if self.begun { Vec::new() } else { vec![0x78, 0x01] };
         self.begun = true;
-        // A stored block of four bytes: no pairs follow. Then an empty one, at which the reader hands out what it has.
+        // A stored block of four bytes (zero pairs), then an empty block, at which the reader flushes.
         block.extend([0, 4, 0, 0xfb, 0xff, 0, 0, 0, 0]);
         block.extend([0, 0, 0, 0xff, 0xff]);
         block
@@ -50,7 +50,7 @@ fn data(stream: u32, flags: u8, data: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// Carries as many connections as kubectl opens.
+/// Forwards all connections that kubectl opens.
 pub(super) async fn forward(
     mut sink: impl Sink<Message, Error = Error> + Unpin,
     mut stream: impl Stream<Item = Result<Message, Error>> + Unpin,
@@ -137,7 +137,7 @@ pub(super) async fn forward(
     }
 }
 
-/// The first whole frame.
+/// Removes the first complete frame from the buffer.
 fn take(buffer: &mut Vec<u8>) -> Option<Vec<u8>> {
     let length = buffer.get(5..8)?;
     let length = usize::from(length[0]) << 16 | usize::from(length[1]) << 8 | usize::from(length[2]);

@@ -1,10 +1,10 @@
-//! The objects of the stand-in, and what became of them.
+//! The objects of the stand-in and their changes.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-/// Group and version, resource, kind, and what is beneath each object.
+/// Group and version, resource, kind, and subresources.
 pub(super) const RESOURCES: &[(&str, &str, &str, &[&str])] = &[
     ("v1", "configmaps", "ConfigMap", &[]),
     ("v1", "persistentvolumeclaims", "PersistentVolumeClaim", &[]),
@@ -32,7 +32,7 @@ type Key = (String, String, String);
 pub(super) struct Store {
     objects: BTreeMap<Key, Value>,
     version: u64,
-    /// Every change: its version, what it was, the resource, the object.
+    /// Every change: resource version, type of event, resource, object.
     pub(super) events: Vec<(u64, &'static str, String, Value)>,
 }
 
@@ -56,7 +56,7 @@ impl Store {
         self.version
     }
 
-    /// Writes an object and says what it is now.
+    /// Creates or replaces an object, and returns it as stored.
     pub(super) fn put(&mut self, mut object: Value) -> Value {
         let key = key(&object);
         let before = self.objects.get(&key);
@@ -110,7 +110,7 @@ impl Store {
     }
 }
 
-/// Whether labels fit a selector such as `a=b,c!=d,e in (f,g),h,!i`.
+/// Whether labels match a selector such as `a=b,c!=d,e in (f,g),h,!i`.
 pub(super) fn selects(selector: &str, labels: &Value) -> bool {
     let mut depth = 0;
     let terms = selector.split(|c: char| {
@@ -134,7 +134,7 @@ pub(super) fn selects(selector: &str, labels: &Value) -> bool {
     })
 }
 
-/// RFC 7396.
+/// Applies a JSON merge patch (RFC 7396).
 pub(super) fn merge(target: &mut Value, patch: &Value) {
     let Some(patch) = patch.as_object() else {
         *target = patch.clone();

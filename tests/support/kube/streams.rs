@@ -1,4 +1,4 @@
-//! Streams by WebSocket: into a program in a pod, and into a port of a pod.
+//! WebSocket streams to a program in a pod and to a port of a pod.
 
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -23,10 +23,10 @@ use super::answer::{Body, status, whole};
 use super::{State, query, spdy};
 use crate::support::place;
 
-/// kubectl's way to forward a port: SPDY inside of a WebSocket.
+/// The protocol of kubectl's port forwarding: SPDY inside a WebSocket.
 const TUNNEL: &str = "SPDY/3.1+portforward.k8s.io";
 
-/// Answers with the upgrade, and carries the stream beside.
+/// Responds with the upgrade, and serves the stream in a task of its own.
 pub(super) fn open(
     state: &Arc<State>,
     namespace: &str,
@@ -50,7 +50,7 @@ pub(super) fn open(
     };
     let wanted = ["v5.channel.k8s.io", "v4.channel.k8s.io", TUNNEL];
     let offered: Vec<&str> = header(SEC_WEBSOCKET_PROTOCOL).split(',').map(str::trim).collect();
-    // The API server forwards ports by v4 only.
+    // The API server supports only v4 for port forwarding.
     let mut spoken = wanted.iter().filter(|known| exec || **known != wanted[0]);
     let Some(protocol) = spoken.find(|known| offered.contains(known)).copied() else {
         return status(400, "BadRequest", "the stand-in speaks WebSocket only");
@@ -96,7 +96,7 @@ fn leads(state: &State, namespace: &str, pod: &str, port: u16) -> Option<u16> {
     ports.iter().find(fits).map(|to| to.3)
 }
 
-/// kubectl names the port inside of its compressed headers only.
+/// The only port of a pod: kubectl names the port only inside its compressed headers.
 fn only_port(state: &State, namespace: &str, pod: &str) -> Option<u16> {
     let ports = state.ports.lock().unwrap();
     ports
@@ -105,13 +105,13 @@ fn only_port(state: &State, namespace: &str, pod: &str) -> Option<u16> {
         .map(|to| to.2)
 }
 
-/// The directory of a pod, and which directory each mounted path is.
+/// The directory of a pod, and the directory behind each mounted path.
 struct Room {
     directory: PathBuf,
     mounts: Vec<(String, PathBuf)>,
 }
 
-/// Makes the directories: those of claims are shared, all others are the pod's own, as its memory is.
+/// Creates the directories: those of claims are shared, all others belong to the pod, like volumes in memory.
 fn room(state: &State, namespace: &str, pod: &str, object: &Value) -> Room {
     let directory = state.directory.join(format!("{namespace}.{pod}"));
     let make = |directory: &PathBuf| {
@@ -133,13 +133,13 @@ fn room(state: &State, namespace: &str, pod: &str, object: &Value) -> Room {
         make(&place);
         mounts.push((mount["mountPath"].as_str().unwrap().to_owned(), place));
     }
-    // The longest first: it is the one that is mounted there.
+    // The longest path first: it is the mount that applies.
     mounts.sort_by_key(|mount| std::cmp::Reverse(mount.0.len()));
     Room { directory, mounts }
 }
 
 impl Room {
-    /// An argument with the directories of this machine in the place of those of the pod.
+    /// An argument with the directories of this machine in place of those of the pod.
     fn here(&self, argument: &str) -> String {
         let mut here = String::new();
         let mut rest = argument;
@@ -162,7 +162,7 @@ impl Room {
     }
 }
 
-/// Runs a program: what comes on channel 0 is its input, 1 and 2 are its output, 3 tells its end.
+/// Runs a program: channel 0 is its input, 1 and 2 are its outputs, 3 reports its exit status.
 async fn run(
     mut sink: impl Sink<Message, Error = Error> + Unpin,
     mut stream: impl Stream<Item = Result<Message, Error>> + Unpin,
@@ -249,7 +249,7 @@ async fn run(
     }
 }
 
-/// As the API server ends a stream.
+/// The message with which the API server ends a stream.
 fn end() -> Message {
     let (code, reason) = (CloseCode::Normal, Utf8Bytes::default());
     Message::Close(Some(CloseFrame { code, reason }))
@@ -261,7 +261,7 @@ fn message(channel: u8, data: &[u8]) -> Message {
     Message::binary(message)
 }
 
-/// Carries a connection: channel 0 is its data, 1 what is wrong with it.
+/// Forwards a connection: channel 0 carries data, 1 errors.
 async fn forward(
     mut sink: impl Sink<Message, Error = Error> + Unpin,
     mut stream: impl Stream<Item = Result<Message, Error>> + Unpin,

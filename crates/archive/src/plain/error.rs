@@ -1,4 +1,4 @@
-//! Why the SQL of a dump is refused.
+//! Errors of the scanner for SQL dumps.
 
 use std::fmt;
 use std::io;
@@ -6,60 +6,60 @@ use std::io;
 use ess_postgres::Error;
 use ess_run::Interrupted;
 
-/// Why the SQL of a dump is refused, with the line.
+/// Why an SQL dump was refused, with the line number.
 #[derive(Debug)]
 pub enum PlainError {
-    /// It could not be read.
+    /// The dump could not be read.
     Io(io::Error),
-    /// We were told to stop.
+    /// This process received a signal to stop.
     Interrupted(Interrupted),
-    /// The server did not take it.
+    /// The server rejected a statement.
     Server {
-        /// Where.
+        /// The line of the statement.
         line: u64,
         /// The statement, shortened.
         what: String,
-        /// What the server said.
+        /// The server's error.
         source: Error,
     },
-    /// Its compression is broken.
+    /// The compressed data is damaged.
     Damaged {
-        /// How far it could be read.
+        /// The last line that could be read.
         line: u64,
-        /// What the decoder said.
+        /// The decoder's error.
         source: io::Error,
     },
-    /// It ends too early.
+    /// The dump ends too early.
     Truncated {
         /// The last line.
         line: u64,
-        /// What it ends in.
+        /// Where it ends, such as `inside a statement`.
         inside: &'static str,
     },
-    /// A command to `psql` itself, which could run programs.
+    /// A backslash command for `psql`, which could run programs.
     Backslash {
-        /// Where.
+        /// The line of the command.
         line: u64,
         /// The command's name.
         command: String,
     },
-    /// It names a second database.
+    /// The dump names a second database.
     OtherDatabase {
-        /// Where.
+        /// The line that names it.
         line: u64,
-        /// The second one.
+        /// The name of the second database.
         name: String,
     },
-    /// It is of `pg_dumpall`.
+    /// The dump was made by `pg_dumpall`.
     Cluster {
-        /// Where that shows.
+        /// The line that shows it.
         line: u64,
     },
-    /// Something that `pg_dump` does not write for one database.
+    /// Text that `pg_dump` does not write for one database.
     Unexpected {
-        /// Where.
+        /// The line of the text.
         line: u64,
-        /// What.
+        /// A description of it.
         what: String,
     },
 }
@@ -72,12 +72,12 @@ impl fmt::Display for PlainError {
             Self::Damaged { line, source } => write!(f, "damaged after line {line}: {source}"),
             Self::Truncated { line, inside } => write!(f, "truncated: it ends in line {line}, {inside}"),
             Self::Backslash { line, command } => {
-                write!(f, "line {line}: psql command {command} in a dump: not run")
+                write!(f, "line {line}: psql command {command} in a dump; it was not run")
             }
             Self::OtherDatabase { line, name } => write!(f, "line {line}: a second database, {name:?}"),
             Self::Cluster { line } => write!(
                 f,
-                "line {line}: a dump of a whole server by pg_dumpall, with roles and several databases"
+                "line {line}: a dump of all databases and roles of a server, made by pg_dumpall"
             ),
             Self::Unexpected { line, what } | Self::Server { line, what, .. } => write!(f, "line {line}: {what}"),
         }
@@ -85,11 +85,11 @@ impl fmt::Display for PlainError {
 }
 
 impl PlainError {
-    /// The one thing to do, when there is one.
+    /// The next step for the user, if there is an obvious one.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Cluster { .. } | Self::OtherDatabase { .. } => Some("dump Synapse's database alone, with pg_dump"),
-            Self::Truncated { .. } | Self::Damaged { .. } => Some("take the dump again, or copy it again"),
+            Self::Truncated { .. } | Self::Damaged { .. } => Some("copy the dump again, or dump again"),
             _ => None,
         }
     }
@@ -100,7 +100,7 @@ impl std::error::Error for PlainError {
         match self {
             Self::Damaged { source, .. } => Some(source),
             Self::Server { source, .. } => Some(source),
-            // Its message is ours already.
+            // Display prints the message of this error already.
             Self::Io(error) => error.source(),
             _ => None,
         }

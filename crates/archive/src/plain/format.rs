@@ -1,4 +1,4 @@
-//! Which of `pg_dump`'s formats lies at a path.
+//! Detects which of `pg_dump`'s formats a path contains.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -6,7 +6,7 @@ use std::path::Path;
 
 use flate2::bufread::MultiGzDecoder;
 
-/// Which of `pg_dump`'s formats lies at a path.
+/// One of `pg_dump`'s formats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// `-F c`
@@ -19,13 +19,13 @@ pub enum Format {
     Plain,
     /// SQL text within gzip
     PlainGzip,
-    /// None of them
+    /// Any other data
     Unknown,
 }
 
 const GZIP: &[u8] = b"\x1f\x8b";
 
-/// Tells formats apart by their first bytes, never by a name.
+/// Detects the format from the first bytes, or from the `toc.dat` of a directory; never from the name of a file.
 pub fn detect(path: &Path) -> io::Result<Format> {
     if path.is_dir() {
         let format = if path.join("toc.dat").is_file() {
@@ -50,7 +50,7 @@ pub fn detect(path: &Path) -> io::Result<Format> {
     })
 }
 
-/// Opens SQL text, unpacking it if need be.
+/// Opens SQL text, and decompresses it if necessary.
 pub fn open_plain(path: &Path) -> io::Result<Box<dyn BufRead + Send>> {
     let mut reader = BufReader::with_capacity(1 << 16, File::open(path)?);
     if reader.fill_buf()?.starts_with(GZIP) {

@@ -1,10 +1,10 @@
-//! A dump as bytes with a little look-ahead; lines may be longer than memory.
+//! Buffered input with look-ahead. Lines may be longer than memory.
 
 use std::io::{BufRead, ErrorKind};
 
 use super::PlainError;
 
-/// How much is kept at hand.
+/// How many bytes are read at a time.
 const CHUNK: usize = 1 << 16;
 
 pub(super) struct Input<'a> {
@@ -28,7 +28,7 @@ impl<'a> Input<'a> {
         }
     }
 
-    /// The number of the line we are in, from 1.
+    /// The number of the current line, from 1.
     pub(super) fn line(&self) -> u64 {
         self.line
     }
@@ -37,7 +37,7 @@ impl<'a> Input<'a> {
         self.at_line_start
     }
 
-    /// The byte so far ahead, or nothing at the end.
+    /// The byte at this distance from the current position; `None` at the end of the input.
     #[inline]
     pub(super) fn peek(&mut self, ahead: usize) -> Result<Option<u8>, PlainError> {
         while self.at + ahead >= self.buffer.len() {
@@ -57,28 +57,28 @@ impl<'a> Input<'a> {
         Ok(true)
     }
 
-    /// So many bytes, or all up to the end.
+    /// The next `count` bytes, or fewer at the end of the input.
     pub(super) fn ahead(&mut self, count: usize) -> Result<&[u8], PlainError> {
         self.peek(count.saturating_sub(1))?;
         let end = (self.at + count).min(self.buffer.len());
         Ok(&self.buffer[self.at..end])
     }
 
-    /// How many of the bytes at hand belong together; more may follow.
+    /// How many of the buffered bytes satisfy `belongs` in a row. The run may continue beyond the buffer.
     pub(super) fn run(&mut self, belongs: impl Fn(u8) -> bool) -> Result<usize, PlainError> {
         self.peek(0)?;
         let rest = &self.buffer[self.at..];
         Ok(rest.iter().position(|&byte| !belongs(byte)).unwrap_or(rest.len()))
     }
 
-    /// The rest of this line with its end, or as much of it as is at hand; empty at the end.
+    /// The rest of this line with its line break, or as much of it as is buffered; empty at the end of the input.
     pub(super) fn rest_of_line(&mut self) -> Result<&[u8], PlainError> {
         self.peek(0)?;
         let rest = &self.buffer[self.at..];
         Ok(&rest[..line_length(rest)])
     }
 
-    /// Goes past bytes that were looked at.
+    /// Moves past bytes that were examined.
     #[inline]
     pub(super) fn skip(&mut self, count: usize) {
         let end = (self.at + count).min(self.buffer.len());
@@ -92,12 +92,12 @@ impl<'a> Input<'a> {
         self.at = end;
     }
 
-    /// Reads more; false at the end.
+    /// Reads more into the buffer; `false` at the end of the input.
     fn fill(&mut self) -> Result<bool, PlainError> {
         if self.ended {
             return Ok(false);
         }
-        // What unpacks to more and more would be read for hours.
+        // A small compressed file can expand to more than can be read in hours: allow an interrupt.
         ess_run::check().map_err(PlainError::Interrupted)?;
         self.buffer.drain(..self.at);
         self.at = 0;
@@ -107,7 +107,7 @@ impl<'a> Input<'a> {
                 Ok(chunk) => break chunk,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(source) => {
-                    // What a decoder says of bytes that are not its own, or end too early.
+                    // A decoder reports invalid or truncated data by these kinds.
                     return Err(match source.kind() {
                         ErrorKind::UnexpectedEof | ErrorKind::InvalidData | ErrorKind::InvalidInput => {
                             PlainError::Damaged { line, source }
@@ -119,7 +119,7 @@ impl<'a> Input<'a> {
         };
         let chunk = &chunk[..chunk.len().min(CHUNK)];
         if chunk.contains(&0) {
-            let what = "a NUL byte follows: this is no text in UTF-8".to_owned();
+            let what = "a NUL byte follows: this is not UTF-8 text".to_owned();
             return Err(PlainError::Unexpected { line, what });
         }
         let length = chunk.len();
@@ -130,8 +130,8 @@ impl<'a> Input<'a> {
     }
 }
 
-/// How many bytes there are up to the first line end, with it.
+/// The length up to and including the first line break, or of all bytes if there is none.
 fn line_length(mut bytes: &[u8]) -> usize {
-    // The reader over a slice searches faster than an iterator, and cannot fail.
+    // The `BufRead` of a slice searches faster than an iterator, and cannot fail.
     bytes.skip_until(b'\n').unwrap_or(0)
 }

@@ -1,4 +1,4 @@
-//! One statement: what it is, and what becomes of it.
+//! One statement of a dump, and whether it is passed on, left out or refused.
 
 use std::fmt;
 
@@ -8,29 +8,29 @@ use ess_synapse::schema::FENCE_TABLES;
 use super::token::Token;
 use super::{PlainError, printable};
 
-/// By then it is known what a statement is.
+/// Within this many bytes, the kind of a statement must be known.
 const HEAD: usize = 1 << 16;
 
-/// How many of its tokens are kept.
+/// How many tokens of a statement are stored.
 const TOKENS: usize = 256;
 
-/// What becomes of a statement.
+/// What the scanner does with a statement.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     Pass,
     Drop,
-    /// Left out; it is about this database as a whole.
+    /// Leave it out: it concerns the database itself, which has this name.
     Database(String),
-    /// Left out; it is a row of the schema's version, if it can be read.
+    /// Leave it out: it inserts a row of the schema version. `None` if the row is invalid.
     Schema(Option<Row>),
-    /// Rows follow.
+    /// Pass it on with the rows that follow.
     Copy {
         table: Name,
         columns: Vec<String>,
     },
 }
 
-/// A table's name, with its schema if the dump says it.
+/// A table's name, with its schema if the dump contains it.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Name {
     schema: Option<String>,
@@ -47,13 +47,13 @@ impl fmt::Display for Name {
 }
 
 impl Name {
-    /// Whether it may be one of Synapse's two.
+    /// Whether it can be one of Synapse's two tables of the schema version.
     fn is_of_versions(&self) -> bool {
         let schema = self.schema.as_deref();
         schema.is_none_or(|schema| schema == "public") && FENCE_TABLES.contains(&self.name.as_str())
     }
 
-    /// Whether it is one of Synapse's two, and not another program's of the same name.
+    /// Whether it is one of these two tables, and not one of another program with the same name but other columns.
     pub(super) fn is_version_table(&self, columns: &[String]) -> bool {
         let mut columns: Vec<_> = columns.iter().map(String::as_str).collect();
         columns.sort_unstable();
@@ -66,7 +66,7 @@ impl Name {
     }
 }
 
-/// A row of the tables that the fence stands on.
+/// A row of one of the two tables of the schema version.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Row {
     Version { version: i32, upgraded: bool },
@@ -97,20 +97,20 @@ impl Row {
 
 #[derive(Debug)]
 pub(super) struct Statement {
-    /// Where it begins.
+    /// The line on which it begins.
     pub(super) line: u64,
     text: Vec<u8>,
     long: bool,
     tokens: Vec<Token>,
     parens: u32,
-    /// How deep we are in a function's body of SQL statements: its own END, and those of CASE.
+    /// How many END are missing in a function's body (BEGIN ATOMIC): its own, and one for each open CASE.
     body: u32,
-    /// The last word was BEGIN, outside of any parentheses.
+    /// The last token was the word BEGIN, outside parentheses.
     after_begin: bool,
-    /// How many words of `OWNER TO name` were last.
+    /// How many tokens of `OWNER TO name` the statement ends with.
     owner: u8,
     after_escapes: bool,
-    /// Of an INSERT, past VALUES: its rows so far.
+    /// The number of rows of an INSERT so far; `None` before VALUES.
     rows: Option<u64>,
 }
 
@@ -134,7 +134,7 @@ impl Statement {
         self.text.extend_from_slice(bytes);
     }
 
-    /// Whether it is so long that what it is has to be known by now, for the first time.
+    /// Whether it has just exceeded the length within which its kind must be known. True only once.
     pub(super) fn has_grown_long(&mut self) -> bool {
         let long = self.text.len() > HEAD;
         !std::mem::replace(&mut self.long, long) && long
@@ -144,7 +144,7 @@ impl Statement {
         self.text.len()
     }
 
-    /// As it goes to the server.
+    /// The text for the server. Fails if it is not UTF-8.
     pub(super) fn sql(&self) -> Result<&str, PlainError> {
         std::str::from_utf8(&self.text).map_err(|_| PlainError::Unexpected {
             line: self.line,
@@ -152,7 +152,7 @@ impl Statement {
         })
     }
 
-    /// That the server did not take it.
+    /// The error that the server rejected it.
     pub(super) fn failed(&self, source: Error) -> PlainError {
         PlainError::Server {
             line: self.line,
@@ -166,12 +166,12 @@ impl Statement {
         self.after_escapes
     }
 
-    /// Whether a semicolon does not end it.
+    /// Whether a semicolon at this point does not end it.
     pub(super) fn is_inside(&self) -> bool {
         self.parens > 0 || self.body > 0
     }
 
-    /// Its beginning on one line, without any value: one could be a password.
+    /// Its beginning on one line, without any value, which could be a password.
     pub(super) fn summary(&self) -> String {
         let head = &self.text[..self.text.len().min(HEAD)];
         let text = String::from_utf8_lossy(head);
@@ -248,17 +248,17 @@ impl Statement {
         self.add(Token::Symbol(char::from(byte)));
     }
 
-    /// The table and how many rows an INSERT adds to it.
+    /// The table of an INSERT, and how many rows it adds.
     pub(super) fn inserted(&self) -> Option<(Name, u64)> {
         let (table, _) = match self.tokens.as_slice() {
             [insert, into, rest @ ..] if insert.key() == "insert" && into.key() == "into" => table(rest)?,
             _ => return None,
         };
-        // INSERT INTO t DEFAULT VALUES
+        // INSERT INTO t DEFAULT VALUES has no row in parentheses.
         Some((table, self.rows.unwrap_or(0).max(1)))
     }
 
-    /// What becomes of it; `ended` is false while more is to come.
+    /// What to do with it. `ended` is false if the statement is not complete yet.
     pub(super) fn verdict(&self, ended: bool) -> Result<Verdict, PlainError> {
         let keys: Vec<&str> = self.tokens.iter().map(Token::key).take(8).collect();
         Ok(match keys.as_slice() {
@@ -298,7 +298,7 @@ impl Statement {
                 });
             }
             ["alter", ..] if self.owner == 3 && ended => Verdict::Drop,
-            // pg_dump --clean; nothing is there to be dropped.
+            // From pg_dump --clean. The target is empty, so there is nothing to drop.
             ["alter", ..] if self.drops() => Verdict::Drop,
             ["comment", "on", "schema", ..] if self.is_named("public", 3) => Verdict::Drop,
             ["create", "schema", ..] if self.is_named("public", 2) => Verdict::Drop,
@@ -313,11 +313,14 @@ impl Statement {
     fn unexpected(&self) -> PlainError {
         PlainError::Unexpected {
             line: self.line,
-            what: format!("pg_dump writes no such statement for one database: {}", self.summary()),
+            what: format!(
+                "not a statement that pg_dump writes for one database: {}",
+                self.summary()
+            ),
         }
     }
 
-    /// Whether it makes a rule, trigger or policy on one of the tables that the fence stands on.
+    /// Whether it creates a rule, trigger or policy on one of the tables of the schema version.
     fn changes_versions(&self) -> bool {
         let keys: Vec<&str> = self.tokens.iter().map(Token::key).take(5).collect();
         let before = match keys.as_slice() {
@@ -363,7 +366,7 @@ impl Statement {
         };
         let (given, rest) = columns(rest);
         let names: Vec<String> = match (given.is_empty(), table.name.as_str()) {
-            // In the order of Synapse's own CREATE TABLE.
+            // In the order of the columns in Synapse's CREATE TABLE.
             (true, "schema_version") => ["lock", "version", "upgraded"].map(str::to_owned).into(),
             (true, "schema_compat_version") => ["lock", "compat_version"].map(str::to_owned).into(),
             (true, _) => return Verdict::Pass,
@@ -381,7 +384,7 @@ impl Statement {
             _ => None,
         });
         match Row::new(names.iter().map(String::as_str).zip(values)) {
-            // Another program's table of this name.
+            // Another program's table with this name.
             None if given.is_empty() => Verdict::Pass,
             row => Verdict::Schema(row.filter(|_| self.rows == Some(1))),
         }
@@ -404,9 +407,9 @@ impl Statement {
             ),
             ["client_encoding", "=", _] => match &self.tokens[3] {
                 Token::Text(name) if ["UTF8", "SQL_ASCII"].contains(&name.as_str()) => Ok(Verdict::Pass),
-                _ => refused("a dump in another encoding than UTF8; dump again with --encoding=UTF8"),
+                _ => refused("a dump with an encoding other than UTF8; dump again with --encoding=UTF8"),
             },
-            // Tablespaces are the server's.
+            // Tablespaces are specific to a server.
             ["default_tablespace", "=", _] if self.tokens[3] != Token::Text(String::new()) => Ok(Verdict::Drop),
             [
                 "statement_timeout"
@@ -427,7 +430,7 @@ impl Statement {
         }
     }
 
-    /// Calls of a few functions, with nothing but literals.
+    /// Accepts calls of the few functions that `pg_dump` uses, with nothing but literals as arguments.
     fn select(&self) -> Result<Verdict, PlainError> {
         let keys: Vec<&str> = self.tokens.iter().map(Token::key).take(16).collect();
         let ["select", rest @ ..] = keys.as_slice() else {
@@ -465,7 +468,7 @@ impl Statement {
             {
                 Ok(Verdict::Pass)
             }
-            // Statistics: the target gathers its own.
+            // Statistics are not carried: the target gathers its own.
             ["*", "from", "pg_catalog", ".", function, ..]
                 if function.starts_with("pg_restore_") && function.ends_with("_stats") =>
             {
@@ -480,7 +483,7 @@ fn lossy(text: &[u8]) -> String {
     String::from_utf8_lossy(text).into_owned()
 }
 
-/// `schema.name` or `name`, and what follows.
+/// Splits off a table name, `schema.name` or `name`; returns it and the tokens that follow.
 fn table(tokens: &[Token]) -> Option<(Name, &[Token])> {
     let (schema, name, rest) = match tokens {
         [schema, Token::Symbol('.'), name, rest @ ..] => (Some(schema.name()?.to_owned()), name, rest),
@@ -491,7 +494,7 @@ fn table(tokens: &[Token]) -> Option<(Name, &[Token])> {
     Some((Name { schema, name }, rest))
 }
 
-/// The names in parentheses, if there are any, and what follows.
+/// Splits off a list of names in parentheses, if there is one; returns it and the tokens that follow.
 fn columns(tokens: &[Token]) -> (Vec<String>, &[Token]) {
     match tokens {
         [Token::Symbol('('), rest @ ..] => {

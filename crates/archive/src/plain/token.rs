@@ -1,24 +1,24 @@
-//! The words of SQL, as `psql` divides them.
+//! The tokens of SQL, divided as in `psql`'s lexer (`psqlscan.l`).
 
-/// The part of a token that is kept.
+/// How many bytes of a token are stored.
 pub(super) const LIMIT: usize = 1024;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Token {
-    /// A keyword or a name without quotes, in lower case.
+    /// A keyword or an unquoted name, in lower case.
     Word(String),
     /// A quoted name.
     Name(String),
     /// A string.
     Text(String),
-    /// Digits.
+    /// A number.
     Number(String),
     /// Any other byte.
     Symbol(char),
 }
 
 impl Token {
-    /// For matching keywords and symbols; what is quoted is neither.
+    /// The text to match keywords and symbols by. Quoted tokens match neither.
     pub(super) fn key(&self) -> &str {
         match self {
             Self::Word(word) => word,
@@ -36,7 +36,7 @@ impl Token {
         }
     }
 
-    /// The name that this is, quoted or not.
+    /// The name, if this token can be one, quoted or not.
     pub(super) fn name(&self) -> Option<&str> {
         match self {
             Self::Word(name) | Self::Name(name) => Some(name),

@@ -1,4 +1,4 @@
-//! What the receiver answers: noted as it comes, for whoever waits for it.
+//! The receiver's answers: recorded as they arrive, for the threads that wait for them.
 
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, Sender};
@@ -14,32 +14,33 @@ use crate::found::add;
 use crate::frame::{Entry, Frame, MAGIC, Sha256 as Digest};
 use crate::walk::kind_of;
 
-/// What a lane waits to hear of.
+/// A request of a lane that is not answered yet.
 pub(super) struct Pending {
     pub(super) job: Job,
     pub(super) size: u64,
-    /// By our own reading.
+    /// The digest of the file in the store, if it was computed.
     pub(super) sha256: Option<Digest>,
 }
 
-/// Files of one lane that are sent and not yet answered: a receiver that answers nothing does not fill our memory.
+/// Maximum number of requests of a lane that are not answered yet, so that a receiver that does not answer cannot fill
+/// the memory.
 const UNANSWERED: usize = 1024;
 
-/// Bytes of lists that wait here to be compared. A receiver lists ahead by as many directories as it was asked for,
-/// and a directory of a large store has some thousand files of about fifty bytes.
+/// Maximum size of the lists that wait to be compared, in bytes. A receiver lists as many units ahead as it was allowed
+/// to, and a unit of a large store has some thousand files of about fifty bytes.
 const LISTED: usize = 128 << 20;
 
-/// As much of another's sentence as is shown, in characters.
+/// Maximum length of a message of the receiver that is shown, in characters.
 const SENTENCE: usize = 1000;
 
-/// What a receiver may say because it was asked.
+/// Answers that were requested and have not arrived yet. No others are accepted.
 #[derive(Default)]
 pub(super) struct Asked {
     pub(super) ready: u32,
     pub(super) lists: u32,
     pub(super) units: u64,
     pub(super) syncs: u32,
-    /// Bytes of lists that came and were not yet compared.
+    /// Size of the lists that have arrived and are not compared yet, in bytes.
     listed: usize,
 }
 
@@ -47,13 +48,13 @@ pub(super) struct Asked {
 pub(super) struct Shared {
     /// For each lane, in the order of the answers.
     pending: Vec<Mutex<VecDeque<Pending>>>,
-    /// One of them has become shorter, or the receiver has ended.
+    /// Signals that one of the queues has become shorter, or that the receiver has ended.
     answered: Condvar,
     pub(super) asked: Mutex<Asked>,
     pub(super) results: Mutex<Results>,
-    /// The first thing that the receiver could not do.
+    /// The error that ended the run, as reported by the receiver or found in its answers.
     pub(super) failed: Mutex<Option<Stop>>,
-    /// Nothing more is heard.
+    /// Whether no more answers will arrive.
     over: Mutex<bool>,
 }
 
@@ -69,7 +70,7 @@ impl Shared {
         }
     }
 
-    /// Notes what a lane is about to ask, once there are few enough questions.
+    /// Records a request that a lane is about to send; waits while too many are unanswered.
     pub(super) fn expect(&self, lane: u8, pending: Pending) -> anyhow::Result<()> {
         let mut queue = lock(&self.pending[usize::from(lane)]);
         while queue.len() >= UNANSWERED {
@@ -84,7 +85,7 @@ impl Shared {
         Ok(())
     }
 
-    /// A unit of so many bytes is compared.
+    /// Records that `bytes` of the lists were compared.
     pub(super) fn compared(&self, bytes: usize) {
         lock(&self.asked).listed -= bytes;
     }
@@ -93,11 +94,11 @@ impl Shared {
 #[derive(Default)]
 pub(super) struct Results {
     pub(super) sent: Amount,
-    /// Of uploads that were read.
+    /// Of the uploads that were read.
     pub(super) digests: Vec<(String, Digest)>,
     pub(super) left: Vec<String>,
     pub(super) damaged: Vec<String>,
-    /// What was sent when all else was read.
+    /// Files that were sent while both sides were being read, and that the receiver has yet to read.
     pub(super) unread: Vec<Job>,
 }
 
@@ -105,22 +106,22 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What the receiver says to all.
+/// An answer that does not belong to a lane.
 pub(super) enum Event {
     Ready,
     Unit {
         path: String,
         files: Vec<Entry>,
         last: bool,
-        /// What it takes here, to be given back by [`Shared::compared`].
+        /// Its size in memory, to be passed to [`Shared::compared`].
         bytes: usize,
     },
     Listed,
     Synced,
 }
 
-/// Takes everything that comes, at once: nothing here waits for anything. What was not asked for ends the run, so that
-/// no more waits here than was asked for.
+/// Accepts every frame at once, without ever waiting. An answer that was not requested ends the run, so that no more
+/// than what was requested can accumulate here.
 pub(super) fn listen(incoming: &Receiver<Frame>, shared: &Shared, events: &Sender<Event>) {
     for frame in incoming {
         match judge(frame, shared) {
@@ -145,8 +146,10 @@ fn judge(frame: Frame, shared: &Shared) -> Result<Option<Event>, Stop> {
     let mut asked = lock(&shared.asked);
     Ok(match frame {
         Frame::Ready { magic } if magic != MAGIC => {
-            return Err(strange(&format!("speaks {}, this sender {MAGIC}", sentence(&magic)))
-                .hint("use the same release at both ends"));
+            return Err(
+                strange(&format!("uses protocol {}, this sender {MAGIC}", sentence(&magic)))
+                    .hint("use the same release on both sides"),
+            );
         }
         Frame::Ready { .. } => {
             asked.ready = asked.ready.checked_sub(1).ok_or_else(|| unasked("Ready"))?;
@@ -157,7 +160,7 @@ fn judge(frame: Frame, shared: &Shared) -> Result<Option<Event>, Stop> {
                 return Err(unasked("Unit"));
             }
             asked.units -= u64::from(last);
-            // As they lie in memory, more or less.
+            // Their approximate size in memory.
             let bytes = files
                 .iter()
                 .map(|file| file.path.len() + size_of::<Entry>())
@@ -165,7 +168,7 @@ fn judge(frame: Frame, shared: &Shared) -> Result<Option<Event>, Stop> {
                 + path.len();
             asked.listed += bytes;
             if asked.listed > LISTED {
-                let message = format!("lists more than {} MiB of names at a time", LISTED >> 20);
+                let message = format!("listed more than {} MiB of names at a time", LISTED >> 20);
                 return Err(strange(&message));
             }
             Some(Event::Unit {
@@ -202,21 +205,21 @@ fn judge(frame: Frame, shared: &Shared) -> Result<Option<Event>, Stop> {
                 _ => stop,
             });
         }
-        other => return Err(strange(&format!("said what a sender says: {}", other.name()))),
+        other => return Err(strange(&format!("sent an unexpected frame: {}", other.name()))),
     })
 }
 
-/// The program at the other end is not one of ours, or not well.
+/// The error if the receiver does not follow the protocol: it is another program, or damaged.
 fn strange(what: &str) -> Stop {
     Stop::new(Exit::Unavailable, format!("the receiver {what}"))
 }
 
 fn unasked(what: &str) -> Stop {
-    strange(&format!("answers what it was not asked: {what}"))
-        .hint("see whether the program at the other end is media-sync -n --receive of the same release")
+    strange(&format!("answered something that was not requested: {what}"))
+        .hint("check that the receiver is media-sync -n --receive of the same release")
 }
 
-/// A sentence of another, not longer than one.
+/// A message of the receiver, cut off after `SENTENCE` characters.
 fn sentence(text: &str) -> String {
     text.chars().take(SENTENCE).collect()
 }
@@ -254,13 +257,13 @@ fn refused(shared: &Shared, pending: Pending, why: &str) {
     let path = pending.job.path;
     match pending.job.task {
         Task::Send(_) => results.left.push(format!("{path}: it cannot be written: {why}")),
-        // It was there a moment ago.
+        // The receiver had listed or written it before, so its copy is damaged.
         Task::Read | Task::ReadBack(..) => results.damaged.push(path),
     }
 }
 
-/// What the receiver's exit status means here. Only what is true of files, locks and permissions on its host is our own
-/// status too: its command line and its bugs are those of a program that failed.
+/// Maps the receiver's exit status to that of the sender. Those about data, files, locks and permissions are kept; any
+/// other, such as that of a wrong command line or a bug, counts as the failure of another program.
 fn exit_of(number: u8) -> Exit {
     [Exit::Data, Exit::Io, Exit::Busy, Exit::Permission]
         .into_iter()

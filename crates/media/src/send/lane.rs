@@ -1,4 +1,4 @@
-//! One of those who read files, and send them or have them read there.
+//! A lane: a thread that reads files, and sends them or lets the receiver read its copies.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -15,7 +15,7 @@ use crate::frame::{CHUNK, Frame, Sha256 as Digest, Time};
 use crate::link::Out;
 use crate::walk::time_of;
 
-/// Reads files and sends them, one after the other.
+/// Reads and sends files, one after another.
 pub(super) struct Lane<'a> {
     pub(super) number: u8,
     pub(super) sending: &'a Sending<'a>,
@@ -37,7 +37,7 @@ impl Lane<'_> {
                 Ok(Some((file, time))) if matches!(job.task, Task::Send(_)) => self.send(job, file, time)?,
                 Ok(Some((file, _))) => self.read(job, file)?,
                 Ok(None) => self.leave(format!("{}: neither a file nor a directory", job.path)),
-                // Removed since its name was read.
+                // Deleted since its name was read.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => self.leave(format!("{}: {error}", job.path)),
             }
@@ -93,14 +93,14 @@ impl Lane<'_> {
         self.ask(job, size, sha256.finalize().into())
     }
 
-    /// Whether it is the same there.
+    /// Requests the size and digest of the copy, for comparison with these.
     fn ask(&self, job: Job, size: u64, sha256: Digest) -> anyhow::Result<()> {
         let (lane, path) = (self.number, job.path.clone());
         self.expect(job, size, Some(sha256))?;
         self.give(Frame::Hash { lane, path })
     }
 
-    /// Before the other half can have answered.
+    /// Records a request. To be called before the request is sent, so that no answer arrives unexpectedly.
     fn expect(&self, job: Job, size: u64, sha256: Option<Digest>) -> anyhow::Result<()> {
         self.shared.expect(self.number, Pending { job, size, sha256 })
     }
@@ -114,7 +114,7 @@ impl Lane<'_> {
     }
 }
 
-/// A file that is one, and its time; no link is followed.
+/// Opens a regular file without following links, and returns its modification time; `None` if it is something else.
 fn open(path: &Path) -> io::Result<Option<(File, Time)>> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);

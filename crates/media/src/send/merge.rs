@@ -1,4 +1,4 @@
-//! What lies here and what lies there, unit by unit.
+//! Compares the lists of the store and of the copy, unit by unit.
 
 use std::cell::RefCell;
 use std::cmp::Ordering;
@@ -14,17 +14,17 @@ use crate::found::add;
 use crate::frame::{Frame, Time};
 use crate::walk::{Odd, Unit, Walk, Why, order};
 
-/// Two walks in the same order, side by side.
+/// A merge of two walks in the same order: that of the store, and that of the copy, which the receiver sends.
 pub(super) struct Merge<'m, 'a, 'f> {
     pub(super) talk: &'m mut Talk<'a, 'f>,
     pub(super) pass: Pass,
     pub(super) jobs: &'m SyncSender<Job>,
-    /// Their next unit.
+    /// The next unit of the copy, if it was read ahead.
     pub(super) theirs: Option<Unit>,
     pub(super) is_over: bool,
-    /// The path of their last unit: they come in order.
+    /// The path of the copy's last unit, to check their order.
     pub(super) before: String,
-    /// Where something could not be read: nothing is surplus there.
+    /// Paths of the store that could not be read: below them no file of the copy is surplus.
     pub(super) unreadable: Vec<String>,
 }
 
@@ -36,7 +36,7 @@ impl Merge<'_, '_, '_> {
             kinds: sending.kinds,
             keep: None,
         };
-        // Told at the end of each unit: both closures need `self`.
+        // Collected, and reported at the end of each unit: both closures would need `self`.
         let odd = RefCell::new(Vec::new());
         let mut note = |found: Odd| odd.borrow_mut().push(found);
         if self.pass == Pass::Copy {
@@ -182,7 +182,7 @@ impl Merge<'_, '_, '_> {
     }
 }
 
-/// Some file systems keep times to 100 ns, to a microsecond, or to a second only.
+/// Whether two times are equal, although some file systems store them only to 100 ns, a microsecond or a second.
 fn is_same_time(ours: Time, theirs: Time) -> bool {
     let kept = |step: u32| ours.nanoseconds - ours.nanoseconds % step;
     ours.seconds == theirs.seconds

@@ -1,4 +1,4 @@
-//! What a child program must find in its environment to reach the same server.
+//! The environment in which a child program reaches the same server.
 
 use std::ffi::OsString;
 use std::process::Command;
@@ -10,11 +10,11 @@ use secrecy::ExposeSecret;
 use super::{Conninfo, ConninfoError, KEYWORDS, OTHER_VARIABLES};
 use crate::{Access, passfile, pinned};
 
-/// Variables for one child, and the files they name, which live as long as this value.
+/// Environment variables for one child program, and the files that they name, which exist as long as this value.
 pub struct ChildEnvironment {
-    /// To be set.
+    /// Variables to set.
     pub vars: Vec<(String, OsString)>,
-    /// To be removed if inherited: libpq's other variables, which would change what is reached.
+    /// Variables to remove if inherited: libpq's other variables, which could change which server is reached and how.
     pub unset: Vec<&'static str>,
     _files: Vec<MemoryFile>,
 }
@@ -29,17 +29,18 @@ impl ChildEnvironment {
     }
 }
 
-/// The service that carries the parameters which have no variable.
+/// The name of the service that passes the parameters for which libpq has no environment variable.
 const SERVICE: &str = "ess-migrate";
 
 impl Conninfo {
-    /// The environment in which libpq's programs reach what this says, resolved before.
+    /// The environment in which libpq's programs connect to this server. Call it after [`Conninfo::resolve`].
     ///
-    /// The password goes into a password file of mode 0600, and into `PGPASSWORD` of this child only
-    /// if it has a line break, which such a file cannot hold.
+    /// The password is passed in a password file with mode 0600. Only if it contains a line break, which such a file
+    /// cannot represent, is it passed in `PGPASSWORD`.
     ///
-    /// Its sessions are pinned as ours are, and by `more`. Not through a pooler, which refuses or drops start-up
-    /// settings: there a session of ours saw that what a child needs is so.
+    /// The child's sessions get the same pinned settings as ours, and those of `more`. Through a pooler they get none,
+    /// because poolers refuse or drop settings at connection start: there, a session of ours has verified that the
+    /// settings that a child needs have the right values.
     pub fn child_environment(
         &self,
         application_name: &str,
@@ -60,8 +61,8 @@ impl Conninfo {
                 continue;
             };
             let value = match keyword.name {
-                // The first four are ours to say. An encoding would change what pg_dump writes, and
-                // a random order of hosts could take a child elsewhere than us.
+                // The first four are set separately or not needed. A client encoding would change what pg_dump writes,
+                // and a random order of hosts could take the child to another server than ours.
                 "application_name"
                 | "options"
                 | "fallback_application_name"
@@ -69,7 +70,7 @@ impl Conninfo {
                 | "client_encoding"
                 | "load_balance_hosts"
                 | "sslkeylogfile" => continue,
-                // A session that is read-only by our own choice still may be on a primary.
+                // libpq would count a session that our own settings make read-only as one on a read-only server.
                 "target_session_attrs" if value == "read-write" => "primary",
                 "target_session_attrs" if value == "read-only" => "standby",
                 _ => value,
@@ -92,7 +93,7 @@ impl Conninfo {
             }),
             None => None,
         };
-        // Without a password the file is empty, so that the child finds no other than we did.
+        // Without a password the file is empty, so that the child does not find a password that we did not find.
         vars.push((
             "PGPASSFILE".to_owned(),
             file(&mut files, line.as_deref().map_or("", String::as_str))?,
@@ -118,7 +119,7 @@ impl Conninfo {
     }
 }
 
-/// Makes a file that only this account can read, and says where.
+/// Creates a file in memory that only this account can read, and returns its path.
 fn file(files: &mut Vec<MemoryFile>, text: &str) -> Result<OsString, ConninfoError> {
     let file =
         MemoryFile::new(text.as_bytes()).map_err(|source| ConninfoError::io("a file in memory".as_ref(), source))?;

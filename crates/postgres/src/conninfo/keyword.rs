@@ -1,6 +1,6 @@
-//! The connection parameters libpq knows, each with its environment variable.
+//! The connection parameters of libpq, each with its environment variable.
 
-/// A parameter by its keyword. Without a variable libpq takes it from a connection string only.
+/// A parameter. Without a variable, libpq reads it from connection strings and service files only.
 pub(crate) struct Keyword {
     pub(crate) name: &'static str,
     pub(crate) variable: Option<&'static str>,
@@ -17,7 +17,7 @@ const fn without(name: &'static str) -> Keyword {
     Keyword { name, variable: None }
 }
 
-/// libpq's list up to version 18. An older libpq ignores the variables it does not know.
+/// The list of libpq 18 (`PQconninfoOptions` in `fe-connect.c`). An older libpq ignores the newer variables.
 pub(crate) const KEYWORDS: &[Keyword] = &[
     with("service", "PGSERVICE"),
     with("servicefile", "PGSERVICEFILE"),
@@ -72,9 +72,10 @@ pub(crate) const KEYWORDS: &[Keyword] = &[
     without("oauth_scope"),
 ];
 
-/// Parameters whose values anybody may read: these enter the document, no other does.
+/// Parameters whose values are not secret. Only these are stored in the document.
 ///
-/// `options` does where it sets nothing but the server's own parameters: an application's may be a secret.
+/// In addition to these, `options` is not secret if it sets only parameters of PostgreSQL itself: one of an
+/// application, such as `app.key`, may be.
 const HARMLESS: &[&str] = &[
     "user",
     "passfile",
@@ -116,7 +117,7 @@ const HARMLESS: &[&str] = &[
     "load_balance_hosts",
 ];
 
-/// Whether anybody may read this parameter.
+/// Whether this parameter is not secret.
 pub(crate) fn is_harmless(name: &str, value: &str) -> bool {
     let sets_own = |word: &str| word.split('=').next().is_some_and(|set| set.contains('.'));
     match name {
@@ -125,7 +126,7 @@ pub(crate) fn is_harmless(name: &str, value: &str) -> bool {
     }
 }
 
-/// Whether a whole connection string with a password in it stands where one parameter should.
+/// Whether the value of a single parameter looks like a connection string that contains a password.
 pub(crate) fn holds_password(value: &str) -> bool {
     let in_url = value.split("://").skip(1).any(|rest| {
         let authority = rest.split(['/', '?']).next().unwrap_or_default();
@@ -137,7 +138,7 @@ pub(crate) fn holds_password(value: &str) -> bool {
     in_url || after.any(|rest| rest.trim_start().starts_with('='))
 }
 
-/// Further variables that redirect libpq or its programs; no child inherits them.
+/// Further environment variables that affect libpq or its programs. No child program inherits them.
 pub(crate) const OTHER_VARIABLES: &[&str] = &[
     "PGSYSCONFDIR",
     "PGREQUIRESSL",

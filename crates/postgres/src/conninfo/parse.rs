@@ -1,6 +1,7 @@
-//! The two forms of a libpq connection string: a URL, and `keyword=value` words.
+//! Parses the two forms of a libpq connection string: a URL, and `keyword=value` words
+//! (`conninfo_uri_parse_options` and `conninfo_parse` in `fe-connect.c`).
 //!
-//! No message repeats a value: half of a badly quoted password could be in it.
+//! No message repeats a value, which could contain part of a badly quoted password.
 
 use std::collections::BTreeMap;
 
@@ -26,7 +27,7 @@ pub(super) fn parse(text: &str) -> Result<Params, ConninfoError> {
 }
 
 fn store(params: &mut Params, keyword: &str, value: String) -> Result<(), ConninfoError> {
-    // Before anything else can go wrong and be reported.
+    // First, before any other error can be reported.
     if keyword == "password" {
         return Err(ConninfoError::PasswordInText);
     }
@@ -35,7 +36,7 @@ fn store(params: &mut Params, keyword: &str, value: String) -> Result<(), Connin
     Ok(())
 }
 
-/// What follows the scheme: `[user[:password]@][host][:port][,...][/dbname][?keyword=value[&...]]`.
+/// Parses what follows the scheme: `[user[:password]@][host][:port][,...][/dbname][?keyword=value[&...]]`.
 fn parse_url(text: &str, params: &mut Params) -> Result<(), ConninfoError> {
     let mut rest = text;
     if let Some(at) = rest.find(['@', '/']).filter(|&at| rest.as_bytes()[at] == b'@') {
@@ -54,7 +55,7 @@ fn parse_url(text: &str, params: &mut Params) -> Result<(), ConninfoError> {
         let host;
         if let Some(inside) = rest.strip_prefix('[') {
             let end = inside.find(']').filter(|&end| end > 0);
-            let end = end.ok_or(ConninfoError::Syntax("an IPv6 address in a URL stands in [brackets]"))?;
+            let end = end.ok_or(ConninfoError::Syntax("an IPv6 address in a URL must be in [brackets]"))?;
             (host, rest) = inside.split_at(end);
             rest = &rest[1..];
             if !rest.is_empty() && !rest.starts_with([':', '/', '?', ',']) {
@@ -91,14 +92,12 @@ fn parse_url(text: &str, params: &mut Params) -> Result<(), ConninfoError> {
         return Ok(());
     };
     for pair in query.split('&') {
-        let (keyword, value) =
-            pair.split_once('=')
-                .filter(|(_, value)| !value.contains('='))
-                .ok_or(ConninfoError::Syntax(
-                    "each parameter of a URL is written keyword=value",
-                ))?;
+        let (keyword, value) = pair
+            .split_once('=')
+            .filter(|(_, value)| !value.contains('='))
+            .ok_or(ConninfoError::Syntax("each parameter in a URL must be keyword=value"))?;
         let (keyword, value) = (decode(keyword)?, decode(value)?);
-        // The one alias libpq has, for JDBC's URLs.
+        // The only alias in libpq, for compatibility with JDBC's URLs.
         if keyword == "ssl" && value == "true" {
             store(params, "sslmode", "require".to_owned())?;
         } else {
@@ -112,12 +111,12 @@ fn decode(text: &str) -> Result<String, ConninfoError> {
     let encoded = |after: &str| after.len() >= 2 && after.bytes().take(2).all(|b| b.is_ascii_hexdigit());
     if !text.split('%').skip(1).all(encoded) {
         return Err(ConninfoError::Syntax(
-            "a % in a URL is followed by two hexadecimal digits",
+            "a % in a URL must be followed by two hexadecimal digits",
         ));
     }
     let decoded = percent_decode_str(text).decode_utf8();
     Ok(decoded
-        .map_err(|_| ConninfoError::Syntax("what a URL encodes with % is UTF-8"))?
+        .map_err(|_| ConninfoError::Syntax("percent-encoded text in a URL must be UTF-8"))?
         .into_owned())
 }
 
@@ -127,7 +126,7 @@ fn parse_words(text: &str, params: &mut Params) -> Result<(), ConninfoError> {
         let (keyword, after) = rest.split_at(rest.find(|c| c == '=' || is_space(c)).unwrap_or(rest.len()));
         let after = after.trim_start_matches(is_space);
         let after = after.strip_prefix('=').ok_or(ConninfoError::Syntax(
-            "each parameter is written keyword=value, with single quotes around a value with spaces",
+            "each parameter must be keyword=value, with single quotes around a value that contains spaces",
         ))?;
         let mut chars = after.trim_start_matches(is_space).chars();
         let quoted = chars.as_str().starts_with('\'');
@@ -142,7 +141,7 @@ fn parse_words(text: &str, params: &mut Params) -> Result<(), ConninfoError> {
                 Some(c) if !quoted && is_space(c) => break,
                 Some(c) => value.push(c),
                 None if quoted => {
-                    // The keyword comes first: its value may be a password that swallowed the rest.
+                    // Check the keyword first: if it is `password`, that is the error to report.
                     store(params, keyword, String::new())?;
                     return Err(ConninfoError::Syntax("a single quote is not closed"));
                 }
@@ -160,7 +159,7 @@ fn is_space(c: char) -> bool {
     matches!(c, ' ' | '\t'..='\r')
 }
 
-/// One `keyword='value'` that `parse` and libpq read back as it was.
+/// Quotes `keyword='value'`, so that `parse` and libpq read back the same value.
 pub(super) fn word(keyword: &str, value: &str) -> String {
     format!("{keyword}='{}'", value.replace('\\', "\\\\").replace('\'', "\\'"))
 }

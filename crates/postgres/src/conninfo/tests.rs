@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::Access;
 
-/// An environment of these variables, with a home that does not exist unless one is given.
+/// An environment with these variables, and with a home directory that does not exist unless `HOME` is given.
 fn env(vars: &[(&str, &str)]) -> impl Fn(&str) -> Option<String> + use<> {
     let mut vars: BTreeMap<_, _> = vars
         .iter()
@@ -141,13 +141,13 @@ fn values_that_make_no_sense_are_refused_without_being_repeated() {
         ("hostaddr=example.org", "hostaddr: expected an IPv4 or IPv6 address"),
         ("sslmode=verify", "sslmode: expected"),
         ("sslmode=''", "sslmode: expected"),
-        ("connect_timeout=soon", "connect_timeout: expected a whole number"),
+        ("connect_timeout=soon", "connect_timeout: expected an integer"),
         ("channel_binding=maybe", "channel_binding: expected"),
         ("sslrootcert=system sslmode=require", "sslmode: expected verify-full"),
         ("sslnegotiation=direct", "sslmode: expected require or stronger"),
         (
             "ssl_max_protocol_version=TLSv1",
-            "not supported: nothing before TLS 1.2",
+            "not supported: versions before TLS 1.2",
         ),
         (
             "ssl_min_protocol_version=TLSv1.3 ssl_max_protocol_version=TLSv1.2",

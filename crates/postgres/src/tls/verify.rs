@@ -1,8 +1,8 @@
-//! Is this the server that it should be? As libpq with OpenSSL judges, over rustls.
+//! Verifies the server's certificate with rustls, by the rules of libpq with OpenSSL.
 //!
-//! rustls alone is stricter in three points that the server's own manual walks into: a certificate
-//! of X.509 version 1, a self-signed one that is its own root file, and a host named only by the
-//! subject's common name.
+//! rustls alone refuses three kinds of certificates that libpq accepts, and that the instructions in PostgreSQL's
+//! manual produce: those of X.509 version 1, self-signed ones that are their own root, and those that contain the host
+//! only as the subject's common name.
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
@@ -73,7 +73,7 @@ impl Verifier {
                 self.algorithms.all,
             );
         }
-        // Version 1 has no extensions that could forbid anything: issuer, signature, time.
+        // Version 1 has no extensions that could restrict its use: check issuer, signature and validity.
         let signed = self
             .roots
             .iter()
@@ -125,8 +125,8 @@ impl ServerCertVerifier for Verifier {
         Ok(ServerCertVerified::assertion())
     }
 
-    // The signatures prove that the server has the certificate's key. They matter even where the
-    // certificate is not verified: channel binding rests on them.
+    // The signatures prove that the server has the certificate's private key. They are verified even if the
+    // certificate itself is not, because channel binding depends on them.
 
     fn verify_tls12_signature(
         &self,
@@ -200,14 +200,14 @@ fn in_time(certificate: &Certificate, now: UnixTime) -> Result<(), Error> {
     }
 }
 
-/// The bytes under the signature: the first element of the certificate, as it came.
+/// The signed bytes: the first element of the certificate (`tbsCertificate`), exactly as received.
 fn signed_part(der: &[u8]) -> x509_cert::der::Result<&[u8]> {
     let mut reader = SliceReader::new(der)?;
     x509_cert::der::Header::decode(&mut reader)?;
     reader.tlv_bytes()
 }
 
-/// An algorithm identifier without its outer tag, as rustls writes it.
+/// An algorithm identifier without its outer tag, as rustls stores it.
 fn contents(algorithm: &impl Encode) -> Vec<u8> {
     let Ok(der) = algorithm.to_der() else {
         return Vec::new();
@@ -221,8 +221,9 @@ fn contents(algorithm: &impl Encode) -> Vec<u8> {
     }
 }
 
-/// libpq's rule: any alternative name, else the common name unless there was an alternative name of
-/// the host's own kind.
+/// libpq's rule (`pgtls_verify_peer_name_matches_certificate_guts` in `fe-secure-openssl.c`): any subject alternative
+/// name may match. The common name is compared only if there is no alternative name of the host's own kind, DNS name
+/// or IP address.
 fn names(certificate: &Certificate, server_name: &ServerName<'_>) -> Result<bool, Error> {
     let host = server_name.to_str();
     let address: Option<std::net::IpAddr> = host.parse().ok();
@@ -264,7 +265,7 @@ fn names(certificate: &Certificate, server_name: &ServerName<'_>) -> Result<bool
     Ok(common_name_counts && common_name.is_some_and(|name| name_matches(name, &host)))
 }
 
-/// `*.` in front stands for one label; case does not matter.
+/// Compares without regard to case. A leading `*.` matches exactly one label.
 fn name_matches(pattern: &str, host: &str) -> bool {
     if pattern.contains('\0') {
         return false;

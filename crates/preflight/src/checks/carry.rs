@@ -1,4 +1,4 @@
-//! Configuration that will not carry over as it is, each part with its place in ESS.
+//! Configuration that is not carried over unchanged, with the place of each part in ESS.
 
 use ess_document::Finding;
 use ess_run::text::count;
@@ -9,14 +9,15 @@ use serde_json::json;
 
 use crate::finding::{Blocker, Detail, blocker, info, some_of, warning};
 
-/// A part of the configuration that is there when any of its options is set.
+/// A part of the configuration, which is present if any of its options is set.
 struct Part {
     id: &'static str,
     options: &'static [&'static str],
-    /// What is to be known; a warning when something is to be done.
+    /// The message of the finding.
     message: &'static str,
-    /// What to do.
+    /// What to do about it.
     hint: &'static str,
+    /// Whether it needs an action or a decision: a warning, otherwise informational.
     warn: bool,
 }
 
@@ -24,43 +25,43 @@ const PARTS: &[Part] = &[
     Part {
         id: "carry-pepper",
         options: &["password_config.pepper"],
-        message: "passwords are peppered: without the same pepper no password is right",
-        hint: "extract-secrets writes it for synapse.additional; with MAS it is the secret of the bcrypt scheme in passwords.schemes",
+        message: "passwords are peppered: without the same pepper, no password is accepted",
+        hint: "extract-secrets writes the pepper for synapse.additional; with MAS, it is the secret of the bcrypt scheme in passwords.schemes",
         warn: false,
     },
     Part {
         id: "carry-saml",
         options: &["saml2_config.sp_config", "saml2_config.config_path"],
-        message: "users log in by SAML, which MAS does not know",
+        message: "users log in with SAML, which MAS does not support",
         hint: "install ESS without MAS (matrixAuthenticationService.enabled=false), with saml2_config in synapse.additional and its files in synapse.extraVolumes; or move users to OpenID Connect first",
         warn: true,
     },
     Part {
         id: "carry-cas",
         options: &["cas_config.enabled"],
-        message: "users log in by CAS, which MAS does not know",
+        message: "users log in with CAS, which MAS does not support",
         hint: "install ESS without MAS (matrixAuthenticationService.enabled=false), with cas_config in synapse.additional",
         warn: true,
     },
     Part {
         id: "carry-jwt",
         options: &["jwt_config.enabled"],
-        message: "users log in by JSON web tokens, which MAS does not know",
+        message: "users log in with JSON Web Tokens, which MAS does not support",
         hint: "install ESS without MAS (matrixAuthenticationService.enabled=false), with jwt_config in synapse.additional",
         warn: true,
     },
     Part {
         id: "carry-oidc",
         options: &["oidc_providers", "oidc_config.enabled"],
-        message: "users log in by OpenID Connect, which ESS's Synapse refuses beside MAS",
-        hint: "install ESS without MAS (matrixAuthenticationService.enabled=false), with oidc_providers in synapse.additional; later make them upstream_oauth2 providers of MAS, with syn2mas",
+        message: "users log in with OpenID Connect, which ESS's Synapse does not accept together with MAS",
+        hint: "install ESS without MAS (matrixAuthenticationService.enabled=false), with oidc_providers in synapse.additional; later, make them upstream_oauth2 providers of MAS, with syn2mas",
         warn: true,
     },
     Part {
         id: "carry-mas",
         options: &["matrix_authentication_service.enabled"],
-        message: "Synapse leaves logins to a Matrix Authentication Service, whose own database has to move too",
-        hint: "dump MAS's database at the same moment, and give ESS its secrets: matrixAuthenticationService.synapseSharedSecret, .encryptionSecret and .privateKeys",
+        message: "Synapse delegates logins to Matrix Authentication Service (MAS), whose database must be migrated too",
+        hint: "dump MAS's database at the same time, and give ESS its secrets: matrixAuthenticationService.synapseSharedSecret, .encryptionSecret and .privateKeys",
         warn: true,
     },
     Part {
@@ -71,29 +72,29 @@ const PARTS: &[Part] = &[
             "sso.template_dir",
             "user_consent.template_dir",
         ],
-        message: "Synapse uses templates of its own, which are files",
-        hint: "extract-secrets --emit kubernetes --emit helm gives them to ESS in a Secret, with synapse.extraVolumes and extraVolumeMounts",
+        message: "Synapse uses custom templates, which are files",
+        hint: "extract-secrets --emit kubernetes --emit helm writes them as a Secret, and mounts it with synapse.extraVolumes and extraVolumeMounts",
         warn: true,
     },
     Part {
         id: "carry-turn",
         options: &["turn_uris"],
-        message: "calls go through a TURN server, which stays where it is",
-        hint: "extract-secrets carries turn_uris and its secret for synapse.additional",
+        message: "calls use a TURN server, which stays where it is",
+        hint: "extract-secrets writes turn_uris and its secret for synapse.additional",
         warn: false,
     },
     Part {
         id: "carry-captcha",
         options: &["enable_registration_captcha"],
-        message: "registration asks for a captcha",
-        hint: "synapse.additional carries it; MAS has a captcha of its own",
+        message: "registration requires a captcha",
+        hint: "extract-secrets writes its options for synapse.additional; MAS has its own captcha",
         warn: false,
     },
     Part {
         id: "carry-retention",
         options: &["retention.enabled"],
-        message: "old messages are deleted by policy, also on ESS as soon as it runs",
-        hint: "synapse.additional carries it; leave it out while old messages are still needed for comparison",
+        message: "a retention policy deletes old messages, on ESS too as soon as it runs",
+        hint: "extract-secrets writes it for synapse.additional; leave it out as long as old messages are needed for comparison",
         warn: false,
     },
     Part {
@@ -106,13 +107,13 @@ const PARTS: &[Part] = &[
             "start_pushers",
             "send_federation",
         ],
-        message: "Synapse runs with workers, which ESS sets up in its own way",
-        hint: "extract-secrets --emit helm enables the kinds that it can tell in synapse.workers; instance_map, stream_writers and redis are ESS's own",
+        message: "Synapse runs with workers, which ESS configures in its own way",
+        hint: "extract-secrets --emit helm enables the worker types that it recognises in synapse.workers; ESS sets instance_map, stream_writers and redis itself",
         warn: false,
     },
 ];
 
-/// What syn2mas would not take, or would leave behind, when logins move to MAS later.
+/// Options that syn2mas does not accept, or does not migrate, when logins move to MAS later.
 const NOT_FOR_MAS: &[&str] = &[
     "allow_guest_access",
     "cas_config.enabled",
@@ -126,7 +127,7 @@ const NOT_FOR_MAS: &[&str] = &[
     "user_consent",
 ];
 
-/// Everything of the configuration that wants a place in ESS.
+/// Findings about all parts of the configuration that need a place in ESS.
 pub(crate) fn check(config: &Config) -> Vec<Finding> {
     let mut found: Vec<Finding> = PARTS.iter().filter_map(|part| of_part(config, part)).collect();
     found.extend(modules(config));
@@ -139,7 +140,7 @@ pub(crate) fn check(config: &Config) -> Vec<Finding> {
     found
 }
 
-/// An option that is set, by Python's idea of truth.
+/// The value of an option that is set and true by Python's rules.
 fn set<'a>(config: &'a Config, option: &str) -> Option<&'a Value> {
     config.get(option).filter(|value| value.is_true())
 }
@@ -162,7 +163,7 @@ fn of_part(config: &Config, part: &Part) -> Option<Finding> {
     Some(found.hint(part.hint).with("options", options))
 }
 
-/// Code of others inside Synapse: the image of ESS has only Synapse's own.
+/// Third-party modules, which ESS's image of Synapse does not contain.
 fn modules(config: &Config) -> Vec<Finding> {
     let mut names = Vec::new();
     for option in [
@@ -181,22 +182,40 @@ fn modules(config: &Config) -> Vec<Finding> {
     let mut found = Vec::new();
     if !ldap.is_empty() {
         found.push(
-            warning("carry-ldap", format!("users log in by LDAP ({}), which MAS does not know", some_of(&ldap)))
-                .hint("put an OpenID Connect provider such as Dex or Keycloak before LDAP, or use an image of Synapse with the module and no MAS")
-                .with("modules", ldap),
+            warning(
+                "carry-ldap",
+                format!(
+                    "users log in with LDAP ({}), which MAS does not support",
+                    some_of(&ldap)
+                ),
+            )
+            .hint(
+                "put an OpenID Connect provider such as Dex or Keycloak in front of LDAP, or use an image of \
+                     Synapse with the module, without MAS",
+            )
+            .with("modules", ldap),
         );
     }
     if !others.is_empty() {
         found.push(
-            warning("carry-modules", format!("Synapse loads modules that ESS's image lacks: {}", some_of(&others)))
-                .hint("name an image that has them in synapse.image, their settings go to synapse.additional; or do without them")
-                .with("modules", others),
+            warning(
+                "carry-modules",
+                format!(
+                    "Synapse loads modules that ESS's image does not contain: {}",
+                    some_of(&others)
+                ),
+            )
+            .hint(
+                "set synapse.image to an image that contains them and put their settings in synapse.additional, \
+                     or do without them",
+            )
+            .with("modules", others),
         );
     }
     found
 }
 
-/// Bridges and bots keep their tokens; whether cluster and bridge reach each other is for a person to see.
+/// Bridges and bots, which keep their tokens. Whether they and the cluster reach each other is for a person to check.
 fn application_services(config: &Config) -> Option<Finding> {
     let files = set(config, "app_service_config_files")?.as_list()?;
     let files: Vec<&str> = files.iter().filter_map(Value::as_str).collect();
@@ -206,14 +225,20 @@ fn application_services(config: &Config) -> Option<Finding> {
     Some(
         warning(
             "carry-appservices",
-            format!("{} must reach ESS's Synapse, and it them", count(files.len(), "application service")),
+            format!(
+                "{} must be able to reach ESS's Synapse, and be reachable from it",
+                count(files.len(), "application service")
+            ),
         )
-        .hint("put each registration in synapse.appservices with a url that the cluster can reach, and give the service Synapse's new address")
+        .hint(
+            "put each registration in synapse.appservices with a url that the cluster can reach, and give the \
+             application service Synapse's new address",
+        )
         .with("files", files),
     )
 }
 
-/// A mail server on the old host itself is not there for ESS.
+/// The mail server. One on the old host itself is not reachable from ESS by the same name.
 fn email(config: &Config) -> Option<Finding> {
     let email = set(config, "email")?.as_map()?;
     let host = email.get("smtp_host").and_then(Value::as_str).unwrap_or("localhost");
@@ -221,12 +246,14 @@ fn email(config: &Config) -> Option<Finding> {
     Some(if local {
         warning(
             "carry-email",
-            format!("mail goes out by way of {host}, which is another host in the cluster"),
+            format!("mail is sent through {host}, which is a different host in the cluster"),
         )
-        .hint("name a mail server that the cluster can reach in email.smtp_host of synapse.additional")
+        .hint("in synapse.additional, set email.smtp_host to a mail server that the cluster can reach")
     } else {
-        info("carry-email", format!("mail goes out by way of {host}"))
-            .hint("extract-secrets carries the section email for synapse.additional; see that the cluster reaches that server")
+        info("carry-email", format!("mail is sent through {host}")).hint(
+            "extract-secrets writes the section email for synapse.additional; check that the cluster can reach \
+                 that server",
+        )
     })
 }
 
@@ -235,13 +262,13 @@ fn msc3861(config: &Config) -> Option<Finding> {
     Some(
         blocker(
             Blocker::Msc3861,
-            "experimental_features.msc3861 is set, and Synapse refuses to start with it since 1.157",
+            "experimental_features.msc3861 is set, and Synapse 1.157 and newer refuse to start with it",
         )
-        .hint("replace it by matrix_authentication_service before the migration"),
+        .hint("replace it with matrix_authentication_service before the migration"),
     )
 }
 
-/// Whatever is not plain HTTP has no counterpart.
+/// Listeners other than plain HTTP, which have no counterpart in ESS.
 fn listeners(config: &Config) -> Option<Finding> {
     let all = config.get("listeners")?.as_list()?;
     let kind = |listener: &Map| {
@@ -255,9 +282,15 @@ fn listeners(config: &Config) -> Option<Finding> {
         return None;
     }
     Some(
-        info("carry-listeners", format!("listeners that ESS does not have: {}", some_of(&special)))
-            .hint("TLS is the ingress's, on port 443 only: who comes by 8448 needs .well-known or SRV records; metrics are at port 9001 of each pod")
-            .with("listeners", special),
+        info(
+            "carry-listeners",
+            format!("listeners that ESS does not have: {}", some_of(&special)),
+        )
+        .hint(
+            "the ingress terminates TLS, on port 443 only: other servers that use 8448 need .well-known or SRV \
+                 records; metrics are on port 9001 of each pod",
+        )
+        .with("listeners", special),
     )
 }
 
@@ -273,7 +306,7 @@ fn owned(config: &Config) -> Option<Finding> {
     let names: Vec<String> = fields.keys().cloned().collect();
     Some(
         info("carry-owned", format!("ESS sets these itself: {}", some_of(&names)))
-            .hint("see the field of the chart that decides each of them in the document")
+            .hint("the document names the chart field that controls each of them")
             .with("fields", fields),
     )
 }
@@ -290,9 +323,12 @@ fn not_for_mas(config: &Config) -> Option<Finding> {
     Some(
         info(
             "carry-syn2mas",
-            format!("syn2mas will stop at, or leave behind: {}", some_of(&options)),
+            format!(
+                "options that stop syn2mas, or that it does not migrate: {}",
+                some_of(&options)
+            ),
         )
-        .hint("only when logins move to MAS later: turn them off then")
+        .hint("only if logins move to MAS later: turn them off before syn2mas")
         .with("options", options),
     )
 }

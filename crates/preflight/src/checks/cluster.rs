@@ -1,4 +1,4 @@
-//! The target's cluster: may we do what is to be done there, is there room, and who would interfere?
+//! The target's cluster: permissions, space, and controllers that would interfere.
 
 mod way;
 
@@ -13,23 +13,23 @@ use ess_target::OnKube;
 use super::versions::SynapseVersion;
 use crate::finding::{Blocker, Detail, blocker, info, number, some_of, warning};
 
-/// What is known of the source, to be held against the cluster.
+/// What is known about the source, for comparison with the cluster.
 #[derive(Clone, Copy)]
 pub(crate) struct Source {
-    /// The size of its database.
+    /// The size of its database, in bytes.
     pub(crate) database: Option<i64>,
-    /// Whether its logins are MAS's already; nothing without its configuration.
+    /// Whether it already delegates logins to MAS; `None` without its configuration.
     pub(crate) has_mas: Option<bool>,
 }
 
-/// The size that the media store was found to have.
+/// The size of the media store in bytes, from the finding `media`.
 pub(crate) fn media_size(findings: &[Finding]) -> Option<u64> {
     let media = findings.iter().find(|finding| finding.id == "media")?;
     let kinds = media.data.get("kinds")?.as_object()?;
     kinds.values().map(|kind| kind["bytes"].as_u64()).sum()
 }
 
-/// Everything that can be looked at, and the volume that media go to.
+/// Runs all checks of the cluster, and returns the volume for media too. An error only if interrupted.
 pub(crate) fn check(on: &OnKube, source: Source) -> anyhow::Result<(Vec<Finding>, Option<MediaVolume>)> {
     let mut found = vec![images(&on.ess)];
     found.extend(versions(&on.ess));
@@ -62,7 +62,7 @@ pub(crate) fn check(on: &OnKube, source: Source) -> anyhow::Result<(Vec<Finding>
 
 type Found = Result<Vec<Finding>, Error>;
 
-/// The version that Synapse's image has, when its tag says one.
+/// The version of Synapse, if the tag of its image is one.
 pub(crate) fn synapse_version(on: &OnKube) -> Option<SynapseVersion> {
     SynapseVersion::parse(tag(&on.ess)?).ok()
 }
@@ -99,7 +99,7 @@ fn images(ess: &Ess) -> Finding {
     .with("images", images)
 }
 
-/// Half of an upgrade: workers of another version than main may not understand its database.
+/// An unfinished upgrade: workers of another version than the main process may not support its schema.
 fn versions(ess: &Ess) -> Option<Finding> {
     let mut images: Vec<&str> = ess
         .synapse
@@ -111,7 +111,7 @@ fn versions(ess: &Ess) -> Option<Finding> {
     (images.len() > 1).then(|| {
         warning(
             "cluster-versions",
-            format!("processes of Synapse have different images: {}", images.join(", ")),
+            format!("the processes of Synapse run different images: {}", images.join(", ")),
         )
         .hint("finish the upgrade of ESS first")
         .with("images", images)
@@ -130,12 +130,13 @@ fn who_interferes(ess: &Ess, operator: Option<&Workload>) -> Option<Finding> {
             "cluster-gitops",
             format!("{} may scale Synapse back up during the migration", some_of(&names)),
         )
-        .hint(format!("before ess-scale down, make it wait: {}", pause.join("; ")))
+        .hint(format!("suspend it before ess-scale down: {}", pause.join("; ")))
         .with("owners", names),
     )
 }
 
-/// An index is built beside its table, and old rows lie there until they are vacuumed.
+/// Checks that the volume is twice as large as the database: an index is built while its table is kept, and dead rows
+/// use space until they are vacuumed.
 fn database_space(on: &OnKube, needed: Option<i64>) -> Found {
     let Some(needed) = needed.and_then(|bytes| u64::try_from(bytes).ok()) else {
         return Ok(Vec::new());
@@ -143,14 +144,14 @@ fn database_space(on: &OnKube, needed: Option<i64>) -> Found {
     let database = on.cluster.database(&on.ess)?;
     let Some(pod) = database.pod else { return Ok(Vec::new()) };
     let claims = on.cluster.claims_of(&pod)?;
-    // With several volumes nothing says which of them has the data.
+    // With several volumes it is unknown which of them contains the data.
     let [(claim, Some(capacity))] = claims.as_slice() else {
         return Ok(Vec::new());
     };
     let place = place_of(&pod, claim);
     Ok(room(needed, *capacity, 2).map_or_else(Vec::new, |is_blocker| {
         let message = format!(
-            "the source's database is {}, and {place} has {}",
+            "the source's database needs {}, and {place} has {}",
             size(needed),
             size(*capacity)
         );
@@ -161,7 +162,10 @@ fn database_space(on: &OnKube, needed: Option<i64>) -> Found {
         };
         vec![
             found
-                .hint("make the volume two to three times as large as the database: postgres.storage.size, or resize the claim")
+                .hint(
+                    "make the volume two to three times as large as the database: set postgres.storage.size, or \
+                     resize the claim",
+                )
                 .with("needed", number_of(needed))
                 .with("capacity", number_of(*capacity)),
         ]
@@ -172,7 +176,7 @@ fn place_of(pod: &PodPort, claim: &str) -> String {
     format!("volume {claim} of pod {}", pod.pod)
 }
 
-/// Nothing when there is room; otherwise whether there is not even room once.
+/// `None` if there is room for so many `times` the size; otherwise whether there is not even room for it once.
 fn room(needed: u64, capacity: u64, times: u64) -> Option<bool> {
     if capacity <= needed {
         Some(true)
@@ -185,19 +189,19 @@ fn number_of(bytes: u64) -> serde_json::Value {
     number(i64::try_from(bytes).unwrap_or(i64::MAX))
 }
 
-/// The volume that media go to.
+/// The volume for media.
 pub(crate) struct MediaVolume {
     claim: String,
     capacity: u64,
 }
 
 impl MediaVolume {
-    /// A finding when there is no room for so many bytes.
+    /// A finding if the volume has no room for this many bytes.
     pub(crate) fn room(&self, needed: u64) -> Option<Finding> {
         let Self { claim, capacity } = self;
         room(needed, *capacity, 1)?;
         let message = format!(
-            "the media are {}, and volume {claim} has {}",
+            "the media store needs {}, but volume {claim} has only {}",
             size(needed),
             size(*capacity)
         );
@@ -214,7 +218,7 @@ fn media(on: &OnKube) -> Result<(Option<MediaVolume>, Finding), Error> {
     let media = on.cluster.media(&on.ess)?;
     let mounted = match (&media.pod, &media.workload) {
         (Some(pod), _) => format!("pod {pod} mounts it"),
-        (None, Some(workload)) => format!("{workload} mounts it when it runs"),
+        (None, Some(workload)) => format!("{workload} mounts it when running"),
         (None, None) => "nothing mounts it now".to_owned(),
     };
     let message = format!(
@@ -230,11 +234,12 @@ fn media(on: &OnKube) -> Result<(Option<MediaVolume>, Finding), Error> {
     Ok((capacity.map(|capacity| MediaVolume { claim, capacity }), finding))
 }
 
-/// What the chart's deployment markers are labelled with, and their key.
+/// The label of the ConfigMap in which the chart's matrix-tools keep deployment markers, and the marker's key.
 const MARKERS: &str = "app.kubernetes.io/managed-by=matrix-tools-deployment-markers";
 const MARKER: &str = "MATRIX_STACK_MSC3861";
 
-/// A Synapse that has its own logins cannot go where MAS has them already.
+/// Checks that the source and ESS handle logins in the same way: a Synapse with its own logins cannot run where MAS has
+/// taken over.
 fn mas(on: &OnKube, source_has_mas: Option<bool>) -> Found {
     if on.ess.profile != Profile::Community {
         return Ok(Vec::new());
@@ -250,33 +255,34 @@ fn mas(on: &OnKube, source_has_mas: Option<bool>) -> Found {
 }
 
 fn judge_mas(installed: bool, marker: Option<&str>, source_has_mas: Option<bool>) -> Finding {
-    let says = marker.map_or_else(String::new, |marker| format!(", its marker is {marker}"));
-    let state = if installed { "on" } else { "off" };
-    let message = format!("Matrix Authentication Service is {state} in ESS{says}");
+    let says = marker.map_or_else(String::new, |marker| format!(" (its deployment marker is {marker})"));
+    let state = if installed { "enabled" } else { "disabled" };
+    let message = format!("Matrix Authentication Service (MAS) is {state} in ESS{says}");
     let delegated = installed && marker != Some("legacy_auth");
     let finding = match (delegated, source_has_mas) {
         (true, Some(false)) => blocker(
             Blocker::ClusterMas,
-            format!("{message}, and the homeserver that moves has its own logins: nobody could log in"),
+            format!("{message}, but the homeserver being migrated has its own logins: no user could log in"),
         )
         .hint(
-            "install ESS anew with matrixAuthenticationService.enabled=false (and delete the ConfigMap of markers), \
+            "reinstall ESS with matrixAuthenticationService.enabled=false (and delete the ConfigMap of markers), \
              migrate, then run syn2mas",
         ),
         (true, None) => warning("cluster-mas", message).hint(
-            "unless the homeserver that moves has MAS too, install ESS with matrixAuthenticationService.enabled=false",
+            "unless the homeserver being migrated uses MAS too, reinstall ESS with \
+             matrixAuthenticationService.enabled=false",
         ),
         (false, Some(true)) => warning(
             "cluster-mas",
-            format!("{message}, and the homeserver that moves leaves its logins to MAS"),
+            format!("{message}, but the homeserver being migrated delegates logins to MAS"),
         )
-        .hint("install ESS with matrixAuthenticationService.enabled=true, and move MAS's database at the same moment"),
+        .hint("install ESS with matrixAuthenticationService.enabled=true, and migrate MAS's database at the same time"),
         _ => info("cluster-mas", message),
     };
     finding.with("marker", marker)
 }
 
-/// What makes Synapse in the older ESS.
+/// The Deployment of the operator that manages Synapse in the older ESS.
 fn operator(on: &OnKube) -> Result<Option<Workload>, Error> {
     if on.ess.profile != Profile::Operator {
         return Ok(None);
@@ -285,40 +291,42 @@ fn operator(on: &OnKube) -> Result<Option<Workload>, Error> {
         .workload(WorkloadKind::Deployment, OPERATOR_NAMESPACE, OPERATOR)
 }
 
-/// The operator scales everything back, which ess-scale knows; what it would refuse is told days before.
+/// The operator scales Synapse back up, so ess-scale stops the operator first. Reports in advance if ess-scale would
+/// refuse to.
 fn scales_back(ess: &Ess, operator: Result<Option<Workload>, Error>) -> Found {
     if ess.profile != Profile::Operator {
         return Ok(Vec::new());
     }
     let mut found = vec![match operator {
-        Ok(Some(operator)) if operator.replicas == 0 => info("cluster-operator", "the operator does not run now"),
+        Ok(Some(operator)) if operator.replicas == 0 => info("cluster-operator", "the operator is not running"),
         Ok(Some(_)) => info(
             "cluster-operator",
-            "the operator scales Synapse back up: stop it with ess-scale down, not with kubectl scale",
+            "the operator scales Synapse back up: stop Synapse with ess-scale down, not with kubectl scale",
         ),
         Ok(None) => warning(
             "cluster-operator",
-            format!("there is no Deployment {OPERATOR} in namespace {OPERATOR_NAMESPACE}, which ess-scale down stops"),
+            format!("there is no Deployment {OPERATOR} in namespace {OPERATOR_NAMESPACE} for ess-scale down to stop"),
         )
         .hint(
-            "look for the operator with kubectl get deploy -A, and name its namespace: ess-scale --operator-namespace",
+            "find the operator with kubectl get deploy -A, and name its namespace with ess-scale --operator-namespace",
         ),
         Err(error) if error.kind() == Kind::Forbidden => info(
             "cluster-operator",
-            format!("whether the operator runs cannot be seen: {}", error.why()),
+            format!("it is unknown whether the operator is running: {}", error.why()),
         ),
         Err(error) => return Err(error),
     }];
     let leads_back = ess.operator.as_ref().and_then(|operator| operator.deployment.as_ref());
     if leads_back.is_none() {
         let message = format!(
-            "there is no ElementDeployment {} in namespace {}: ess-scale down will refuse, since nothing would lead \
-             back to a deleted Synapse",
+            "there is no ElementDeployment {} in namespace {}: ess-scale down will refuse, because nothing could \
+             recreate Synapse after it was deleted",
             ess.release, ess.namespace
         );
         found.push(
-            warning("cluster-operator", message)
-                .hint("apply deployment.yml of the installer again, or stop Synapse by hand on the day"),
+            warning("cluster-operator", message).hint(
+                "apply the installer's deployment.yml again, or stop Synapse by hand on the day of the migration",
+            ),
         );
     }
     Ok(found)
@@ -346,7 +354,7 @@ mod tests {
         assert_eq!(severity(true, Some("delegated_auth"), None), Severity::Warning);
         assert_eq!(severity(false, Some("legacy_auth"), Some(true)), Severity::Warning);
         assert_eq!(severity(false, Some("legacy_auth"), Some(false)), Severity::Info);
-        // syn2mas is being prepared: logins are Synapse's still.
+        // syn2mas is being prepared: Synapse still handles logins.
         assert_eq!(severity(true, Some("legacy_auth"), Some(false)), Severity::Info);
         assert_eq!(severity(true, Some("delegated_auth"), Some(true)), Severity::Info);
     }

@@ -1,4 +1,4 @@
-//! An order of text that may have changed beneath the indexes, and keys that hold no longer.
+//! A collation that may have changed under existing indexes, and keys and constraints that no longer hold.
 
 use std::time::{Duration, Instant};
 
@@ -12,22 +12,22 @@ use super::{Found, is_canceled, not_checked};
 use crate::finding::{Blocker, Detail, blocker, info, number, warning};
 use ess_run::text::count;
 
-/// Together, and one alone: the server is in use.
+/// Limits, because the server is in use: for all keys together, and the size in bytes of the largest table to read.
 const ALL: Duration = Duration::from_secs(15);
 const LARGEST: i64 = 64 << 20;
 
-/// By whom and how the source sorts, and some of its keys tried: pgdump-wrap tries all of those that may not hold.
+/// Reports the source's collation, and checks some of its keys; pgdump-wrap checks all that may not hold.
 pub(crate) fn check(source: &Source) -> Found {
     let sql = include_str!("../../sql/locale_provider.sql");
-    let row = source.session.one("read who sorts", sql, &[])?;
+    let row = source.session.one("read the collation provider", sql, &[])?;
     let (provider, locale): (String, String) = (row.get("provider"), row.get("locale"));
     let mut found = order(&source.facts, &provider, &locale);
     let may_have_changed = !source.facts.sorts_by_bytes();
     let tried = try_keys(&source.session);
-    // It must be ended however it went.
+    // End the transaction, also after an error.
     source.session.batch("end the search for duplicates", "ROLLBACK")?;
     match tried {
-        // Somebody locks a table just now.
+        // Another session has locked a table.
         Err(error) if is_canceled(&error) => {}
         Ok(tried) => found.extend(tried.findings(may_have_changed)),
         Err(error) => found.push(not_checked("unique and foreign keys", &error)),
@@ -52,17 +52,21 @@ fn order(facts: &Facts, provider: &str, locale: &str) -> Vec<Finding> {
         vec![data(
             warning(
                 "source-collation",
-                format!("the source sorts by {shown}: an update of the system may have left indexes with duplicates, which would stop restore"),
+                format!(
+                    "the source sorts text by {shown}: an update of the operating system may have left duplicates in \
+                     unique indexes, which would stop restore"
+                ),
             )
             .hint(format!(
-                "the target's C is the cure; to see beforehand, as superuser: pg_amcheck --install-missing --heapallindexed -d {}",
+                "to check beforehand, as a superuser: pg_amcheck --install-missing --heapallindexed -d {}; the target \
+                 sorts by C, which no update changes",
                 facts.identity.database
             )),
         )]
     } else if facts.collate != "C" || facts.ctype != "C" {
         vec![data(info(
             "source-collation",
-            format!("the source sorts by {shown}, which is the order of C"),
+            format!("the source sorts text by {shown}, which is the same order as that of C"),
         ))]
     } else {
         Vec::new()
@@ -78,7 +82,7 @@ struct Tried {
     unsound: Vec<(Condition, String)>,
 }
 
-/// Reads small tables past their indexes, as building them anew does.
+/// Reads small tables without their indexes, as restore does when it builds them again.
 fn try_keys(session: &Session) -> Result<Tried, Error> {
     let (started, mut tried) = (Instant::now(), Tried::default());
     let is_over = |bytes: i64| bytes > LARGEST || started.elapsed() >= ALL;
@@ -86,7 +90,7 @@ fn try_keys(session: &Session) -> Result<Tried, Error> {
         "begin the search for duplicates",
         &format!("BEGIN READ ONLY; SET LOCAL statement_timeout = '3s'; {PAST_INDEXES}"),
     )?;
-    // What sorts text first: there an update of the system leaves duplicates.
+    // Keys with text first: an update of the operating system leaves duplicates only there.
     let (of_text, others): (Vec<UniqueKey>, Vec<UniqueKey>) =
         unique_keys(session)?.into_iter().partition(|key| key.sorts_text);
     tried.keys = of_text.len();
@@ -101,7 +105,7 @@ fn try_keys(session: &Session) -> Result<Tried, Error> {
                     tried.duplicates.push((key, duplicates));
                 }
             }
-            // The server has better things to do, and nothing more is possible in this transaction.
+            // The server is busy, and the transaction is aborted: stop here.
             Err(error) if is_canceled(&error) => return Ok(tried),
             Err(error) => return Err(error),
         }
@@ -145,7 +149,7 @@ impl Tried {
             found.push(
                 info(
                     "duplicates-tried",
-                    format!("{looked_at} of {keys} unique keys that sort text were tried for duplicates"),
+                    format!("{looked_at} of the source's {keys} unique keys with text were checked for duplicates"),
                 )
                 .with("keys", keys)
                 .with("tried", looked_at),
@@ -155,14 +159,14 @@ impl Tried {
             blocker(
                 Blocker::Duplicates,
                 format!(
-                    "restore cannot build unique index {} of table {}: there are duplicates of {}",
+                    "restore cannot build unique index {} of table {}: duplicate rows exist for {}",
                     key.index,
                     key.table,
                     count(duplicates, "key")
                 ),
             )
             .hint(format!(
-                "look at the rows with: {}; while Synapse is stopped, delete those that are too many, then REINDEX INDEX {}",
+                "list the rows with: {}; stop Synapse, delete the surplus rows, then REINDEX INDEX {}",
                 key.shown(),
                 key.index
             ))
@@ -174,15 +178,15 @@ impl Tried {
             blocker(
                 Blocker::Orphans,
                 format!(
-                    "restore cannot add foreign key {} of table {}: no row of {} matches {} of it",
+                    "restore cannot add foreign key {} of table {}: {} without a matching row in {}",
                     key.name,
                     key.table,
-                    key.other,
-                    count(orphans, "row")
+                    count(orphans, "row"),
+                    key.other
                 ),
             )
             .hint(format!(
-                "look at the rows with: {}; delete or correct them while Synapse is stopped",
+                "list the rows with: {}; stop Synapse, then delete or correct them",
                 key.shown()
             ))
             .with("key", key.name)
@@ -195,7 +199,7 @@ impl Tried {
                 Blocker::UnsoundRows,
                 format!("restore cannot load table {table} with {kind} {name}: {why}"),
             )
-            .hint("correct the rows, or name schemas in the functions that it calls, or drop it")
+            .hint("correct the rows, or schema-qualify the names in the functions that it calls, or drop it")
             .with("name", name)
             .with("table", table)
         }));

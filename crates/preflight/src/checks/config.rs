@@ -1,4 +1,4 @@
-//! The keys and secrets that the configuration names.
+//! The keys and secrets that the configuration refers to.
 
 use ess_document::Finding;
 use ess_run::text::count;
@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::finding::{Blocker, Detail, blocker, info};
 
-/// Every secret that Synapse would read, and the public side of its signing keys.
+/// Findings about every secret that Synapse would read, and its signing keys, for comparison with the published ones.
 pub(crate) fn secrets(config: &Config) -> (Vec<Finding>, Vec<SigningKey>) {
     let (secrets, errors) = Secrets::look(config);
     let mut found: Vec<Finding> = errors.iter().map(unreadable).collect();
@@ -27,7 +27,7 @@ pub(crate) fn secrets(config: &Config) -> (Vec<Finding>, Vec<SigningKey>) {
     let of = if is_whole {
         "in the configuration"
     } else {
-        "of the configuration, not all,"
+        "of the configuration (not all)"
     };
     found.push(
         info(
@@ -38,15 +38,17 @@ pub(crate) fn secrets(config: &Config) -> (Vec<Finding>, Vec<SigningKey>) {
     );
     match secrets.macaroon {
         Macaroon::Own => {}
-        // What cannot be read may be the secret.
+        // A file that cannot be read may be the one with this secret.
         _ if !is_whole => {}
         Macaroon::RegistrationSharedSecret => found.push(info(
             "macaroon-secret",
-            "there is no macaroon_secret_key: Synapse uses registration_shared_secret, and extract-secrets does too",
+            "macaroon_secret_key is not set: Synapse uses registration_shared_secret in its place, and so does \
+             extract-secrets",
         )),
         Macaroon::DerivedFromSigningKey => found.push(info(
             "macaroon-secret",
-            "there is no macaroon_secret_key, and what Synapse derives in its place cannot move: guests are logged out, and links in old mails to unsubscribe stop working",
+            "macaroon_secret_key is not set, and the key that Synapse derives in its place cannot be carried: guests \
+             are logged out, and links to unsubscribe in old mails stop working",
         )),
     }
     found.extend(secrets.notes.into_iter().map(|note| info("configuration-note", note)));

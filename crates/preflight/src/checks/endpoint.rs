@@ -1,4 +1,4 @@
-//! The target's Synapse itself, where somebody says how it is reached.
+//! The target's Synapse itself, if `--target-endpoint` gives its URL.
 
 use std::net::SocketAddr;
 
@@ -10,13 +10,13 @@ use super::health;
 use super::versions::SynapseVersion;
 use crate::finding::{Blocker, Detail, blocker, info};
 
-/// Where its version is, in the answers of its paths; the first is not everywhere let through.
+/// Paths that return the version, and the JSON pointer to it. Reverse proxies often block the first path.
 const VERSIONS: [(&str, &str); 2] = [
     ("/_synapse/admin/v1/server_version", "/server_version"),
     ("/_matrix/federation/v1/version", "/server/version"),
 ];
 
-/// A URL such as `http://127.0.0.1:8008` of a port-forward, and how names in it are looked up.
+/// A URL, such as `http://127.0.0.1:8008` of a port-forward, and how its host name is resolved.
 #[derive(Debug, Clone)]
 pub(crate) struct Endpoint {
     pub(crate) url: String,
@@ -24,23 +24,23 @@ pub(crate) struct Endpoint {
     pub(crate) detours: Vec<Detour>,
 }
 
-/// What it says of itself.
+/// What the target's Synapse reports about itself.
 #[derive(Debug, Clone)]
 pub(crate) struct Said {
     pub(crate) version: Option<String>,
     pub(crate) server_name: Option<String>,
-    /// Why it says nothing.
+    /// Why there is no version.
     failed: Option<String>,
 }
 
 impl Said {
-    /// What its database must be like.
+    /// The schema that this version has.
     pub(crate) fn schema(&self) -> Option<SynapseVersion> {
         SynapseVersion::parse(self.version.as_deref()?).ok()
     }
 }
 
-/// The argument of `--target-endpoint`.
+/// Parses the argument of `--target-endpoint`.
 pub(crate) fn parse(url: &str) -> Result<String, String> {
     match url.split_once("://") {
         Some(("http" | "https", host)) if !host.is_empty() => Ok(url.trim_end_matches('/').to_owned()),
@@ -48,7 +48,7 @@ pub(crate) fn parse(url: &str) -> Result<String, String> {
     }
 }
 
-/// Asks for its version and its name.
+/// Queries the version and the server name.
 pub(crate) fn ask(endpoint: &Endpoint) -> Said {
     let agent = if endpoint.url.starts_with("https://") {
         ess_web::agent(endpoint.detours.clone(), endpoint.resolver)
@@ -60,7 +60,7 @@ pub(crate) fn ask(endpoint: &Endpoint) -> Said {
         match ess_web::get(&agent, &format!("{}{path}", endpoint.url)) {
             Ok(answer) if answer.status == 200 => serde_json::from_str(&answer.body).ok(),
             Ok(answer) => {
-                failed.get_or_insert_with(|| format!("it answers {}", answer.status));
+                failed.get_or_insert_with(|| format!("it returns HTTP status {}", answer.status));
                 None
             }
             Err(error) => {
@@ -73,7 +73,7 @@ pub(crate) fn ask(endpoint: &Endpoint) -> Said {
     let text = |value: &Value, at: &str| Some(value.pointer(at)?.as_str()?.to_owned());
     let mut version = None;
     for (path, at) in VERSIONS {
-        // A server that does not answer is not asked again.
+        // If the server did not return its keys, try only the path of the federation API: it may not respond at all.
         if version.is_none() && (keys.is_some() || path == VERSIONS[1].0) {
             version = get(path).and_then(|answer| text(&answer, at));
         }
@@ -85,16 +85,16 @@ pub(crate) fn ask(endpoint: &Endpoint) -> Said {
     }
 }
 
-/// Whether it is ours; `ours`: the homeserver that moves, when that is known.
+/// Compares the server name with `ours`, that of the homeserver being migrated, if known.
 pub(crate) fn check(url: &str, said: &Said, ours: Option<&str>) -> Vec<Finding> {
     let Some(version) = &said.version else {
-        let why = said.failed.as_deref().unwrap_or("it does not say its version");
+        let why = said.failed.as_deref().unwrap_or("it does not report its version");
         return vec![
             blocker(
                 Blocker::NotChecked,
                 format!("not checked: the target's Synapse at {url}: {why}"),
             )
-            .hint("check --target-endpoint; kubectl port-forward leads to a pod of ESS"),
+            .hint("check --target-endpoint; kubectl port-forward connects to a pod of ESS"),
         ];
     };
     let serves = said
@@ -112,7 +112,7 @@ pub(crate) fn check(url: &str, said: &Said, ours: Option<&str>) -> Vec<Finding> 
         found.push(
             blocker(
                 Blocker::TargetServerName,
-                format!("the target's Synapse at {url} serves {theirs}, and the homeserver that moves is {ours}"),
+                format!("the target's Synapse at {url} serves {theirs}, but the homeserver being migrated is {ours}"),
             )
             .hint("check --target-endpoint, or install ESS with the old server name"),
         );

@@ -1,4 +1,4 @@
-//! Where the export will lie: may we write there, and is there room?
+//! The directory of the export: whether it can be written, and has enough space.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -8,24 +8,26 @@ use ess_document::Finding;
 use rustix::fs::{Access, access, statfs, statvfs};
 
 use crate::finding::{Blocker, Detail, blocker, info, warning};
-use ess_run::text::size;
+use ess_run::text::{count, size};
 
-/// `statfs(2)` of file systems that live in memory.
+/// Values of `f_type` in statfs(2) for file systems in memory.
 const TMPFS: i128 = 0x0102_1994;
 const RAMFS: i128 = 0x8584_58f6;
 
-/// A dump in the directory format has a file for each table.
+/// Inodes that a dump needs: in the directory format it has a file for each table.
 const FILES: u64 = 1_000;
 
-/// What `statvfs` says in our words.
+/// Free space of a file system, from statvfs(3) and statfs(2).
 struct Room {
+    /// Bytes.
     available: u64,
-    /// None where the file system has no fixed number of them.
+    /// Free inodes; `None` if the file system has no fixed number of them.
     files: Option<u64>,
+    /// Whether the file system is in memory.
     memory: bool,
 }
 
-/// Looks at the place of the export, which may not exist yet. `needed`: an upper bound for the dump.
+/// Checks the directory of the export, which may not exist yet. `needed` is an upper bound for the dump, in bytes.
 pub(crate) fn check(export: &Path, needed: Option<u64>) -> Vec<Finding> {
     let place = match place(export) {
         Ok(place) => place,
@@ -44,7 +46,7 @@ pub(crate) fn check(export: &Path, needed: Option<u64>) -> Vec<Finding> {
         Err(error) => vec![blocker(
             Blocker::NotChecked,
             format!(
-                "not checked: the room in {}: {}",
+                "not checked: the free space of {}: {}",
                 place.display(),
                 std::io::Error::from(error)
             ),
@@ -52,7 +54,7 @@ pub(crate) fn check(export: &Path, needed: Option<u64>) -> Vec<Finding> {
     }
 }
 
-/// The export itself when it exists, the directory to make it in otherwise.
+/// The directory to measure: the export if it exists, otherwise its parent. An error if the export cannot be used.
 fn place(export: &Path) -> Result<&Path, Box<Finding>> {
     let refuse = |why: &str, hint: String| {
         let message = format!("the export {} cannot be written: {why}", export.display());
@@ -62,14 +64,14 @@ fn place(export: &Path) -> Result<&Path, Box<Finding>> {
     let Ok(found) = fs::symlink_metadata(export) else {
         if !parent.is_dir() {
             return Err(refuse(
-                "the directory above it is missing",
+                "its parent directory does not exist",
                 format!("mkdir -p {}", parent.display()),
             ));
         }
         return match access(parent, Access::WRITE_OK | Access::EXEC_OK) {
             Ok(()) => Ok(parent),
             Err(_) => Err(refuse(
-                "we may not make it",
+                "its parent directory is not writable",
                 format!("choose another place than {}", parent.display()),
             )),
         };
@@ -84,7 +86,10 @@ fn place(export: &Path) -> Result<&Path, Box<Finding>> {
         ));
     }
     if found.permissions().mode() & 0o077 != 0 {
-        return Err(refuse("others can enter it", format!("chmod 700 {}", export.display())));
+        return Err(refuse(
+            "it is accessible to other users",
+            format!("chmod 700 {}", export.display()),
+        ));
     }
     Ok(export)
 }
@@ -103,23 +108,26 @@ fn judge(export: &Path, room: &Room, needed: Option<u64>) -> Vec<Finding> {
             blocker(
                 Blocker::ExportSpace,
                 format!(
-                    "{} are free for the export {shown}, and the dump may need {}",
+                    "the export {shown} has {} of free space, but the dump may need {}",
                     size(room.available),
                     size(needed)
                 ),
             )
-            .hint("choose another place with --export, or make room"),
+            .hint("choose another place with --export, or free some space"),
         )),
         _ => found.push(data(info(
             "export",
-            format!("{} are free for the export {shown}", size(room.available)),
+            format!("the export {shown} has {} of free space", size(room.available)),
         ))),
     }
     if let Some(files) = room.files.filter(|files| *files < FILES) {
         found.push(
             blocker(
                 Blocker::ExportSpace,
-                format!("only {files} more files fit beside the export {shown}"),
+                format!(
+                    "only {} can be created on the file system of the export {shown}",
+                    count(files, "more file")
+                ),
             )
             .hint("choose another place with --export")
             .with("files", files),
@@ -129,7 +137,7 @@ fn judge(export: &Path, room: &Room, needed: Option<u64>) -> Vec<Finding> {
         found.push(
             warning(
                 "export-in-memory",
-                format!("the export {shown} is in memory, and gone after a restart"),
+                format!("the export {shown} is on a file system in memory, and would be lost at a restart"),
             )
             .hint("choose a place on disk with --export"),
         );
@@ -188,8 +196,8 @@ mod tests {
         fs::set_permissions(&export, Permissions::from_mode(0o700)).expect("it is ours");
         assert_eq!(place(&export).expect("it is private"), export);
         fs::set_permissions(&export, Permissions::from_mode(0o750)).expect("it is ours");
-        assert!(message(&export).ends_with("others can enter it"));
+        assert!(message(&export).ends_with("it is accessible to other users"));
         assert!(message(&file).ends_with("it is not a directory"));
-        assert!(message(&file.join("export")).ends_with("the directory above it is missing"));
+        assert!(message(&file.join("export")).ends_with("its parent directory does not exist"));
     }
 }

@@ -1,4 +1,4 @@
-//! Synapse itself, when it runs: its plain HTTP listeners.
+//! The running Synapse, through its plain HTTP listeners.
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -13,17 +13,17 @@ use ureq::{Agent, Error, Timeout};
 
 use crate::finding::{Blocker, Detail, blocker, info, warning};
 
-/// What a listener says.
+/// The result of a request to a listener's `/health`.
 enum Answer {
-    /// It is well.
+    /// Synapse is healthy.
     Healthy,
-    /// Something answers, or nothing although it accepted the connection.
+    /// The connection was accepted, but Synapse did not report that it is healthy; with the reason.
     Unwell(String),
-    /// Nobody listens.
+    /// No process listens there.
     Silent,
 }
 
-/// Asks each plain HTTP listener of the configuration. `keys`: those that it names, when they could be read.
+/// Queries each plain HTTP listener in the configuration. `keys` are the signing keys in it, if they could be read.
 pub(crate) fn synapse(config: &Config, keys: &[SigningKey]) -> Vec<Finding> {
     let addresses: Vec<SocketAddr> = config
         .listeners()
@@ -38,7 +38,7 @@ pub(crate) fn synapse(config: &Config, keys: &[SigningKey]) -> Vec<Finding> {
     if addresses.is_empty() {
         return vec![info(
             "synapse-not-asked",
-            "Synapse has no plain HTTP listener that could be asked for its health",
+            "Synapse has no plain HTTP listener whose health could be queried",
         )];
     }
     let agent = agent();
@@ -51,9 +51,9 @@ pub(crate) fn synapse(config: &Config, keys: &[SigningKey]) -> Vec<Finding> {
             Answer::Unwell(why) => found.push(
                 warning(
                     "synapse-unwell",
-                    format!("{url} does not say that Synapse is well: {why}"),
+                    format!("{url} does not report that Synapse is healthy: {why}"),
                 )
-                .hint("see Synapse's log; a server that is ill is not moved well"),
+                .hint("check Synapse's log, and repair it before the migration"),
             ),
             Answer::Healthy => {
                 let mut found = vec![running(&agent, address)];
@@ -67,7 +67,7 @@ pub(crate) fn synapse(config: &Config, keys: &[SigningKey]) -> Vec<Finding> {
     if found.is_empty() {
         found.push(info(
             "synapse-stopped",
-            format!("no Synapse answers at {}", silent.join(", ")),
+            format!("no Synapse responds at {}", silent.join(", ")),
         ));
     }
     found
@@ -77,34 +77,34 @@ fn running(agent: &Agent, address: SocketAddr) -> Finding {
     let version = json(agent, address, "/_synapse/admin/v1/server_version")
         .and_then(|body| Some(body.get("server_version")?.as_str()?.to_owned()));
     let found = match &version {
-        Some(version) => info("synapse-runs", format!("Synapse {version} runs and is well")),
-        None => info("synapse-runs", "Synapse runs and is well"),
+        Some(version) => info("synapse-runs", format!("Synapse {version} is running and healthy")),
+        None => info("synapse-runs", "Synapse is running and healthy"),
     };
     found.with("address", address.to_string()).with("version", version)
 }
 
-/// A key that Synapse publishes and the configuration does not name: the configuration is another server's,
-/// or was changed since Synapse started.
+/// A finding if Synapse publishes a key that is not in the configuration: the configuration is that of another server,
+/// or was changed after Synapse started.
 fn other_keys(published: &Value, keys: &[SigningKey]) -> Option<Finding> {
     let SigningKey { id, .. } = signing_key::published(published)?
         .into_iter()
         .find(|key| !keys.contains(key))?;
-    // Without keys to compare there is a blocker already.
+    // If there are no keys to compare, another check has reported a blocker.
     (!keys.is_empty()).then(|| {
         blocker(
             Blocker::SigningKey,
-            format!("Synapse runs with a signing key {id} that is not the one in the configuration"),
+            format!("the running Synapse uses signing key {id}, which is not the one in the configuration"),
         )
-        .hint("see whether -c names the configuration that this Synapse was started with")
+        .hint("check that -c names the configuration that this Synapse was started with")
     })
 }
 
 fn ask(agent: &Agent, url: &str) -> Answer {
     match get(agent, url) {
         Ok((200, _)) => Answer::Healthy,
-        Ok((status, _)) => Answer::Unwell(format!("it answers {status}")),
+        Ok((status, _)) => Answer::Unwell(format!("it returns HTTP status {status}")),
         Err(Error::ConnectionFailed | Error::HostNotFound | Error::Timeout(Timeout::Connect)) => Answer::Silent,
-        // A container's own address is nobody's here.
+        // An address inside a container does not exist on this host.
         Err(Error::Io(error))
             if matches!(
                 error.kind(),
@@ -131,7 +131,7 @@ fn get(agent: &Agent, url: &str) -> Result<(u16, String), Error> {
     Ok((answer.status().as_u16(), body))
 }
 
-/// For plain HTTP to an address.
+/// An HTTP client for plain HTTP to an IP address, without proxy and redirects.
 pub(crate) fn agent() -> Agent {
     Agent::config_builder()
         .http_status_as_error(false)
@@ -186,7 +186,9 @@ mod tests {
     fn who_answers_is_told_from_who_does_not() {
         let agent = agent();
         assert!(matches!(ask(&agent, &listening("200 OK")), Answer::Healthy));
-        assert!(matches!(ask(&agent, &listening("503 Busy")), Answer::Unwell(why) if why == "it answers 503"));
+        assert!(
+            matches!(ask(&agent, &listening("503 Busy")), Answer::Unwell(why) if why == "it returns HTTP status 503")
+        );
         let free = TcpListener::bind("127.0.0.1:0")
             .and_then(|l| l.local_addr())
             .expect("there is a port");

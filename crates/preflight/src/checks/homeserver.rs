@@ -1,9 +1,10 @@
-//! The homeserver in the source: what Synapse itself looks at when it starts.
+//! The homeserver in the source: what Synapse itself checks when it starts.
 
 use std::collections::BTreeMap;
 
 use ess_document::Finding;
 use ess_postgres::{Error, SchemaRows, Session, escape_identifier, qualified, sequences};
+use ess_run::text::counted;
 use ess_synapse::schema::{SEQUENCES, Sequence};
 use serde_json::{Map, Value, json};
 
@@ -11,15 +12,15 @@ use super::versions::of_schema;
 use super::{Check, Found, all, texts};
 use crate::finding::{Blocker, Detail, blocker, info, number, some_of, warning};
 
-/// A source with a homeserver in it.
+/// A source that contains a homeserver.
 pub(crate) struct Homeserver<'a> {
     /// The connection to the source.
     pub(crate) session: &'a Session,
-    /// Its name, when the configuration says it.
+    /// Its server name, if known.
     pub(crate) server_name: Option<&'a str>,
 }
 
-/// Makes all of them.
+/// Runs all checks of the homeserver.
 pub(crate) fn check(homeserver: &Homeserver<'_>) -> Vec<Finding> {
     let checks: &[Check<Homeserver<'_>>] = &[
         ("background updates", background_updates),
@@ -29,9 +30,9 @@ pub(crate) fn check(homeserver: &Homeserver<'_>) -> Vec<Finding> {
     all(homeserver, checks)
 }
 
-/// What its version rows say, alone and beside the target's.
+/// Findings about the source's schema version, alone and compared with the target's.
 pub(crate) fn schema(source: &SchemaRows, target: Option<&SchemaRows>) -> Vec<Finding> {
-    // Whoever read them has said so.
+    // The caller that read the rows has reported why.
     let Some(version) = source.version else {
         return Vec::new();
     };
@@ -43,7 +44,7 @@ pub(crate) fn schema(source: &SchemaRows, target: Option<&SchemaRows>) -> Vec<Fi
     };
     let mut found = vec![data(info(
         "schema",
-        format!("the source's schema is version {version}, {}", of_schema(version)),
+        format!("the source's schema has version {version} ({})", of_schema(version)),
     ))];
     let Some(theirs) = target.and_then(|rows| rows.version) else {
         return found;
@@ -53,33 +54,34 @@ pub(crate) fn schema(source: &SchemaRows, target: Option<&SchemaRows>) -> Vec<Fi
             blocker(
                 Blocker::SchemaIncompatible,
                 format!(
-                    "the source asks for schema {compat} at least, {}, and the target's is {theirs}, {}",
+                    "the source requires at least schema {compat} ({}), but the target's is {theirs} ({})",
                     of_schema(compat),
                     of_schema(theirs)
                 ),
             )
-            .hint("update the target's Synapse first"),
+            .hint("upgrade the target's Synapse first"),
         ));
     } else if version > theirs {
         found.push(data(
             warning(
                 "schema-newer",
                 format!(
-                    "the source's schema {version}, {}, is newer than the target's {theirs}, {}: its Synapse would go back a version",
+                    "the source's schema {version} ({}) is newer than the target's {theirs} ({}): Synapse would be \
+                     downgraded",
                     of_schema(version),
                     of_schema(theirs)
                 ),
             )
-            .hint("update the target's Synapse first"),
+            .hint("upgrade the target's Synapse first"),
         ));
     } else if version < theirs {
         let message = format!(
-            "the target's Synapse will upgrade the schema from {version}, {}, to {theirs}, {}, when it starts",
+            "the target's Synapse will upgrade the schema from {version} ({}) to {theirs} ({}) when it starts",
             of_schema(version),
             of_schema(theirs)
         );
         found.push(data(info("schema-upgrade", message)).hint(
-            "a long upgrade needs more time than ESS's probe gives: raise synapse.startupProbe.failureThreshold",
+            "if the upgrade takes longer than ESS's startup probe allows, raise synapse.startupProbe.failureThreshold",
         ));
     }
     found
@@ -91,7 +93,7 @@ pub(crate) fn has_media(session: &Session) -> Result<bool, Error> {
         return Ok(false);
     }
     Ok(session
-        .one("look for media", include_str!("../../sql/local_media.sql"), &[])?
+        .one("check for uploads", include_str!("../../sql/local_media.sql"), &[])?
         .get(0))
 }
 
@@ -106,9 +108,15 @@ fn background_updates(homeserver: &Homeserver<'_>) -> Found {
         return Ok(Vec::new());
     }
     Ok(vec![
-        warning("background-updates", format!("Synapse has not finished its background updates: {}", some_of(&names)))
-            .hint("let Synapse run until /_synapse/admin/v1/background_updates/status shows none; they slow down the start on the target")
-            .with("names", names),
+        warning(
+            "background-updates",
+            format!("Synapse has not finished its background updates: {}", some_of(&names)),
+        )
+        .hint(
+            "let Synapse run until /_synapse/admin/v1/background_updates/status shows none; otherwise they slow \
+                 down the start on the target",
+        )
+        .with("names", names),
     ])
 }
 
@@ -125,9 +133,12 @@ fn foreign_users(homeserver: &Homeserver<'_>) -> Found {
         .map(|example| {
             blocker(
                 Blocker::ForeignUsers,
-                format!("{users} users do not belong to {server_name}, such as {example}: Synapse may refuse to start"),
+                format!(
+                    "{} not belong to {server_name}, for example {example}: Synapse may refuse to start",
+                    counted(users, "user does", "users do")
+                ),
             )
-            .hint("see whether the configuration's server_name and database belong together")
+            .hint("check that the configuration's server_name and database belong together")
             .with("users", number(users))
             .with("example", example)
         })
@@ -135,14 +146,17 @@ fn foreign_users(homeserver: &Homeserver<'_>) -> Found {
         .collect())
 }
 
-/// What is held against a sequence.
+/// The values with which a sequence is compared.
 struct Held {
     rule: &'static Sequence,
+    /// The furthest value in the columns that the sequence numbers.
     tables: i64,
+    /// The furthest position of its stream, if it has one.
     stream: Option<i64>,
 }
 
-/// On a running server all of it grows: what must not be ahead is read before the sequences.
+/// On a running server all these values grow, so tables and streams, which must not be ahead, are read before the
+/// sequences.
 fn lagging_sequences(homeserver: &Homeserver<'_>) -> Found {
     let session = homeserver.session;
     let relations = relations(session)?;
@@ -198,17 +212,20 @@ fn furthest(session: &Session, table: &str, column: &str, negative: bool) -> Res
         "SELECT coalesce({of}({column}), 0)::int8 FROM {}",
         qualified("public", table)
     );
-    Ok(session.one(&format!("read how far {table} is"), &sql, &[])?.get(0))
+    Ok(session
+        .one(&format!("read the furthest value in {table}"), &sql, &[])?
+        .get(0))
 }
 
-/// By Synapse's rule: behind its stream it refuses to start, behind its tables it moves the sequence.
+/// By the rules of `PostgresSequenceGenerator.check_consistency` in `synapse/storage/util/sequence.py`: if a sequence
+/// is behind its stream, Synapse refuses to start; if it is behind its tables, Synapse advances it.
 fn judge(all_held: &[Held], sequences: &BTreeMap<String, i64>) -> Vec<Finding> {
     let (mut refused, mut healed, mut cure) = (Map::new(), Map::new(), Vec::new());
     for Held { rule, tables, stream } in all_held {
         let Some(last) = sequences.get(rule.name) else { continue };
         let data = || json!({"sequence": number(*last), "tables": number(*tables), "stream": stream.map(number)});
         match stream {
-            // A stream that counts down never stands above zero to Synapse.
+            // For a stream that counts down, Synapse compares the negative position, which is never ahead.
             Some(stream) if !rule.negative && stream > last => {
                 refused.insert(rule.name.to_owned(), data());
                 cure.push(format!(
@@ -228,7 +245,7 @@ fn judge(all_held: &[Held], sequences: &BTreeMap<String, i64>) -> Vec<Finding> {
             blocker(
                 Blocker::SequenceBehindStream,
                 format!(
-                    "sequences are behind their streams, and Synapse will refuse to start: {}",
+                    "sequences are behind their streams, so Synapse will refuse to start: {}",
                     names(&refused)
                 ),
             )
@@ -241,7 +258,7 @@ fn judge(all_held: &[Held], sequences: &BTreeMap<String, i64>) -> Vec<Finding> {
             info(
                 "sequence-behind-table",
                 format!(
-                    "sequences are behind their tables, which Synapse repairs when it starts: {}",
+                    "sequences are behind their tables; Synapse corrects this when it starts: {}",
                     names(&healed)
                 ),
             )

@@ -1,4 +1,4 @@
-//! This machine: memory, limits, the terminal, the clock, another run.
+//! This machine: memory, limits, the terminal, its clock compared with the servers', and other runs on the export.
 
 use std::env;
 use std::fs;
@@ -11,18 +11,18 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Resource, getrlimit};
 
 use crate::finding::{Detail, info, number, warning};
-use ess_run::text::size;
+use ess_run::text::{count, size};
 
-/// Our tools need less than 100 MiB each, pg_dump and pg_restore the rest.
+/// In bytes. The programs of this project need less than 100 MiB each; the rest is for pg_dump and pg_restore.
 const MEMORY: u64 = 512 << 20;
 
-/// A parallel pg_dump of Synapse's 180 tables, with its connections.
+/// Open files that a parallel pg_dump of Synapse's 180 tables needs, with its connections.
 const FILES: u64 = 512;
 
-/// Certificates, tokens and the times in the document depend on clocks.
+/// In seconds. Certificates, tokens and the times in the document depend on clocks that agree.
 const SKEW: f64 = 30.0;
 
-/// What needs no server.
+/// The checks that need no server.
 pub(crate) fn check(export: Option<&Path>) -> Vec<Finding> {
     let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let files = getrlimit(Resource::Nofile).current;
@@ -33,7 +33,7 @@ pub(crate) fn check(export: Option<&Path>) -> Vec<Finding> {
     found
 }
 
-/// `MemAvailable`, in bytes.
+/// `MemAvailable` of /proc/meminfo, in bytes.
 fn available(meminfo: &str) -> Option<u64> {
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     line.trim()
@@ -46,11 +46,14 @@ fn available(meminfo: &str) -> Option<u64> {
 
 fn machine(memory: Option<u64>, files: Option<u64>) -> Vec<Finding> {
     let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let shown = memory.map_or("unknown".to_owned(), size);
+    let shown = memory.map_or("an unknown amount".to_owned(), size);
     let mut found = vec![
         info(
             "host",
-            format!("this machine has {shown} of memory available, and {processors} processors"),
+            format!(
+                "this machine has {shown} of memory available, and {}",
+                count(processors, "processor")
+            ),
         )
         .with("memory", memory)
         .with("open_files", files)
@@ -58,33 +61,36 @@ fn machine(memory: Option<u64>, files: Option<u64>) -> Vec<Finding> {
     ];
     if let Some(memory) = memory.filter(|memory| *memory < MEMORY) {
         found.push(
-            warning("memory", format!("only {} of memory are available", size(memory)))
-                .hint("end what is not needed; the system may otherwise kill a dump half-way")
+            warning("memory", format!("only {} of memory is available", size(memory)))
+                .hint("stop processes that are not needed; otherwise the kernel may kill a dump")
                 .with("available", memory),
         );
     }
     if let Some(files) = files.filter(|files| *files < FILES) {
         found.push(
-            warning("open-files", format!("a process may open no more than {files} files"))
-                .hint("ulimit -n 4096")
-                .with("limit", files),
+            warning(
+                "open-files",
+                format!("a process can open no more than {}", count(files, "file")),
+            )
+            .hint("ulimit -n 4096")
+            .with("limit", files),
         );
     }
     found
 }
 
-/// A lost connection would end the migration.
+/// Without a terminal multiplexer, a lost SSH connection would stop the migration.
 fn terminal(ssh: bool, multiplexer: bool) -> Option<Finding> {
     (ssh && !multiplexer).then(|| {
         warning(
             "no-tmux",
-            "this is an SSH session without tmux or screen: a lost connection would end the migration",
+            "this is an SSH session without tmux or screen: a lost connection would stop the migration",
         )
         .hint("run everything in tmux")
     })
 }
 
-/// Whether somebody works on the export now.
+/// A finding if another run holds the lock of the export.
 fn other_run(export: &Path) -> Option<Finding> {
     let path = export.join(".lock");
     let lock = ess_files::open(&path).ok()?;
@@ -100,13 +106,13 @@ fn other_run(export: &Path) -> Option<Finding> {
     Some(
         warning(
             "export-locked",
-            format!("{holder} works on the export {} now", export.display()),
+            format!("{holder} is working on the export {}", export.display()),
         )
-        .hint("wait for that run, or end it"),
+        .hint("wait for that run, or stop it"),
     )
 }
 
-/// How far a server's clock is from ours.
+/// Compares a server's clock with this machine's.
 pub(crate) fn clock(session: &Session, whose: &str) -> Result<Vec<Finding>, Error> {
     let before = now();
     let theirs: f64 = session
@@ -132,7 +138,7 @@ fn skew(seconds: f64, whose: &str) -> Option<Finding> {
             "clock",
             format!("the clock of {whose} is {apart} seconds {order} this machine's"),
         )
-        .hint("let both keep time by NTP")
+        .hint("synchronise both clocks with NTP")
         .with("seconds", number(seconds.round() as i64))
     })
 }
@@ -177,7 +183,7 @@ mod tests {
             other_run(dir.path())
                 .expect("it is held")
                 .message
-                .starts_with("another run works")
+                .starts_with("another run is working")
         );
     }
 }

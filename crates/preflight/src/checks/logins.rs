@@ -1,4 +1,4 @@
-//! By whom people log in, as the database knows it.
+//! The login providers of users, according to the database.
 
 use ess_document::Finding;
 use ess_postgres::{Error, Session};
@@ -8,14 +8,15 @@ use ess_synapse::yaml::Value;
 use super::texts;
 use crate::finding::{Detail, info, some_of};
 
-/// Providers that the configuration does not name: syn2mas stops at the first account of theirs.
+/// Finds providers with accounts that the configuration does not define: syn2mas stops at the first such account.
 pub(crate) fn check(session: &Session, config: &Config) -> Result<Vec<Finding>, Error> {
     let sql = include_str!("../../sql/auth_providers.sql");
-    let used = texts(session, "read by whom users log in", sql)?;
+    let used = texts(session, "read the login providers", sql)?;
     Ok(unnamed(used, &named(config)).into_iter().collect())
 }
 
-/// As Synapse calls its OpenID Connect providers.
+/// The names that OpenID Connect providers have in `user_external_ids`: `_parse_oidc_config_dict` of
+/// synapse/config/oidc.py puts `oidc-` in front of `idp_id`, unless that is `oidc`.
 fn named(config: &Config) -> Vec<String> {
     let providers = config
         .get("oidc_providers")
@@ -38,12 +39,15 @@ fn unnamed(used: Vec<String>, named: &[String]) -> Option<Finding> {
         return None;
     }
     let message = format!(
-        "syn2mas will stop at accounts of providers that no oidc_providers name: {}",
+        "syn2mas will stop at accounts of providers that oidc_providers does not define: {}",
         some_of(&unnamed)
     );
     Some(
         info("carry-syn2mas", message)
-            .hint("only when logins move to MAS later: name the provider then, or remove its rows of user_external_ids")
+            .hint(
+                "only if logins move to MAS later: define the provider before syn2mas, or delete its rows in \
+                 user_external_ids",
+            )
             .with("providers", unnamed),
     )
 }

@@ -1,4 +1,4 @@
-//! The media store: what lies there, what the database misses, what it does not know.
+//! The media store: what it contains, uploads in the database without a file, and files without a row.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use ess_document::Finding;
 use ess_postgres::{Error, Session, UPLOADS_PAGE, has_media_repo, not_uploads, uploads};
 use ess_run::interrupted;
-use ess_run::text::{count, size};
+use ess_run::text::{count, counted, size};
 use ess_synapse::Config;
 use ess_synapse::media::{Kind, Media, Usage, id_at, is_media_repo, path_of};
 use serde_json::{Map, json};
@@ -17,22 +17,22 @@ use serde_json::{Map, json};
 use super::not_checked;
 use crate::finding::{Blocker, Detail, blocker, info, number, some_of, warning};
 
-/// Names that are shown of a long list.
+/// Maximum number of names in `data.sample`.
 const SAMPLE: usize = 20;
 
-/// What the check goes by.
+/// What the check needs.
 pub(crate) struct Place<'a> {
     /// Synapse's configuration.
     pub(crate) config: &'a Config,
-    /// The source, when a homeserver is in it.
+    /// The source, if it contains a homeserver.
     pub(crate) session: Option<&'a Session>,
-    /// Whether the database says that there are uploads, when it could be asked.
+    /// Whether there are uploads in the database, if that could be queried.
     pub(crate) uploads: Option<bool>,
-    /// How long to look; none for the whole store.
+    /// Time limit; `None` to examine the complete store.
     pub(crate) budget: Option<Duration>,
 }
 
-/// The media store, by kind, beside the database.
+/// Measures the media store by kind, and compares it with the database.
 pub(crate) fn check(place: &Place<'_>) -> Vec<Finding> {
     let config = place.config;
     let store = match config.media_store_path() {
@@ -47,9 +47,9 @@ pub(crate) fn check(place: &Place<'_>) -> Vec<Finding> {
         return vec![
             blocker(
                 Blocker::MatrixMediaRepo,
-                format!("media are in a Matrix Media Repo, which these tools do not move: {why}"),
+                format!("media are in a Matrix Media Repo, which these tools do not migrate: {why}"),
             )
-            .hint("bring media back into Synapse first, or keep that media repo and accept this"),
+            .hint("move the media back into Synapse first, or keep that media repo and accept this blocker"),
         ];
     }
     let mut found = Vec::new();
@@ -57,7 +57,7 @@ pub(crate) fn check(place: &Place<'_>) -> Vec<Finding> {
         found.push(
             info(
                 "media-elsewhere",
-                "media are in a storage provider too, which preflight does not look into",
+                "media are in a storage provider too, which preflight does not check",
             )
             .hint("the target's Synapse needs the same media_storage_providers"),
         );
@@ -94,8 +94,8 @@ pub(crate) fn check(place: &Place<'_>) -> Vec<Finding> {
     unknown.ask();
     if media.unreadable > 0 {
         let message = format!(
-            "{} files or directories of the media store {} cannot be read",
-            media.unreadable,
+            "{} of the media store {} cannot be read",
+            counted(media.unreadable, "file or directory", "files or directories"),
             store.display()
         );
         found.push(not_ours(message).with("unreadable", media.unreadable));
@@ -107,7 +107,7 @@ pub(crate) fn check(place: &Place<'_>) -> Vec<Finding> {
     found
 }
 
-/// Why the store is another program's.
+/// The reason to conclude that Matrix Media Repo stores the media, if there is one.
 fn matrix_media_repo(place: &Place<'_>, store: &Path) -> Option<&'static str> {
     let is = |option: &str| place.config.get(option);
     if place
@@ -117,21 +117,22 @@ fn matrix_media_repo(place: &Place<'_>, store: &Path) -> Option<&'static str> {
         return Some("its tables are in the source");
     }
     if is_media_repo(store) {
-        return Some("its media-repo.yaml lies at the media store");
+        return Some("its media-repo.yaml is at the media store");
     }
-    // Synapse's own media worker needs this option too, but then there are uploads.
+    // A Synapse with a media worker has this option too, but then there are uploads.
     let disabled = is("enable_media_repo").is_some_and(|value| !value.is_true());
     (disabled && place.uploads == Some(false) && is("media_instance_running_background_jobs").is_none())
-        .then_some("enable_media_repo is off, no worker takes its place, and Synapse never stored an upload")
+        .then_some("enable_media_repo is off, no worker takes over, and Synapse never stored an upload")
 }
 
 fn absent(store: &Path, uploads: Option<bool>, providers: bool) -> Finding {
     let missing = format!("there is no media store at {}", store.display());
     match uploads {
         Some(false) => info("media", missing),
-        _ if providers => warning("media", missing).hint("see whether the storage provider has all media"),
+        _ if providers => warning("media", missing).hint("check that the storage provider has all media"),
         _ => blocker(Blocker::MediaMissing, missing).hint(
-            "say where Synapse's paths are: --working-directory DIR, or --path-map /data=/srv/synapse of a container",
+            "name the location of Synapse's paths: --working-directory DIR, or --path-map /data=/srv/synapse for a \
+             container",
         ),
     }
 }
@@ -156,24 +157,27 @@ fn holds(media: &Media, store: &Path) -> Finding {
     let about = if media.is_complete() { "" } else { "about " };
     let files = count(usize::try_from(total.files).unwrap_or(usize::MAX), "file");
     let message = if total.files == 0 && !media.is_complete() {
-        "there was no time to look at the media store".to_owned()
+        "--budget left no time to examine the media store".to_owned()
     } else {
         format!(
-            "the media store holds {about}{files}, {}, of which {} can be fetched from nowhere else",
+            "the media store contains {about}{files} ({}), of which {} cannot be fetched again",
             size(total.bytes),
             size(own.bytes)
         )
     };
     info("media", message)
-    .hint("ESS's volume needs room for it (synapse.media.storage.size), its host twice that when copied by way of its disk")
-    .with("path", store.display().to_string())
-    .with("kinds", kinds)
-    .with("irreplaceable", shown(own))
-    .with(
-        "again_fetchable",
-        json!({"files": total.files - own.files, "bytes": total.bytes - own.bytes}),
-    )
-    .with("complete", media.is_complete())
+        .hint(
+            "ESS's volume needs room for it (synapse.media.storage.size), and ESS's host twice as much if media are \
+         copied by way of its disk",
+        )
+        .with("path", store.display().to_string())
+        .with("kinds", kinds)
+        .with("irreplaceable", shown(own))
+        .with(
+            "again_fetchable",
+            json!({"files": total.files - own.files, "bytes": total.bytes - own.bytes}),
+        )
+        .with("complete", media.is_complete())
 }
 
 /// Uploads in the database, and whether they have a file.
@@ -195,7 +199,7 @@ fn rows_without_file(session: &Session, store: &Path, budget: Option<Duration>) 
         for upload in page {
             last = upload.media_id;
             rows.looked_at += 1;
-            // What we may not see is no loss: the walk tells of it.
+            // A file that cannot be accessed is not lost; `Media::measure` reports it as unreadable.
             let is_gone =
                 |path| fs::symlink_metadata(content.join(path)).is_err_and(|error| error.kind() == ErrorKind::NotFound);
             if path_of(&last).is_none_or(is_gone) {
@@ -221,21 +225,22 @@ fn missing(rows: &Rows, store: &Path, providers: bool) -> Option<Finding> {
         return None;
     }
     let some = some_of(&rows.sample);
-    let of = format!("{} of {} uploads looked at", rows.missing, rows.looked_at);
+    let of = format!("{} of {}", rows.missing, count(rows.looked_at, "checked upload"));
     let found = if providers {
-        let message = format!("{of} are not in the media store, but may be in the storage provider");
+        let message = format!("the files of {of} are not in the media store, but may be in the storage provider");
         info("media-elsewhere", message)
     } else if rows.missing == rows.looked_at {
-        let message = format!("none of the uploads has its file below {}", store.display());
+        let message = format!("the files of all checked uploads are missing from {}", store.display());
         blocker(Blocker::MediaMissing, message).hint(
-            "say where Synapse's paths are: --working-directory DIR, or --path-map /data=/srv/synapse of a container",
+            "name the location of Synapse's paths: --working-directory DIR, or --path-map /data=/srv/synapse for a \
+             container",
         )
     } else {
         warning(
             "media-files-missing",
-            format!("{of} have no file, so that nobody can see them any more: {some}"),
+            format!("the files of {of} are missing, so users can no longer view them: {some}"),
         )
-        .hint("find them in a backup, or let them go")
+        .hint("find them in a backup, or do without them")
     };
     Some(
         found
@@ -247,7 +252,7 @@ fn missing(rows: &Rows, store: &Path, providers: bool) -> Option<Finding> {
     )
 }
 
-/// Files that no row knows, asked for batch by batch while the walk goes on.
+/// Files without a row in the database, queried in batches while the store is being walked.
 struct Unknown<'a> {
     session: Option<&'a Session>,
     batch: Vec<String>,
@@ -303,16 +308,13 @@ impl<'a> Unknown<'a> {
 
     fn finding(self) -> Option<Finding> {
         if let Some(error) = self.failed {
-            return Some(not_checked("files that no row knows", &error));
+            return Some(not_checked("media files without a row", &error));
         }
         (self.files > 0).then(|| {
-            let files = count(self.files, "file");
+            let files = counted(self.files, "file in local_content has", "files in local_content have");
             info(
                 "media-files-unknown",
-                format!(
-                    "the database does not know {files} of local_content: {}",
-                    some_of(&self.sample)
-                ),
+                format!("{files} no row in the database: {}", some_of(&self.sample)),
             )
             .with("files", self.files)
             .with("sample", self.sample)
@@ -320,7 +322,7 @@ impl<'a> Unknown<'a> {
     }
 }
 
-/// What was not reached is no pass.
+/// A warning if the time limit was reached, since what was not checked may be missing.
 fn partly(media: &Media, rows: Option<&Rows>) -> Option<Finding> {
     let rows_left = rows.is_some_and(|rows| !rows.complete);
     if media.is_complete() && !rows_left {
@@ -332,18 +334,18 @@ fn partly(media: &Media, rows: Option<&Rows>) -> Option<Finding> {
         .map(|(kind, measured)| format!("{} of {} directories of {}", measured.done, measured.parts, kind.name()))
         .chain(
             rows.filter(|_| rows_left)
-                .map(|rows| format!("{} uploads of the database", rows.looked_at)),
+                .map(|rows| format!("{} in the database", count(rows.looked_at, "upload"))),
         )
         .collect();
     Some(
         warning(
             "media-partly-checked",
             format!(
-                "the media store is estimated, not counted: the time was enough for {}",
+                "the figures of the media store are estimates: within --budget, preflight checked only {}",
                 of.join(", ")
             ),
         )
-        .hint("run once with --budget none"),
+        .hint("run preflight once with --budget none"),
     )
 }
 
@@ -391,7 +393,7 @@ mod tests {
         let found = of(dir.path(), "", Some(true), None);
         assert_eq!(
             found[0].message,
-            "the media store holds 1 file, 5 bytes, of which 5 bytes can be fetched from nowhere else"
+            "the media store contains 1 file (5 bytes), of which 5 bytes cannot be fetched again"
         );
         assert_eq!(found[0].data["kinds"]["local_content"], json!({"files": 1, "bytes": 5}));
         assert_eq!(

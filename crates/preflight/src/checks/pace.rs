@@ -1,9 +1,10 @@
-//! How long each step will take, reckoned from short samples of both servers.
+//! How long each step will take, estimated from short samples of both servers.
 
 use std::time::{Duration, Instant};
 
 use ess_document::Finding;
 use ess_postgres::{Error, Session, Table, tables};
+use ess_run::text::count;
 use serde_json::{Map, Value, json};
 
 use super::source::{Source, dump_size};
@@ -11,17 +12,18 @@ use super::target::Target;
 use super::{not_checked, number_of};
 use crate::finding::{Detail, info};
 
-/// A sample grows until it takes this long, or is this large.
+/// A sample grows until it takes this long, or has this many bytes.
 const LONG_ENOUGH: Duration = Duration::from_millis(300);
 const LARGE_ENOUGH: u64 = 4 << 20;
 
-/// Storing rows and building their indexes takes so many times as long as hashing them.
+/// Storing rows and building their indexes takes this many times as long as hashing them.
 const STORE: f64 = 4.0;
 
-/// What a source is asked to hash, to compare the processors of both.
+/// Generated rows that each server hashes, to compare the speed of their processors.
 const ROWS: i32 = 40_000;
 
-/// Of a source, in bytes each second; `hashing` without reading anything.
+/// Speed of the source, in bytes per second. `hashing` is that of generated rows, without reading a table; `sample` is
+/// the size of the sample, in bytes.
 #[derive(Debug, Clone, Copy)]
 struct From {
     read: f64,
@@ -30,14 +32,14 @@ struct From {
     sample: u64,
 }
 
-/// Of a target.
+/// Speed of the target, in bytes per second.
 #[derive(Debug, Clone, Copy)]
 struct To {
     send: f64,
     hashing: f64,
 }
 
-/// Bytes that are moved, and that are erased.
+/// Sizes in bytes: of the source's tables, of its dump, and of what the target's wipe erases.
 #[derive(Debug, Clone, Copy)]
 struct Sizes {
     data: u64,
@@ -45,12 +47,12 @@ struct Sizes {
     erased: u64,
 }
 
-/// The steps while Synapse stands still.
+/// Estimates the steps during which Synapse is down.
 pub(crate) fn check(source: &Source, target: Option<&Target>) -> Vec<Finding> {
     let mut found = Vec::new();
     let to = target.map(|target| within_limits(&target.session, measure));
     let to = to.and_then(|to| {
-        to.map_err(|error| found.push(not_checked("how fast the target is", &error)))
+        to.map_err(|error| found.push(not_checked("the speed of the target", &error)))
             .ok()
     });
     let from = within_limits(&source.session, |session| {
@@ -70,12 +72,12 @@ pub(crate) fn check(source: &Source, target: Option<&Target>) -> Vec<Finding> {
             found.push(finding(sizes, from, to.map(|(to, _)| to)));
         }
         Ok(None) => {}
-        Err(error) => found.push(not_checked("how long it takes", &error)),
+        Err(error) => found.push(not_checked("the estimate of the downtime", &error)),
     }
     found
 }
 
-/// A sample is short, or it is none.
+/// Runs `work` with a shorter `statement_timeout`, so that a sample does not hold up the server.
 fn within_limits<T>(session: &Session, work: impl FnOnce(&Session) -> Result<T, Error>) -> Result<T, Error> {
     session.batch("set up the sample", "SET statement_timeout = '5s'")?;
     let outcome = work(session);
@@ -88,10 +90,10 @@ fn bytes(session: &Session) -> Result<u64, Error> {
     Ok(u64::try_from(bytes).unwrap_or(0))
 }
 
-/// Rows as a dump reads them, then hashed as the proof does.
+/// Reads rows as a dump does, then hashes them as the proof does.
 fn sample(session: &Session, table: &Table) -> Result<From, Error> {
     let name = table.qualified();
-    // One value alone can be as large as a server's memory.
+    // Begin with one row: a single value can already be very large.
     let mut rows = 1;
     loop {
         let started = Instant::now();
@@ -119,7 +121,7 @@ fn sample(session: &Session, table: &Table) -> Result<From, Error> {
     }
 }
 
-/// How fast a target takes what it is sent and reckons with it, and how much it holds. It stores nothing.
+/// How fast the target receives and hashes data, and the size of its tables. Nothing is stored there.
 fn measure(session: &Session) -> Result<(To, u64), Error> {
     let mut text = "what people write, as long as it may be; ".repeat(1 << 12);
     loop {
@@ -138,7 +140,7 @@ fn measure(session: &Session) -> Result<(To, u64), Error> {
     }
 }
 
-/// By the server's own clock, so that the way to it does not count.
+/// Hashing speed, timed by the server's own clock to exclude the network.
 fn hashing(session: &Session) -> Result<f64, Error> {
     let row = session.one("hash a sample", include_str!("../../sql/hashing.sql"), &[&ROWS])?;
     let (bytes, seconds): (i64, f64) = (row.get(0), row.get(1));
@@ -148,7 +150,7 @@ fn hashing(session: &Session) -> Result<f64, Error> {
 
 #[expect(clippy::cast_precision_loss, reason = "an estimate")]
 fn rate(bytes: u64, took: Duration) -> f64 {
-    // A sample of nothing must not divide by it.
+    // Lower bounds, so that an empty or very fast sample gives a finite rate other than zero.
     (bytes.max(1 << 20)) as f64 / took.as_secs_f64().max(0.001)
 }
 
@@ -160,7 +162,7 @@ fn rate(bytes: u64, took: Duration) -> f64 {
 )]
 fn finding(sizes: Sizes, from: From, to: Option<To>) -> Finding {
     let seconds = |bytes: u64, seconds_per_byte: f64| (bytes as f64 * seconds_per_byte).ceil() as u64;
-    // Without a target its machine is taken for one like the source's.
+    // Without a target, assume a machine like the source's.
     let (send, digest) = to.map_or((from.read, from.digest), |to| {
         (to.send, from.digest * to.hashing / from.hashing)
     });
@@ -178,11 +180,12 @@ fn finding(sizes: Sizes, from: From, to: Option<To>) -> Finding {
     let (of, hint) = match to {
         Some(_) => (
             "short samples of both servers",
-            "an estimate: disks were not written to; copy media beforehand, so that only what is new remains",
+            "this is an estimate, without writes to disk; copy media beforehand, so that only new files remain",
         ),
         None => (
             "a short sample of the source",
-            "an estimate: name --target to have its side measured too; copy media beforehand, so that only what is new remains",
+            "this is an estimate; give --target to measure the target too; copy media beforehand, so that only new \
+             files remain",
         ),
     };
     let whole = |rates: &[(&str, f64)]| -> Value {
@@ -194,7 +197,7 @@ fn finding(sizes: Sizes, from: From, to: Option<To>) -> Finding {
     info(
         "downtime",
         format!(
-            "Synapse will stand still for {}, by {of}: {}",
+            "Synapse will be down for {}, estimated from {of}: {}",
             time(all),
             shown.join(", ")
         ),
@@ -221,11 +224,11 @@ fn finding(sizes: Sizes, from: From, to: Option<To>) -> Finding {
     )
 }
 
-/// For people who plan a night.
+/// A duration, rounded up to minutes or hours.
 fn time(seconds: u64) -> String {
     match seconds {
         0..60 => "less than a minute".to_owned(),
-        60..5_400 => format!("about {} minutes", seconds.div_ceil(60)),
+        60..5_400 => format!("about {}", count(seconds.div_ceil(60), "minute")),
         _ => format!("about {} hours", seconds.div_ceil(3_600)),
     }
 }
@@ -263,8 +266,8 @@ mod tests {
         let found = finding(sizes, from, Some(slow));
         assert_eq!(
             found.message,
-            "Synapse will stand still for about 9 minutes, by short samples of both servers: dump about 2 minutes, \
-             wipe less than a minute, restore about 6 minutes, proof less than a minute"
+            "Synapse will be down for about 9 minutes, estimated from short samples of both servers: dump about \
+             2 minutes, wipe less than a minute, restore about 6 minutes, proof less than a minute"
         );
         assert_eq!(found.data["seconds"], 524);
         assert_eq!(time(7_300), "about 3 hours");

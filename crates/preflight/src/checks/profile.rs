@@ -1,4 +1,4 @@
-//! How large a homeserver ESS is to be set up for.
+//! The size of homeserver for which ESS must be configured.
 
 use ess_document::Finding;
 use ess_postgres::{Error, Session};
@@ -8,13 +8,17 @@ use ess_synapse::Config;
 use super::number_of;
 use crate::finding::{Detail, info, number};
 
-/// Up to here the smallest profile of ESS fits.
+/// Maximum number of monthly active users in the smallest profile of ESS.
 const SMALL: i64 = 500;
 
-/// Users, monthly active users and federation, and what ESS is told of them.
+/// Users, monthly active users and federation, with the settings of ESS that fit them.
 pub(crate) fn check(session: &Session, config: Option<&Config>) -> Result<Vec<Finding>, Error> {
     let users = number_of(session, "count the users", include_str!("../../sql/users.sql"))?;
-    let monthly = number_of(session, "count who came", include_str!("../../sql/monthly_users.sql"))?;
+    let monthly = number_of(
+        session,
+        "count the monthly active users",
+        include_str!("../../sql/monthly_users.sql"),
+    )?;
     Ok(vec![profile(users, monthly, config.map(federation))])
 }
 
@@ -22,20 +26,22 @@ fn profile(users: i64, monthly: i64, federation: Option<&str>) -> Finding {
     let people = count(usize::try_from(users).unwrap_or_default(), "user");
     let shown = federation.map_or(String::new(), |federation| format!(", federation is {federation}"));
     let mau = if monthly <= SMALL {
-        "500 monthly active users fit"
+        "up to 500 monthly active users"
     } else {
-        "choose more than 500 monthly active users"
+        "more than 500 monthly active users"
     };
     let advice = match federation {
-        Some("open") => "open federation only after the import: until then closed keeps it from other servers",
-        Some("limited to a list") => "federation_domain_whitelist goes to synapse.additional",
-        _ => "closed federation is what it has: federation_domain_whitelist: [] goes to synapse.additional",
+        Some("open") => {
+            "keep federation closed until the import is complete, so that other servers cannot reach ESS before that"
+        }
+        Some("limited to a list") => "federation_domain_whitelist belongs in synapse.additional",
+        _ => "if federation is to stay closed, federation_domain_whitelist: [] belongs in synapse.additional",
     };
     info(
         "profile",
         format!("{people}, {monthly} of them active in the last month{shown}"),
     )
-    .hint(format!("for the import, in the profile of ESS {mau}; {advice}"))
+    .hint(format!("choose the ESS profile for {mau}; {advice}"))
     .with("users", number(users))
     .with("monthly_active_users", number(monthly))
     .with("federation", federation)
@@ -65,10 +71,10 @@ mod tests {
             small
                 .hint
                 .expect("there is advice")
-                .contains("500 monthly active users fit")
+                .contains("for up to 500 monthly active users")
         );
         let large = profile(9_000, 501, None);
         assert_eq!(large.message, "9000 users, 501 of them active in the last month");
-        assert!(large.hint.expect("there is advice").contains("choose more than 500"));
+        assert!(large.hint.expect("there is advice").contains("for more than 500"));
     }
 }

@@ -7,10 +7,10 @@ use ess_run::{Error, LAST_WITHOUT_TRANSACTION_TIMEOUT, Need, choose};
 
 use crate::finding::{Blocker, Detail, blocker, info};
 
-/// Whether the programs of this machine serve both servers, given by their major versions.
+/// Checks that this machine has programs for both servers, given by their major versions. `only` is `--pg-bin`.
 pub(crate) fn check(only: Option<&Path>, source: Option<u32>, target: Option<u32>) -> Vec<Finding> {
     let need = match (source, target) {
-        // Programs that back up the target dump a source that is not newer.
+        // Programs that can back up the target can also dump a source that is not newer.
         (source, Some(target)) if source.is_none_or(|source| source <= target) => Need::BackUp { target },
         (source, _) => Need::Dump {
             source: source.unwrap_or(0),
@@ -22,12 +22,12 @@ pub(crate) fn check(only: Option<&Path>, source: Option<u32>, target: Option<u32
         Ok(programs) => {
             let version = &programs.version;
             let message = match source {
-                // A target that is not known yet may be one that they do not serve.
+                // The target is not known yet, and may be one that these programs do not support.
                 Some(source) if target.is_none() && source <= last && programs.major > last => format!(
-                    "pg_dump and pg_restore are of version {version}, and serve a target of PostgreSQL {} or newer",
+                    "pg_dump and pg_restore are version {version}, which requires PostgreSQL {} or newer on the target",
                     last + 1
                 ),
-                _ => format!("pg_dump and pg_restore are of version {version}"),
+                _ => format!("pg_dump and pg_restore are version {version}"),
             };
             info("client-programs", message)
                 .with("version", programs.version)

@@ -1,10 +1,11 @@
-//! The public names of the homeserver: where they lead, and how long others remember that.
+//! The public names of the homeserver: where they lead, and for how long resolvers cache them.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use ess_document::Finding;
+use ess_run::text::count;
 use ess_synapse::Config;
 use ess_synapse::yaml;
 use ess_web::{Answer, Detour, Dns, NetError, RecordType, agent, host_and_port, host_of_url};
@@ -13,21 +14,21 @@ use serde_json::{Value, json};
 use super::well_known::{self, Delegation};
 use crate::finding::{Detail, info, some_of, warning};
 
-/// How names are looked up.
+/// The configuration that contains the names, and how they are looked up.
 pub(crate) struct Names {
     pub(crate) config: Arc<Config>,
     pub(crate) resolver: Option<SocketAddr>,
     pub(crate) detours: Vec<Detour>,
-    /// Seconds for which a record may be remembered.
+    /// Longest accepted TTL of a record, in seconds.
     pub(crate) max_ttl: u32,
 }
 
-/// Whether an id is one of these checks'.
+/// Whether an id is that of a finding of these checks.
 pub(crate) fn finds(id: &str) -> bool {
     id == "delegation" || id.starts_with("dns") || id.starts_with("well-known")
 }
 
-/// Documents first: they name further hosts.
+/// Checks the `.well-known` documents first, because they name further hosts, and then the DNS records.
 pub(crate) fn check(names: Names) -> Vec<Finding> {
     let server_name = names.config.server_name();
     let (host, port) = host_and_port(server_name);
@@ -45,7 +46,7 @@ pub(crate) fn check(names: Names) -> Vec<Finding> {
             found.extend(judge(&looked, names.max_ttl));
         }
         Err(error) => found.push(
-            warning("dns-not-checked", format!("the DNS could not be asked: {error}"))
+            warning("dns-not-checked", format!("the DNS could not be queried: {error}"))
                 .hint("run preflight where name servers can be reached, or name one with --resolver ADDR"),
         ),
     }
@@ -56,10 +57,10 @@ fn is_address(host: &str) -> bool {
     host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok()
 }
 
-/// Services whose SRV records lead to a homeserver, the newer one first.
+/// Services whose SRV records lead to a homeserver; `_matrix` is deprecated, so it comes second.
 const SERVICES: [&str; 2] = ["_matrix-fed._tcp", "_matrix._tcp"];
 
-/// What the zones say.
+/// What was found in the DNS.
 struct Looked {
     records: Vec<Answer>,
     /// Hosts that should have an address.
@@ -77,7 +78,7 @@ fn records(dns: &Dns, host: &str, delegation: &Delegation, base: Option<&str>) -
         .flatten()
         .map(str::to_owned)
         .collect();
-    // A delegated name without a port has such records of its own.
+    // A delegated name without a port can have SRV records of its own.
     let delegated = delegation.server.as_deref().map(host_and_port);
     let delegated = delegated.filter(|(name, port)| port.is_none() && *name != host && !is_address(name));
     let served = [Some(host), delegated.map(|(name, _)| name)].into_iter().flatten();
@@ -92,7 +93,7 @@ fn records(dns: &Dns, host: &str, delegation: &Delegation, base: Option<&str>) -
         looked.records.extend(answers);
     }
     hosts.retain(|name| name != host && !is_address(name));
-    // The server's own name needs no address when the others say where to go.
+    // The server name itself needs no address if it is delegated to other hosts.
     let own = dns.records(host, &[RecordType::A, RecordType::AAAA])?;
     if own.is_empty() && hosts.is_empty() {
         looked.without_address.push(host.to_owned());
@@ -125,10 +126,14 @@ fn judge(looked: &Looked, max_ttl: u32) -> Vec<Finding> {
         found.push(
             warning(
                 "dns-ttl",
-                format!("others remember where the homeserver is for longer than {max_ttl} s: {}", some_of(&shown)),
+                format!(
+                    "resolvers cache DNS records of the homeserver for longer than {max_ttl} s: {}",
+                    some_of(&shown)
+                ),
             )
             .hint(format!(
-                "set the TTL of these records to {max_ttl} or less now, then wait {}: until then caches hold the old one",
+                "set the TTL of these records to {max_ttl} s or less now, then wait {}: until then, caches contain \
+                 the old one",
                 hours(longest)
             ))
             .with("records", data.as_slice())
@@ -140,8 +145,8 @@ fn judge(looked: &Looked, max_ttl: u32) -> Vec<Finding> {
             info(
                 "dns",
                 format!(
-                    "{} of the DNS are remembered for {longest} s at most",
-                    ess_run::text::count(data.len(), "record")
+                    "resolvers cache {} of the homeserver for at most {longest} s",
+                    count(data.len(), "DNS record")
                 ),
             )
             .with("records", data),
@@ -163,7 +168,7 @@ fn judge(looked: &Looked, max_ttl: u32) -> Vec<Finding> {
     found
 }
 
-/// By the rules of the server-server specification, first match wins.
+/// Finds the address by the rules for resolving server names in the Matrix server-server API; the first match wins.
 fn delegated(host: &str, port: Option<u16>, delegation: &Delegation, records: &[Answer]) -> Finding {
     let srv = |of: &str| {
         SERVICES.iter().find_map(|service| {
@@ -188,20 +193,23 @@ fn delegated(host: &str, port: Option<u16>, delegation: &Delegation, records: &[
     };
     let found = info(
         "delegation",
-        format!("other servers reach the homeserver at {to}, by {by}"),
+        format!("other servers reach the homeserver at {to} ({by})"),
     )
     .with("server", to.as_str())
     .with("by", by.as_str());
     if to.ends_with(":443") {
         found
     } else {
-        found.hint("ESS listens at port 443 only: let .well-known/matrix/server say HOST:443 on the day")
+        found.hint(
+            "ESS listens on port 443 only: on the day of the migration, let .well-known/matrix/server name HOST:443",
+        )
     }
 }
 
+/// A duration, rounded up to minutes or hours.
 fn hours(seconds: u32) -> String {
     match seconds {
-        0..7_200 => format!("{} minutes", seconds.div_ceil(60)),
+        0..7_200 => count(seconds.div_ceil(60), "minute"),
         _ => format!("{} hours", seconds.div_ceil(3_600)),
     }
 }

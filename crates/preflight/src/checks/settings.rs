@@ -1,4 +1,4 @@
-//! Settings of a role, a database or a server that our sessions cannot pin: only a superuser may change them.
+//! Settings that only a superuser can change, so that the sessions of these tools cannot override them.
 
 use ess_document::Finding;
 use ess_postgres::Session;
@@ -6,12 +6,12 @@ use ess_postgres::Session;
 use super::Found;
 use crate::finding::{Detail, warning};
 
-/// What is set on the source.
+/// Findings about the settings of the source.
 pub(crate) fn of_source(session: &Session) -> Found {
     Ok(set(session)?.iter().filter_map(|set| hidden(set, "source")).collect())
 }
 
-/// What is set on the target, into which rows are loaded.
+/// Findings about the settings of the target, including those that affect loading.
 pub(crate) fn of_target(session: &Session) -> Found {
     let finding = |set: &Set| hidden(set, "target").or_else(|| loading(set));
     Ok(set(session)?.iter().filter_map(finding).collect())
@@ -32,11 +32,12 @@ fn hidden((name, _): &Set, whose: &str) -> Option<Finding> {
             warning(
                 "damage-hidden",
                 format!(
-                    "{name} is on at the {whose}: damaged pages are read as empty or as they are, and nothing is said"
+                    "{name} is on at the {whose}: damaged pages are read as empty, or despite a wrong checksum, \
+                     without an error"
                 ),
             )
             .hint(format!(
-                "as a superuser, set {name} to off, and see whether the data are whole"
+                "as a superuser, set {name} to off, then check the data for damage"
             ))
             .with("setting", name.as_str())
         })
@@ -46,15 +47,14 @@ fn loading((name, value): &Set) -> Option<Finding> {
     let found = match name.as_str() {
         "temp_file_limit" => warning(
             "temp-file-limit",
-            format!(
-                "temp_file_limit is {value} kB at the target: an index that needs more to be built ends the restore"
-            ),
+            format!("temp_file_limit is {value} kB at the target: restore fails if building an index needs more"),
         )
         .hint("as a superuser: ALTER ROLE NAME SET temp_file_limit = -1"),
         "log_statement" | "log_min_duration_statement" => warning(
             "log-holds-rows",
             format!(
-                "{name} is {value} at the target: its log will hold rows that are loaded by INSERT, and large objects"
+                "{name} is {value} at the target: its log will contain rows that are loaded by INSERT, and large \
+                 objects"
             ),
         )
         .hint(format!(

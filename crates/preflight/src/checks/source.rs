@@ -1,4 +1,4 @@
-//! The source as a database, whatever is in it.
+//! The source as a database, regardless of its contents.
 
 use ess_document::Finding;
 use ess_postgres::{
@@ -12,25 +12,25 @@ use serde_json::Value;
 use super::{Check, Found, all, is_canceled, number_of, texts};
 use crate::finding::{Blocker, Detail, blocker, info, number, some_of, warning};
 
-/// A source that we are connected to.
+/// A source with an open connection.
 pub(crate) struct Source {
     /// The connection, which only reads.
     pub(crate) session: Session,
-    /// What the server says about itself.
+    /// Properties of the server and the database.
     pub(crate) facts: Facts,
 }
 
-/// Makes all of them.
+/// Runs all checks of the source.
 pub(crate) fn check(source: &Source) -> Vec<Finding> {
     let checks: &[Check<Source>] = &[
         ("the source's server", |source| Ok(server(&source.facts))),
         ("the source's encoding", encoding),
         ("the source's lock table", locks),
-        ("what cannot be carried", parts),
-        ("what stays behind", left_behind),
+        ("dependencies on what is not carried", parts),
+        ("what is not carried", left_behind),
         ("the source's collation", super::collation::check),
         ("the source's tables", content),
-        ("what our role may read", readable),
+        ("permissions on the source", readable),
         ("extensions of the source", extensions),
         ("schemas of the source", schemas),
         ("large objects of the source", large_objects),
@@ -48,7 +48,8 @@ pub(crate) fn check(source: &Source) -> Vec<Finding> {
     all(source, checks)
 }
 
-/// An upper bound for a dump: half of a database is indexes, and compression halves the rest.
+/// An estimated upper bound for the size of a dump, in bytes: half of a database is indexes, and compression halves
+/// the rest.
 pub(crate) fn dump_size(facts: &Facts) -> u64 {
     u64::try_from(facts.bytes).unwrap_or(0) / 4
 }
@@ -69,9 +70,9 @@ fn server(facts: &Facts) -> Vec<Finding> {
         found.push(
             warning(
                 "source-standby",
-                "the source is a standby, which goes on changing whoever stops here",
+                "the source is a standby, which continues to change even if everything here is stopped",
             )
-            .hint("name the primary server in its place"),
+            .hint("name the primary server instead"),
         );
     }
     found
@@ -82,13 +83,13 @@ fn encoding(source: &Source) -> Found {
     if facts.encoding == "UTF8" {
         return Ok(Vec::new());
     }
-    // It can take longer than a check may.
+    // This query can run into the time limit; then the column is not named.
     let wrong = match not_utf8(&source.session) {
         Err(error) if !is_canceled(&error) => return Err(error),
         wrong => wrong.ok().flatten(),
     };
     let shown = wrong.as_ref().map_or_else(String::new, |(table, column)| {
-        format!("; column {column} of table {table} holds bytes that are not UTF-8")
+        format!("; column {column} of table {table} contains bytes that are not UTF-8")
     });
     let found = blocker(
         Blocker::SourceEncoding,
@@ -100,14 +101,17 @@ fn encoding(source: &Source) -> Found {
     let (table, column) = wrong.unzip();
     Ok(vec![
         found
-            .hint("bring it into a UTF8 database first: createdb --encoding=UTF8 --locale=C --template=template0, then pg_dump | psql")
+            .hint(
+                "copy it into a UTF8 database first: createdb --encoding=UTF8 --locale=C --template=template0, then \
+                 pg_dump | psql",
+            )
             .with("encoding", facts.encoding.as_str())
             .with("table", table)
             .with("column", column),
     ])
 }
 
-/// A dump locks every table until it ends.
+/// Checks the size of the lock table: a dump locks every table until it ends.
 fn locks(source: &Source) -> Found {
     let (needed, table) = (dump_locks(&source.session)?, lock_table(&source.session)?);
     Ok(table
@@ -116,12 +120,12 @@ fn locks(source: &Source) -> Found {
             blocker(
                 Blocker::SourceLocks,
                 format!(
-                    "the source's lock table has room for {} locks, and a dump takes about {needed}",
-                    table.free
+                    "the source's lock table has room for {}, but a dump needs about {needed}",
+                    count(table.free, "lock")
                 ),
             )
             .hint(format!(
-                "on the source, set max_locks_per_transaction to {wanted} and restart it"
+                "on the source, set max_locks_per_transaction to {wanted} and restart PostgreSQL"
             ))
             .with("free", number(table.free))
             .with("needed", number(needed))
@@ -135,22 +139,22 @@ fn parts(source: &Source) -> Found {
     Ok(named(without_support(&source.session)?, |names| {
         blocker(
             Blocker::SourceParts,
-            format!("what moves needs what stays behind: {names}"),
+            format!("something that is carried depends on something that is not: {names}"),
         )
-        .hint("drop it on the source, or move what it shows into a table first")
+        .hint("drop it on the source, or copy its contents into a table first")
     }))
 }
 
-/// Extensions have a finding of their own.
+/// Objects that a dump does not contain, without extensions, which have a separate finding.
 fn left_behind(source: &Source) -> Found {
     let entries = not_in_a_dump(&source.session)?.into_iter().map(|left| left.entry);
     let entries: Vec<String> = entries.filter(|entry| !entry.starts_with("EXTENSION ")).collect();
     Ok(named(entries, |names| {
         info(
             "left-behind",
-            format!("no dump holds these, and they stay behind: {names}"),
+            format!("a dump does not contain these, so they are not carried: {names}"),
         )
-        .hint("make anew on the target what is still wanted there")
+        .hint("recreate on the target what you still need there")
     }))
 }
 
@@ -167,7 +171,7 @@ fn content(source: &Source) -> Found {
         info(
             "source-size",
             format!(
-                "the source holds {bytes} in {}, and a dump of it takes about {}",
+                "the source contains {bytes} in {}, and its dump needs about {}",
                 count(tables.len(), "table"),
                 size(dump)
             ),
@@ -185,7 +189,7 @@ fn content(source: &Source) -> Found {
     found.extend(named(unlogged, |names| {
         info(
             "unlogged-tables",
-            format!("tables that a crash empties, and that are not Synapse's: {names}"),
+            format!("unlogged tables that are not Synapse's, which a crash empties: {names}"),
         )
     }));
     Ok(found)
@@ -200,9 +204,9 @@ fn readable(source: &Source) -> Found {
     Ok(vec![
         blocker(
             Blocker::SourceUnreadable,
-            format!("role {user} may not read {}", some_of(&hidden)),
+            format!("role {user} cannot read {}", some_of(&hidden)),
         )
-        .hint("connect as the role that owns them, which Synapse uses")
+        .hint("connect as the role that owns them, which is the one that Synapse uses")
         .with("relations", hidden),
     ])
 }
@@ -216,7 +220,7 @@ fn extensions(source: &Source) -> Found {
     Ok(named(names, |names| {
         info(
             "extensions",
-            format!("extensions stay behind, since Synapse needs none: {names}"),
+            format!("extensions are not carried, because Synapse needs none: {names}"),
         )
     }))
 }
@@ -230,7 +234,7 @@ fn schemas(source: &Source) -> Found {
     Ok(named(names, |names| {
         info(
             "schemas",
-            format!("the source has schemas that are not Synapse's, which move too: {names}"),
+            format!("the source has schemas that are not Synapse's, which are carried too: {names}"),
         )
     }))
 }
@@ -241,7 +245,10 @@ fn large_objects(source: &Source) -> Found {
     if objects == 0 {
         return Ok(Vec::new());
     }
-    let message = format!("the source has {objects} large objects, which Synapse does not make");
+    let message = format!(
+        "the source contains {}, which Synapse does not create",
+        count(objects, "large object")
+    );
     Ok(vec![info("large-objects", message).with("objects", number(objects))])
 }
 
@@ -254,7 +261,7 @@ fn prepared(source: &Source) -> Found {
     Ok(named(names, |names| {
         warning(
             "prepared-transactions",
-            format!("prepared transactions hold locks, and no dump has what they wrote: {names}"),
+            format!("prepared transactions hold locks, and a dump does not contain what they wrote: {names}"),
         )
         .hint("end each with COMMIT PREPARED or ROLLBACK PREPARED")
     }))
@@ -269,7 +276,7 @@ fn replication_slots(source: &Source) -> Found {
     Ok(named(names, |names| {
         info(
             "replication-slots",
-            format!("others follow the source by replication, and will not follow the target: {names}"),
+            format!("the source has replication slots, whose consumers will not follow the target: {names}"),
         )
     }))
 }
@@ -278,13 +285,14 @@ fn indexes(source: &Source) -> Found {
     Ok(named(invalid_indexes(&source.session)?, |names| {
         warning(
             "invalid-indexes",
-            format!("no dump has an index whose build failed: {names}"),
+            format!("indexes whose build failed are not in a dump: {names}"),
         )
-        .hint("build it again: REINDEX INDEX CONCURRENTLY NAME")
+        .hint("rebuild them: REINDEX INDEX CONCURRENTLY NAME")
     }))
 }
 
-/// Synapse is known by its role, which is ours or the owner: it may run now, and the tools that act ask again.
+/// Other sessions. Those of the connecting role and of the owner are taken for Synapse's, which may still be running;
+/// the programs that need it stopped check again.
 fn sessions(source: &Source) -> Found {
     let synapse = [&source.facts.user, &source.facts.owner];
     let (own, foreign): (Vec<_>, Vec<_>) = others(&source.session, &[])?
@@ -295,7 +303,7 @@ fn sessions(source: &Source) -> Found {
         let message = format!("{} of Synapse's role on the source", count(own.len(), "session"));
         found.push(
             info("synapse-sessions", message)
-                .hint("stop Synapse when it is the turn of pgdump-wrap")
+                .hint("stop Synapse before running pgdump-wrap")
                 .with("sessions", own.len()),
         );
     }
@@ -305,14 +313,14 @@ fn sessions(source: &Source) -> Found {
     found.extend(named(roles, |names| {
         warning(
             "other-sessions",
-            format!("other roles than Synapse's use the source: {names}"),
+            format!("roles other than Synapse's are connected to the source: {names}"),
         )
-        .hint("end them before pgdump-wrap, or let a monitor stay with --ignore-role NAME")
+        .hint("end their sessions before pgdump-wrap, or ignore a monitor's role with --ignore-role NAME")
     }));
     Ok(found)
 }
 
-/// A finding about names, if there are any.
+/// A finding about these names, if there are any.
 fn named(names: Vec<String>, finding: impl Fn(&str) -> Finding) -> Vec<Finding> {
     if names.is_empty() {
         return Vec::new();

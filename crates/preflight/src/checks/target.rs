@@ -1,4 +1,4 @@
-//! The target: can it take the homeserver, and is it the right one?
+//! The target: whether it can hold the homeserver, and whether it is the right one.
 
 use ess_document::{Finding, Identity};
 use ess_postgres::{
@@ -13,21 +13,21 @@ use super::{Check, Found, all, not_checked};
 use crate::finding::{Blocker, Detail, blocker, info, number, some_of};
 use ess_run::text::count;
 
-/// A target that we are connected to.
+/// A target with an open connection.
 pub(crate) struct Target {
-    /// The connection, which only reads here.
+    /// The connection, which only reads.
     pub(crate) session: Session,
-    /// What the server says about itself.
+    /// Properties of the server and the database.
     pub(crate) facts: Facts,
-    /// The role that will own everything.
+    /// The role that will own all objects.
     pub(crate) role: String,
-    /// The homeserver that moves, when it is known.
+    /// The server name of the homeserver being migrated, if known.
     pub(crate) server_name: Option<String>,
-    /// The source, when it could be asked.
+    /// Properties of the source, if it could be reached.
     pub(crate) source: Option<Facts>,
 }
 
-/// Makes all of them.
+/// Runs all checks of the target, except those of [`room`].
 pub(crate) fn check(target: &Target) -> Vec<Finding> {
     let checks: &[Check<Target>] = &[
         ("the target's server", |target| {
@@ -36,8 +36,8 @@ pub(crate) fn check(target: &Target) -> Vec<Finding> {
         ("the target's encoding and collation", |target| {
             Ok(locale(&target.facts))
         }),
-        ("our rights on the target", rights),
-        ("what the target holds", content),
+        ("permissions on the target", rights),
+        ("the contents of the target", content),
         ("sessions on the target", sessions),
         ("settings of the target", |target| {
             super::settings::of_target(&target.session)
@@ -61,8 +61,8 @@ fn server(facts: &Facts, source: Option<&Facts>) -> Vec<Finding> {
     ];
     if facts.standby {
         found.push(
-            blocker(Blocker::TargetStandby, "the target is a standby, which takes no writes")
-                .hint("name the primary server in its place"),
+            blocker(Blocker::TargetStandby, "the target is a standby, which is read-only")
+                .hint("name the primary server instead"),
         );
     }
     let Some(source) = source else { return found };
@@ -84,7 +84,7 @@ fn server(facts: &Facts, source: Option<&Facts>) -> Vec<Finding> {
                     facts.version_text, source.version_text
                 ),
             )
-            .hint(format!("move to a server of PostgreSQL {} or newer", source.major()))
+            .hint(format!("use a server of PostgreSQL {} or newer", source.major()))
             .with("source", source.version_text.as_str())
             .with("target", facts.version_text.as_str()),
         );
@@ -99,7 +99,7 @@ fn locale(facts: &Facts) -> Vec<Finding> {
     vec![
         blocker(
             Blocker::TargetLocale,
-            format!("the target is {}, and Synapse needs UTF8/C/C", facts.locale()),
+            format!("the target is {}, but Synapse requires UTF8/C/C", facts.locale()),
         )
         .hint(facts.remedy())
         .with("encoding", facts.encoding.as_str())
@@ -113,7 +113,7 @@ fn rights(target: &Target) -> Found {
     let (user, role) = (&target.facts.user, &target.role);
     let lacks = |message: String| {
         blocker(Blocker::TargetRights, message)
-            .hint("connect as the role that Synapse uses there, or name it with --role")
+            .hint("connect as the role that Synapse uses there, or specify it with --role")
             .with("user", user.as_str())
             .with("role", role.as_str())
     };
@@ -123,17 +123,17 @@ fn rights(target: &Target) -> Found {
     let mut found = Vec::new();
     if !rights.acts {
         found.push(lacks(format!(
-            "role {user} may not act as {role}, which is to own everything"
+            "role {user} cannot act as {role}, which must own everything on the target"
         )));
     }
     if rights.acts && !rights.inherits {
         found.push(lacks(format!(
-            "role {user} may act as {role}, but does not inherit its rights, with which the proof reads"
+            "role {user} can act as {role}, but does not inherit its privileges, which reading the target requires"
         )));
     }
     if !rights.creates {
         found.push(lacks(format!(
-            "role {role} may create nothing in the target's schema public"
+            "role {role} cannot create objects in the target's schema public"
         )));
     }
     let foreign: Vec<String> = objects(&target.session)?
@@ -142,7 +142,10 @@ fn rights(target: &Target) -> Found {
         .map(|object| format!("{} {} of {}", object.kind, object.name, object.owner))
         .collect();
     if !foreign.is_empty() {
-        let message = format!("role {user} cannot drop what is on the target: {}", some_of(&foreign));
+        let message = format!(
+            "role {user} cannot drop these objects on the target: {}",
+            some_of(&foreign)
+        );
         found.push(lacks(message).with("objects", foreign));
     }
     Ok(found)
@@ -154,7 +157,7 @@ fn content(target: &Target) -> Found {
         Standing::Nothing => {}
         Standing::Whole(fence) => return Ok(vec![fenced(&fence, source)]),
         Standing::Half(half) => {
-            let message = format!("the target holds half a fence: {}", half.what);
+            let message = format!("the target has an incomplete fence: {}", half.what);
             return Ok(vec![blocker(Blocker::TargetFenced, message).hint(half.remedy)]);
         }
     }
@@ -166,7 +169,7 @@ fn content(target: &Target) -> Found {
         found.push(
             blocker(
                 Blocker::TargetServerName,
-                format!("the target serves {theirs}, and the homeserver that moves is {ours}"),
+                format!("the target serves {theirs}, but the homeserver being migrated is {ours}"),
             )
             .hint("check --target, or install ESS with the old server name")
             .with("server_names", names.as_slice()),
@@ -180,17 +183,20 @@ fn content(target: &Target) -> Found {
             .with("media", number(usage.media))
     };
     found.push(data(match usage.used() {
-        Some(why) => blocker(Blocker::TargetUsed, format!("the target is in use: {why}"))
-            .hint("check --target; if all of it may go, --accept target-used here and --allow-used to ess-wipe"),
-        None if names.is_empty() => info("target-fresh", "the target holds no users yet"),
-        None => info("target-fresh", "the target was only tried out"),
+        Some(why) => blocker(Blocker::TargetUsed, format!("the target is in use: {why}")).hint(
+            "check --target; if everything on it can be erased, use --accept target-used here and --allow-used \
+                 with ess-wipe",
+        ),
+        None if names.is_empty() => info("target-fresh", "the target has no users yet"),
+        None => info("target-fresh", "the target has only been tried out"),
     }));
     Ok(found)
 }
 
-/// A target in use that stands where the source stands holds it already: a line that is run again finds its part done.
+/// Replaces the finding `target-used` if the target is in the same state as the source, as it is when a pipeline is
+/// re-run after its end.
 ///
-/// What is quickly read decides here; ess-wipe and restore prove it before they leave such a target alone.
+/// Only compares what is read quickly; ess-wipe and restore prove the target before they leave it unchanged.
 pub(crate) fn recognise(target: &Target, source: &Source, findings: &mut Vec<Finding>) {
     let used = Blocker::TargetUsed.id();
     let Some(used) = findings.iter_mut().find(|finding| finding.id == used) else {
@@ -201,11 +207,11 @@ pub(crate) fn recognise(target: &Target, source: &Source, findings: &mut Vec<Fin
         Ok(true) => {
             let found = info(
                 "target-restored",
-                "the target stands where the source stands: it holds this homeserver already",
+                "the target is in the same state as the source: it already contains this homeserver",
             );
-            *used = found.hint("run the same line again: each program proves it and finds its part done");
+            *used = found.hint("re-run the same command: each program verifies this and skips what is already done");
         }
-        Err(error) => findings.push(not_checked("whether the target holds the source already", &error)),
+        Err(error) => findings.push(not_checked("whether the target already contains the source", &error)),
     }
 }
 
@@ -221,26 +227,27 @@ fn fenced(fence: &Fence, source: Option<&Identity>) -> Finding {
     match (&fence.source, source) {
         (Some(theirs), Some(ours)) if theirs != ours => blocker(
             Blocker::TargetFenced,
-            format!("the target is in the middle of a migration from another source, {theirs}"),
+            format!("the target is fenced by a migration from another source, {theirs}"),
         )
-        .hint("check --target, or end that migration first"),
-        _ => info("target-fenced", "the target was wiped and waits for restore"),
+        .hint("check --target, or finish that migration first"),
+        _ => info("target-fenced", "the target was wiped, and is ready for restore"),
     }
     .with("id", fence.id.as_str())
 }
 
-/// Whether the target has what it takes to load the source, and to drop what it holds before.
+/// Checks that the target can drop its objects and load the source.
 pub(crate) fn room(target: &Target, source: Option<&Source>) -> Vec<Finding> {
     let checks: &[Check<(&Target, Option<&Source>)>] = &[
         ("the target's lock table", |(target, source)| locks(target, *source)),
-        ("what the source needs on the target", |(target, source)| {
+        ("prerequisites of the source on the target", |(target, source)| {
             source.map_or_else(|| Ok(Vec::new()), |source| lacks(target, source))
         }),
     ];
     all(&(target, source), checks)
 }
 
-/// The wipe drops everything in one transaction, and restore makes everything in one.
+/// Checks the size of the lock table: ess-wipe drops everything in one transaction, and restore creates everything in
+/// one.
 fn locks(target: &Target, source: Option<&Source>) -> Found {
     let objects = objects(&target.session)?;
     let dropped = objects.iter().filter(|object| object.kind == "table").count();
@@ -257,18 +264,21 @@ fn lock_room(dropped: usize, loaded: usize, table: LockTable) -> Option<Finding>
         blocker(
             Blocker::TargetLocks,
             format!(
-                "the target's lock table has room for {} locks, and to drop {dropped} tables and load {loaded} takes about {needed}",
-                table.free
+                "the target's lock table has room for {}, but dropping {} and loading {loaded} needs about {needed}",
+                count(table.free, "lock"),
+                count(dropped, "table")
             ),
         )
-        .hint(format!("on the target, set max_locks_per_transaction to {wanted} and restart it"))
+        .hint(format!(
+            "on the target, set max_locks_per_transaction to {wanted} and restart PostgreSQL"
+        ))
         .with("free", number(table.free))
         .with("needed", number(needed))
         .with("max_locks_per_transaction", number(wanted)),
     )
 }
 
-/// What is not carried, and what is carried needs: extensions, roles, collations.
+/// What the carried data need but is not carried itself: extensions, roles, collations.
 fn lacks(target: &Target, source: &Source) -> Found {
     let lacking = lacking(&target.session, &target.role, &needs(&source.session)?)?;
     Ok(lacking
@@ -276,7 +286,7 @@ fn lacks(target: &Target, source: &Source) -> Found {
         .map(|(need, remedy)| {
             blocker(
                 Blocker::TargetLacks,
-                format!("the source's data need on the target what is not there: {need}"),
+                format!("the target lacks what the source's data need: {need}"),
             )
             .hint(remedy)
             .with("need", need)

@@ -1,8 +1,9 @@
-//! Which Synapse has which schema.
+//! Which version of Synapse has which version of the schema.
 
 use ess_postgres::SchemaRows;
 
-/// Minor and patch of the first Synapse 1.x with a pair of schema and compat version.
+/// Minor and patch version of the first Synapse 1.x with these values of `SCHEMA_VERSION` and `SCHEMA_COMPAT_VERSION`
+/// (`synapse/storage/schema/__init__.py`).
 type First = (u32, u32, i32, i32);
 
 #[rustfmt::skip]
@@ -16,7 +17,7 @@ const FIRST: &[First] = &[
     (128, 0, 91, 84), (129, 0, 92, 84), (143, 0, 93, 84), (151, 0, 94, 84),
 ];
 
-/// A version of Synapse, by what its schema is.
+/// A version of Synapse, represented by its schema.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SynapseVersion {
     schema: i32,
@@ -24,7 +25,8 @@ pub(crate) struct SynapseVersion {
 }
 
 impl SynapseVersion {
-    /// The argument of `--target-synapse-version`: `1.157.1`, also with a `v` before it or words behind.
+    /// Parses the argument of `--target-synapse-version`, or the tag of an image: `1.157.1`, optionally with a `v` in
+    /// front, and with a suffix.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let wrong = || "not a version of Synapse such as 1.157.1".to_owned();
         let number = text
@@ -46,10 +48,10 @@ impl SynapseVersion {
             .rev()
             .find(|first| (first.0, first.1) <= (minor, patch))
             .map(|&(_, _, schema, compat)| Self { schema, compat })
-            .ok_or_else(|| "no ESS has a Synapse that old".to_owned())
+            .ok_or_else(|| "older than any Synapse in ESS".to_owned())
     }
 
-    /// As its database would say.
+    /// The version rows that its database would contain.
     pub(crate) fn rows(self) -> SchemaRows {
         SchemaRows {
             version: Some(self.schema),
@@ -59,13 +61,13 @@ impl SynapseVersion {
     }
 }
 
-/// The Synapse that brought a schema, in words.
+/// The version of Synapse that introduced a schema, for messages.
 pub(crate) fn of_schema(schema: i32) -> String {
     let newest = FIRST.last().map_or(0, |first| first.2);
     match FIRST.iter().find(|first| first.2 >= schema) {
-        _ if schema > newest => "of a Synapse newer than these tools know".to_owned(),
-        Some((minor, 0, ..)) => format!("of Synapse 1.{minor} or newer"),
-        Some((minor, patch, ..)) => format!("of Synapse 1.{minor}.{patch} or newer"),
+        _ if schema > newest => "a Synapse newer than these tools".to_owned(),
+        Some((minor, 0, ..)) => format!("Synapse 1.{minor} or newer"),
+        Some((minor, patch, ..)) => format!("Synapse 1.{minor}.{patch} or newer"),
         None => String::new(),
     }
 }
@@ -84,9 +86,9 @@ mod tests {
         for wrong in ["", "2.0", "1", "1.x", "latest", "1.20.0"] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
-        assert_eq!(of_schema(94), "of Synapse 1.151 or newer");
-        assert_eq!(of_schema(84), "of Synapse 1.100 or newer");
-        assert_eq!(of_schema(95), "of a Synapse newer than these tools know");
+        assert_eq!(of_schema(94), "Synapse 1.151 or newer");
+        assert_eq!(of_schema(84), "Synapse 1.100 or newer");
+        assert_eq!(of_schema(95), "a Synapse newer than these tools");
         assert!(FIRST.is_sorted());
     }
 }

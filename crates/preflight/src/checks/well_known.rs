@@ -1,4 +1,4 @@
-//! `.well-known/matrix/*`: who serves it, what it says, whether everybody can read it.
+//! `.well-known/matrix/*`: which server serves the documents, what they contain, whether browsers can read them.
 
 use ess_document::Finding;
 use ess_web::{Agent, Document, get, read, readable};
@@ -6,16 +6,16 @@ use serde_json::{Map, json};
 
 use crate::finding::{Detail, info, warning};
 
-/// What the documents say of where the homeserver is.
+/// The addresses of the homeserver in the documents.
 #[derive(Debug, Default)]
 pub(crate) struct Delegation {
-    /// `m.server`: where other servers go.
+    /// `m.server`: the address for other servers.
     pub(crate) server: Option<String>,
-    /// `m.homeserver.base_url`: where clients go.
+    /// `m.homeserver.base_url`: the address for clients.
     pub(crate) client: Option<String>,
 }
 
-/// Fetches the three documents of a server name. `served`: Synapse's configuration says that it serves the first.
+/// Fetches the three documents of a server name. `served` is whether Synapse is configured to serve `server`.
 pub(crate) fn check(agent: &Agent, server_name: &str, served: bool) -> (Vec<Finding>, Delegation) {
     let (mut found, mut delegation) = (Vec::new(), Delegation::default());
     let (mut says, mut shown) = (Map::new(), Vec::new());
@@ -25,10 +25,11 @@ pub(crate) fn check(agent: &Agent, server_name: &str, served: bool) -> (Vec<Find
             Ok(response) => response,
             Err(error) => {
                 found.push(
-                    warning("well-known-not-checked", format!("{url} cannot be fetched: {error}"))
-                        .hint("see whether this machine reaches the public names; otherwise look at it from elsewhere"),
+                    warning("well-known-not-checked", format!("{url} cannot be fetched: {error}")).hint(
+                        "check that this machine can reach the public names; otherwise check from another machine",
+                    ),
                 );
-                // It is one server.
+                // The other documents are on the same server.
                 break;
             }
         };
@@ -55,14 +56,18 @@ pub(crate) fn check(agent: &Agent, server_name: &str, served: bool) -> (Vec<Find
         };
         found.push(
             info("well-known", message)
-                .hint("on the day: m.server and base_url name ESS's host (wellKnownDelegation serves them); where they are served elsewhere, add org.matrix.msc4143.rtc_foci by hand")
+                .hint(
+                    "on the day of the migration, let m.server and base_url name ESS's host (wellKnownDelegation \
+                     serves them); where another server serves them, add org.matrix.msc4143.rtc_foci by hand",
+                )
                 .with("documents", says),
         );
     }
     (found, delegation)
 }
 
-/// Whose work the document is: Synapse's moves with it, another's stays and must be edited there.
+/// The server that generates the document. If it is Synapse, ESS takes over; on any other server, the document must be
+/// edited.
 fn who(server: Option<&str>, ours: bool) -> String {
     let server = server.unwrap_or("a server without a name");
     match server {
@@ -73,8 +78,8 @@ fn who(server: Option<&str>, ours: bool) -> String {
 }
 
 fn broken(url: &str, why: &str) -> Finding {
-    warning("well-known-broken", format!("{url} is not as it should be: {why}"))
-        .hint("let ESS serve it (wellKnownDelegation), or correct it where it is")
+    warning("well-known-broken", format!("{url} is invalid: {why}"))
+        .hint("let ESS serve it (wellKnownDelegation), or correct it on its present server")
 }
 
 #[cfg(test)]

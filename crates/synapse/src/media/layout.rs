@@ -1,33 +1,34 @@
-//! Which paths Synapse makes below its media store.
+//! The paths that Synapse creates below its media store: `MediaFilePaths` of `synapse/media/filepath.py`.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use super::Kind;
 
-/// Where an upload lies below [`Kind::Local`]'s directory; none for an id that Synapse would not use.
+/// The path of an upload below [`Kind::Local`]'s directory (`local_media_filepath_rel`); `None` for an id that Synapse
+/// would refuse.
 pub fn path_of(media_id: &str) -> Option<PathBuf> {
     let parts = split(media_id)?;
     is_place(Kind::Local, &parts).then(|| parts.iter().collect())
 }
 
-/// Where a picture of a URL preview lies below [`Kind::UrlPreview`]'s directory.
+/// The path of an image of a URL preview below [`Kind::UrlPreview`]'s directory (`url_cache_filepath_rel`).
 pub fn preview_path_of(media_id: &str) -> Option<PathBuf> {
     let parts = match (media_id.get(..10), media_id.get(11..)) {
-        // What parts the two is not part of the path.
+        // The character between date and rest is not part of the path.
         (Some(date), Some(rest)) if is_date(date) => vec![date, rest],
         _ => split(media_id)?.to_vec(),
     };
     is_place(Kind::UrlPreview, &parts).then(|| parts.iter().collect())
 }
 
-/// The id of the upload at such a path; none for a file that is no upload.
+/// The id of the upload at a path below [`Kind::Local`]'s directory; `None` if the path is not that of an upload.
 pub fn id_at(path: &Path) -> Option<String> {
     let id: String = path.iter().map(OsStr::to_str).collect::<Option<_>>()?;
     (path_of(&id).as_deref() == Some(path)).then_some(id)
 }
 
-/// Whether Synapse could look for a file at this path below the kind's directory.
+/// Whether Synapse could create a file at this path below the kind's directory.
 pub fn is_place(kind: Kind, parts: &[&str]) -> bool {
     if !parts.iter().all(|part| is_component(part)) {
         return false;
@@ -44,7 +45,7 @@ pub fn is_place(kind: Kind, parts: &[&str]) -> bool {
     }
 }
 
-/// Whether Synapse could make a directory at this path below the kind's directory.
+/// Whether Synapse could create a directory at this path below the kind's directory.
 pub fn is_directory(kind: Kind, parts: &[&str]) -> bool {
     (1..=4).any(|more| {
         let place: Vec<&str> = parts.iter().copied().chain(std::iter::repeat_n("00", more)).collect();
@@ -52,19 +53,19 @@ pub fn is_directory(kind: Kind, parts: &[&str]) -> bool {
     })
 }
 
-/// Whether Matrix Media Repo keeps its configuration at this store.
+/// Whether this is a store of Matrix Media Repo, which is recognised by its configuration file.
 pub fn is_media_repo(store: &Path) -> bool {
     ["media-repo.yaml", "../media-repo.yaml"]
         .iter()
         .any(|name| store.join(name).is_file())
 }
 
-/// A media id in the parts that its path is made of.
+/// Splits a media id into the parts of its path.
 fn split(media_id: &str) -> Option<[&str; 3]> {
     Some([media_id.get(..2)?, media_id.get(2..4)?, media_id.get(4..)?])
 }
 
-/// `_validate_path_component` of Synapse.
+/// `_validate_path_component` of `synapse/media/filepath.py`.
 fn is_component(part: &str) -> bool {
     let good = |c: u8| c.is_ascii_alphanumeric() || b"_-.[]:".contains(&c);
     !part.is_empty() && part.bytes().all(good) && !matches!(part, "." | "..")
@@ -74,7 +75,7 @@ fn is_id(parts: &[&str]) -> bool {
     matches!(parts, [first, second, _] if first.len() == 2 && second.len() == 2)
 }
 
-/// `YYYY-MM-DD`.
+/// `YYYY-MM-DD`: `NEW_FORMAT_ID_RE` of `synapse/media/filepath.py`.
 fn is_date(part: &str) -> bool {
     part.len() == 10
         && part.bytes().enumerate().all(|(at, c)| match at {

@@ -1,4 +1,7 @@
-//! From parser events to one [`Value`], with anchors, merges and the limits that keep a hostile file harmless.
+//! From parser events to one [`Value`], with anchors and merges, and with limits so that a hostile file is harmless.
+//!
+//! The parser is a port of libyaml, which accepts some files that `PyYAML` refuses (tabs, `|#`) and reads a few others
+//! differently. Each function that makes up for such a difference names it.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -10,18 +13,18 @@ use zeroize::Zeroizing;
 use super::resolve::{self, Resolved};
 use super::{Error, Kind, Map, Scalar, Value};
 
-/// A configuration is far smaller; a file this large is a mistake.
+/// Largest file that is read. A configuration is far smaller; a larger file was named by mistake.
 const MAX_BYTES: usize = 2 << 20;
-/// Nested deeper, no person wrote it; Python itself gives up not much later.
+/// Deepest nesting. No hand-written file comes near it, and Python's own recursion limit is not much higher.
 const MAX_DEPTH: usize = 100;
-/// What the values of all anchors and aliases of a file may take, in bytes.
+/// Limit for the copies of all anchors and aliases of a file, in bytes, by [`Value::weight`].
 const MAX_COPIES: usize = 16 << 20;
 
 const TAG_PREFIX: &str = "tag:yaml.org,2002:";
-/// It may be a password: so it is not shown.
+/// The tag is not quoted, because an unquoted password that begins with `!` reads as a tag.
 const FOREIGN_TAG: &str = "a tag that Synapse does not accept; a value that begins with `!` needs quotes";
 
-/// Reads one document. An empty file is null.
+/// Reads a file with one document, as `yaml.safe_load` does. An empty file is null.
 pub fn load(source: &[u8]) -> Result<Value, Error> {
     if source.len() > MAX_BYTES {
         return Err(at_start(format!("the file is larger than {} MiB", MAX_BYTES >> 20)));
@@ -36,13 +39,13 @@ pub fn load(source: &[u8]) -> Result<Value, Error> {
             message: "the file is not UTF-8".into(),
         }
     })?;
-    // Python opens the file as text: every line ending is one newline before YAML sees it.
+    // Synapse opens the file in text mode: every line ending is a newline before PyYAML reads it.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut text = crate::text::newlines(text);
     refuse_unprintable(&text)?;
     let unfinished = unfinished_line(&text);
     if unfinished.is_some() {
-        // The parser needs it; a block scalar that ends with the file gives it back.
+        // The parser needs a final newline; `end_unfinished` removes it from a block scalar that ends with the file.
         text.push('\n');
     }
 
@@ -57,20 +60,21 @@ pub fn load(source: &[u8]) -> Result<Value, Error> {
         scalars: Vec::new(),
         unfinished,
     };
-    // The parser panics on a few malformed inputs (`[!tag, x]`); a file must not bring the program down.
+    // The parser panics on a few malformed inputs (`[!tag, x]`), and a file must not crash the program.
     let value = panic::catch_unwind(AssertUnwindSafe(|| composer.document()))
-        .unwrap_or_else(|_| Err(at_start("the parser gave up on this file".into())))?;
+        .unwrap_or_else(|_| Err(at_start("the YAML parser failed on this file".into())))?;
     refuse_tabs(&text, &composer.scalars)?;
     Ok(value)
 }
 
-/// What stands after the last newline.
+/// The characters after the last newline.
 #[derive(Clone, Copy)]
 enum Unfinished {
     Text,
     Blanks,
 }
 
+/// `None` if the text is empty or ends with a line break.
 fn unfinished_line(text: &str) -> Option<Unfinished> {
     let last = text
         .rsplit(['\n', '\u{85}', '\u{2028}', '\u{2029}'])
@@ -110,6 +114,7 @@ fn at_byte(text: &str, index: usize, message: &str) -> Error {
     }
 }
 
+/// `Reader.check_printable` (yaml/reader.py): the characters that `NON_PRINTABLE` does not match.
 fn refuse_unprintable(text: &str) -> Result<(), Error> {
     let printable = |c: char| matches!(c, '\t' | '\n' | ' '..='~' | '\u{85}' | '\u{a0}'..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..);
     match text.char_indices().find(|(_, c)| !printable(*c)) {
@@ -118,14 +123,14 @@ fn refuse_unprintable(text: &str) -> Result<(), Error> {
     }
 }
 
-/// `PyYAML` takes tabs only inside quotes, block scalars and comments; the parser is more lenient.
+/// `PyYAML` accepts tabs only inside quotes, block scalars and comments; the parser accepts more.
 fn refuse_tabs(text: &str, scalars: &[(Range<usize>, bool)]) -> Result<(), Error> {
     let mut comment = false;
     let mut blank_before = true;
     let mut scalars = scalars.iter().peekable();
     for (index, character) in text.char_indices() {
         while scalars.next_if(|(bytes, _)| bytes.end <= index).is_some() {
-            // A comment may follow a quoted scalar without a blank between.
+            // A comment may follow a quoted scalar without a space between them.
             blank_before = true;
         }
         let scalar = scalars.peek().filter(|(bytes, _)| bytes.contains(&index));
@@ -147,11 +152,12 @@ fn refuse_tabs(text: &str, scalars: &[(Range<usize>, bool)]) -> Result<(), Error
 
 struct Composer<'a, 'b> {
     parser: Parser<&'b mut &'a [u8]>,
-    /// `None` while the anchored value is still being read.
+    /// Values by anchor; `None` while the anchored value is still being read.
     anchors: HashMap<String, Option<Value>>,
+    /// Bytes copied for anchors and aliases so far; see [`MAX_COPIES`].
     copies: usize,
     text: &'b str,
-    /// The bytes of all scalars, in order, and whether they may hold tabs.
+    /// The byte ranges of all scalars, in order, and whether a scalar may contain tabs.
     scalars: Vec<(Range<usize>, bool)>,
     unfinished: Option<Unfinished>,
 }
@@ -191,7 +197,9 @@ impl Composer<'_, '_> {
         let mark = event.start_mark;
         match self.node(event, depth)? {
             Node::Value(value) => Ok(value),
-            Node::Merge | Node::Default(_) => Err(at(mark, "`<<` and `=` mean something only as keys; quote them")),
+            Node::Merge | Node::Default(_) => {
+                Err(at(mark, "`<<` and `=` have a meaning only as keys; put them in quotes"))
+            }
         }
     }
 
@@ -236,7 +244,7 @@ impl Composer<'_, '_> {
                 expect_tag(tag.as_deref(), "map").map_err(|message| at(mark, message))?;
                 (anchor, Node::Value(self.map(depth)?))
             }
-            // The parser closes what it opened; this cannot come here.
+            // Cannot happen: `list` and `map` consume the end events of what they started.
             _ => return Err(at(mark, "a value is missing")),
         };
         if let (Some(anchor), Node::Value(value)) = (anchor, &node) {
@@ -247,11 +255,11 @@ impl Composer<'_, '_> {
         Ok(node)
     }
 
-    /// Notes an anchor before its value is read, so that an alias to itself is recognised.
+    /// Records an anchor before its value is read, so that an alias inside that value is recognised.
     fn announce(&mut self, anchor: Option<&str>, mark: Mark) -> Result<(), Error> {
         match anchor {
             Some(name) if self.anchors.insert(name.to_owned(), None).is_some() => {
-                Err(at(mark, "this anchor has been defined before"))
+                Err(at(mark, "this anchor was defined before"))
             }
             _ => Ok(()),
         }
@@ -260,7 +268,7 @@ impl Composer<'_, '_> {
     fn alias(&mut self, anchor: &str, mark: Mark, depth: usize) -> Result<Value, Error> {
         let value = match self.anchors.get(anchor) {
             Some(Some(value)) => value,
-            Some(None) => return Err(at(mark, "an alias inside the value that it stands for")),
+            Some(None) => return Err(at(mark, "an alias inside the value of its own anchor")),
             None => {
                 return Err(at(
                     mark,
@@ -272,7 +280,7 @@ impl Composer<'_, '_> {
         if depth + value.depth() > MAX_DEPTH {
             return Err(at(
                 mark,
-                format!("an alias that makes it nested deeper than {MAX_DEPTH} levels"),
+                format!("an alias that nests its value deeper than {MAX_DEPTH} levels"),
             ));
         }
         self.copies = self.copies.saturating_add(value.weight());
@@ -284,7 +292,7 @@ impl Composer<'_, '_> {
         if self.copies > MAX_COPIES {
             return Err(at(
                 mark,
-                "anchors and aliases that expand to more than any configuration holds",
+                "anchors and aliases that expand to more data than any real configuration",
             ));
         }
         Ok(())
@@ -323,12 +331,12 @@ impl Composer<'_, '_> {
                 Node::Value(_) => return Err(at(mark, "a list or mapping as a key")),
             }
         }
-        // What is merged in counts as if it stood before, so that own keys win.
+        // Merged keys come first, so that the mapping's own keys win (`SafeConstructor.flatten_mapping`).
         merged.extend(own);
         Ok(Value::Map(last_wins(merged)))
     }
 
-    /// `|#` is no comment to `PyYAML`; the parser takes it for one.
+    /// Refuses `|#`: to `PyYAML` it is an error, to the parser the beginning of a comment.
     fn check_header(&self, bytes: &Range<usize>) -> Result<(), &'static str> {
         let header = self
             .text
@@ -336,12 +344,12 @@ impl Composer<'_, '_> {
             .and_then(|scalar| scalar.lines().next())
             .unwrap_or_default();
         match header.split_once('#') {
-            Some((before, _)) if !before.ends_with(' ') => Err("a comment needs a blank before it here"),
+            Some((before, _)) if !before.ends_with(' ') => Err("a comment needs a space before it here"),
             _ => Ok(()),
         }
     }
 
-    /// Takes back the newline that the file did not have.
+    /// Removes the newline that `load` appended, if this block scalar ends with the file.
     fn end_unfinished(&self, value: &mut String) -> Result<(), &'static str> {
         match self.unfinished {
             None => Ok(()),
@@ -352,13 +360,13 @@ impl Composer<'_, '_> {
                 Ok(())
             }
             Some(Unfinished::Blanks) => {
-                Err("this block ends with a line of blanks and no newline; end the file with one")
+                Err("this block ends with a line of spaces and no newline; end the file with a newline")
             }
         }
     }
 }
 
-/// The bytes of a scalar without its anchor, tag and block header, and whether they may hold tabs.
+/// The bytes of a scalar without its anchor, tag and block header, and whether they may contain tabs.
 fn content(text: &str, bytes: Range<usize>, style: ScalarStyle) -> Option<(Range<usize>, bool)> {
     let scalar = text.get(bytes.clone())?;
     let start = match style {
@@ -370,7 +378,7 @@ fn content(text: &str, bytes: Range<usize>, style: ScalarStyle) -> Option<(Range
     Some((bytes.start + start..bytes.end, true))
 }
 
-/// The first quote that stands at the beginning of a word; a tag may hold others.
+/// The offset of the opening quote: the first at the beginning of a word, because a tag may contain quotes.
 fn opening(scalar: &str, quote: char) -> Option<usize> {
     scalar
         .match_indices(quote)
@@ -382,7 +390,7 @@ fn index(mark: Mark) -> usize {
     usize::try_from(mark.index).unwrap_or(usize::MAX)
 }
 
-/// A value, or one of the two plain scalars that are special as keys.
+/// A value, or one of the two plain scalars that are special as keys: `<<` and `=`.
 enum Node {
     Value(Value),
     Merge,
@@ -393,7 +401,7 @@ fn scalar(tag: Option<&str>, text: String, plain: bool) -> Result<Node, &'static
     let text = Zeroizing::new(text);
     let resolved = match tag {
         None if !plain => Resolved::Kind(Kind::Text),
-        // `!` is no tag to PyYAML, not even before quotes.
+        // PyYAML ignores the tag `!`, even before quotes: `! "1"` is an integer.
         None | Some("!") => resolve::plain(&text)?,
         Some(tag) => match tag.strip_prefix(TAG_PREFIX) {
             Some(name) => resolve::tagged(name, &text)?,
@@ -415,9 +423,9 @@ fn expect_tag(tag: Option<&str>, name: &str) -> Result<(), &'static str> {
     }
 }
 
-/// What `<<` brings in: of a list, the first mapping wins.
+/// The pairs that `<<` merges. Of a list of mappings the first wins, so it comes last.
 fn to_merge(value: Value) -> Result<Vec<(Scalar, Value)>, &'static str> {
-    const EXPECTED: &str = "`<<` takes a mapping or a list of mappings";
+    const EXPECTED: &str = "`<<` needs a mapping or a list of mappings";
     match value {
         Value::Map(map) => Ok(map.0),
         Value::List(list) => {
@@ -434,7 +442,7 @@ fn to_merge(value: Value) -> Result<Vec<(Scalar, Value)>, &'static str> {
     }
 }
 
-/// A Python dictionary: a key that comes again keeps its place and takes the later value.
+/// Builds the mapping as Python builds a `dict`: a repeated key keeps its first place and gets its last value.
 fn last_wins(pairs: Vec<(Scalar, Value)>) -> Map {
     let mut places: HashMap<String, usize> = HashMap::new();
     let mut map: Vec<(Scalar, Value)> = Vec::with_capacity(pairs.len());
@@ -448,7 +456,7 @@ fn last_wins(pairs: Vec<(Scalar, Value)>) -> Map {
     Map(map)
 }
 
-/// Equal for keys that are equal to Python: `1`, `0x1`, `1.0` and `yes` are one key, `"1"` is another.
+/// A text that is equal for keys that are equal in Python: `1`, `0x1`, `1.0` and `yes` are one key, `"1"` is another.
 fn identity(key: &Scalar) -> String {
     match key.kind {
         Kind::Text => format!("s{}", *key.text),

@@ -1,24 +1,27 @@
-//! What a scalar's text means to `PyYAML`.
+//! From a scalar's text to its type, as in `PyYAML`: the implicit resolvers of yaml/resolver.py choose the type, and
+//! the `construct_yaml_*` methods of `SafeConstructor` (yaml/constructor.py) compute the value or raise.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::Kind;
 
-/// What the text of a scalar turned out to be.
+/// The meaning of a scalar's text.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Resolved {
     Kind(Kind),
-    /// `<<`, which is only good as a key.
+    /// `<<`, which is valid only as a key.
     Merge,
-    /// `=`, which as a key is a string and elsewhere an error.
+    /// `=`, which is a string as a key and an error elsewhere.
     Default,
 }
 
-/// Python refuses to read longer integers.
+/// Python's `int()` refuses decimal numbers with more digits (`sys.int_info.default_max_str_digits`).
 const MAX_DIGITS: usize = 4300;
 
-/// A plain scalar without a tag. The error says what it looks like and is not.
+/// Resolves a plain scalar without a tag.
+///
+/// An error means that the text matches the pattern of a type but is not a value of it, where `PyYAML` raises.
 pub(crate) fn plain(text: &str) -> Result<Resolved, &'static str> {
     let kind = match text {
         "<<" => return Ok(Resolved::Merge),
@@ -34,14 +37,14 @@ pub(crate) fn plain(text: &str) -> Result<Resolved, &'static str> {
     Ok(Resolved::Kind(kind))
 }
 
-/// A scalar with an explicit tag of the `tag:yaml.org,2002:` family.
+/// Resolves a scalar with an explicit tag; `tag` is what follows `tag:yaml.org,2002:`.
 pub(crate) fn tagged(tag: &str, text: &str) -> Result<Resolved, &'static str> {
     let kind = match tag {
         "null" => Kind::Null,
         "bool" => match text.to_lowercase().as_str() {
             "yes" | "true" | "on" => Kind::Bool(true),
             "no" | "false" | "off" => Kind::Bool(false),
-            _ => return Err("this is tagged as a boolean but is none"),
+            _ => return Err("this is tagged as a boolean but is not one"),
         },
         "int" => int(text)?,
         "float" => float(text)?,
@@ -56,7 +59,7 @@ pub(crate) fn tagged(tag: &str, text: &str) -> Result<Resolved, &'static str> {
         "str" => Kind::Text,
         "merge" => return Ok(Resolved::Merge),
         "value" => return Ok(Resolved::Default),
-        _ => return Err("Synapse accepts no such tag here"),
+        _ => return Err("a tag that Synapse does not accept here"),
     };
     Ok(Resolved::Kind(kind))
 }
@@ -77,7 +80,7 @@ fn digit_or_underscore(byte: u8) -> bool {
     byte.is_ascii_digit() || byte == b'_'
 }
 
-/// `[0-5]?[0-9]`, as after a colon.
+/// `[0-5]?[0-9]`: one part of a sexagesimal number, after a colon.
 fn sixtieth(text: &str) -> bool {
     all(text, digit) && (text.len() == 1 || (text.len() == 2 && text.as_bytes()[0] <= b'5'))
 }
@@ -110,7 +113,7 @@ fn looks_like_float(text: &str) -> bool {
         Some((fraction, exponent)) => (fraction, Some(exponent)),
         None => (rest, None),
     };
-    // An exponent needs its sign: `1.0e5` is a string.
+    // The resolver's pattern demands a sign in the exponent: `1.0e5` is a string.
     if exponent.is_some_and(|exponent| !(exponent.starts_with(['-', '+']) && all(unsigned(exponent), digit)))
         || !fraction.bytes().all(digit_or_underscore)
     {
@@ -127,9 +130,9 @@ fn looks_like_float(text: &str) -> bool {
         && (exponent.is_none() || !whole.contains(':'))
 }
 
-/// An integer in any of its notations. `None` inside when it is larger than 128 bits.
+/// `construct_yaml_int`: binary, hexadecimal, octal, decimal or sexagesimal. `Kind::Int(None)` is one of over 128 bits.
 fn int(text: &str) -> Result<Kind, &'static str> {
-    const NOT_INT: &str = "this reads as an integer but has no digits that make one";
+    const NOT_INT: &str = "this looks like an integer but has no valid digits";
     let text = text.replace('_', "");
     let digits = unsigned(&text);
     let radix = |digits: &str, radix: u32| -> Result<Option<i128>, &'static str> {
@@ -137,7 +140,7 @@ fn int(text: &str) -> Result<Kind, &'static str> {
             return Err(NOT_INT);
         }
         if radix == 10 && digits.len() > MAX_DIGITS {
-            return Err("this integer has more digits than Python reads");
+            return Err("this integer has more digits than Python accepts");
         }
         Ok(i128::from_str_radix(digits, radix).ok())
     };
@@ -157,17 +160,18 @@ fn int(text: &str) -> Result<Kind, &'static str> {
     Ok(Kind::Int(value.map(|value| sign * value)))
 }
 
+/// `construct_yaml_float`.
 fn float(text: &str) -> Result<Kind, &'static str> {
     let text = text.replace('_', "").to_lowercase();
     let sign = if text.starts_with('-') { -1.0 } else { 1.0 };
     let value = match unsigned(&text) {
         ".inf" => f64::INFINITY,
         ".nan" => f64::NAN,
-        // Summed from the right, as Python does, so that rounding is the same.
+        // Added from the right, as `construct_yaml_float` does, so that rounding is the same.
         digits => {
             let (mut sum, mut base) = (0.0, 1.0);
             for part in digits.rsplit(':') {
-                let part: f64 = part.parse().map_err(|_| "this reads as a number but is none")?;
+                let part: f64 = part.parse().map_err(|_| "this looks like a number but is not one")?;
                 if digits.contains(':') {
                     sum += part * base;
                 } else {
@@ -188,6 +192,7 @@ struct Moment<'a> {
     zone: Option<(&'a str, &'a str)>,
 }
 
+/// Parses a timestamp by `SafeConstructor.timestamp_regexp`, written out.
 fn moment(text: &str) -> Option<Moment<'_>> {
     let short = |text: &str| all(text, digit) && text.len() <= 2;
     let two = |text: &str| all(text, digit) && text.len() == 2;
@@ -240,13 +245,14 @@ fn moment(text: &str) -> Option<Moment<'_>> {
     })
 }
 
+/// Without a time, the resolver needs two digits for month and day; the constructor accepts one.
 fn looks_like_timestamp(text: &str) -> bool {
     moment(text).is_some_and(|moment| moment.time.is_some() || (moment.date[1].len() == 2 && moment.date[2].len() == 2))
 }
 
-/// Is it a moment that Python's calendar knows?
+/// `construct_yaml_timestamp`: an error if Python's `datetime` would raise.
 fn timestamp(text: &str) -> Result<Kind, &'static str> {
-    let moment = moment(text).ok_or("this is tagged as a date but is none")?;
+    let moment = moment(text).ok_or("this is tagged as a date but is not one")?;
     let number = |digits: &str| digits.parse::<u32>().unwrap_or(u32::MAX);
     let [year, month, day] = moment.date.map(number);
     let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
@@ -267,6 +273,6 @@ fn timestamp(text: &str) -> Result<Kind, &'static str> {
     if date && time && zone {
         Ok(Kind::Timestamp)
     } else {
-        Err("this reads as a date that no calendar has")
+        Err("this looks like a date but is not a valid one")
     }
 }

@@ -1,4 +1,4 @@
-//! The way to a target in a cluster, and the rights that it needs.
+//! The connection to a target in a cluster, and the permissions that it needs.
 
 use ess_cli::{Context, TargetArgs};
 use ess_document::Finding;
@@ -7,16 +7,16 @@ use ess_target::{OnKube, Reached};
 
 use crate::finding::{Blocker, Detail, blocker, warning};
 
-/// The target, as far as the way to it is open.
+/// The target, as far as it could be reached.
 #[derive(Default)]
 pub(crate) struct To {
-    /// The ESS, when the target is named as `kube:...` and was found.
+    /// The ESS, if the target was given as `kube:...` and was found.
     pub(crate) ess: Option<OnKube>,
-    /// The way to the database.
+    /// The connection parameters of the database, with the port-forward if there is one.
     pub(crate) database: Option<Reached>,
 }
 
-/// Finds the target and opens the way to its database; what fails in a cluster is a finding.
+/// Finds the target and makes its database reachable; a failure in a cluster becomes a finding.
 pub(crate) fn open(context: &mut Context, args: &TargetArgs, findings: &mut Vec<Finding>) -> anyhow::Result<To> {
     let Some(named) = ess_target::named(context, args)? else {
         let database = ess_target::target(context, args)?;
@@ -50,7 +50,7 @@ pub(crate) fn open(context: &mut Context, args: &TargetArgs, findings: &mut Vec<
     let Some(on) = on else {
         return Ok(To::default());
     };
-    // One list of all, with one Role.
+    // Report all missing permissions in one finding, with one Role.
     let missing = if on.ess.profile == Profile::Operator {
         needed.extend(Right::operator(OPERATOR_NAMESPACE));
         let asked = on.cluster.missing(&needed).map_err(Into::into);
@@ -59,7 +59,7 @@ pub(crate) fn open(context: &mut Context, args: &TargetArgs, findings: &mut Vec<
         missing.cloned()
     };
     let missing = missing.as_ref();
-    // What is refused in another namespace is a finding of its own.
+    // Permissions that are missing in another namespace are a separate finding.
     let is_listed = |error: &anyhow::Error| {
         let why = error.downcast_ref().map(ess_kube::Error::why);
         missing.is_some_and(|missing| why == Some(missing.sentence()))
@@ -68,7 +68,7 @@ pub(crate) fn open(context: &mut Context, args: &TargetArgs, findings: &mut Vec<
         Err(error) if is_listed(&error) => (None, true),
         reached => (noted(reached, Blocker::TargetUnreachable, findings)?, false),
     };
-    // The password came from a file, or we may read the one Secret that has it.
+    // The database was reached, so that the password was read from a file, or from the one Secret that contains it.
     let missing = match (missing, &database) {
         (Some(missing), Some(_)) => missing.clone().without(Right::PASSWORD),
         (missing, _) => missing.cloned(),
@@ -80,7 +80,7 @@ pub(crate) fn open(context: &mut Context, args: &TargetArgs, findings: &mut Vec<
     })
 }
 
-/// An error of the cluster as a finding; an interruption and a wrong command line stay errors.
+/// Turns an error of the cluster into a finding; an interruption or a wrong command line remains an error.
 fn noted<T>(outcome: anyhow::Result<T>, id: Blocker, findings: &mut Vec<Finding>) -> anyhow::Result<Option<T>> {
     let error = match outcome {
         Ok(done) => return Ok(Some(done)),
@@ -96,10 +96,10 @@ fn noted<T>(outcome: anyhow::Result<T>, id: Blocker, findings: &mut Vec<Finding>
         _ => id,
     };
     let hint = match id {
-        Blocker::ClusterUnreachable => "see whether `kubectl get pods` works, or choose another --kube-context",
-        Blocker::ClusterRights => "ask who runs the cluster for that right, or log in to it again",
-        Blocker::ClusterLayout => "check --target, or name the database itself: --target postgresql://...",
-        _ => "see whether its pods are ready: `kubectl get pods`",
+        Blocker::ClusterUnreachable => "check that `kubectl get pods` works, or choose another --kube-context",
+        Blocker::ClusterRights => "ask the cluster's administrator for that permission, or log in to the cluster again",
+        Blocker::ClusterLayout => "check --target, or give the URL of the database: --target postgresql://...",
+        _ => "check that its pods are ready: `kubectl get pods`",
     };
     let known = cluster.remedy().filter(|_| id == Blocker::ClusterRights);
     findings.push(blocker(id, format!("{error:#}")).hint(known.unwrap_or(hint)));

@@ -9,7 +9,7 @@
 use std::time::Instant;
 use std::{env, fs};
 
-use ess_cli::hex;
+use ess_files::hex;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 

@@ -10,6 +10,7 @@ mod bench_media;
 mod bench_preflight;
 mod canary;
 mod clients;
+mod crates;
 mod demo;
 mod ess_job;
 mod ess_scale;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use std::{env, fmt, fs, thread};
 
 use clap::ValueEnum as _;
-use ess_cli::hex;
+use ess_files::hex;
 use rustix::process::Signal;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};

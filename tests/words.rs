@@ -152,7 +152,11 @@ fn no_text_contains_a_refused_word() {
     for path in files_below("crates", ".sql") {
         let text = fs::read_to_string(&path).unwrap();
         for (line, text) in text.lines().enumerate() {
-            check(&path, line + 1, text.split_once("--").map_or("", |(_, comment)| comment));
+            check(
+                &path,
+                line + 1,
+                text.split_once("--").map_or("", |(_, comment)| comment),
+            );
         }
     }
     assert!(all.is_empty(), "see docs/words.md:\n{}", all.join("\n"));

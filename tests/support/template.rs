@@ -145,7 +145,7 @@ fn key() -> String {
     hash.update(server.stdout);
     let hash = hash.finalize();
     // A few bytes are enough to distinguish it from older templates.
-    ess_cli::hex(&hash[..6])
+    ess_files::hex(&hash[..6])
 }
 
 /// Waits for the background updates of a new database, which finish by themselves.

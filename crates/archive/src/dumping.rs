@@ -7,13 +7,15 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::Context;
-use ess_cli::{Exit, Stop, make_directory, now, sync_directory};
+use ess_document::now;
 use ess_document::{Carried, Dropped};
+use ess_files::{make_directory, sync_directory};
 use ess_postgres::{
     Access, Conninfo, Digest, Facts, Inventory, Mark, NotInADump, Reading, Session, Table, digests, escape_identifier,
     extension_rows, foreign_tables, mark, not_in_a_dump, plausible_schema_rows, stream_positions, tables, unreadable,
 };
 use ess_run::{Installation, Program, Report};
+use ess_stop::{Exit, Stop};
 use ess_synapse::schema::{FENCE_TABLES, ONE_TIME_KEYS_TABLE, UNLOGGED_TABLES};
 
 use crate::beside::Beside;

@@ -4,8 +4,8 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use ess_cli::{Exit, Stop};
 use ess_document::{Document, Dump};
+use ess_stop::{Exit, Stop};
 use serde_json::Value;
 
 use crate::manifest::{MANIFEST, Manifest, read_small, regular};

@@ -8,10 +8,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use anyhow::Context;
-use ess_cli::{Stop, hash_file, hex, processors, write_file};
 use ess_document::{Carried, Dropped, Identity, OneTimeKeys};
+use ess_files::{hash_file, hex, write_file};
 use ess_postgres::{Inventory, TableRecord};
 use ess_run::Report;
+use ess_run::processors;
+use ess_stop::Stop;
 use ess_synapse::schema::{FENCE_TABLES, ONE_TIME_KEYS_TABLE, UNLOGGED_TABLES};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};

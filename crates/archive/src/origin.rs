@@ -4,8 +4,8 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use ess_cli::Stop;
 use ess_run::{Installation, LAST_WITHOUT_TRANSACTION_TIMEOUT, Need, choose};
+use ess_stop::Stop;
 
 use crate::found::Found;
 use crate::manifest::{Kind, Manifest, major};

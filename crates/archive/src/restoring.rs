@@ -6,9 +6,9 @@ use std::io::{self, BufReader};
 use std::path::Path;
 
 use anyhow::Context;
-use ess_cli::Stop;
 use ess_postgres::{Access, ChildEnvironment, Conninfo, CopyIn, Error, SchemaRows, Session};
 use ess_run::{Installation, MemoryFile, Program, Report};
+use ess_stop::Stop;
 
 use crate::dumping::child_name;
 use crate::manifest::Manifest;

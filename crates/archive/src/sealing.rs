@@ -6,7 +6,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
 use anyhow::Context;
-use ess_cli::{hex, sync_directory};
+use ess_files::{hex, sync_directory};
 use sha2::{Digest, Sha256};
 
 use crate::manifest::{FileRecord, files_below, stamp};

@@ -6,10 +6,10 @@
 use std::path::Path;
 
 use anyhow::Context;
-use ess_cli::Stop;
 use ess_postgres::{Sequence, Session, relation_names};
 use ess_run::text::count;
 use ess_run::{Installation, Report};
+use ess_stop::Stop;
 
 use crate::restoring::list_file;
 use crate::toc::{Entry, Toc};

@@ -7,14 +7,21 @@ use std::fs;
 use std::path::Path;
 
 use ess_archive::{MANIFEST, Manifest, Toc};
-use ess_cli::{Exit, hex};
+use ess_files::hex;
 use ess_run::Silent;
+use ess_stop::{Exit, Stop};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
+
+/// The exit status of a program that ends with this error.
+fn exit_of(error: &anyhow::Error) -> Exit {
+    let stop = error.chain().find_map(|cause| cause.downcast_ref::<Stop>());
+    stop.map_or(Exit::Software, Stop::exit)
+}
 
 fn sha256(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
@@ -73,7 +80,7 @@ fn read(dump: &Path) -> Option<Manifest> {
             Some(manifest)
         }
         Err(error) => {
-            assert_eq!(Exit::of(&error), Exit::Data, "{error:#}");
+            assert_eq!(exit_of(&error), Exit::Data, "{error:#}");
             None
         }
     }
@@ -126,7 +133,7 @@ fn a_manifest_that_leads_out_of_its_dump_is_refused() {
         for manifest in [data, file] {
             let dump = dump(manifest.to_string().as_bytes());
             let error = Manifest::read(dump.path()).unwrap_err();
-            assert_eq!(Exit::of(&error), Exit::Data);
+            assert_eq!(exit_of(&error), Exit::Data);
             let said = format!("names {outside}, which is outside the dump");
             assert!(error.to_string().contains(&said), "{error}");
         }
@@ -208,7 +215,7 @@ fn a_manifest_that_declares_rows_away_is_refused() {
         ),
     ] {
         let error = read.unwrap_err();
-        assert_eq!(Exit::of(&error), Exit::Data);
+        assert_eq!(exit_of(&error), Exit::Data);
         assert!(error.to_string().contains(said), "{error}");
     }
 }

@@ -41,7 +41,7 @@ mod tests {
         })
         .expect_err("it panicked");
 
-        assert_eq!(Exit::of(&error), Exit::Software);
+        assert_eq!(crate::exit_of(&error), Exit::Software);
         assert!(!format!("{error:#}").contains("hunter2"), "{error:#}");
     }
 }

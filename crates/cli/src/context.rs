@@ -3,15 +3,17 @@
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::Context as _;
-use ess_document::{Document, MAX_BYTES};
+use ess_document::{Document, MAX_BYTES, Source, now};
+use ess_files::{Lock, make_directory, write_file};
 use ess_run::Report;
+use ess_stop::{Exit, Stop};
 use rustix::fs::{Access, access};
 use serde::Serialize;
 
-use crate::{Console, Lock, Stop, input, make_directory, output, visible, write_file};
+use crate::{Console, input, output, visible};
 
 // No doc comment: clap would take it for the tool's own description.
 #[derive(Debug, Clone, clap::Args)]
@@ -96,7 +98,7 @@ impl Context {
         let documents = export.join("documents");
         if documents.is_dir() && access(&documents, Access::WRITE_OK | Access::EXEC_OK).is_err() {
             return Err(Stop::new(
-                crate::Exit::Permission,
+                Exit::Permission,
                 format!("this user cannot write to {}", documents.display()),
             )
             .hint("run as the user who created the export, or as root")
@@ -116,6 +118,11 @@ impl Context {
         }
     }
 
+    /// The document's source section, created if it is missing.
+    pub fn source_section(&mut self) -> &mut Source {
+        self.document.source.get_or_insert_default()
+    }
+
     /// The version to record in sections.
     pub fn version(&self) -> String {
         env!("CARGO_PKG_VERSION").to_owned()
@@ -132,8 +139,7 @@ impl Context {
     /// Writes something other than the document to standard output, such as manifests for kubectl.
     pub fn hand_out(&mut self, what: &impl Serialize) -> anyhow::Result<()> {
         self.console.clear();
-        deliver(what)
-            .map_err(|error| Stop::new(crate::Exit::Io, format!("cannot write to standard output: {error}")).into())
+        deliver(what).map_err(|error| Stop::new(Exit::Io, format!("cannot write to standard output: {error}")).into())
     }
 
     /// As [`Context::finish`], for a tool that only checks: a document that cannot be saved is a note, not an error.
@@ -151,7 +157,7 @@ impl Context {
         self.console.clear();
         deliver(&self.document).map_err(|error| {
             let message = format!("cannot write the document to standard output: {error}");
-            let stop = Stop::new(crate::Exit::Io, message);
+            let stop = Stop::new(Exit::Io, message);
             let stop = match kept {
                 Some(path) => stop.hint(format!(
                     "the work is done and the document is saved; continue with: NEXT-TOOL < {}",
@@ -263,16 +269,6 @@ fn section_of(tool: &str) -> &str {
 /// An absolute path; the file need not exist.
 fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
     std::path::absolute(path).with_context(|| format!("cannot use {}", path.display()))
-}
-
-/// The default number of sessions: the number of processors.
-pub fn processors() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
-}
-
-/// The current time as RFC 3339 in UTC, to the second.
-pub fn now() -> String {
-    humantime::format_rfc3339_seconds(SystemTime::now()).to_string()
 }
 
 impl Drop for Context {

@@ -4,29 +4,22 @@
 mod bug;
 mod context;
 mod exit;
-mod files;
 mod input;
-mod lock;
 mod output;
 mod password_file;
 mod progress;
-mod servers;
-mod sha256;
 mod visible;
 
 use std::process::ExitCode;
 
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 
-pub use context::{Common, Context, now, processors};
-pub use exit::{Exit, Stop};
-pub use files::{create_file, make_directory, sync_directory, write_file};
+pub use context::{Common, Context};
+pub use ess_stop::{Exit, Stop};
+pub use exit::exit_of;
 pub use input::EmptyPipe;
-pub use lock::Lock;
 pub use password_file::PasswordFile;
 pub use progress::Console;
-pub use servers::{LiftArgs, PgVariables, SourceArgs, SourceBeside, TargetArgs, contradiction, options, same_role};
-pub use sha256::{Hashing, hash_file, hex};
 
 /// Runs a tool from its arguments to its exit status.
 ///
@@ -63,7 +56,7 @@ pub fn main<A: Args>(
     });
     let exit = outcome.unwrap_or_else(|error| {
         console.error(&error);
-        Exit::of(&error)
+        exit_of(&error)
     });
     input::die_if_interrupted();
     exit.into()

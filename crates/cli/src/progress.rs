@@ -89,11 +89,6 @@ impl Console {
         }
     }
 
-    /// Prints a line without the tool's name in front, such as a line of a plan.
-    pub fn line(&self, text: &str) {
-        self.keep_or_write(visible::message(text).into_owned());
-    }
-
     /// Prints such a line with its first word in a colour, which is a parameter of the SGR escape sequence.
     pub fn coloured(&self, colour: Option<u8>, word: &str, rest: &str) {
         let (word, rest) = (visible::message(word), visible::message(rest));
@@ -136,6 +131,10 @@ fn write_line(text: &str) {
 }
 
 impl Report for Console {
+    fn line(&self, text: &str) {
+        self.keep_or_write(visible::message(text).into_owned());
+    }
+
     fn note(&self, line: &str) {
         self.line(&format!("{}: {line}", self.0.tool));
     }

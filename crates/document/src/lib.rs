@@ -8,6 +8,7 @@ mod sections;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +21,11 @@ pub use sections::{
 
 /// The format that this version reads and writes.
 pub const FORMAT: &str = "ess-migration/1";
+
+/// The current time as RFC 3339 in UTC, to the second.
+pub fn now() -> String {
+    humantime::format_rfc3339_seconds(SystemTime::now()).to_string()
+}
 
 /// One migration of one homeserver, with a section for each tool that ran.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]

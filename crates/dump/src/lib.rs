@@ -7,11 +7,15 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use clap::ValueEnum;
 use ess_archive::{Compression, Dumping, Found, Kind, Layout, Manifest, Origin, find, is_there, major, take};
-use ess_cli::{Context, Exit, PgVariables, SourceArgs, Stop, make_directory, now, processors};
+use ess_cli::{Context, Exit, Stop};
+use ess_document::now;
 use ess_document::{Document, Dropped, Dump, Next};
+use ess_files::make_directory;
 use ess_postgres::{Access, Conninfo, Facts, Reading, Session, end_leftovers, facts, moved, server_names};
+use ess_run::processors;
 use ess_run::text::{count, size};
 use ess_run::{Installation, LAST_WITHOUT_TRANSACTION_TIMEOUT, Need, Report, choose};
+use ess_servers::{PgVariables, SourceArgs};
 
 /// Dump Synapse's database and prove what the dump contains
 ///
@@ -61,7 +65,7 @@ enum FormatArg {
 
 /// Runs pgdump-wrap.
 pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
-    let conninfo = context.source(&args.source, PgVariables::Serve)?.ok_or_else(|| {
+    let conninfo = ess_servers::source(context, &args.source, PgVariables::Serve)?.ok_or_else(|| {
         Stop::usage("no source: neither -c, nor --source, nor a document that names one")
             .hint("give -c /etc/matrix-synapse/homeserver.yaml, or --source postgresql://USER@HOST/DBNAME")
     })?;
@@ -86,7 +90,7 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
         ));
     }
     let facts = facts(&session)?;
-    context.name_server(args.server_name.as_deref())?;
+    ess_servers::name_server(context, args.server_name.as_deref())?;
     context.source_section().identity = Some(facts.identity.clone());
     ess_proof::is_whole(&session, facts.standby)?;
     ess_proof::require_public(&session, &facts.user, "source")?;

@@ -1,7 +1,12 @@
-//! Reads files that a user or a configuration names: regular files only, of limited size, and in a consistent state.
+//! Files: read those that a user or a configuration names, write private ones, hash, lock.
 //!
+//! Only regular files of limited size are read, and in a consistent state.
 //! A named pipe instead of a file would block the reader forever, a device would fill its memory, and a file that is
 //! being written would be read partly in its old and partly in its new version.
+
+mod lock;
+mod private;
+mod sha256;
 
 use std::fs::{File, FileType, Metadata};
 use std::io::{self, Read as _};
@@ -10,6 +15,10 @@ use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
 use zeroize::Zeroizing;
+
+pub use lock::Lock;
+pub use private::{create_file, make_directory, sync_directory, write_file};
+pub use sha256::{Hashing, hash_file, hex};
 
 /// The largest configuration, registration, service file or document that is read, in bytes.
 pub const CONFIGURATION: u64 = 16 << 20;

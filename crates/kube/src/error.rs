@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use ess_cli::{Exit, Stop};
 use ess_run::Interrupted;
+use ess_stop::{Exit, Stop};
 use kube::client::AuthError;
 
 /// What was tried, and why it failed.

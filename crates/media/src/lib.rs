@@ -21,11 +21,15 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::ValueEnum;
-use ess_cli::{Context, Exit, PgVariables, SourceArgs, Stop, make_directory, now, processors};
+use ess_cli::{Context, Exit, Stop};
+use ess_document::now;
 use ess_document::{Amount, Document, Media, Next};
+use ess_files::make_directory;
 use ess_postgres::{Access, Session, has_media_repo, others};
+use ess_run::processors;
 use ess_run::text::{count, counted, size};
 use ess_run::{Program, Report};
+use ess_servers::{PgVariables, SourceArgs};
 use ess_synapse::media::{Kind, is_media_repo};
 use ess_synapse::yaml::Value;
 
@@ -219,7 +223,7 @@ struct Source {
 
 impl Source {
     fn find(args: &Args, context: &mut Context) -> anyhow::Result<Self> {
-        let config = context.config(&args.source)?;
+        let config = ess_servers::config(context, &args.source.configuration)?;
         let store = match (&args.source_dir, &config) {
             (Some(directory), _) => {
                 std::path::absolute(directory).with_context(|| format!("cannot use {}", directory.display()))?
@@ -247,7 +251,7 @@ impl Source {
                 .as_ref()
                 .is_some_and(|source| !source.connection.is_empty());
         let session = if names_a_database {
-            let conninfo = context.source(&args.source, PgVariables::Serve)?;
+            let conninfo = ess_servers::source(context, &args.source, PgVariables::Serve)?;
             let name = context.application_name();
             conninfo
                 .map(|conninfo| Session::connect(&conninfo, &name, Access::ReadOnly))

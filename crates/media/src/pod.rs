@@ -4,12 +4,12 @@ use std::io::{self, Write as _};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ess_cli::{Context, Exit, Stop, TargetArgs};
+use ess_cli::{Context, Exit, Stop};
 use ess_document::Amount;
 use ess_kube::k8s_openapi::api::core::v1::{Pod, PodSpec};
 use ess_kube::{Cluster, Ess, Exec, Media, Place, Right};
 use ess_run::Report as _;
-use ess_target::Named;
+use ess_servers::Named;
 use serde_json::{from_value, json};
 
 use crate::found::Found;
@@ -56,14 +56,7 @@ impl Volume {
                 place,
                 context: kube_context.map(str::to_owned),
             }),
-            _ => {
-                let args = TargetArgs {
-                    target: target.map(str::to_owned),
-                    kube_context: kube_context.map(str::to_owned),
-                    ..TargetArgs::default()
-                };
-                ess_target::named(context, &args)?
-            }
+            _ => ess_servers::named(context, target, kube_context)?,
         };
         let Some(named) = named else {
             return match target {
@@ -73,13 +66,13 @@ impl Volume {
                 None => Ok(None),
             };
         };
-        let cluster = ess_target::connect(&named)?;
+        let cluster = ess_servers::connect(&named)?;
         cluster.require(&[Right::FIND, Right::MEDIA].concat())?;
         let (cluster, ess) = if by_address {
             let ess = cluster.find(named.place.release.as_deref())?;
             (cluster, ess)
         } else {
-            let on = ess_target::find(context, cluster, &named)?;
+            let on = ess_servers::find(context, cluster, &named)?;
             (on.cluster, on.ess)
         };
         let media = cluster.media(&ess)?;

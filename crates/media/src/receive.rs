@@ -31,7 +31,7 @@ pub(crate) fn receive(store: &Path, link: Link) -> anyhow::Result<()> {
     let outcome = work(store, &incoming, &out);
     if let Err(error) = &outcome {
         let _ = out.send(Frame::Failed {
-            exit: Exit::of(error) as u8,
+            exit: ess_cli::exit_of(error) as u8,
             why: format!("{error:#}"),
         });
     }
@@ -217,7 +217,7 @@ impl Router<'_, '_> {
                                 && let Err(error) = lane.carry_out(frame)
                             {
                                 let _ = out.send(Frame::Failed {
-                                    exit: Exit::of(&error) as u8,
+                                    exit: ess_cli::exit_of(&error) as u8,
                                     why: format!("{error:#}"),
                                 });
                                 let _ = failed.send(error);

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 
-use ess_cli::hex;
+use ess_files::hex;
 use ess_postgres::{Error, Session, UPLOADS_PAGE, not_uploads, upload_digests, uploads};
 use ess_run::text::count;
 use ess_synapse::media::{Kind, id_at, path_of, preview_path_of};

@@ -7,7 +7,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use ess_cli::{Exit, Lock, Stop};
+use ess_cli::{Exit, Stop};
+use ess_files::Lock;
 use rustix::fs::{AtFlags, Dir, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid};
 
 use crate::frame::{Owner, Time};
@@ -286,7 +287,7 @@ mod tests {
         let tree = Tree::open(dir.path(), None).unwrap();
         drop(tree.create(3).unwrap());
         let error = Tree::open(dir.path(), None).map(drop).unwrap_err();
-        assert_eq!(Exit::of(&error), Exit::Busy);
+        assert_eq!(ess_cli::exit_of(&error), Exit::Busy);
         std::mem::forget(tree.create(4).unwrap());
         drop(tree);
         let tree = Tree::open(dir.path(), None).unwrap();
@@ -296,6 +297,6 @@ mod tests {
 
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o705)).unwrap();
         let error = Tree::open(dir.path(), None).map(drop).unwrap_err();
-        assert_eq!(Exit::of(&error), Exit::Permission);
+        assert_eq!(ess_cli::exit_of(&error), Exit::Permission);
     }
 }

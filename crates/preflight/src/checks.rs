@@ -26,7 +26,8 @@ use std::time::Duration;
 use ess_document::Finding;
 use ess_postgres::{Access, Conninfo, Error, Facts, Session, facts};
 
-use crate::finding::{Blocker, Detail, blocker, info};
+use crate::finding::{Detail, blocker, info};
+use crate::ids::{NOT_CHECKED, UNKNOWN};
 
 /// The findings of a check on a server, or why it could not be completed.
 pub(crate) type Found = Result<Vec<Finding>, Error>;
@@ -73,9 +74,9 @@ const INFORMING: [&str; 19] = [
 pub(crate) fn not_checked(what: &str, error: &Error) -> Finding {
     let message = format!("not checked: {what}: {error}");
     let found = if INFORMING.contains(&what) {
-        info("unknown", message)
+        info(&UNKNOWN, message)
     } else {
-        blocker(Blocker::NotChecked, message)
+        blocker(&NOT_CHECKED, message)
     };
     let found = found.with("check", what);
     if is_canceled(error) {

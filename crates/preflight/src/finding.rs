@@ -2,153 +2,35 @@
 
 use std::collections::BTreeMap;
 
-use clap::ValueEnum;
 use ess_document::{Finding, Severity};
 use serde_json::Value;
 
-use crate::ids::IDS;
-
-/// Everything that can stop a migration. The names of the variants are the ids that scripts and `--accept` use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Blocker {
-    /// A check could not be completed.
-    NotChecked,
-    /// Synapse uses SQLite.
-    Sqlite,
-    /// Synapse's data is split across several databases.
-    SplitDatabases,
-    /// Source and target are the same database.
-    SameDatabase,
-    /// Connecting to the source failed.
-    SourceUnreachable,
-    /// The source contains no homeserver.
-    SourceEmpty,
-    /// The source is the target of an unfinished migration.
-    SourceFenced,
-    /// The source's encoding is not UTF-8.
-    SourceEncoding,
-    /// The source's lock table is too small for a dump.
-    SourceLocks,
-    /// Something in a dump depends on something that a dump does not contain.
-    SourceParts,
-    /// Restore could not build a unique index.
-    Duplicates,
-    /// Restore could not add a foreign key.
-    Orphans,
-    /// The role that connects to the source cannot read everything.
-    SourceUnreadable,
-    /// pg_dump or pg_restore is missing, or no installed version serves both servers.
-    ClientPrograms,
-    /// The target's Synapse is too old for the source's schema.
-    SchemaIncompatible,
-    /// A sequence is behind its stream, with which Synapse does not start.
-    SequenceBehindStream,
-    /// Users belong to another server name, with which Synapse may not start.
-    ForeignUsers,
-    /// The signing key is missing, invalid, or not the one that Synapse publishes.
-    SigningKey,
-    /// An option in Synapse's configuration is invalid.
-    Configuration,
-    /// A secret that the configuration refers to is missing or unreadable.
-    Secrets,
-    /// Media are in the store of a Matrix Media Repo.
-    MatrixMediaRepo,
-    /// `experimental_features.msc3861` is set, with which newer versions of Synapse do not start.
-    Msc3861,
-    /// The media store is missing, or contains none of the uploads.
-    MediaMissing,
-    /// Media cannot be read.
-    MediaUnreadable,
-    /// The export directory cannot be created or used.
-    ExportDirectory,
-    /// The file system of the export is too small.
-    ExportSpace,
-    /// The API server of the target's cluster cannot be reached.
-    ClusterUnreachable,
-    /// The namespace contains no ESS that these tools support, or more than one.
-    ClusterLayout,
-    /// The account lacks permissions in the cluster.
-    ClusterRights,
-    /// The volume of ESS's database is too small for the source's database.
-    ClusterDatabaseSpace,
-    /// The media volume is too small for the media store.
-    ClusterMediaSpace,
-    /// ESS delegates logins to MAS, and the source does not.
-    ClusterMas,
-    /// Connecting to the target failed.
-    TargetUnreachable,
-    /// The target's PostgreSQL is older than the source's.
-    TargetVersion,
-    /// The target is a standby, which is read-only.
-    TargetStandby,
-    /// The target's lock table is too small to drop or load everything at once.
-    TargetLocks,
-    /// The target lacks something that the source's data need.
-    TargetLacks,
-    /// The target has an encoding or collation that Synapse refuses.
-    TargetLocale,
-    /// The target serves another homeserver.
-    TargetServerName,
-    /// The target is in use.
-    TargetUsed,
-    /// The target is fenced by another migration, or its fence is incomplete.
-    TargetFenced,
-    /// The role that connects to the target lacks permissions.
-    TargetRights,
-    /// Rows violate a constraint, or cannot be evaluated by a constraint, index or generated column.
-    UnsoundRows,
-}
-
-impl Blocker {
-    /// No review can make a migration with these succeed.
-    const NEVER_ACCEPTED: [Self; 3] = [Self::Sqlite, Self::SplitDatabases, Self::SameDatabase];
-
-    /// The id, which never changes.
-    pub(crate) fn id(self) -> String {
-        self.to_possible_value()
-            .map_or_else(String::new, |value| value.get_name().to_owned())
-    }
-
-    /// Parses the argument of `--accept`.
-    pub(crate) fn acceptable(id: &str) -> Result<Self, String> {
-        let blocker = Self::from_str(id, false).map_err(|_| {
-            let all: Vec<String> = Self::value_variants()
-                .iter()
-                .filter(|blocker| !Self::NEVER_ACCEPTED.contains(blocker))
-                .map(|blocker| blocker.id())
-                .collect();
-            format!("not the id of a blocker; the ids are {}", all.join(", "))
-        })?;
-        if Self::NEVER_ACCEPTED.contains(&blocker) {
-            return Err("this blocker cannot be accepted".to_owned());
-        }
-        Ok(blocker)
-    }
-}
+use crate::ids::Id;
 
 /// A finding that would make the migration fail or lose something.
-pub(crate) fn blocker(blocker: Blocker, message: impl Into<String>) -> Finding {
-    finding(blocker.id(), Severity::Blocker, message)
+pub(crate) fn blocker(id: &Id, message: impl Into<String>) -> Finding {
+    finding(id, Severity::Blocker, message)
 }
 
 /// A finding that needs an action or a decision.
-pub(crate) fn warning(id: &str, message: impl Into<String>) -> Finding {
-    finding(id.to_owned(), Severity::Warning, message)
+pub(crate) fn warning(id: &Id, message: impl Into<String>) -> Finding {
+    finding(id, Severity::Warning, message)
 }
 
 /// A finding for information only.
-pub(crate) fn info(id: &str, message: impl Into<String>) -> Finding {
-    finding(id.to_owned(), Severity::Info, message)
+pub(crate) fn info(id: &Id, message: impl Into<String>) -> Finding {
+    finding(id, Severity::Info, message)
 }
 
-fn finding(id: String, severity: Severity, message: impl Into<String>) -> Finding {
-    // Severities are ordered from the worst: a finding is at most as bad as the list states.
+fn finding(id: &Id, severity: Severity, message: impl Into<String>) -> Finding {
+    // Severities are ordered from the worst.
     debug_assert!(
-        IDS.iter().any(|known| known.0 == id && known.1 <= severity),
-        "{id} is not in ids.rs with this severity"
+        id.worst <= severity,
+        "{} is never this bad according to ids.rs",
+        id.name
     );
     Finding {
-        id,
+        id: id.name.to_owned(),
         severity,
         message: message.into(),
         hint: None,
@@ -207,20 +89,6 @@ pub(crate) fn some_of(names: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_what_a_person_can_judge_is_accepted() {
-        assert_eq!(Blocker::acceptable("target-used"), Ok(Blocker::TargetUsed));
-        assert_eq!(
-            Blocker::acceptable("same-database"),
-            Err("this blocker cannot be accepted".to_owned())
-        );
-        let unknown = Blocker::acceptable("everything").expect_err("there is none");
-        assert!(
-            unknown.contains("target-used") && !unknown.contains("sqlite"),
-            "{unknown}"
-        );
-    }
 
     #[test]
     fn numbers_survive_any_json_program() {

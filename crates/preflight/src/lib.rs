@@ -13,16 +13,18 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ess_cli::{Console, Context, Exit, SourceArgs, Stop, TargetArgs, now};
+use ess_cli::{Console, Context, Exit, Stop};
+use ess_document::now;
 use ess_document::{Finding, Next, Preflight, Severity};
 use ess_run::Report;
 use ess_run::text::count;
+use ess_servers::{SourceArgs, TargetArgs};
 use ess_web::Detour;
 use rustix::termios::tcgetwinsize;
 
 use checks::endpoint;
 use checks::versions::SynapseVersion;
-use finding::Blocker;
+use ids::Id;
 use look::look;
 use select::{Pattern, Selection};
 
@@ -50,8 +52,8 @@ pub struct Args {
     #[arg(long, value_name = "ID", value_parser = Pattern::parse)]
     skip: Vec<Pattern>,
     /// Accept a blocker that you have reviewed; repeatable
-    #[arg(long, value_name = "ID", value_parser = Blocker::acceptable)]
-    accept: Vec<Blocker>,
+    #[arg(long, value_name = "ID", value_parser = ids::acceptable)]
+    accept: Vec<&'static Id>,
     /// Seconds to spend on the media store; `none` for no limit
     #[arg(long, value_name = "SECONDS", default_value = "8", value_parser = Budget::parse)]
     budget: Budget,
@@ -146,8 +148,8 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
 }
 
 /// The ids of `--accept` that were found; prints a note for each of the others.
-fn accepted(accept: &[Blocker], findings: &[Finding], context: &Context) -> Vec<String> {
-    let mut ids: Vec<String> = accept.iter().map(|blocker| blocker.id()).collect();
+fn accepted(accept: &[&Id], findings: &[Finding], context: &Context) -> Vec<String> {
+    let mut ids: Vec<String> = accept.iter().map(|id| id.name.to_owned()).collect();
     ids.sort_unstable();
     ids.dedup();
     ids.retain(|id| {

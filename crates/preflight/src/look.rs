@@ -6,14 +6,15 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle, ScopedJoinHandle};
 use std::time::Duration;
 
-use ess_cli::{Console, Context, PgVariables, Stop};
+use ess_cli::{Console, Context, Stop};
 use ess_document::{Document, Finding, Identity};
 use ess_postgres::{Conninfo, Error, Facts, SchemaRows, Session, plausible_schema_rows, schema_rows, server_names};
 use ess_proof::{Standing, standing};
 use ess_run::Report as _;
+use ess_servers::PgVariables;
+use ess_servers::{OnKube, Reached};
 use ess_synapse::Config;
 use ess_synapse::config::Database;
-use ess_target::{OnKube, Reached};
 
 use crate::Args;
 use crate::checks::cluster::{self, To};
@@ -25,12 +26,13 @@ use crate::checks::versions::SynapseVersion;
 use crate::checks::{
     carry, config, connect, export, health, host, logins, media, not_checked, pace, profile, programs, public,
 };
-use crate::finding::{Blocker, Detail as _, blocker};
+use crate::finding::{Detail as _, blocker};
+use crate::ids::{Id, SOURCE_EMPTY, SOURCE_FENCED, SOURCE_UNREACHABLE, SPLIT_DATABASES, SQLITE, TARGET_UNREACHABLE};
 use crate::select::Selection;
 
 /// Runs every check for which the options and the document name what is needed.
 pub(crate) fn look(args: &Args, selection: Selection<'_>, context: &mut Context) -> anyhow::Result<Vec<Finding>> {
-    let configuration = context.config(&args.source)?.map(Arc::new);
+    let configuration = ess_servers::config(context, &args.source.configuration)?.map(Arc::new);
     let mut findings = Vec::new();
     let mut aside = Aside::default();
     if let Some(config) = &configuration {
@@ -204,7 +206,7 @@ fn open(
             findings.push(finding);
             None
         }
-        None => context.source(&args.source, variables)?,
+        None => ess_servers::source(context, &args.source, variables)?,
     };
     if configuration.is_none() && from.is_none() && !has_target {
         return Err(Stop::usage(
@@ -248,7 +250,7 @@ fn unmovable(config: &Config) -> Option<Finding> {
     match config.database() {
         Ok(Database::Sqlite { path }) => Some(
             blocker(
-                Blocker::Sqlite,
+                &SQLITE,
                 format!(
                     "Synapse uses SQLite ({}), which these tools do not migrate",
                     path.display()
@@ -258,7 +260,7 @@ fn unmovable(config: &Config) -> Option<Finding> {
         ),
         Ok(Database::Split { names }) => Some(
             blocker(
-                Blocker::SplitDatabases,
+                &SPLIT_DATABASES,
                 format!(
                     "Synapse's data is split across several databases ({}), which these tools do not migrate",
                     names.join(", ")
@@ -281,14 +283,14 @@ fn connected(
     let from = source.map(awaited).transpose()?;
     let to = target.map(awaited).transpose()?;
     let hint = "check database.args of the configuration, or --source and --source-password-file";
-    let source = reached(from, Blocker::SourceUnreachable, hint, findings);
+    let source = reached(from, &SOURCE_UNREACHABLE, hint, findings);
     if let Some((_, facts)) = &source {
         identify(&mut context.source_section().identity, &facts.identity, "source")?;
     }
     let source = source.map(|(session, facts)| Source { session, facts });
     let server_name = server_name(source.as_ref(), context, findings);
     let hint = "check --target and --target-password-file";
-    let Some((session, facts)) = reached(to, Blocker::TargetUnreachable, hint, findings) else {
+    let Some((session, facts)) = reached(to, &TARGET_UNREACHABLE, hint, findings) else {
         return Ok((source, None));
     };
     let known = context.document.target.get_or_insert_default();
@@ -307,7 +309,7 @@ fn connected(
 /// The connection, if there is one and it succeeded; otherwise a finding with this id.
 fn reached(
     server: Option<Result<(Session, Facts), Error>>,
-    id: Blocker,
+    id: &'static Id,
     hint: &str,
     findings: &mut Vec<Finding>,
 ) -> Option<(Session, Facts)> {
@@ -360,7 +362,7 @@ fn rows_of(source: &Source, findings: &mut Vec<Finding>) -> Option<SchemaRows> {
     if let Standing::Whole(_) = found(fence, "the fence of an earlier migration", findings)? {
         findings.push(
             blocker(
-                Blocker::SourceFenced,
+                &SOURCE_FENCED,
                 "the source is fenced: it is the target of an unfinished migration",
             )
             .hint("check that -c and --target are not swapped"),
@@ -373,7 +375,7 @@ fn rows_of(source: &Source, findings: &mut Vec<Finding>) -> Option<SchemaRows> {
         Err(why) => {
             findings.push(
                 blocker(
-                    Blocker::SourceEmpty,
+                    &SOURCE_EMPTY,
                     format!("the source is not a database that Synapse can use: {why}"),
                 )
                 .hint("check that -c or --source names the database that Synapse uses"),

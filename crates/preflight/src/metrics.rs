@@ -8,8 +8,8 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
-use ess_cli::create_file;
 use ess_document::{Preflight, Severity};
+use ess_files::create_file;
 
 /// Replaces the file atomically, so that the collector reads either the old one or the new one.
 pub(crate) fn write(path: &Path, preflight: &Preflight) -> anyhow::Result<()> {
@@ -96,7 +96,8 @@ fn text(preflight: &Preflight, now: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::finding::{Blocker, blocker, info, warning};
+    use crate::finding::{blocker, info, warning};
+    use crate::ids::{DNS_TTL, MEDIA, TARGET_USED};
 
     #[test]
     fn findings_are_counted_and_named() {
@@ -105,10 +106,10 @@ mod tests {
             started_at: String::new(),
             finished_at: String::new(),
             findings: vec![
-                blocker(Blocker::TargetUsed, "x"),
-                warning("dns-ttl", "x"),
-                warning("dns-ttl", "y"),
-                info("media", "x"),
+                blocker(&TARGET_USED, "x"),
+                warning(&DNS_TTL, "x"),
+                warning(&DNS_TTL, "y"),
+                info(&MEDIA, "x"),
             ],
             accepted: vec!["target-used".to_owned()],
             next: ess_document::Next::default(),

@@ -62,7 +62,8 @@ fn wrapped(text: &str, room: Option<usize>) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::finding::{Blocker, Detail, blocker, info};
+    use crate::finding::{Detail, blocker, info};
+    use crate::ids::{DNS, TARGET_USED};
 
     #[test]
     fn columns_line_up() {
@@ -70,10 +71,7 @@ mod tests {
             version: String::new(),
             started_at: String::new(),
             finished_at: String::new(),
-            findings: vec![
-                blocker(Blocker::TargetUsed, "it is used").hint("look"),
-                info("dns", "well"),
-            ],
+            findings: vec![blocker(&TARGET_USED, "it is used").hint("look"), info(&DNS, "well")],
             accepted: Vec::new(),
             next: ess_document::Next::default(),
         };

@@ -2,7 +2,7 @@
 
 use ess_document::{Finding, Severity};
 
-use crate::ids::IDS;
+use crate::ids::{ALL, NOT_CHECKED};
 
 /// An id in which `*` matches any characters.
 #[derive(Debug, Clone)]
@@ -12,7 +12,7 @@ impl Pattern {
     /// Parses the argument of `--only` or `--skip`; an error if it matches no id.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let pattern = Self(text.to_owned());
-        if IDS.iter().any(|id| pattern.fits(id.0)) {
+        if ALL.iter().any(|id| pattern.fits(id.name)) {
             Ok(pattern)
         } else {
             Err("not the id of a finding; preflight(1) lists them".to_owned())
@@ -47,14 +47,14 @@ pub(crate) struct Selection<'a> {
 impl Selection<'_> {
     /// Whether to report the finding. A blocker is never skipped; a failed check (`not-checked`) is always reported.
     pub(crate) fn wants(self, finding: &Finding) -> bool {
-        finding.id == "not-checked"
+        finding.id == NOT_CHECKED.name
             || (self.is_among(&finding.id) && (finding.severity == Severity::Blocker || !self.skips(&finding.id)))
     }
 
     /// Whether any finding of a check would be reported, so that the check is worth running. `finds` matches its ids.
     pub(crate) fn wants_any(self, finds: impl Fn(&str) -> bool) -> bool {
-        let mut ids = IDS.iter().filter(|id| finds(id.0));
-        ids.any(|id| self.is_among(id.0) && !self.skips(id.0))
+        let mut ids = ALL.iter().filter(|id| finds(id.name));
+        ids.any(|id| self.is_among(id.name) && !self.skips(id.name))
     }
 
     fn is_among(self, id: &str) -> bool {
@@ -69,7 +69,8 @@ impl Selection<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::finding::{Blocker, blocker, info, warning};
+    use crate::finding::{blocker, info, warning};
+    use crate::ids::{DNS, DNS_TTL, MEDIA, SQLITE};
 
     fn patterns(all: &[&str]) -> Vec<Pattern> {
         all.iter()
@@ -89,10 +90,10 @@ mod tests {
     fn blockers_are_not_skipped() {
         let (dns, all) = (patterns(&["dns*"]), patterns(&["*"]));
         let only = Selection { only: &dns, skip: &[] };
-        assert!(only.wants(&info("dns", "")) && !only.wants(&info("media", "")));
-        assert!(only.wants(&blocker(Blocker::NotChecked, "")) && !only.wants(&blocker(Blocker::Sqlite, "")));
+        assert!(only.wants(&info(&DNS, "")) && !only.wants(&info(&MEDIA, "")));
+        assert!(only.wants(&blocker(&NOT_CHECKED, "")) && !only.wants(&blocker(&SQLITE, "")));
         let skip = Selection { only: &[], skip: &all };
-        assert!(!skip.wants(&warning("dns-ttl", "")) && skip.wants(&blocker(Blocker::Sqlite, "")));
+        assert!(!skip.wants(&warning(&DNS_TTL, "")) && skip.wants(&blocker(&SQLITE, "")));
         assert!(!skip.wants_any(|id| id.starts_with("dns")) && only.wants_any(|id| id.starts_with("dns")));
     }
 }

@@ -2,13 +2,13 @@
 
 use anyhow::Context as _;
 use ess_archive::{Kind, Manifest};
-use ess_cli::{Console, LiftArgs, SourceBeside, Stop};
 use ess_document::{Against, FenceState, Identity, SourceCheck};
 use ess_postgres::{Inventory, Session, objects, plausible_schema_rows, schema_rows, sequences, stream_positions};
 use ess_run::text::count;
+use ess_stop::Stop;
 
 use crate::fence::Fence;
-use crate::movement::check_source;
+use crate::movement::{SourceToCheck, check_source};
 use crate::prove::{Proof, Proving, is_loaded};
 use crate::{Target, nobody_else};
 
@@ -122,7 +122,7 @@ impl Proving<'_> {
     /// # Errors
     ///
     /// It has changed. A source that cannot be checked is not an error.
-    pub fn check_source(&self, expected: &Expected, source: &SourceBeside) -> anyhow::Result<Option<SourceCheck>> {
+    pub fn check_source(&self, expected: &Expected, source: &SourceToCheck) -> anyhow::Result<Option<SourceCheck>> {
         match &expected.source {
             None => Ok(None),
             Some(Origin { in_use: true, .. }) => Ok(Some(SourceCheck::InUse)),
@@ -138,12 +138,12 @@ impl Proving<'_> {
     pub fn require_source(
         &self,
         expected: &Expected,
-        source: &SourceBeside,
-        allow: LiftArgs,
+        source: &SourceToCheck,
+        allow: Allow,
     ) -> anyhow::Result<Option<SourceCheck>> {
         let check = self.check_source(expected, source)?;
         match &check {
-            Some(SourceCheck::Unchecked { reason }) if !allow.allow_unchecked_source => Err(unchecked(reason).into()),
+            Some(SourceCheck::Unchecked { reason }) if !allow.unchecked_source => Err(unchecked(reason).into()),
             _ => Ok(check),
         }
     }
@@ -184,7 +184,7 @@ impl Proving<'_> {
     pub fn conclude(&self, target: &Target, expected: &Expected, way: &Way<'_>) -> anyhow::Result<Conclusion> {
         let proof = self.prove(&target.session, &expected.inventory, way.analyze)?;
         for difference in &proof.differences {
-            way.console.line(&format!("  {difference}"));
+            self.report.line(&format!("  {difference}"));
         }
         self.settle(target, expected, proof, way)
     }
@@ -217,7 +217,7 @@ impl Proving<'_> {
         expected.source().map_or(Ok(()), |source| fence.awaits(source))?;
         conclusion.source = self.require_source(expected, way.source, way.allow)?;
         if let Some(SourceCheck::InUse) = conclusion.source
-            && !way.allow.allow_running_source
+            && !way.allow.running_source
         {
             return Ok(conclusion);
         }
@@ -228,18 +228,25 @@ impl Proving<'_> {
     }
 }
 
+/// What the user allows when a fence is lifted.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Allow {
+    /// The source is known but cannot be checked for changes since the dump.
+    pub unchecked_source: bool,
+    /// The dump is of a source that was in use.
+    pub running_source: bool,
+}
+
 /// How to make a proof, and under which conditions to lift the fence.
 pub struct Way<'a> {
     /// The source, which is checked for changes.
-    pub source: &'a SourceBeside,
+    pub source: &'a SourceToCheck,
     /// What the user allows.
-    pub allow: LiftArgs,
+    pub allow: Allow,
     /// Roles whose connections to the target are ignored, such as a monitor's.
     pub ignored_roles: &'a [String],
     /// Gather the planner's statistics in the same pass.
     pub analyze: bool,
-    /// Prints the differences.
-    pub console: &'a Console,
 }
 
 /// The refusal for a source that is known but cannot be checked.

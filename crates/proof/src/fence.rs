@@ -9,9 +9,9 @@
 
 use std::fmt;
 
-use ess_cli::Stop;
 use ess_document::Identity;
 use ess_postgres::{Error, FENCE_VERSION, SchemaRows, Session, escape_literal};
+use ess_stop::Stop;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 

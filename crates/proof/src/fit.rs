@@ -1,7 +1,7 @@
 //! Checks that a target can hold a dump, before anything is erased and again before anything is loaded.
 
-use ess_cli::Stop;
 use ess_postgres::{Error, Facts, Inventory, LOCKS_PER_TABLE, Session, lacking, lock_table, objects};
+use ess_stop::Stop;
 
 use ess_run::in_quotes;
 use ess_run::text::count;

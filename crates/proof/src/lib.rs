@@ -13,12 +13,12 @@ mod target;
 mod way_back;
 
 pub use compare::differences;
-pub use conclude::{Conclusion, Expected, State, Way};
+pub use conclude::{Allow, Conclusion, Expected, State, Way};
 pub use expected::live_inventory;
 pub use fence::{Fence, Half, Standing, standing};
 pub use fit::{can_take, is_for_synapse, is_ours_behind_the_fence, locks_needed, strangers};
 pub use load::{Loaded, Loading, not_empty};
-pub use movement::{adopt_source, identify_source};
+pub use movement::{SourceToCheck, identify, source_of};
 pub use prove::{Proof, Proving};
 pub use source::{is_no_subscriber, is_whole};
 pub use target::{Target, nobody_else, not_synapse, require_public, take_lock};

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 use ess_archive::{Entry, Found, Kind, Manifest, PlainOutcome, Restoring, Toc, check_schema};
-use ess_cli::{Console, Stop};
 use ess_document::{Dropped, Identity};
 use ess_postgres::{Conninfo, SchemaRows, drop_statements, escape_identifier, objects};
 use ess_run::{Installation, Report};
+use ess_stop::Stop;
 use ess_synapse::schema::FENCE_TABLES;
 
 use crate::{Fence, Target};
@@ -41,7 +41,7 @@ pub struct Loading<'a> {
     /// `application_name` of the connections.
     pub application_name: String,
     /// Receives progress and notes.
-    pub console: &'a Console,
+    pub report: &'a dyn Report,
 }
 
 impl Loading<'_> {
@@ -54,20 +54,20 @@ impl Loading<'_> {
             role: self.target.other_role(),
             jobs: self.jobs,
             maintenance_mib: self.maintenance_mib,
-            report: self.console,
+            report: self.report,
         };
         let (archive, manifest) = match found {
             Found::Ours { dump, manifest, .. } => (dump.join(&manifest.data), Some((dump, manifest))),
             Found::Archive(path) => (path.clone(), None),
             Found::Plain(path) => {
-                self.console.stage("loading", None);
+                self.report.stage("loading", None);
                 let outcome = restoring.load_plain(path, &self.before()?, &self.fence().raise())?;
-                self.console.done();
+                self.report.done();
                 return Ok(self.loaded_plain(outcome));
             }
         };
         let (toc, schema) = thread::scope(|scope| {
-            let check = |(dump, manifest): (&PathBuf, &Manifest)| manifest.check_files(dump, self.console);
+            let check = |(dump, manifest): (&PathBuf, &Manifest)| manifest.check_files(dump, self.report);
             let mut check = manifest.map(|(dump, manifest)| scope.spawn(move || check((dump, manifest))));
             let mut checked = || match check.take() {
                 Some(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
@@ -85,9 +85,9 @@ impl Loading<'_> {
             .into_iter()
             .filter(|entry| !fence.contains(&entry.number()))
             .collect();
-        self.console.stage("loading", None);
+        self.report.stage("loading", None);
         restoring.load_data_and_post_data(&archive, &rows)?;
-        self.console.done();
+        self.report.done();
         Ok(Loaded {
             dropped,
             schema,

@@ -1,12 +1,33 @@
 //! Identifies the source, and checks that it has not changed since its dump.
 
 use ess_archive::{Kind, Manifest};
-use ess_cli::{Context, SourceBeside, Stop};
 use ess_document::{Identity, SourceCheck};
 use ess_postgres::{Access, Conninfo, Error, Inventory, Reading, Session, facts, moved};
 use ess_run::Report;
+use ess_stop::Stop;
 
 use crate::Proving;
+
+/// The source, for a tool that works on the target and only checks whether the source has changed.
+#[derive(Debug)]
+pub enum SourceToCheck {
+    /// Neither an option nor the document names one.
+    NotNamed,
+    /// How to connect to it.
+    Known(Conninfo),
+    /// The document names it, but it cannot be used from here, for this reason.
+    Unusable(String),
+}
+
+impl SourceToCheck {
+    /// How to connect to it, if that is known.
+    pub fn conninfo(&self) -> Option<&Conninfo> {
+        match self {
+            Self::Known(conninfo) => Some(conninfo),
+            Self::NotNamed | Self::Unusable(_) => None,
+        }
+    }
+}
 
 /// Checks whether the source of a dump was written to since the dump; refuses if it was.
 ///
@@ -14,16 +35,16 @@ use crate::Proving;
 /// fence, decides by the returned [`SourceCheck`].
 pub(crate) fn check_source(
     proving: &Proving<'_>,
-    source: &SourceBeside,
+    source: &SourceToCheck,
     identity: &Identity,
     dumped: &Inventory,
 ) -> anyhow::Result<SourceCheck> {
     let conninfo = match source {
-        SourceBeside::NotNamed => return Ok(SourceCheck::NotNamed),
-        SourceBeside::Unusable(reason) => {
+        SourceToCheck::NotNamed => return Ok(SourceCheck::NotNamed),
+        SourceToCheck::Unusable(reason) => {
             return Ok(SourceCheck::Unchecked { reason: reason.clone() });
         }
-        SourceBeside::Known(conninfo) => conninfo,
+        SourceToCheck::Known(conninfo) => conninfo,
     };
     match ask(proving, conninfo, identity, dumped) {
         Ok(Answer::Unchanged) => Ok(SourceCheck::Unchanged),
@@ -57,43 +78,36 @@ fn ask(proving: &Proving<'_>, source: &Conninfo, identity: &Identity, dumped: &I
     Ok(change.map_or(Answer::Unchanged, Answer::Changed))
 }
 
-/// Records in the document which database a dump is of; refuses a dump of a database other than the document's source.
-pub fn adopt_source(context: &mut Context, manifest: &Manifest) -> Result<(), Stop> {
+/// The source's identity according to a dump; refuses a dump of a database other than the known source.
+pub fn source_of(manifest: &Manifest, known: Option<Identity>) -> Result<Option<Identity>, Stop> {
     if manifest.kind != Kind::Migration {
-        return Ok(());
+        return Ok(known);
     }
-    let known = context
-        .source_section()
-        .identity
-        .get_or_insert_with(|| manifest.source.clone());
-    if *known == manifest.source {
-        return Ok(());
+    match known {
+        Some(known) if known != manifest.source => Err(Stop::data(format!(
+            "the dump is of {}, but the document's source is {known}",
+            manifest.source
+        ))
+        .hint("use the dump that pgdump-wrap made in this migration")),
+        _ => Ok(Some(manifest.source.clone())),
     }
-    Err(Stop::data(format!(
-        "the dump is of {}, but the document's source is {known}",
-        manifest.source
-    ))
-    .hint("use the dump that pgdump-wrap made in this migration"))
 }
 
-/// Records in the document which database the source is, unless an earlier tool did.
-///
-/// If the source cannot be reached, it stays unidentified, with a note.
-pub fn identify_source(context: &mut Context, source: &SourceBeside) -> anyhow::Result<()> {
+/// The source's identity; `None` if it is not named or, with a note, if it cannot be reached.
+pub fn identify(
+    source: &SourceToCheck,
+    application_name: &str,
+    report: &dyn Report,
+) -> anyhow::Result<Option<Identity>> {
     let Some(source) = source.conninfo() else {
-        return Ok(());
+        return Ok(None);
     };
-    if context.source_section().identity.is_some() {
-        return Ok(());
-    }
-    match Session::connect(source, &context.application_name(), Access::ReadOnly) {
-        Ok(session) => context.source_section().identity = Some(facts(&session)?.identity),
+    match Session::connect(source, application_name, Access::ReadOnly) {
+        Ok(session) => Ok(Some(facts(&session)?.identity)),
         Err(error @ Error::Connect { .. }) => {
-            context
-                .console
-                .note(&format!("cannot identify the source database: {error}"));
+            report.note(&format!("cannot identify the source database: {error}"));
+            Ok(None)
         }
-        Err(error) => return Err(error.into()),
+        Err(error) => Err(error.into()),
     }
-    Ok(())
 }

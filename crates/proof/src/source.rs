@@ -1,7 +1,7 @@
 //! Checks that a source can be read completely, by a dump or for a proof.
 
-use ess_cli::Stop;
 use ess_postgres::{Session, prepared_transactions, subscriptions};
+use ess_stop::Stop;
 
 /// Refuses a source with writes that cannot be detected (a standby) or that no dump contains (prepared transactions).
 pub fn is_whole(session: &Session, standby: bool) -> anyhow::Result<()> {

@@ -3,7 +3,6 @@
 use std::thread;
 use std::time::Duration;
 
-use ess_cli::{Context, Exit, Stop};
 use ess_document::Identity;
 use ess_postgres::{
     Access, Conninfo, Elsewhere, Facts, Session, elsewhere, end_leftovers, escape_identifier, facts, lock, others,
@@ -11,6 +10,7 @@ use ess_postgres::{
 };
 use ess_run::Report;
 use ess_run::text::{count, counted};
+use ess_stop::{Exit, Stop};
 
 use crate::fence::{Fence, Standing, standing};
 
@@ -31,27 +31,33 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const STEP: Duration = Duration::from_millis(200);
 
 impl Target {
-    /// Connects, takes the lock, and records the target's identity and version in the document.
+    /// Connects and takes the lock. `role` must own everything; by default it is the database's owner. `known` is the
+    /// identity that the target must have.
     ///
     /// # Errors
     ///
-    /// The lock is held, the target is not the document's, the role cannot read it, or its fence is incomplete.
-    pub fn open(context: &mut Context, conninfo: &Conninfo) -> anyhow::Result<Self> {
-        let session = Session::connect(conninfo, &context.application_name(), Access::ReadWrite)?;
+    /// The lock is held, the target is another one, the role cannot read it, or its fence is incomplete.
+    pub fn open(
+        conninfo: &Conninfo,
+        application_name: &str,
+        role: Option<&str>,
+        known: Option<&Identity>,
+        report: &dyn Report,
+    ) -> anyhow::Result<Self> {
+        let session = Session::connect(conninfo, application_name, Access::ReadWrite)?;
         take_lock(&session)?;
         let ended = end_leftovers(
             &session,
             &["ess-wipe", "restore", "verify", "pg_dump", "pg_restore", "psql"],
         )?;
         if ended > 0 {
-            context.console.note(&format!(
+            report.note(&format!(
                 "ended {} that an earlier run had left on the target",
                 count(ended, "session")
             ));
         }
         let facts = facts(&session)?;
-        let target = context.document.target.get_or_insert_default();
-        if let Some(known) = &target.identity
+        if let Some(known) = known
             && *known != facts.identity
         {
             return Err(Stop::no(format!(
@@ -61,9 +67,7 @@ impl Target {
             .hint("check --target; a tunnel may now lead to another server")
             .into());
         }
-        target.identity = Some(facts.identity.clone());
-        target.server_version = Some(facts.version_text.clone());
-        let role = target.role.clone().unwrap_or_else(|| facts.owner.clone());
+        let role = role.unwrap_or(&facts.owner).to_owned();
         inherits(&session, &facts, &role)?;
         require_public(&session, &role, "target")?;
         let fence = match standing(&session)? {

@@ -1,8 +1,9 @@
 //! What the target must hold when the restore is done.
 
 use ess_archive::Found;
-use ess_cli::{Context, SourceBeside, Stop};
+use ess_cli::{Context, Stop};
 use ess_postgres::{Access, Conninfo, Session, facts};
+use ess_proof::SourceToCheck;
 use ess_proof::{Expected, Proving};
 use ess_run::Report;
 
@@ -16,12 +17,12 @@ pub(crate) fn choose(
     context: &Context,
     args: &Args,
     proving: &Proving<'_>,
-    source: &SourceBeside,
+    source: &SourceToCheck,
     found: &Found,
 ) -> anyhow::Result<Option<Expected>> {
     if let Found::Ours { manifest, .. } = found {
         let expected = Expected::of_dump(manifest);
-        proving.require_source(&expected, source, args.lift)?;
+        proving.require_source(&expected, source, args.lift.allow())?;
         return Ok(Some(expected));
     }
     if args.accept_unproven {
@@ -32,11 +33,11 @@ pub(crate) fn choose(
             .hint("name the stopped source with -c or --source, or use --accept-unproven to load it without proof")
     };
     let source = match source {
-        SourceBeside::Known(source) => source,
-        SourceBeside::NotNamed => {
+        SourceToCheck::Known(source) => source,
+        SourceToCheck::NotNamed => {
             return Err(unproven("it has no manifest, and no source is named".to_owned()).into());
         }
-        SourceBeside::Unusable(reason) => return Err(unproven(format!("it has no manifest, and {reason}")).into()),
+        SourceToCheck::Unusable(reason) => return Err(unproven(format!("it has no manifest, and {reason}")).into()),
     };
     let session = Session::connect(source, proving.application_name, Access::ReadOnly)
         .map_err(|error| unproven(format!("it has no manifest, and {error}")))?;

@@ -7,12 +7,15 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use ess_archive::{Found, Kind, Origin, check_is_of, find, place_of};
-use ess_cli::{Context, Exit, LiftArgs, SourceArgs, Stop, TargetArgs, now, processors};
+use ess_cli::{Context, Exit, Stop};
+use ess_document::now;
 use ess_document::{Against, Document, Dropped, FenceState, Identity, Next, OneTimeKeys, Restore};
 use ess_postgres::{Session, exists};
 use ess_proof::{Conclusion, Expected, Loaded, Loading, Proving, State, Target, Way, nobody_else, not_empty, way_back};
 use ess_run::Report;
+use ess_run::processors;
 use ess_run::text::count;
+use ess_servers::{LiftArgs, SourceArgs, TargetArgs};
 use ess_synapse::schema::ONE_TIME_KEYS_TABLE;
 
 /// Load a dump, prove that it is complete, and let Synapse start
@@ -59,13 +62,13 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
 }
 
 fn load_and_prove(args: &Args, context: &mut Context, way_back: &mut Option<String>) -> anyhow::Result<Exit> {
-    let reached = ess_target::needed(context, &args.target)?;
+    let reached = ess_servers::needed(context, &args.target)?;
     let conninfo = &reached.conninfo;
-    let source = context.source_beside(&args.source)?;
+    let source = ess_servers::source_to_check(context, &args.source)?;
     context.lock_export()?;
     let (from, found) = the_dump(args, context)?;
-    ess_proof::identify_source(context, &source)?;
-    let mut target = Target::open(context, conninfo)?;
+    ess_servers::identify_source(context, &source)?;
+    let mut target = ess_servers::lock_target(context, conninfo)?;
     *way_back = way_back_of(context, &target);
     let origin = Origin::of(&found).with_context(|| format!("cannot read the dump at {}", from.display()))?;
     is_fit(context, &target, &found, &origin)?;
@@ -81,10 +84,9 @@ fn load_and_prove(args: &Args, context: &mut Context, way_back: &mut Option<Stri
     };
     let way = Way {
         source: &source,
-        allow: args.lift,
+        allow: args.lift.allow(),
         ignored_roles: &args.ignore_role,
         analyze: true,
-        console: &context.console.clone(),
     };
     let dumped = match &found {
         Found::Ours { manifest, .. } => Some(Expected::of_dump(manifest)),
@@ -123,7 +125,7 @@ fn load_and_prove(args: &Args, context: &mut Context, way_back: &mut Option<Stri
         id: context.document.id.clone().unwrap_or_default(),
         source: identity(context, &found),
         application_name: context.application_name(),
-        console: &context.console,
+        report: &context.console,
     };
     let mut loaded = loading.load(&found).context(
         "the target is fenced or unchanged, and Synapse cannot start on a partial load; fix the cause, then re-run \
@@ -170,7 +172,7 @@ fn the_dump(args: &Args, context: &mut Context) -> anyhow::Result<(PathBuf, Foun
     let found = find(&from)?;
     check_is_of(&found, context.document.dump.as_ref())?;
     if let Found::Ours { manifest, .. } = &found {
-        ess_proof::adopt_source(context, manifest)?;
+        ess_servers::adopt_source(context, manifest)?;
     }
     Ok((from, found))
 }

@@ -13,3 +13,8 @@ pub use memory_file::MemoryFile;
 pub use pg_tools::{Installation, LAST_WITHOUT_TRANSACTION_TIMEOUT, Need, choose, installations};
 pub use program::{Error, Program, in_quotes, quoted};
 pub use report::{Report, Silent};
+
+/// The default number of sessions: the number of processors.
+pub fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}

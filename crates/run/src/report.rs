@@ -4,6 +4,8 @@
 pub trait Report: Send + Sync {
     /// A note for people, of one line.
     fn note(&self, line: &str);
+    /// A line of a list that belongs to the next note.
+    fn line(&self, line: &str);
     /// A command that is about to be run, printed with `-v`.
     fn command(&self, line: &str);
     /// A new stage begins: its name, and how many bytes it will process, if known.
@@ -19,6 +21,7 @@ pub struct Silent;
 
 impl Report for Silent {
     fn note(&self, _: &str) {}
+    fn line(&self, _: &str) {}
     fn command(&self, _: &str) {}
     fn stage(&self, _: &str, _: Option<u64>) {}
     fn advance(&self, _: u64) {}

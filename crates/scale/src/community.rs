@@ -5,7 +5,7 @@ use ess_document::ScaledWorkload;
 use ess_kube::{REPLICAS, Workload};
 use ess_run::Report;
 use ess_run::text::count;
-use ess_target::OnKube;
+use ess_servers::OnKube;
 
 use crate::{Args, all, known, scaled, waiting};
 

@@ -5,11 +5,12 @@ mod operator;
 mod waiting;
 
 use clap::ValueEnum;
-use ess_cli::{Context, Exit, Stop, TargetArgs, now};
+use ess_cli::{Context, Exit, Stop};
+use ess_document::now;
 use ess_document::{FenceState, Next, Scale, ScaleState, ScaledWorkload};
 use ess_kube::{Ess, Kind, OPERATOR_NAMESPACE, Profile, Right, Workload};
 use ess_run::{Report, quoted};
-use ess_target::OnKube;
+use ess_servers::OnKube;
 
 /// Stop Synapse in its cluster, and start it again unchanged
 ///
@@ -99,16 +100,12 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
 
 /// Finds the ESS, and first checks every permission that the action needs.
 fn found(args: &Args, context: &mut Context) -> anyhow::Result<OnKube> {
-    let target = TargetArgs {
-        target: args.target.clone(),
-        kube_context: args.kube_context.clone(),
-        ..TargetArgs::default()
-    };
-    let named = ess_target::named(context, &target)?.ok_or_else(|| {
-        Stop::usage("no cluster is given: neither --target nor the document's `target` names one")
-            .hint("give --target kube:NAMESPACE; outside of a cluster, stop Synapse in the way it was started")
-    })?;
-    let cluster = ess_target::connect(&named)?;
+    let named =
+        ess_servers::named(context, args.target.as_deref(), args.kube_context.as_deref())?.ok_or_else(|| {
+            Stop::usage("no cluster is given: neither --target nor the document's `target` names one")
+                .hint("give --target kube:NAMESPACE; outside of a cluster, stop Synapse in the way it was started")
+        })?;
+    let cluster = ess_servers::connect(&named)?;
     let knows_operator = cluster.knows_operator()?;
     let of_operator = Right::operator(args.operator_namespace());
     let mut rights = Right::FIND.to_vec();
@@ -126,8 +123,8 @@ fn found(args: &Args, context: &mut Context) -> anyhow::Result<OnKube> {
     if let Some(missing) = missing.filter(|missing| missing.lacks(Right::FIND)) {
         return Err(missing.error().into());
     }
-    let on = match (ess_target::find(context, cluster, &named), missing) {
-        (Err(error), Some(missing)) if ess_target::kind(&error) == Some(Kind::Forbidden) => {
+    let on = match (ess_servers::find(context, cluster, &named), missing) {
+        (Err(error), Some(missing)) if ess_servers::kind(&error) == Some(Kind::Forbidden) => {
             return Err(missing.error().into());
         }
         (found, _) => found?,

@@ -9,7 +9,7 @@ use ess_kube::k8s_openapi::api::core::v1::ConfigMap;
 use ess_kube::k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use ess_kube::{Custom, Kind, OPERATOR, Workload, WorkloadKind};
 use ess_run::Report;
-use ess_target::OnKube;
+use ess_servers::OnKube;
 use serde_json::{Value, json};
 
 use crate::{Args, all, community, known, scaled, waiting};

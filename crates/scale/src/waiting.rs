@@ -6,7 +6,7 @@ use ess_cli::{Context, Exit, Stop};
 use ess_kube::k8s_openapi::api::core::v1::Pod;
 use ess_kube::{Ess, Workload};
 use ess_run::Report;
-use ess_target::OnKube;
+use ess_servers::OnKube;
 
 use crate::{Args, all};
 

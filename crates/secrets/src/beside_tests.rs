@@ -188,7 +188,7 @@ fn what_cannot_be_read_is_named_and_never_quoted() {
         let error = Beside::read(Some(&path), None, &[]).err().unwrap();
         let message = format!("{error:#}");
         assert!(!message.contains("CANARY"), "{message}");
-        (Exit::of(&error), message)
+        (ess_cli::exit_of(&error), message)
     };
 
     assert_eq!(refused("[CANARY]").0, Exit::Config);

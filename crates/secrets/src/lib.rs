@@ -18,9 +18,12 @@ use std::path::{Path, PathBuf};
 
 use age::x25519::Recipient;
 use anyhow::Context as _;
-use ess_cli::{Context, Exit, SourceArgs, Stop, make_directory, now};
+use ess_cli::{Context, Exit, Stop};
+use ess_document::now;
 use ess_document::{Next, SecretEntry, SigningKey};
+use ess_files::make_directory;
 use ess_run::Report;
+use ess_servers::ConfigArgs;
 use ess_synapse::Config;
 use ess_synapse::config::Database;
 use ess_synapse::secrets::Secrets;
@@ -62,7 +65,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     hookshot_config: Option<PathBuf>,
     #[command(flatten)]
-    source: SourceArgs,
+    configuration: ConfigArgs,
 }
 
 /// A form in which secrets are written.
@@ -114,17 +117,9 @@ fn namespace(text: &str) -> Result<String, &'static str> {
 
 /// Runs extract-secrets.
 pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
-    let Args { source, out, .. } = args;
-    if source.source.is_some() || source.source_password_file.is_some() {
-        return Err(
-            Stop::usage("secrets come from Synapse's configuration, not from a database")
-                .hint("give -c /etc/matrix-synapse/homeserver.yaml instead of --source")
-                .into(),
-        );
-    }
-    let export = export(out.as_deref(), context.document.export.as_deref())?;
+    let export = export(args.out.as_deref(), context.document.export.as_deref())?;
     let recipients = recipients(args)?;
-    let config = context.config(source)?.ok_or_else(|| {
+    let config = ess_servers::config(context, &args.configuration)?.ok_or_else(|| {
         Stop::usage("there is no configuration: neither -c nor the document's `source.config` names one")
             .hint("give -c /etc/matrix-synapse/homeserver.yaml")
     })?;
@@ -213,7 +208,7 @@ fn bundle(plan: &Plan, secrets: &Secrets, recipients: &[Recipient], export: &Pat
 fn beside(args: &Args, context: &Context) -> anyhow::Result<Beside> {
     let source = context.document.source.as_ref();
     let path_map = match source.and_then(|source| source.config.as_ref()) {
-        Some(config) => ess_cli::options(config)?.path_map,
+        Some(config) => ess_servers::options(config)?.path_map,
         None => Vec::new(),
     };
     Beside::read(args.mas_config.as_deref(), args.hookshot_config.as_deref(), &path_map)
@@ -404,8 +399,8 @@ mod tests {
         assert_eq!(export(None, Some(a)).unwrap(), a);
         assert_eq!(export(Some(a), Some(a)).unwrap(), a);
         let error = export(Some(a), Some(b)).unwrap_err();
-        assert_eq!(Exit::of(&error), Exit::Usage);
+        assert_eq!(ess_cli::exit_of(&error), Exit::Usage);
         assert!(error.to_string().contains("/a") && error.to_string().contains("/b"));
-        assert_eq!(Exit::of(&export(None, None).unwrap_err()), Exit::Usage);
+        assert_eq!(ess_cli::exit_of(&export(None, None).unwrap_err()), Exit::Usage);
     }
 }

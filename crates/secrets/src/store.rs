@@ -6,7 +6,8 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use ess_cli::{Exit, Stop, hex, make_directory, write_file};
+use ess_cli::{Exit, Stop};
+use ess_files::{hex, make_directory, write_file};
 use ess_synapse::Config;
 use ess_synapse::secrets::Secrets;
 use secrecy::{ExposeSecret as _, SecretSlice};

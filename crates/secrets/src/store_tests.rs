@@ -24,7 +24,7 @@ impl Home {
     fn new(yaml: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let export = dir.path().join("export");
-        ess_cli::make_directory(&export).unwrap();
+        ess_files::make_directory(&export).unwrap();
         fs::write(dir.path().join("example.org.signing.key"), KEY).unwrap();
         let home = Self { dir, export };
         home.set(yaml);
@@ -61,7 +61,7 @@ impl Home {
 
     fn refused(&self) -> (Exit, String) {
         let error = self.put().unwrap_err();
-        (Exit::of(&error), format!("{error:#}"))
+        (ess_cli::exit_of(&error), format!("{error:#}"))
     }
 }
 
@@ -207,7 +207,7 @@ fn planted_links_and_open_directories_are_refused() {
     let home = Home::new("form_secret: x\n");
     let victim = home.dir.path().join("victim");
     fs::write(&victim, "untouched").unwrap();
-    ess_cli::make_directory(&home.export.join("secrets")).unwrap();
+    ess_files::make_directory(&home.export.join("secrets")).unwrap();
     symlink(&victim, home.secret("form_secret")).unwrap();
 
     let (exit, message) = home.refused();
@@ -249,7 +249,7 @@ fn files_for_ess_are_made_anew_unless_a_person_has_edited_them() {
 
     fs::write(&values, "a: mine\n").unwrap();
     let error = home.emit(Some("a: 3\n")).unwrap_err();
-    assert_eq!(Exit::of(&error), Exit::No);
+    assert_eq!(ess_cli::exit_of(&error), Exit::No);
     assert!(format!("{error:#}").contains("it was edited"));
     assert_eq!(fs::read_to_string(&values).unwrap(), "a: mine\n");
     assert_eq!(home.put().unwrap(), Outcome::Kept);

@@ -3,11 +3,16 @@
 use std::path::PathBuf;
 
 use ess_archive::{Found, Manifest, check_is_of, find, place_of};
-use ess_cli::{Context, Exit, LiftArgs, SourceArgs, SourceBeside, Stop, TargetArgs, now, processors};
+use ess_cli::{Context, Exit, Stop};
+use ess_document::now;
 use ess_document::{FenceState, Next, Verify};
 use ess_postgres::{Access, Conninfo, Session, facts};
+use ess_proof::SourceToCheck;
 use ess_proof::{Conclusion, Expected, Proving, Target, Way, nobody_else};
+use ess_run::Report;
+use ess_run::processors;
 use ess_run::text::count;
+use ess_servers::{LiftArgs, SourceArgs, TargetArgs};
 
 /// Prove that the target holds what the source held
 ///
@@ -35,14 +40,14 @@ pub struct Args {
 
 /// Runs verify.
 pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
-    let reached = ess_target::needed(context, &args.target)?;
+    let reached = ess_servers::needed(context, &args.target)?;
     let conninfo = &reached.conninfo;
-    let source = context.source_beside(&args.source)?;
+    let source = ess_servers::source_to_check(context, &args.source)?;
     let manifest = manifest(args, context)?;
     if let Some(manifest) = &manifest {
-        ess_proof::adopt_source(context, manifest)?;
+        ess_servers::adopt_source(context, manifest)?;
     }
-    let target = Target::open(context, conninfo)?;
+    let target = ess_servers::lock_target(context, conninfo)?;
     nobody_else(&target.session, &args.ignore_role, "target")?;
     let name = context.application_name();
     let proving = Proving {
@@ -59,14 +64,13 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     target.is_not(expected.source())?;
     // Fail now rather than after a long proof whose fence could not be lifted.
     if target.fence.is_some() {
-        proving.require_source(&expected, &source, args.lift)?;
+        proving.require_source(&expected, &source, args.lift.allow())?;
     }
     let way = Way {
         source: &source,
-        allow: args.lift,
+        allow: args.lift.allow(),
         ignored_roles: &args.ignore_role,
         analyze: false,
-        console: &context.console,
     };
     let conclusion = proving.conclude(&target, &expected, &way)?;
     drop(target);
@@ -122,7 +126,7 @@ fn finish(
 
 /// The manifest of the dump to compare the target with; `None` if it is compared with the source itself.
 fn manifest(args: &Args, context: &Context) -> anyhow::Result<Option<Manifest>> {
-    let names_source = args.source.source.is_some() || !args.source.config.is_empty();
+    let names_source = args.source.source.is_some() || !args.source.configuration.config.is_empty();
     if names_source && args.from.is_none() {
         return Ok(None);
     }
@@ -142,11 +146,11 @@ fn manifest(args: &Args, context: &Context) -> anyhow::Result<Option<Manifest>> 
 }
 
 /// Reads what the stopped source holds; refuses a source that is in use or cannot be read completely.
-fn of_source(args: &Args, proving: &Proving<'_>, target: &Target, source: &SourceBeside) -> anyhow::Result<Expected> {
+fn of_source(args: &Args, proving: &Proving<'_>, target: &Target, source: &SourceToCheck) -> anyhow::Result<Expected> {
     let source: &Conninfo = match source {
-        SourceBeside::Known(source) => source,
-        SourceBeside::Unusable(reason) => return Err(Stop::usage(format!("cannot read the source: {reason}")).into()),
-        SourceBeside::NotNamed => {
+        SourceToCheck::Known(source) => source,
+        SourceToCheck::Unusable(reason) => return Err(Stop::usage(format!("cannot read the source: {reason}")).into()),
+        SourceToCheck::NotNamed => {
             return Err(Stop::usage(
                 "there is nothing to compare with: no --from, no document with a dump, and no source",
             )

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use ess_cli::{make_directory, write_file};
 use ess_document::RecordChange;
+use ess_files::{make_directory, write_file};
 
 use crate::documents::{Documents, additional};
 use crate::records::shown;

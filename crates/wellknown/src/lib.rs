@@ -13,10 +13,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use ess_cli::{Context, Exit, SourceArgs, Stop, contradiction, now};
+use ess_cli::{Context, Exit, Stop};
+use ess_document::now;
 use ess_document::{Document, Next, RecordChange, WellKnown};
 use ess_run::Report as _;
 use ess_run::text::{count, counted};
+use ess_servers::{ConfigArgs, contradiction};
 use ess_web::{Agent, Detour, Dns, Document as Served, agent, get, host_and_port, read};
 use serde_json::Value;
 
@@ -48,9 +50,6 @@ pub struct Args {
     /// Name of the homeserver, if neither the configuration nor the document contains it
     #[arg(long, value_name = "NAME", value_parser = server_name)]
     server_name: Option<String>,
-    /// Synapse's configuration: a file, or a directory of *.yaml; repeatable
-    #[arg(short, long, value_name = "PATH")]
-    config: Vec<PathBuf>,
     /// Directory with the old documents (client, server, support), if they cannot be fetched
     #[arg(long, value_name = "DIR")]
     old: Option<PathBuf>,
@@ -75,6 +74,8 @@ pub struct Args {
     /// Connect to ADDR:PORT for HTTPS requests to HOST:PORT; repeatable
     #[arg(long, value_name = "HOST:PORT:ADDR:PORT", value_parser = Detour::parse)]
     resolve: Vec<Detour>,
+    #[command(flatten)]
+    configuration: ConfigArgs,
 }
 
 /// Parses a host name. It is strict because the name is written into URLs and into files of other programs.
@@ -128,15 +129,11 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
 ///
 /// An error if a flag contradicts the document, or if the server name or Synapse's host is unknown.
 fn known(args: &Args, context: &mut Context) -> anyhow::Result<WellKnown> {
-    let source = SourceArgs {
-        config: args.config.clone(),
-        ..SourceArgs::default()
-    };
     // Read the configuration only if `-c` names it: the one in the document may be on another host.
-    let config = if args.config.is_empty() {
+    let config = if args.configuration.config.is_empty() {
         None
     } else {
-        context.config(&source)?
+        ess_servers::config(context, &args.configuration)?
     };
     let earlier = context.document.well_known.clone().unwrap_or_default();
     let known = |name: &str| Some(name.to_owned()).filter(|name| !name.is_empty());
@@ -251,7 +248,7 @@ fn make(
     if let Some(export) = context.document.export.clone()
         && directory.starts_with(&export)
     {
-        ess_cli::make_directory(&export)?;
+        ess_files::make_directory(&export)?;
     }
     context.lock_around(&directory)?;
     let old = match &args.old {

@@ -10,12 +10,17 @@ use anyhow::Context as _;
 use ess_archive::{
     Compression, Dumping, Found, Kind, Layout, Manifest, Origin, check_is_of, find, is_there, read_back, take,
 };
-use ess_cli::{Context, Exit, LiftArgs, SourceArgs, SourceBeside, Stop, TargetArgs, make_directory, now, processors};
+use ess_cli::{Context, Exit, Stop};
+use ess_document::now;
 use ess_document::{FenceState, Identity, Next, SourceCheck, Wipe};
+use ess_files::make_directory;
 use ess_postgres::{Conninfo, Inventory, Reading, count_by_kind, moved};
+use ess_proof::SourceToCheck;
 use ess_proof::{Expected, Fence, Proving, State, Target, nobody_else, way_back};
+use ess_run::processors;
 use ess_run::text::count;
 use ess_run::{Installation, Need, Report, choose, in_quotes};
+use ess_servers::{LiftArgs, SourceArgs, TargetArgs};
 
 use plan::Plan;
 
@@ -89,20 +94,20 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
         // The export alone is enough to undo a wipe: it contains the saved documents.
         context.adopt_kept();
     }
-    let reached = ess_target::needed(context, &args.target)?;
+    let reached = ess_servers::needed(context, &args.target)?;
     let conninfo = &reached.conninfo;
-    context.name_server(args.server_name.as_deref())?;
+    ess_servers::name_server(context, args.server_name.as_deref())?;
     if args.undo {
         return undo::run(args, context, conninfo);
     }
-    let source = context.source_beside(&args.source)?;
+    let source = ess_servers::source_to_check(context, &args.source)?;
     context.lock_export()?;
     let dump = dump(context)?;
     if let Some(dump) = &dump {
-        ess_proof::adopt_source(context, dump)?;
+        ess_servers::adopt_source(context, dump)?;
     }
-    ess_proof::identify_source(context, &source)?;
-    let target = Target::open(context, conninfo)?;
+    ess_servers::identify_source(context, &source)?;
+    let target = ess_servers::lock_target(context, conninfo)?;
     let identity = source_identity(args, context)?;
     target.is_not(identity.as_ref())?;
     target.may_act()?;
@@ -197,7 +202,7 @@ fn already(
     conninfo: &Conninfo,
     target: &Target,
     dump: &Manifest,
-    source: &SourceBeside,
+    source: &SourceToCheck,
 ) -> anyhow::Result<Option<FenceState>> {
     let expected = Expected::of_dump(dump);
     ess_proof::can_take(target, &dump.inventory)?;
@@ -374,8 +379,8 @@ fn source_identity(args: &Args, context: &Context) -> anyhow::Result<Option<Iden
 }
 
 /// Refuses a wipe for a dump that is out of date or whose fence could not be lifted in the end: it would be futile.
-fn check_source(args: &Args, proving: &Proving<'_>, source: &SourceBeside, expected: &Expected) -> anyhow::Result<()> {
-    match proving.require_source(expected, source, args.lift)? {
+fn check_source(args: &Args, proving: &Proving<'_>, source: &SourceToCheck, expected: &Expected) -> anyhow::Result<()> {
+    match proving.require_source(expected, source, args.lift.allow())? {
         Some(SourceCheck::InUse) if !args.lift.allow_running_source => Err(Stop::no(
             "the dump was taken while the source was in use, so what people wrote later is not in it",
         )

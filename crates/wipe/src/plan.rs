@@ -1,13 +1,15 @@
 //! The plan of a wipe: printed, hashed, checked, and carried out in one transaction.
 
 use anyhow::Context as _;
-use ess_cli::{Console, Context, Exit, Stop, hex};
+use ess_cli::{Console, Context, Exit, Stop};
 use ess_document::Document;
+use ess_files::hex;
 use ess_postgres::{
     Error, Inventory, LOCKS_PER_TABLE, Object, Session, count_by_kind, drop_statements, escape_identifier, keepsakes,
     lock_table, mark, moved, not_in_a_dump, objects, row_counts,
 };
 use ess_proof::{Fence, Target};
+use ess_run::Report;
 use ess_run::text::{count, size};
 use sha2::{Digest, Sha256};
 

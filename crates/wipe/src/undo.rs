@@ -4,10 +4,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use ess_archive::{Found, Kind, Manifest, Origin, find};
-use ess_cli::{Context, Exit, SourceBeside, Stop, processors};
+use ess_cli::{Context, Exit, Stop};
 use ess_document::FenceState;
 use ess_postgres::{Conninfo, Inventory};
+use ess_proof::SourceToCheck;
 use ess_proof::{Expected, Fence, Loading, State, Target, Way, nobody_else};
+use ess_run::processors;
 use ess_run::text::count;
 use ess_run::{Installation, Report};
 
@@ -20,14 +22,14 @@ const MAINTENANCE: u64 = 256;
 /// Loads the backup into the target, with the same checks as a wipe and behind the same fence.
 pub(crate) fn run(args: &Args, context: &mut Context, conninfo: &Conninfo) -> anyhow::Result<Exit> {
     context.lock_export()?;
-    let mut target = Target::open(context, conninfo)?;
+    let mut target = ess_servers::lock_target(context, conninfo)?;
     let name = context.application_name();
     let backup = place(args, context, &target)?;
     let found = find(&backup)?;
     let (manifest, sha256) = of_this_target(&found, &backup, &target)?;
     target.may_act()?;
     let server_name = guards::server_name(context, &target, manifest.server_name.as_deref())?;
-    context.name_server(Some(&server_name))?;
+    ess_servers::name_server(context, Some(&server_name))?;
     let expected = Expected::of_dump(manifest);
     let state = proving(args, context, conninfo, &target, &name).state(&target, Some(&expected))?;
     if let State::Proven(_) = state {
@@ -83,17 +85,16 @@ pub(crate) fn run(args: &Args, context: &mut Context, conninfo: &Conninfo) -> an
         id: context.document.id.clone().unwrap_or_default(),
         source: Some(manifest.source.clone()),
         application_name: context.application_name(),
-        console: &context.console,
+        report: &context.console,
     }
     .load(&found)
     .context(still)?;
     target.fence = Some(loaded.fence);
     let way = Way {
-        source: &SourceBeside::NotNamed,
-        allow: args.lift,
+        source: &SourceToCheck::NotNamed,
+        allow: args.lift.allow(),
         ignored_roles: &args.ignore_role,
         analyze: true,
-        console: &context.console.clone(),
     };
     let conclusion = proving(args, context, conninfo, &target, &name)
         .conclude(&target, &expected, &way)

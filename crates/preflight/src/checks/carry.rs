@@ -7,11 +7,16 @@ use ess_synapse::ess::OWNED;
 use ess_synapse::yaml::{Map, Value};
 use serde_json::json;
 
-use crate::finding::{Blocker, Detail, blocker, info, some_of, warning};
+use crate::finding::{Detail, blocker, info, some_of, warning};
+use crate::ids::{
+    CARRY_APPSERVICES, CARRY_CAPTCHA, CARRY_CAS, CARRY_EMAIL, CARRY_JWT, CARRY_LDAP, CARRY_LISTENERS, CARRY_MAS,
+    CARRY_MODULES, CARRY_OIDC, CARRY_OWNED, CARRY_PEPPER, CARRY_RETENTION, CARRY_SAML, CARRY_SYN2MAS, CARRY_TEMPLATES,
+    CARRY_TURN, CARRY_WORKERS, Id, MSC3861,
+};
 
 /// A part of the configuration, which is present if any of its options is set.
 struct Part {
-    id: &'static str,
+    id: &'static Id,
     options: &'static [&'static str],
     /// The message of the finding.
     message: &'static str,
@@ -23,49 +28,49 @@ struct Part {
 
 const PARTS: &[Part] = &[
     Part {
-        id: "carry-pepper",
+        id: &CARRY_PEPPER,
         options: &["password_config.pepper"],
         message: "passwords are peppered: without the same pepper, no password is accepted",
         hint: "extract-secrets writes the pepper for synapse.additional; with MAS, it is the secret of the bcrypt scheme in passwords.schemes",
         warn: false,
     },
     Part {
-        id: "carry-saml",
+        id: &CARRY_SAML,
         options: &["saml2_config.sp_config", "saml2_config.config_path"],
         message: "users log in with SAML, which MAS does not support",
         hint: "install ESS without MAS (matrixAuthenticationService.enabled=false), with saml2_config in synapse.additional and its files in synapse.extraVolumes; or move users to OpenID Connect first",
         warn: true,
     },
     Part {
-        id: "carry-cas",
+        id: &CARRY_CAS,
         options: &["cas_config.enabled"],
         message: "users log in with CAS, which MAS does not support",
         hint: "install ESS without MAS (matrixAuthenticationService.enabled=false), with cas_config in synapse.additional",
         warn: true,
     },
     Part {
-        id: "carry-jwt",
+        id: &CARRY_JWT,
         options: &["jwt_config.enabled"],
         message: "users log in with JSON Web Tokens, which MAS does not support",
         hint: "install ESS without MAS (matrixAuthenticationService.enabled=false), with jwt_config in synapse.additional",
         warn: true,
     },
     Part {
-        id: "carry-oidc",
+        id: &CARRY_OIDC,
         options: &["oidc_providers", "oidc_config.enabled"],
         message: "users log in with OpenID Connect, which ESS's Synapse does not accept together with MAS",
         hint: "install ESS without MAS (matrixAuthenticationService.enabled=false), with oidc_providers in synapse.additional; later, make them upstream_oauth2 providers of MAS, with syn2mas",
         warn: true,
     },
     Part {
-        id: "carry-mas",
+        id: &CARRY_MAS,
         options: &["matrix_authentication_service.enabled"],
         message: "Synapse delegates logins to Matrix Authentication Service (MAS), whose database must be migrated too",
         hint: "dump MAS's database at the same time, and give ESS its secrets: matrixAuthenticationService.synapseSharedSecret, .encryptionSecret and .privateKeys",
         warn: true,
     },
     Part {
-        id: "carry-templates",
+        id: &CARRY_TEMPLATES,
         options: &[
             "templates.custom_template_directory",
             "email.template_dir",
@@ -77,28 +82,28 @@ const PARTS: &[Part] = &[
         warn: true,
     },
     Part {
-        id: "carry-turn",
+        id: &CARRY_TURN,
         options: &["turn_uris"],
         message: "calls use a TURN server, which stays where it is",
         hint: "extract-secrets writes turn_uris and its secret for synapse.additional",
         warn: false,
     },
     Part {
-        id: "carry-captcha",
+        id: &CARRY_CAPTCHA,
         options: &["enable_registration_captcha"],
         message: "registration requires a captcha",
         hint: "extract-secrets writes its options for synapse.additional; MAS has its own captcha",
         warn: false,
     },
     Part {
-        id: "carry-retention",
+        id: &CARRY_RETENTION,
         options: &["retention.enabled"],
         message: "a retention policy deletes old messages, on ESS too as soon as it runs",
         hint: "extract-secrets writes it for synapse.additional; leave it out as long as old messages are needed for comparison",
         warn: false,
     },
     Part {
-        id: "carry-workers",
+        id: &CARRY_WORKERS,
         options: &[
             "instance_map",
             "stream_writers",
@@ -183,7 +188,7 @@ fn modules(config: &Config) -> Vec<Finding> {
     if !ldap.is_empty() {
         found.push(
             warning(
-                "carry-ldap",
+                &CARRY_LDAP,
                 format!(
                     "users log in with LDAP ({}), which MAS does not support",
                     some_of(&ldap)
@@ -199,7 +204,7 @@ fn modules(config: &Config) -> Vec<Finding> {
     if !others.is_empty() {
         found.push(
             warning(
-                "carry-modules",
+                &CARRY_MODULES,
                 format!(
                     "Synapse loads modules that ESS's image does not contain: {}",
                     some_of(&others)
@@ -224,7 +229,7 @@ fn application_services(config: &Config) -> Option<Finding> {
     }
     Some(
         warning(
-            "carry-appservices",
+            &CARRY_APPSERVICES,
             format!(
                 "{} must be able to reach ESS's Synapse, and be reachable from it",
                 count(files.len(), "application service")
@@ -245,12 +250,12 @@ fn email(config: &Config) -> Option<Finding> {
     let local = host == "localhost" || host.starts_with("127.") || host == "::1";
     Some(if local {
         warning(
-            "carry-email",
+            &CARRY_EMAIL,
             format!("mail is sent through {host}, which is a different host in the cluster"),
         )
         .hint("in synapse.additional, set email.smtp_host to a mail server that the cluster can reach")
     } else {
-        info("carry-email", format!("mail is sent through {host}")).hint(
+        info(&CARRY_EMAIL, format!("mail is sent through {host}")).hint(
             "extract-secrets writes the section email for synapse.additional; check that the cluster can reach \
                  that server",
         )
@@ -261,7 +266,7 @@ fn msc3861(config: &Config) -> Option<Finding> {
     set(config, "experimental_features.msc3861")?;
     Some(
         blocker(
-            Blocker::Msc3861,
+            &MSC3861,
             "experimental_features.msc3861 is set, and Synapse 1.157 and newer refuse to start with it",
         )
         .hint("replace it with matrix_authentication_service before the migration"),
@@ -283,7 +288,7 @@ fn listeners(config: &Config) -> Option<Finding> {
     }
     Some(
         info(
-            "carry-listeners",
+            &CARRY_LISTENERS,
             format!("listeners that ESS does not have: {}", some_of(&special)),
         )
         .hint(
@@ -305,7 +310,7 @@ fn owned(config: &Config) -> Option<Finding> {
     }
     let names: Vec<String> = fields.keys().cloned().collect();
     Some(
-        info("carry-owned", format!("ESS sets these itself: {}", some_of(&names)))
+        info(&CARRY_OWNED, format!("ESS sets these itself: {}", some_of(&names)))
             .hint("the document names the chart field that controls each of them")
             .with("fields", fields),
     )
@@ -322,7 +327,7 @@ fn not_for_mas(config: &Config) -> Option<Finding> {
     }
     Some(
         info(
-            "carry-syn2mas",
+            &CARRY_SYN2MAS,
             format!(
                 "options that stop syn2mas, or that it does not migrate: {}",
                 some_of(&options)

@@ -8,10 +8,14 @@ use ess_document::Finding;
 use ess_kube::k8s_openapi::api::core::v1::ConfigMap;
 use ess_kube::{Error, Ess, Kind, OPERATOR, OPERATOR_NAMESPACE, PodPort, Profile, Workload, WorkloadKind};
 use ess_run::text::{count, size};
-use ess_target::OnKube;
+use ess_servers::OnKube;
 
 use super::versions::SynapseVersion;
-use crate::finding::{Blocker, Detail, blocker, info, number, some_of, warning};
+use crate::finding::{Detail, blocker, info, number, some_of, warning};
+use crate::ids::{
+    CLUSTER, CLUSTER_DATABASE_SPACE, CLUSTER_GITOPS, CLUSTER_MAS, CLUSTER_MEDIA, CLUSTER_MEDIA_SPACE, CLUSTER_OPERATOR,
+    CLUSTER_VERSIONS, NOT_CHECKED,
+};
 
 /// What is known about the source, for comparison with the cluster.
 #[derive(Clone, Copy)]
@@ -53,7 +57,7 @@ pub(crate) fn check(on: &OnKube, source: Source) -> anyhow::Result<(Vec<Finding>
             Err(error) => {
                 let what = error.to_string();
                 let message = format!("not checked: {what}: {}", error.why());
-                found.push(blocker(Blocker::NotChecked, message).with("check", what));
+                found.push(blocker(&NOT_CHECKED, message).with("check", what));
             }
         }
     }
@@ -86,7 +90,7 @@ fn images(ess: &Ess) -> Finding {
     let images: Vec<String> = synapse.chain(mas).collect();
     let version = tag(ess).unwrap_or("of unknown version");
     info(
-        "cluster",
+        &CLUSTER,
         format!(
             "the target is {}, {}, with Synapse {version} in {}",
             ess.place(),
@@ -110,7 +114,7 @@ fn versions(ess: &Ess) -> Option<Finding> {
     images.dedup();
     (images.len() > 1).then(|| {
         warning(
-            "cluster-versions",
+            &CLUSTER_VERSIONS,
             format!("the processes of Synapse run different images: {}", images.join(", ")),
         )
         .hint("finish the upgrade of ESS first")
@@ -127,7 +131,7 @@ fn who_interferes(ess: &Ess, operator: Option<&Workload>) -> Option<Finding> {
     let pause: Vec<&str> = owners.iter().map(|owner| owner.pause.as_str()).collect();
     Some(
         warning(
-            "cluster-gitops",
+            &CLUSTER_GITOPS,
             format!("{} may scale Synapse back up during the migration", some_of(&names)),
         )
         .hint(format!("suspend it before ess-scale down: {}", pause.join("; ")))
@@ -156,9 +160,9 @@ fn database_space(on: &OnKube, needed: Option<i64>) -> Found {
             size(*capacity)
         );
         let found = if is_blocker {
-            blocker(Blocker::ClusterDatabaseSpace, message)
+            blocker(&CLUSTER_DATABASE_SPACE, message)
         } else {
-            warning("cluster-database-space", message)
+            warning(&CLUSTER_DATABASE_SPACE, message)
         };
         vec![
             found
@@ -206,7 +210,7 @@ impl MediaVolume {
             size(*capacity)
         );
         Some(
-            blocker(Blocker::ClusterMediaSpace, message)
+            blocker(&CLUSTER_MEDIA_SPACE, message)
                 .hint("resize the claim, or install ESS with a larger synapse.media.storage.size")
                 .with("needed", number_of(needed))
                 .with("capacity", number_of(*capacity)),
@@ -226,7 +230,7 @@ fn media(on: &OnKube) -> Result<(Option<MediaVolume>, Finding), Error> {
         media.claim,
         media.capacity.as_deref().unwrap_or("of unknown size")
     );
-    let finding = info("cluster-media", message)
+    let finding = info(&CLUSTER_MEDIA, message)
         .with("claim", media.claim.as_str())
         .with("user", number(media.user));
     let capacity = media.capacity.as_deref().and_then(ess_kube::bytes);
@@ -261,23 +265,23 @@ fn judge_mas(installed: bool, marker: Option<&str>, source_has_mas: Option<bool>
     let delegated = installed && marker != Some("legacy_auth");
     let finding = match (delegated, source_has_mas) {
         (true, Some(false)) => blocker(
-            Blocker::ClusterMas,
+            &CLUSTER_MAS,
             format!("{message}, but the homeserver being migrated has its own logins: no user could log in"),
         )
         .hint(
             "reinstall ESS with matrixAuthenticationService.enabled=false (and delete the ConfigMap of markers), \
              migrate, then run syn2mas",
         ),
-        (true, None) => warning("cluster-mas", message).hint(
+        (true, None) => warning(&CLUSTER_MAS, message).hint(
             "unless the homeserver being migrated uses MAS too, reinstall ESS with \
              matrixAuthenticationService.enabled=false",
         ),
         (false, Some(true)) => warning(
-            "cluster-mas",
+            &CLUSTER_MAS,
             format!("{message}, but the homeserver being migrated delegates logins to MAS"),
         )
         .hint("install ESS with matrixAuthenticationService.enabled=true, and migrate MAS's database at the same time"),
-        _ => info("cluster-mas", message),
+        _ => info(&CLUSTER_MAS, message),
     };
     finding.with("marker", marker)
 }
@@ -298,20 +302,20 @@ fn scales_back(ess: &Ess, operator: Result<Option<Workload>, Error>) -> Found {
         return Ok(Vec::new());
     }
     let mut found = vec![match operator {
-        Ok(Some(operator)) if operator.replicas == 0 => info("cluster-operator", "the operator is not running"),
+        Ok(Some(operator)) if operator.replicas == 0 => info(&CLUSTER_OPERATOR, "the operator is not running"),
         Ok(Some(_)) => info(
-            "cluster-operator",
+            &CLUSTER_OPERATOR,
             "the operator scales Synapse back up: stop Synapse with ess-scale down, not with kubectl scale",
         ),
         Ok(None) => warning(
-            "cluster-operator",
+            &CLUSTER_OPERATOR,
             format!("there is no Deployment {OPERATOR} in namespace {OPERATOR_NAMESPACE} for ess-scale down to stop"),
         )
         .hint(
             "find the operator with kubectl get deploy -A, and name its namespace with ess-scale --operator-namespace",
         ),
         Err(error) if error.kind() == Kind::Forbidden => info(
-            "cluster-operator",
+            &CLUSTER_OPERATOR,
             format!("it is unknown whether the operator is running: {}", error.why()),
         ),
         Err(error) => return Err(error),
@@ -324,7 +328,7 @@ fn scales_back(ess: &Ess, operator: Result<Option<Workload>, Error>) -> Found {
             ess.release, ess.namespace
         );
         found.push(
-            warning("cluster-operator", message).hint(
+            warning(&CLUSTER_OPERATOR, message).hint(
                 "apply the installer's deployment.yml again, or stop Synapse by hand on the day of the migration",
             ),
         );

@@ -9,7 +9,8 @@ use ess_postgres::{
 
 use super::source::Source;
 use super::{Found, is_canceled, not_checked};
-use crate::finding::{Blocker, Detail, blocker, info, number, warning};
+use crate::finding::{Detail, blocker, info, number, warning};
+use crate::ids::{DUPLICATES, DUPLICATES_TRIED, ORPHANS, SOURCE_COLLATION, UNSOUND_ROWS};
 use ess_run::text::count;
 
 /// Limits, because the server is in use: for all keys together, and the size in bytes of the largest table to read.
@@ -51,7 +52,7 @@ fn order(facts: &Facts, provider: &str, locale: &str) -> Vec<Finding> {
     if provider == "i" || !of_bytes(&facts.collate) {
         vec![data(
             warning(
-                "source-collation",
+                &SOURCE_COLLATION,
                 format!(
                     "the source sorts text by {shown}: an update of the operating system may have left duplicates in \
                      unique indexes, which would stop restore"
@@ -65,7 +66,7 @@ fn order(facts: &Facts, provider: &str, locale: &str) -> Vec<Finding> {
         )]
     } else if facts.collate != "C" || facts.ctype != "C" {
         vec![data(info(
-            "source-collation",
+            &SOURCE_COLLATION,
             format!("the source sorts text by {shown}, which is the same order as that of C"),
         ))]
     } else {
@@ -148,7 +149,7 @@ impl Tried {
         if may_have_changed {
             found.push(
                 info(
-                    "duplicates-tried",
+                    &DUPLICATES_TRIED,
                     format!("{looked_at} of the source's {keys} unique keys with text were checked for duplicates"),
                 )
                 .with("keys", keys)
@@ -157,7 +158,7 @@ impl Tried {
         }
         found.extend(self.duplicates.into_iter().map(|(key, duplicates)| {
             blocker(
-                Blocker::Duplicates,
+                &DUPLICATES,
                 format!(
                     "restore cannot build unique index {} of table {}: duplicate rows exist for {}",
                     key.index,
@@ -176,7 +177,7 @@ impl Tried {
         }));
         found.extend(self.orphans.into_iter().map(|(key, orphans)| {
             blocker(
-                Blocker::Orphans,
+                &ORPHANS,
                 format!(
                     "restore cannot add foreign key {} of table {}: {} without a matching row in {}",
                     key.name,
@@ -196,7 +197,7 @@ impl Tried {
         found.extend(self.unsound.into_iter().map(|(condition, why)| {
             let Condition { kind, name, table, .. } = condition;
             blocker(
-                Blocker::UnsoundRows,
+                &UNSOUND_ROWS,
                 format!("restore cannot load table {table} with {kind} {name}: {why}"),
             )
             .hint("correct the rows, or schema-qualify the names in the functions that it calls, or drop it")

@@ -7,7 +7,8 @@ use ess_synapse::signing_key::SigningKey;
 use ess_synapse::{Config, ConfigError};
 use serde_json::json;
 
-use crate::finding::{Blocker, Detail, blocker, info};
+use crate::finding::{Detail, blocker, info};
+use crate::ids::{CONFIGURATION_NOTE, MACAROON_SECRET, SECRETS, SIGNING_KEY};
 
 /// Findings about every secret that Synapse would read, and its signing keys, for comparison with the published ones.
 pub(crate) fn secrets(config: &Config) -> (Vec<Finding>, Vec<SigningKey>) {
@@ -21,7 +22,7 @@ pub(crate) fn secrets(config: &Config) -> (Vec<Finding>, Vec<SigningKey>) {
         .collect();
     if !keys.is_empty() {
         let ids: Vec<&str> = secrets.signing_keys.iter().map(|key| key.id.as_str()).collect();
-        found.push(info("signing-key", format!("the signing key is {}", ids.join(", "))).with("keys", keys));
+        found.push(info(&SIGNING_KEY, format!("the signing key is {}", ids.join(", "))).with("keys", keys));
     }
     let options: Vec<&str> = secrets.secrets.iter().map(|secret| secret.option.as_str()).collect();
     let of = if is_whole {
@@ -29,29 +30,23 @@ pub(crate) fn secrets(config: &Config) -> (Vec<Finding>, Vec<SigningKey>) {
     } else {
         "of the configuration (not all)"
     };
-    found.push(
-        info(
-            "secrets",
-            format!("{} {of} can be read", count(options.len(), "secret")),
-        )
-        .with("options", options),
-    );
+    found.push(info(&SECRETS, format!("{} {of} can be read", count(options.len(), "secret"))).with("options", options));
     match secrets.macaroon {
         Macaroon::Own => {}
         // A file that cannot be read may be the one with this secret.
         _ if !is_whole => {}
         Macaroon::RegistrationSharedSecret => found.push(info(
-            "macaroon-secret",
+            &MACAROON_SECRET,
             "macaroon_secret_key is not set: Synapse uses registration_shared_secret in its place, and so does \
              extract-secrets",
         )),
         Macaroon::DerivedFromSigningKey => found.push(info(
-            "macaroon-secret",
+            &MACAROON_SECRET,
             "macaroon_secret_key is not set, and the key that Synapse derives in its place cannot be carried: guests \
              are logged out, and links to unsubscribe in old mails stop working",
         )),
     }
-    found.extend(secrets.notes.into_iter().map(|note| info("configuration-note", note)));
+    found.extend(secrets.notes.into_iter().map(|note| info(&CONFIGURATION_NOTE, note)));
     (found, secrets.signing_keys)
 }
 
@@ -61,11 +56,7 @@ fn unreadable(error: &ConfigError) -> Finding {
         ConfigError::File { option, .. } | ConfigError::Option { option, .. } => option.starts_with("signing_key"),
         _ => false,
     };
-    let id = if of_the_key {
-        Blocker::SigningKey
-    } else {
-        Blocker::Secrets
-    };
+    let id = if of_the_key { &SIGNING_KEY } else { &SECRETS };
     let found = blocker(id, error.to_string());
     match error.hint() {
         Some(hint) => found.hint(hint),

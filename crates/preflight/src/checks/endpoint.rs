@@ -8,7 +8,8 @@ use serde_json::Value;
 
 use super::health;
 use super::versions::SynapseVersion;
-use crate::finding::{Blocker, Detail, blocker, info};
+use crate::finding::{Detail, blocker, info};
+use crate::ids::{NOT_CHECKED, TARGET_SERVER_NAME, TARGET_SYNAPSE};
 
 /// Paths that return the version, and the JSON pointer to it. Reverse proxies often block the first path.
 const VERSIONS: [(&str, &str); 2] = [
@@ -91,7 +92,7 @@ pub(crate) fn check(url: &str, said: &Said, ours: Option<&str>) -> Vec<Finding> 
         let why = said.failed.as_deref().unwrap_or("it does not report its version");
         return vec![
             blocker(
-                Blocker::NotChecked,
+                &NOT_CHECKED,
                 format!("not checked: the target's Synapse at {url}: {why}"),
             )
             .hint("check --target-endpoint; kubectl port-forward connects to a pod of ESS"),
@@ -102,7 +103,7 @@ pub(crate) fn check(url: &str, said: &Said, ours: Option<&str>) -> Vec<Finding> 
         .as_ref()
         .map_or_else(String::new, |name| format!(" and serves {name}"));
     let mut found = vec![
-        info("target-synapse", format!("the target's Synapse is {version}{serves}"))
+        info(&TARGET_SYNAPSE, format!("the target's Synapse is {version}{serves}"))
             .with("version", version.as_str())
             .with("server_name", said.server_name.as_deref()),
     ];
@@ -111,7 +112,7 @@ pub(crate) fn check(url: &str, said: &Said, ours: Option<&str>) -> Vec<Finding> 
     {
         found.push(
             blocker(
-                Blocker::TargetServerName,
+                &TARGET_SERVER_NAME,
                 format!("the target's Synapse at {url} serves {theirs}, but the homeserver being migrated is {ours}"),
             )
             .hint("check --target-endpoint, or install ESS with the old server name"),

@@ -7,7 +7,8 @@ use std::path::Path;
 use ess_document::Finding;
 use rustix::fs::{Access, access, statfs, statvfs};
 
-use crate::finding::{Blocker, Detail, blocker, info, warning};
+use crate::finding::{Detail, blocker, info, warning};
+use crate::ids::{EXPORT, EXPORT_DIRECTORY, EXPORT_IN_MEMORY, EXPORT_SPACE, NOT_CHECKED};
 use ess_run::text::{count, size};
 
 /// Values of `f_type` in statfs(2) for file systems in memory.
@@ -44,7 +45,7 @@ pub(crate) fn check(export: &Path, needed: Option<u64>) -> Vec<Finding> {
     match room {
         Ok(room) => judge(export, &room, needed),
         Err(error) => vec![blocker(
-            Blocker::NotChecked,
+            &NOT_CHECKED,
             format!(
                 "not checked: the free space of {}: {}",
                 place.display(),
@@ -58,7 +59,7 @@ pub(crate) fn check(export: &Path, needed: Option<u64>) -> Vec<Finding> {
 fn place(export: &Path) -> Result<&Path, Box<Finding>> {
     let refuse = |why: &str, hint: String| {
         let message = format!("the export {} cannot be written: {why}", export.display());
-        Box::new(blocker(Blocker::ExportDirectory, message).hint(hint))
+        Box::new(blocker(&EXPORT_DIRECTORY, message).hint(hint))
     };
     let parent = export.parent().unwrap_or(export);
     let Ok(found) = fs::symlink_metadata(export) else {
@@ -106,7 +107,7 @@ fn judge(export: &Path, room: &Room, needed: Option<u64>) -> Vec<Finding> {
     match needed {
         Some(needed) if room.available < needed => found.push(data(
             blocker(
-                Blocker::ExportSpace,
+                &EXPORT_SPACE,
                 format!(
                     "the export {shown} has {} of free space, but the dump may need {}",
                     size(room.available),
@@ -116,14 +117,14 @@ fn judge(export: &Path, room: &Room, needed: Option<u64>) -> Vec<Finding> {
             .hint("choose another place with --export, or free some space"),
         )),
         _ => found.push(data(info(
-            "export",
+            &EXPORT,
             format!("the export {shown} has {} of free space", size(room.available)),
         ))),
     }
     if let Some(files) = room.files.filter(|files| *files < FILES) {
         found.push(
             blocker(
-                Blocker::ExportSpace,
+                &EXPORT_SPACE,
                 format!(
                     "only {} can be created on the file system of the export {shown}",
                     count(files, "more file")
@@ -136,7 +137,7 @@ fn judge(export: &Path, room: &Room, needed: Option<u64>) -> Vec<Finding> {
     if room.memory {
         found.push(
             warning(
-                "export-in-memory",
+                &EXPORT_IN_MEMORY,
                 format!("the export {shown} is on a file system in memory, and would be lost at a restart"),
             )
             .hint("choose a place on disk with --export"),

@@ -11,7 +11,8 @@ use ess_synapse::signing_key::{self, SigningKey};
 use serde_json::Value;
 use ureq::{Agent, Error, Timeout};
 
-use crate::finding::{Blocker, Detail, blocker, info, warning};
+use crate::finding::{Detail, blocker, info, warning};
+use crate::ids::{SIGNING_KEY, SYNAPSE_NOT_ASKED, SYNAPSE_RUNS, SYNAPSE_STOPPED, SYNAPSE_UNWELL};
 
 /// The result of a request to a listener's `/health`.
 enum Answer {
@@ -37,7 +38,7 @@ pub(crate) fn synapse(config: &Config, keys: &[SigningKey]) -> Vec<Finding> {
         .collect();
     if addresses.is_empty() {
         return vec![info(
-            "synapse-not-asked",
+            &SYNAPSE_NOT_ASKED,
             "Synapse has no plain HTTP listener whose health could be queried",
         )];
     }
@@ -50,7 +51,7 @@ pub(crate) fn synapse(config: &Config, keys: &[SigningKey]) -> Vec<Finding> {
             Answer::Silent => silent.push(url),
             Answer::Unwell(why) => found.push(
                 warning(
-                    "synapse-unwell",
+                    &SYNAPSE_UNWELL,
                     format!("{url} does not report that Synapse is healthy: {why}"),
                 )
                 .hint("check Synapse's log, and repair it before the migration"),
@@ -66,7 +67,7 @@ pub(crate) fn synapse(config: &Config, keys: &[SigningKey]) -> Vec<Finding> {
     }
     if found.is_empty() {
         found.push(info(
-            "synapse-stopped",
+            &SYNAPSE_STOPPED,
             format!("no Synapse responds at {}", silent.join(", ")),
         ));
     }
@@ -77,8 +78,8 @@ fn running(agent: &Agent, address: SocketAddr) -> Finding {
     let version = json(agent, address, "/_synapse/admin/v1/server_version")
         .and_then(|body| Some(body.get("server_version")?.as_str()?.to_owned()));
     let found = match &version {
-        Some(version) => info("synapse-runs", format!("Synapse {version} is running and healthy")),
-        None => info("synapse-runs", "Synapse is running and healthy"),
+        Some(version) => info(&SYNAPSE_RUNS, format!("Synapse {version} is running and healthy")),
+        None => info(&SYNAPSE_RUNS, "Synapse is running and healthy"),
     };
     found.with("address", address.to_string()).with("version", version)
 }
@@ -92,7 +93,7 @@ fn other_keys(published: &Value, keys: &[SigningKey]) -> Option<Finding> {
     // If there are no keys to compare, another check has reported a blocker.
     (!keys.is_empty()).then(|| {
         blocker(
-            Blocker::SigningKey,
+            &SIGNING_KEY,
             format!("the running Synapse uses signing key {id}, which is not the one in the configuration"),
         )
         .hint("check that -c names the configuration that this Synapse was started with")

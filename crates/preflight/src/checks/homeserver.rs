@@ -10,7 +10,11 @@ use serde_json::{Map, Value, json};
 
 use super::versions::of_schema;
 use super::{Check, Found, all, texts};
-use crate::finding::{Blocker, Detail, blocker, info, number, some_of, warning};
+use crate::finding::{Detail, blocker, info, number, some_of, warning};
+use crate::ids::{
+    BACKGROUND_UPDATES, FOREIGN_USERS, SCHEMA, SCHEMA_INCOMPATIBLE, SCHEMA_NEWER, SCHEMA_UPGRADE,
+    SEQUENCE_BEHIND_STREAM, SEQUENCE_BEHIND_TABLE,
+};
 
 /// A source that contains a homeserver.
 pub(crate) struct Homeserver<'a> {
@@ -43,7 +47,7 @@ pub(crate) fn schema(source: &SchemaRows, target: Option<&SchemaRows>) -> Vec<Fi
             .with("target_version", target.and_then(|rows| rows.version))
     };
     let mut found = vec![data(info(
-        "schema",
+        &SCHEMA,
         format!("the source's schema has version {version} ({})", of_schema(version)),
     ))];
     let Some(theirs) = target.and_then(|rows| rows.version) else {
@@ -52,7 +56,7 @@ pub(crate) fn schema(source: &SchemaRows, target: Option<&SchemaRows>) -> Vec<Fi
     if let Some(compat) = source.compat_version.filter(|compat| *compat > theirs) {
         found.push(data(
             blocker(
-                Blocker::SchemaIncompatible,
+                &SCHEMA_INCOMPATIBLE,
                 format!(
                     "the source requires at least schema {compat} ({}), but the target's is {theirs} ({})",
                     of_schema(compat),
@@ -64,7 +68,7 @@ pub(crate) fn schema(source: &SchemaRows, target: Option<&SchemaRows>) -> Vec<Fi
     } else if version > theirs {
         found.push(data(
             warning(
-                "schema-newer",
+                &SCHEMA_NEWER,
                 format!(
                     "the source's schema {version} ({}) is newer than the target's {theirs} ({}): Synapse would be \
                      downgraded",
@@ -80,7 +84,7 @@ pub(crate) fn schema(source: &SchemaRows, target: Option<&SchemaRows>) -> Vec<Fi
             of_schema(version),
             of_schema(theirs)
         );
-        found.push(data(info("schema-upgrade", message)).hint(
+        found.push(data(info(&SCHEMA_UPGRADE, message)).hint(
             "if the upgrade takes longer than ESS's startup probe allows, raise synapse.startupProbe.failureThreshold",
         ));
     }
@@ -109,7 +113,7 @@ fn background_updates(homeserver: &Homeserver<'_>) -> Found {
     }
     Ok(vec![
         warning(
-            "background-updates",
+            &BACKGROUND_UPDATES,
             format!("Synapse has not finished its background updates: {}", some_of(&names)),
         )
         .hint(
@@ -132,7 +136,7 @@ fn foreign_users(homeserver: &Homeserver<'_>) -> Found {
     Ok(example
         .map(|example| {
             blocker(
-                Blocker::ForeignUsers,
+                &FOREIGN_USERS,
                 format!(
                     "{} not belong to {server_name}, for example {example}: Synapse may refuse to start",
                     counted(users, "user does", "users do")
@@ -243,7 +247,7 @@ fn judge(all_held: &[Held], sequences: &BTreeMap<String, i64>) -> Vec<Finding> {
     if !refused.is_empty() {
         found.push(
             blocker(
-                Blocker::SequenceBehindStream,
+                &SEQUENCE_BEHIND_STREAM,
                 format!(
                     "sequences are behind their streams, so Synapse will refuse to start: {}",
                     names(&refused)
@@ -256,7 +260,7 @@ fn judge(all_held: &[Held], sequences: &BTreeMap<String, i64>) -> Vec<Finding> {
     if !healed.is_empty() {
         found.push(
             info(
-                "sequence-behind-table",
+                &SEQUENCE_BEHIND_TABLE,
                 format!(
                     "sequences are behind their tables; Synapse corrects this when it starts: {}",
                     names(&healed)

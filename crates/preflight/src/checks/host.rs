@@ -11,6 +11,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Resource, getrlimit};
 
 use crate::finding::{Detail, info, number, warning};
+use crate::ids::{CLOCK, EXPORT_LOCKED, HOST, NO_TMUX, OPEN_FILES};
 use ess_run::text::{count, size};
 
 /// In bytes. The programs of this project need less than 100 MiB each; the rest is for pg_dump and pg_restore.
@@ -49,7 +50,7 @@ fn machine(memory: Option<u64>, files: Option<u64>) -> Vec<Finding> {
     let shown = memory.map_or("an unknown amount".to_owned(), size);
     let mut found = vec![
         info(
-            "host",
+            &HOST,
             format!(
                 "this machine has {shown} of memory available, and {}",
                 count(processors, "processor")
@@ -61,15 +62,18 @@ fn machine(memory: Option<u64>, files: Option<u64>) -> Vec<Finding> {
     ];
     if let Some(memory) = memory.filter(|memory| *memory < MEMORY) {
         found.push(
-            warning("memory", format!("only {} of memory is available", size(memory)))
-                .hint("stop processes that are not needed; otherwise the kernel may kill a dump")
-                .with("available", memory),
+            warning(
+                &crate::ids::MEMORY,
+                format!("only {} of memory is available", size(memory)),
+            )
+            .hint("stop processes that are not needed; otherwise the kernel may kill a dump")
+            .with("available", memory),
         );
     }
     if let Some(files) = files.filter(|files| *files < FILES) {
         found.push(
             warning(
-                "open-files",
+                &OPEN_FILES,
                 format!("a process can open no more than {}", count(files, "file")),
             )
             .hint("ulimit -n 4096")
@@ -83,7 +87,7 @@ fn machine(memory: Option<u64>, files: Option<u64>) -> Vec<Finding> {
 fn terminal(ssh: bool, multiplexer: bool) -> Option<Finding> {
     (ssh && !multiplexer).then(|| {
         warning(
-            "no-tmux",
+            &NO_TMUX,
             "this is an SSH session without tmux or screen: a lost connection would stop the migration",
         )
         .hint("run everything in tmux")
@@ -105,7 +109,7 @@ fn other_run(export: &Path) -> Option<Finding> {
     };
     Some(
         warning(
-            "export-locked",
+            &EXPORT_LOCKED,
             format!("{holder} is working on the export {}", export.display()),
         )
         .hint("wait for that run, or stop it"),
@@ -135,7 +139,7 @@ fn skew(seconds: f64, whose: &str) -> Option<Finding> {
     );
     (seconds.abs() > SKEW).then(|| {
         warning(
-            "clock",
+            &CLOCK,
             format!("the clock of {whose} is {apart} seconds {order} this machine's"),
         )
         .hint("synchronise both clocks with NTP")

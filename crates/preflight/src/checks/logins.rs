@@ -7,6 +7,7 @@ use ess_synapse::yaml::Value;
 
 use super::texts;
 use crate::finding::{Detail, info, some_of};
+use crate::ids::CARRY_SYN2MAS;
 
 /// Finds providers with accounts that the configuration does not define: syn2mas stops at the first such account.
 pub(crate) fn check(session: &Session, config: &Config) -> Result<Vec<Finding>, Error> {
@@ -43,7 +44,7 @@ fn unnamed(used: Vec<String>, named: &[String]) -> Option<Finding> {
         some_of(&unnamed)
     );
     Some(
-        info("carry-syn2mas", message)
+        info(&CARRY_SYN2MAS, message)
             .hint(
                 "only if logins move to MAS later: define the provider before syn2mas, or delete its rows in \
                  user_external_ids",

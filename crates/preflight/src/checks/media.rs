@@ -15,7 +15,11 @@ use ess_synapse::media::{Kind, Media, Usage, id_at, is_media_repo, path_of};
 use serde_json::{Map, json};
 
 use super::not_checked;
-use crate::finding::{Blocker, Detail, blocker, info, number, some_of, warning};
+use crate::finding::{Detail, blocker, info, number, some_of, warning};
+use crate::ids::{
+    CONFIGURATION, MATRIX_MEDIA_REPO, MEDIA, MEDIA_ELSEWHERE, MEDIA_FILES_MISSING, MEDIA_FILES_UNKNOWN, MEDIA_MISSING,
+    MEDIA_PARTLY_CHECKED, MEDIA_UNREADABLE,
+};
 
 /// Maximum number of names in `data.sample`.
 const SAMPLE: usize = 20;
@@ -37,7 +41,7 @@ pub(crate) fn check(place: &Place<'_>) -> Vec<Finding> {
     let config = place.config;
     let store = match config.media_store_path() {
         Ok(store) => store,
-        Err(error) => return vec![blocker(Blocker::Configuration, error.to_string())],
+        Err(error) => return vec![blocker(&CONFIGURATION, error.to_string())],
     };
     let providers = config
         .get("media_storage_providers")
@@ -46,7 +50,7 @@ pub(crate) fn check(place: &Place<'_>) -> Vec<Finding> {
     if let Some(why) = matrix_media_repo(place, &store) {
         return vec![
             blocker(
-                Blocker::MatrixMediaRepo,
+                &MATRIX_MEDIA_REPO,
                 format!("media are in a Matrix Media Repo, which these tools do not migrate: {why}"),
             )
             .hint("move the media back into Synapse first, or keep that media repo and accept this blocker"),
@@ -56,7 +60,7 @@ pub(crate) fn check(place: &Place<'_>) -> Vec<Finding> {
     if providers {
         found.push(
             info(
-                "media-elsewhere",
+                &MEDIA_ELSEWHERE,
                 "media are in a storage provider too, which preflight does not check",
             )
             .hint("the target's Synapse needs the same media_storage_providers"),
@@ -128,9 +132,9 @@ fn matrix_media_repo(place: &Place<'_>, store: &Path) -> Option<&'static str> {
 fn absent(store: &Path, uploads: Option<bool>, providers: bool) -> Finding {
     let missing = format!("there is no media store at {}", store.display());
     match uploads {
-        Some(false) => info("media", missing),
-        _ if providers => warning("media", missing).hint("check that the storage provider has all media"),
-        _ => blocker(Blocker::MediaMissing, missing).hint(
+        Some(false) => info(&MEDIA, missing),
+        _ if providers => warning(&MEDIA, missing).hint("check that the storage provider has all media"),
+        _ => blocker(&MEDIA_MISSING, missing).hint(
             "name the location of Synapse's paths: --working-directory DIR, or --path-map /data=/srv/synapse for a \
              container",
         ),
@@ -138,7 +142,7 @@ fn absent(store: &Path, uploads: Option<bool>, providers: bool) -> Finding {
 }
 
 fn not_ours(message: String) -> Finding {
-    blocker(Blocker::MediaUnreadable, message).hint("run preflight as root, or as the user that Synapse runs as")
+    blocker(&MEDIA_UNREADABLE, message).hint("run preflight as root, or as the user that Synapse runs as")
 }
 
 fn holds(media: &Media, store: &Path) -> Finding {
@@ -165,7 +169,7 @@ fn holds(media: &Media, store: &Path) -> Finding {
             size(own.bytes)
         )
     };
-    info("media", message)
+    info(&MEDIA, message)
         .hint(
             "ESS's volume needs room for it (synapse.media.storage.size), and ESS's host twice as much if media are \
          copied by way of its disk",
@@ -228,16 +232,16 @@ fn missing(rows: &Rows, store: &Path, providers: bool) -> Option<Finding> {
     let of = format!("{} of {}", rows.missing, count(rows.looked_at, "checked upload"));
     let found = if providers {
         let message = format!("the files of {of} are not in the media store, but may be in the storage provider");
-        info("media-elsewhere", message)
+        info(&MEDIA_ELSEWHERE, message)
     } else if rows.missing == rows.looked_at {
         let message = format!("the files of all checked uploads are missing from {}", store.display());
-        blocker(Blocker::MediaMissing, message).hint(
+        blocker(&MEDIA_MISSING, message).hint(
             "name the location of Synapse's paths: --working-directory DIR, or --path-map /data=/srv/synapse for a \
              container",
         )
     } else {
         warning(
-            "media-files-missing",
+            &MEDIA_FILES_MISSING,
             format!("the files of {of} are missing, so users can no longer view them: {some}"),
         )
         .hint("find them in a backup, or do without them")
@@ -313,7 +317,7 @@ impl<'a> Unknown<'a> {
         (self.files > 0).then(|| {
             let files = counted(self.files, "file in local_content has", "files in local_content have");
             info(
-                "media-files-unknown",
+                &MEDIA_FILES_UNKNOWN,
                 format!("{files} no row in the database: {}", some_of(&self.sample)),
             )
             .with("files", self.files)
@@ -339,7 +343,7 @@ fn partly(media: &Media, rows: Option<&Rows>) -> Option<Finding> {
         .collect();
     Some(
         warning(
-            "media-partly-checked",
+            &MEDIA_PARTLY_CHECKED,
             format!(
                 "the figures of the media store are estimates: within --budget, preflight checked only {}",
                 of.join(", ")

@@ -11,6 +11,7 @@ use super::source::{Source, dump_size};
 use super::target::Target;
 use super::{not_checked, number_of};
 use crate::finding::{Detail, info};
+use crate::ids::DOWNTIME;
 
 /// A sample grows until it takes this long, or has this many bytes.
 const LONG_ENOUGH: Duration = Duration::from_millis(300);
@@ -195,7 +196,7 @@ fn finding(sizes: Sizes, from: From, to: Option<To>) -> Finding {
         rates.collect::<Map<_, _>>().into()
     };
     info(
-        "downtime",
+        &DOWNTIME,
         format!(
             "Synapse will be down for {}, estimated from {of}: {}",
             time(all),

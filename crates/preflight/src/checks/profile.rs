@@ -7,6 +7,7 @@ use ess_synapse::Config;
 
 use super::number_of;
 use crate::finding::{Detail, info, number};
+use crate::ids::PROFILE;
 
 /// Maximum number of monthly active users in the smallest profile of ESS.
 const SMALL: i64 = 500;
@@ -38,7 +39,7 @@ fn profile(users: i64, monthly: i64, federation: Option<&str>) -> Finding {
         _ => "if federation is to stay closed, federation_domain_whitelist: [] belongs in synapse.additional",
     };
     info(
-        "profile",
+        &PROFILE,
         format!("{people}, {monthly} of them active in the last month{shown}"),
     )
     .hint(format!("choose the ESS profile for {mau}; {advice}"))

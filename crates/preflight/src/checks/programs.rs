@@ -5,7 +5,8 @@ use std::path::Path;
 use ess_document::Finding;
 use ess_run::{Error, LAST_WITHOUT_TRANSACTION_TIMEOUT, Need, choose};
 
-use crate::finding::{Blocker, Detail, blocker, info};
+use crate::finding::{Detail, blocker, info};
+use crate::ids::CLIENT_PROGRAMS;
 
 /// Checks that this machine has programs for both servers, given by their major versions. `only` is `--pg-bin`.
 pub(crate) fn check(only: Option<&Path>, source: Option<u32>, target: Option<u32>) -> Vec<Finding> {
@@ -29,12 +30,12 @@ pub(crate) fn check(only: Option<&Path>, source: Option<u32>, target: Option<u32
                 ),
                 _ => format!("pg_dump and pg_restore are version {version}"),
             };
-            info("client-programs", message)
+            info(&CLIENT_PROGRAMS, message)
                 .with("version", programs.version)
                 .with("directory", programs.directory.display().to_string())
         }
         Err(error) => {
-            let found = blocker(Blocker::ClientPrograms, error.to_string());
+            let found = blocker(&CLIENT_PROGRAMS, error.to_string());
             match error {
                 Error::Missing { hint, .. } => found.hint(hint),
                 _ => found,

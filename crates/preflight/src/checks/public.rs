@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::well_known::{self, Delegation};
 use crate::finding::{Detail, info, some_of, warning};
+use crate::ids::{DELEGATION, DNS, DNS_NO_ADDRESS, DNS_NOT_CHECKED, DNS_TTL};
 
 /// The configuration that contains the names, and how they are looked up.
 pub(crate) struct Names {
@@ -33,7 +34,7 @@ pub(crate) fn check(names: Names) -> Vec<Finding> {
     let server_name = names.config.server_name();
     let (host, port) = host_and_port(server_name);
     if host == "localhost" || is_address(host) {
-        return vec![info("dns", format!("the server name {server_name} is not in the DNS"))];
+        return vec![info(&DNS, format!("the server name {server_name} is not in the DNS"))];
     }
     let agent = agent(names.detours, names.resolver);
     let served = names.config.get("serve_server_wellknown");
@@ -46,7 +47,7 @@ pub(crate) fn check(names: Names) -> Vec<Finding> {
             found.extend(judge(&looked, names.max_ttl));
         }
         Err(error) => found.push(
-            warning("dns-not-checked", format!("the DNS could not be queried: {error}"))
+            warning(&DNS_NOT_CHECKED, format!("the DNS could not be queried: {error}"))
                 .hint("run preflight where name servers can be reached, or name one with --resolver ADDR"),
         ),
     }
@@ -125,7 +126,7 @@ fn judge(looked: &Looked, max_ttl: u32) -> Vec<Finding> {
             .collect();
         found.push(
             warning(
-                "dns-ttl",
+                &DNS_TTL,
                 format!(
                     "resolvers cache DNS records of the homeserver for longer than {max_ttl} s: {}",
                     some_of(&shown)
@@ -143,7 +144,7 @@ fn judge(looked: &Looked, max_ttl: u32) -> Vec<Finding> {
         let longest = own().map(|record| record.ttl).max().unwrap_or(0);
         found.push(
             info(
-                "dns",
+                &DNS,
                 format!(
                     "resolvers cache {} of the homeserver for at most {longest} s",
                     count(data.len(), "DNS record")
@@ -155,7 +156,7 @@ fn judge(looked: &Looked, max_ttl: u32) -> Vec<Finding> {
     if !looked.without_address.is_empty() {
         found.push(
             warning(
-                "dns-no-address",
+                &DNS_NO_ADDRESS,
                 format!(
                     "names that should lead to the homeserver have no address: {}",
                     some_of(&looked.without_address)
@@ -192,7 +193,7 @@ fn delegated(host: &str, port: Option<u16>, delegation: &Delegation, records: &[
         srv(host).unwrap_or_else(|| (format!("{host}:8448"), "the default port".to_owned()))
     };
     let found = info(
-        "delegation",
+        &DELEGATION,
         format!("other servers reach the homeserver at {to} ({by})"),
     )
     .with("server", to.as_str())

@@ -5,6 +5,7 @@ use ess_postgres::Session;
 
 use super::Found;
 use crate::finding::{Detail, warning};
+use crate::ids::{DAMAGE_HIDDEN, LOG_HOLDS_ROWS, TEMP_FILE_LIMIT};
 
 /// Findings about the settings of the source.
 pub(crate) fn of_source(session: &Session) -> Found {
@@ -30,7 +31,7 @@ fn hidden((name, _): &Set, whose: &str) -> Option<Finding> {
         .contains(&name.as_str())
         .then(|| {
             warning(
-                "damage-hidden",
+                &DAMAGE_HIDDEN,
                 format!(
                     "{name} is on at the {whose}: damaged pages are read as empty, or despite a wrong checksum, \
                      without an error"
@@ -46,12 +47,12 @@ fn hidden((name, _): &Set, whose: &str) -> Option<Finding> {
 fn loading((name, value): &Set) -> Option<Finding> {
     let found = match name.as_str() {
         "temp_file_limit" => warning(
-            "temp-file-limit",
+            &TEMP_FILE_LIMIT,
             format!("temp_file_limit is {value} kB at the target: restore fails if building an index needs more"),
         )
         .hint("as a superuser: ALTER ROLE NAME SET temp_file_limit = -1"),
         "log_statement" | "log_min_duration_statement" => warning(
-            "log-holds-rows",
+            &LOG_HOLDS_ROWS,
             format!(
                 "{name} is {value} at the target: its log will contain rows that are loaded by INSERT, and large \
                  objects"

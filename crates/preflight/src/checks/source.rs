@@ -10,7 +10,12 @@ use ess_synapse::schema::UNLOGGED_TABLES;
 use serde_json::Value;
 
 use super::{Check, Found, all, is_canceled, number_of, texts};
-use crate::finding::{Blocker, Detail, blocker, info, number, some_of, warning};
+use crate::finding::{Detail, blocker, info, number, some_of, warning};
+use crate::ids::{
+    EXTENSIONS, INVALID_INDEXES, LARGE_OBJECTS, LEFT_BEHIND, OTHER_SESSIONS, PREPARED_TRANSACTIONS, REPLICATION_SLOTS,
+    SCHEMAS, SOURCE_ENCODING, SOURCE_LOCKS, SOURCE_PARTS, SOURCE_SERVER, SOURCE_SIZE, SOURCE_STANDBY,
+    SOURCE_UNREADABLE, SYNAPSE_SESSIONS,
+};
 
 /// A source with an open connection.
 pub(crate) struct Source {
@@ -57,7 +62,7 @@ pub(crate) fn dump_size(facts: &Facts) -> u64 {
 fn server(facts: &Facts) -> Vec<Finding> {
     let mut found = vec![
         info(
-            "source-server",
+            &SOURCE_SERVER,
             format!(
                 "the source is database {} of PostgreSQL {}",
                 facts.identity.database, facts.version_text
@@ -69,7 +74,7 @@ fn server(facts: &Facts) -> Vec<Finding> {
     if facts.standby {
         found.push(
             warning(
-                "source-standby",
+                &SOURCE_STANDBY,
                 "the source is a standby, which continues to change even if everything here is stopped",
             )
             .hint("name the primary server instead"),
@@ -92,7 +97,7 @@ fn encoding(source: &Source) -> Found {
         format!("; column {column} of table {table} contains bytes that are not UTF-8")
     });
     let found = blocker(
-        Blocker::SourceEncoding,
+        &SOURCE_ENCODING,
         format!(
             "the source's encoding is {}, and Synapse needs UTF8{shown}",
             facts.encoding
@@ -118,7 +123,7 @@ fn locks(source: &Source) -> Found {
         .wanted(needed)
         .map(|wanted| {
             blocker(
-                Blocker::SourceLocks,
+                &SOURCE_LOCKS,
                 format!(
                     "the source's lock table has room for {}, but a dump needs about {needed}",
                     count(table.free, "lock")
@@ -138,7 +143,7 @@ fn locks(source: &Source) -> Found {
 fn parts(source: &Source) -> Found {
     Ok(named(without_support(&source.session)?, |names| {
         blocker(
-            Blocker::SourceParts,
+            &SOURCE_PARTS,
             format!("something that is carried depends on something that is not: {names}"),
         )
         .hint("drop it on the source, or copy its contents into a table first")
@@ -151,7 +156,7 @@ fn left_behind(source: &Source) -> Found {
     let entries: Vec<String> = entries.filter(|entry| !entry.starts_with("EXTENSION ")).collect();
     Ok(named(entries, |names| {
         info(
-            "left-behind",
+            &LEFT_BEHIND,
             format!("a dump does not contain these, so they are not carried: {names}"),
         )
         .hint("recreate on the target what you still need there")
@@ -169,7 +174,7 @@ fn content(source: &Source) -> Found {
     let dump = dump_size(&source.facts);
     let mut found = vec![
         info(
-            "source-size",
+            &SOURCE_SIZE,
             format!(
                 "the source contains {bytes} in {}, and its dump needs about {}",
                 count(tables.len(), "table"),
@@ -188,7 +193,7 @@ fn content(source: &Source) -> Found {
         .collect();
     found.extend(named(unlogged, |names| {
         info(
-            "unlogged-tables",
+            &crate::ids::UNLOGGED_TABLES,
             format!("unlogged tables that are not Synapse's, which a crash empties: {names}"),
         )
     }));
@@ -203,7 +208,7 @@ fn readable(source: &Source) -> Found {
     let user = &source.facts.user;
     Ok(vec![
         blocker(
-            Blocker::SourceUnreadable,
+            &SOURCE_UNREADABLE,
             format!("role {user} cannot read {}", some_of(&hidden)),
         )
         .hint("connect as the role that owns them, which is the one that Synapse uses")
@@ -219,7 +224,7 @@ fn extensions(source: &Source) -> Found {
     )?;
     Ok(named(names, |names| {
         info(
-            "extensions",
+            &EXTENSIONS,
             format!("extensions are not carried, because Synapse needs none: {names}"),
         )
     }))
@@ -233,7 +238,7 @@ fn schemas(source: &Source) -> Found {
     )?;
     Ok(named(names, |names| {
         info(
-            "schemas",
+            &SCHEMAS,
             format!("the source has schemas that are not Synapse's, which are carried too: {names}"),
         )
     }))
@@ -249,7 +254,7 @@ fn large_objects(source: &Source) -> Found {
         "the source contains {}, which Synapse does not create",
         count(objects, "large object")
     );
-    Ok(vec![info("large-objects", message).with("objects", number(objects))])
+    Ok(vec![info(&LARGE_OBJECTS, message).with("objects", number(objects))])
 }
 
 fn prepared(source: &Source) -> Found {
@@ -260,7 +265,7 @@ fn prepared(source: &Source) -> Found {
     )?;
     Ok(named(names, |names| {
         warning(
-            "prepared-transactions",
+            &PREPARED_TRANSACTIONS,
             format!("prepared transactions hold locks, and a dump does not contain what they wrote: {names}"),
         )
         .hint("end each with COMMIT PREPARED or ROLLBACK PREPARED")
@@ -275,7 +280,7 @@ fn replication_slots(source: &Source) -> Found {
     )?;
     Ok(named(names, |names| {
         info(
-            "replication-slots",
+            &REPLICATION_SLOTS,
             format!("the source has replication slots, whose consumers will not follow the target: {names}"),
         )
     }))
@@ -284,7 +289,7 @@ fn replication_slots(source: &Source) -> Found {
 fn indexes(source: &Source) -> Found {
     Ok(named(invalid_indexes(&source.session)?, |names| {
         warning(
-            "invalid-indexes",
+            &INVALID_INDEXES,
             format!("indexes whose build failed are not in a dump: {names}"),
         )
         .hint("rebuild them: REINDEX INDEX CONCURRENTLY NAME")
@@ -302,7 +307,7 @@ fn sessions(source: &Source) -> Found {
     if !own.is_empty() {
         let message = format!("{} of Synapse's role on the source", count(own.len(), "session"));
         found.push(
-            info("synapse-sessions", message)
+            info(&SYNAPSE_SESSIONS, message)
                 .hint("stop Synapse before running pgdump-wrap")
                 .with("sessions", own.len()),
         );
@@ -312,7 +317,7 @@ fn sessions(source: &Source) -> Found {
     roles.dedup();
     found.extend(named(roles, |names| {
         warning(
-            "other-sessions",
+            &OTHER_SESSIONS,
             format!("roles other than Synapse's are connected to the source: {names}"),
         )
         .hint("end their sessions before pgdump-wrap, or ignore a monitor's role with --ignore-role NAME")

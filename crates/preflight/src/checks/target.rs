@@ -10,7 +10,11 @@ use ess_proof::{Fence, Standing, locks_needed, standing};
 use super::host::clock;
 use super::source::Source;
 use super::{Check, Found, all, not_checked};
-use crate::finding::{Blocker, Detail, blocker, info, number, some_of};
+use crate::finding::{Detail, blocker, info, number, some_of};
+use crate::ids::{
+    SAME_DATABASE, TARGET_FENCED, TARGET_FRESH, TARGET_LACKS, TARGET_LOCALE, TARGET_LOCKS, TARGET_RESTORED,
+    TARGET_RIGHTS, TARGET_SERVER, TARGET_SERVER_NAME, TARGET_SESSIONS, TARGET_STANDBY, TARGET_USED, TARGET_VERSION,
+};
 use ess_run::text::count;
 
 /// A target with an open connection.
@@ -50,7 +54,7 @@ pub(crate) fn check(target: &Target) -> Vec<Finding> {
 fn server(facts: &Facts, source: Option<&Facts>) -> Vec<Finding> {
     let mut found = vec![
         info(
-            "target-server",
+            &TARGET_SERVER,
             format!(
                 "the target is database {} of PostgreSQL {}",
                 facts.identity.database, facts.version_text
@@ -61,7 +65,7 @@ fn server(facts: &Facts, source: Option<&Facts>) -> Vec<Finding> {
     ];
     if facts.standby {
         found.push(
-            blocker(Blocker::TargetStandby, "the target is a standby, which is read-only")
+            blocker(&TARGET_STANDBY, "the target is a standby, which is read-only")
                 .hint("name the primary server instead"),
         );
     }
@@ -69,7 +73,7 @@ fn server(facts: &Facts, source: Option<&Facts>) -> Vec<Finding> {
     if source.identity == facts.identity {
         found.push(
             blocker(
-                Blocker::SameDatabase,
+                &SAME_DATABASE,
                 format!("source and target are the same database, {}", facts.identity),
             )
             .hint("check --target"),
@@ -78,7 +82,7 @@ fn server(facts: &Facts, source: Option<&Facts>) -> Vec<Finding> {
     if facts.major() < source.major() {
         found.push(
             blocker(
-                Blocker::TargetVersion,
+                &TARGET_VERSION,
                 format!(
                     "the target's PostgreSQL {} is older than the source's {}",
                     facts.version_text, source.version_text
@@ -98,7 +102,7 @@ fn locale(facts: &Facts) -> Vec<Finding> {
     }
     vec![
         blocker(
-            Blocker::TargetLocale,
+            &TARGET_LOCALE,
             format!("the target is {}, but Synapse requires UTF8/C/C", facts.locale()),
         )
         .hint(facts.remedy())
@@ -112,7 +116,7 @@ fn locale(facts: &Facts) -> Vec<Finding> {
 fn rights(target: &Target) -> Found {
     let (user, role) = (&target.facts.user, &target.role);
     let lacks = |message: String| {
-        blocker(Blocker::TargetRights, message)
+        blocker(&TARGET_RIGHTS, message)
             .hint("connect as the role that Synapse uses there, or specify it with --role")
             .with("user", user.as_str())
             .with("role", role.as_str())
@@ -158,7 +162,7 @@ fn content(target: &Target) -> Found {
         Standing::Whole(fence) => return Ok(vec![fenced(&fence, source)]),
         Standing::Half(half) => {
             let message = format!("the target has an incomplete fence: {}", half.what);
-            return Ok(vec![blocker(Blocker::TargetFenced, message).hint(half.remedy)]);
+            return Ok(vec![blocker(&TARGET_FENCED, message).hint(half.remedy)]);
         }
     }
     let mut found = Vec::new();
@@ -168,7 +172,7 @@ fn content(target: &Target) -> Found {
     {
         found.push(
             blocker(
-                Blocker::TargetServerName,
+                &TARGET_SERVER_NAME,
                 format!("the target serves {theirs}, but the homeserver being migrated is {ours}"),
             )
             .hint("check --target, or install ESS with the old server name")
@@ -183,12 +187,12 @@ fn content(target: &Target) -> Found {
             .with("media", number(usage.media))
     };
     found.push(data(match usage.used() {
-        Some(why) => blocker(Blocker::TargetUsed, format!("the target is in use: {why}")).hint(
+        Some(why) => blocker(&TARGET_USED, format!("the target is in use: {why}")).hint(
             "check --target; if everything on it can be erased, use --accept target-used here and --allow-used \
                  with ess-wipe",
         ),
-        None if names.is_empty() => info("target-fresh", "the target has no users yet"),
-        None => info("target-fresh", "the target has only been tried out"),
+        None if names.is_empty() => info(&TARGET_FRESH, "the target has no users yet"),
+        None => info(&TARGET_FRESH, "the target has only been tried out"),
     }));
     Ok(found)
 }
@@ -198,7 +202,7 @@ fn content(target: &Target) -> Found {
 ///
 /// Only compares what is read quickly; ess-wipe and restore prove the target before they leave it unchanged.
 pub(crate) fn recognise(target: &Target, source: &Source, findings: &mut Vec<Finding>) {
-    let used = Blocker::TargetUsed.id();
+    let used = TARGET_USED.name;
     let Some(used) = findings.iter_mut().find(|finding| finding.id == used) else {
         return;
     };
@@ -206,7 +210,7 @@ pub(crate) fn recognise(target: &Target, source: &Source, findings: &mut Vec<Fin
         Ok(false) => {}
         Ok(true) => {
             let found = info(
-                "target-restored",
+                &TARGET_RESTORED,
                 "the target is in the same state as the source: it already contains this homeserver",
             );
             *used = found.hint("re-run the same command: each program verifies this and skips what is already done");
@@ -226,11 +230,11 @@ fn stands_where(target: &Session, source: &Session) -> Result<bool, Error> {
 fn fenced(fence: &Fence, source: Option<&Identity>) -> Finding {
     match (&fence.source, source) {
         (Some(theirs), Some(ours)) if theirs != ours => blocker(
-            Blocker::TargetFenced,
+            &TARGET_FENCED,
             format!("the target is fenced by a migration from another source, {theirs}"),
         )
         .hint("check --target, or finish that migration first"),
-        _ => info("target-fenced", "the target was wiped, and is ready for restore"),
+        _ => info(&TARGET_FENCED, "the target was wiped, and is ready for restore"),
     }
     .with("id", fence.id.as_str())
 }
@@ -262,7 +266,7 @@ fn lock_room(dropped: usize, loaded: usize, table: LockTable) -> Option<Finding>
     let wanted = table.wanted(needed)?;
     Some(
         blocker(
-            Blocker::TargetLocks,
+            &TARGET_LOCKS,
             format!(
                 "the target's lock table has room for {}, but dropping {} and loading {loaded} needs about {needed}",
                 count(table.free, "lock"),
@@ -285,7 +289,7 @@ fn lacks(target: &Target, source: &Source) -> Found {
         .into_iter()
         .map(|(need, remedy)| {
             blocker(
-                Blocker::TargetLacks,
+                &TARGET_LACKS,
                 format!("the target lacks what the source's data need: {need}"),
             )
             .hint(remedy)
@@ -302,7 +306,7 @@ fn sessions(target: &Target) -> Found {
     let who: Vec<String> = others.iter().map(ToString::to_string).collect();
     let message = format!("{} on the target: {}", count(others.len(), "session"), some_of(&who));
     Ok(vec![
-        info("target-sessions", message)
+        info(&TARGET_SESSIONS, message)
             .hint("scale ESS down before ess-wipe")
             .with("sessions", others.len())
             .with("who", who),

@@ -5,6 +5,7 @@ use ess_web::{Agent, Document, get, read, readable};
 use serde_json::{Map, json};
 
 use crate::finding::{Detail, info, warning};
+use crate::ids::{WELL_KNOWN, WELL_KNOWN_BROKEN, WELL_KNOWN_NOT_CHECKED};
 
 /// The addresses of the homeserver in the documents.
 #[derive(Debug, Default)]
@@ -25,7 +26,7 @@ pub(crate) fn check(agent: &Agent, server_name: &str, served: bool) -> (Vec<Find
             Ok(response) => response,
             Err(error) => {
                 found.push(
-                    warning("well-known-not-checked", format!("{url} cannot be fetched: {error}")).hint(
+                    warning(&WELL_KNOWN_NOT_CHECKED, format!("{url} cannot be fetched: {error}")).hint(
                         "check that this machine can reach the public names; otherwise check from another machine",
                     ),
                 );
@@ -55,7 +56,7 @@ pub(crate) fn check(agent: &Agent, server_name: &str, served: bool) -> (Vec<Find
             some => format!("https://{server_name} serves .well-known/matrix: {}", some.join(", ")),
         };
         found.push(
-            info("well-known", message)
+            info(&WELL_KNOWN, message)
                 .hint(
                     "on the day of the migration, let m.server and base_url name ESS's host (wellKnownDelegation \
                      serves them); where another server serves them, add org.matrix.msc4143.rtc_foci by hand",
@@ -78,7 +79,7 @@ fn who(server: Option<&str>, ours: bool) -> String {
 }
 
 fn broken(url: &str, why: &str) -> Finding {
-    warning("well-known-broken", format!("{url} is invalid: {why}"))
+    warning(&WELL_KNOWN_BROKEN, format!("{url} is invalid: {why}"))
         .hint("let ESS serve it (wellKnownDelegation), or correct it on its present server")
 }
 

@@ -1,11 +1,13 @@
 //! The connection to a target in a cluster, and the permissions that it needs.
 
-use ess_cli::{Context, TargetArgs};
+use ess_cli::Context;
 use ess_document::Finding;
 use ess_kube::{Kind, Missing, OPERATOR_NAMESPACE, Profile, Right};
-use ess_target::{OnKube, Reached};
+use ess_servers::TargetArgs;
+use ess_servers::{OnKube, Reached};
 
-use crate::finding::{Blocker, Detail, blocker, warning};
+use crate::finding::{Detail, blocker, warning};
+use crate::ids::{CLUSTER_LAYOUT, CLUSTER_RIGHTS, CLUSTER_UNREACHABLE, Id, TARGET_UNREACHABLE};
 
 /// The target, as far as it could be reached.
 #[derive(Default)]
@@ -18,19 +20,19 @@ pub(crate) struct To {
 
 /// Finds the target and makes its database reachable; a failure in a cluster becomes a finding.
 pub(crate) fn open(context: &mut Context, args: &TargetArgs, findings: &mut Vec<Finding>) -> anyhow::Result<To> {
-    let Some(named) = ess_target::named(context, args)? else {
-        let database = ess_target::target(context, args)?;
+    let Some(named) = ess_servers::named(context, args.target.as_deref(), args.kube_context.as_deref())? else {
+        let database = ess_servers::target(context, args)?;
         return Ok(To { ess: None, database });
     };
-    let Some(cluster) = noted(ess_target::connect(&named), Blocker::ClusterUnreachable, findings)? else {
+    let Some(cluster) = noted(ess_servers::connect(&named), &CLUSTER_UNREACHABLE, findings)? else {
         return Ok(To::default());
     };
-    let needed = ess_target::rights(&cluster).map(|now| [&now, Right::SCALE, Right::MEDIA, Right::HELPER].concat());
-    let Some(mut needed) = noted(needed, Blocker::ClusterUnreachable, findings)? else {
+    let needed = ess_servers::rights(&cluster).map(|now| [&now, Right::SCALE, Right::MEDIA, Right::HELPER].concat());
+    let Some(mut needed) = noted(needed, &CLUSTER_UNREACHABLE, findings)? else {
         return Ok(To::default());
     };
     let asked = cluster.missing(&needed).map_err(Into::into);
-    let Some(missing) = noted(asked, Blocker::ClusterUnreachable, findings)? else {
+    let Some(missing) = noted(asked, &CLUSTER_UNREACHABLE, findings)? else {
         return Ok(To::default());
     };
     let missing = missing.as_ref();
@@ -39,13 +41,13 @@ pub(crate) fn open(context: &mut Context, args: &TargetArgs, findings: &mut Vec<
         findings.extend(say(true));
         return Ok(To::default());
     }
-    let is_refused = |error: &anyhow::Error| missing.is_some() && ess_target::kind(error) == Some(Kind::Forbidden);
-    let on = match ess_target::find(context, cluster, &named) {
+    let is_refused = |error: &anyhow::Error| missing.is_some() && ess_servers::kind(error) == Some(Kind::Forbidden);
+    let on = match ess_servers::find(context, cluster, &named) {
         Err(error) if is_refused(&error) => {
             findings.extend(say(true));
             return Ok(To::default());
         }
-        found => noted(found, Blocker::ClusterUnreachable, findings)?,
+        found => noted(found, &CLUSTER_UNREACHABLE, findings)?,
     };
     let Some(on) = on else {
         return Ok(To::default());
@@ -54,7 +56,7 @@ pub(crate) fn open(context: &mut Context, args: &TargetArgs, findings: &mut Vec<
     let missing = if on.ess.profile == Profile::Operator {
         needed.extend(Right::operator(OPERATOR_NAMESPACE));
         let asked = on.cluster.missing(&needed).map_err(Into::into);
-        noted(asked, Blocker::ClusterUnreachable, findings)?.flatten()
+        noted(asked, &CLUSTER_UNREACHABLE, findings)?.flatten()
     } else {
         missing.cloned()
     };
@@ -64,9 +66,9 @@ pub(crate) fn open(context: &mut Context, args: &TargetArgs, findings: &mut Vec<
         let why = error.downcast_ref().map(ess_kube::Error::why);
         missing.is_some_and(|missing| why == Some(missing.sentence()))
     };
-    let (database, blocks) = match ess_target::reach(context, args, &on, missing) {
+    let (database, blocks) = match ess_servers::reach(context, args, &on, missing) {
         Err(error) if is_listed(&error) => (None, true),
-        reached => (noted(reached, Blocker::TargetUnreachable, findings)?, false),
+        reached => (noted(reached, &TARGET_UNREACHABLE, findings)?, false),
     };
     // The database was reached, so that the password was read from a file, or from the one Secret that contains it.
     let missing = match (missing, &database) {
@@ -81,7 +83,7 @@ pub(crate) fn open(context: &mut Context, args: &TargetArgs, findings: &mut Vec<
 }
 
 /// Turns an error of the cluster into a finding; an interruption or a wrong command line remains an error.
-fn noted<T>(outcome: anyhow::Result<T>, id: Blocker, findings: &mut Vec<Finding>) -> anyhow::Result<Option<T>> {
+fn noted<T>(outcome: anyhow::Result<T>, id: &'static Id, findings: &mut Vec<Finding>) -> anyhow::Result<Option<T>> {
     let error = match outcome {
         Ok(done) => return Ok(Some(done)),
         Err(error) => error,
@@ -91,17 +93,17 @@ fn noted<T>(outcome: anyhow::Result<T>, id: Blocker, findings: &mut Vec<Finding>
     };
     let id = match cluster.kind() {
         Kind::Usage | Kind::Interrupted => return Err(error),
-        Kind::Forbidden => Blocker::ClusterRights,
-        Kind::Unrecognised => Blocker::ClusterLayout,
+        Kind::Forbidden => &CLUSTER_RIGHTS,
+        Kind::Unrecognised => &CLUSTER_LAYOUT,
         _ => id,
     };
-    let hint = match id {
-        Blocker::ClusterUnreachable => "check that `kubectl get pods` works, or choose another --kube-context",
-        Blocker::ClusterRights => "ask the cluster's administrator for that permission, or log in to the cluster again",
-        Blocker::ClusterLayout => "check --target, or give the URL of the database: --target postgresql://...",
+    let hint = match *id {
+        CLUSTER_UNREACHABLE => "check that `kubectl get pods` works, or choose another --kube-context",
+        CLUSTER_RIGHTS => "ask the cluster's administrator for that permission, or log in to the cluster again",
+        CLUSTER_LAYOUT => "check --target, or give the URL of the database: --target postgresql://...",
         _ => "check that its pods are ready: `kubectl get pods`",
     };
-    let known = cluster.remedy().filter(|_| id == Blocker::ClusterRights);
+    let known = cluster.remedy().filter(|_| id == &CLUSTER_RIGHTS);
     findings.push(blocker(id, format!("{error:#}")).hint(known.unwrap_or(hint)));
     Ok(None)
 }
@@ -109,9 +111,9 @@ fn noted<T>(outcome: anyhow::Result<T>, id: Blocker, findings: &mut Vec<Finding>
 fn rights(missing: &Missing, blocks: bool) -> Finding {
     let message = missing.sentence();
     let finding = if blocks {
-        blocker(Blocker::ClusterRights, message)
+        blocker(&CLUSTER_RIGHTS, message)
     } else {
-        warning("cluster-rights", format!("{message} (later steps may need it)"))
+        warning(&CLUSTER_RIGHTS, format!("{message} (later steps may need it)"))
     };
     let rights: Vec<String> = missing.rights.iter().map(ToString::to_string).collect();
     finding.hint(missing.remedy()).with("rights", rights)

@@ -21,7 +21,7 @@ pub fn hex(bytes: &[u8]) -> String {
 /// Reads a file and returns its SHA-256, in hexadecimal, and its size in bytes.
 pub fn hash_file(path: &Path, report: &dyn Report) -> anyhow::Result<(String, u64)> {
     let failed = || format!("cannot read {}", path.display());
-    let mut file = ess_files::open(path).with_context(failed)?;
+    let mut file = crate::open(path).with_context(failed)?;
     let mut hasher = Sha256::new();
     let mut chunk = vec![0; 256 << 10];
     let mut size = 0;

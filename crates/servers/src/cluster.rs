@@ -5,10 +5,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use ess_cli::{Context, PasswordFile, Stop, TargetArgs, contradiction, same_role};
+use ess_cli::{Context, PasswordFile, Stop};
 use ess_document::{Kube, PasswordAt, Profile, Target};
 use ess_kube::{Cluster, Database, Error, Ess, Forward, Kind, Missing, Place, PodPort, Right};
 use ess_postgres::Conninfo;
+
+use crate::args::TargetArgs;
+use crate::contradiction;
+use crate::target::{by_address, same_role};
 
 /// A target that can be connected to as long as this value lives.
 pub struct Reached {
@@ -27,8 +31,8 @@ pub struct OnKube {
 
 /// The target database, if the options, the document or the environment name one; recorded in the document.
 pub fn target(context: &mut Context, args: &TargetArgs) -> anyhow::Result<Option<Reached>> {
-    let Some(named) = named(context, args)? else {
-        return Ok(context.target(args)?.map(|conninfo| Reached {
+    let Some(named) = named(context, args.target.as_deref(), args.kube_context.as_deref())? else {
+        return Ok(by_address(context, args)?.map(|conninfo| Reached {
             conninfo,
             _forward: None,
         }));
@@ -80,17 +84,17 @@ pub struct Named {
 }
 
 /// The ESS that the options and the document name, if any. An option can add to the document, but not contradict it.
-pub fn named(context: &Context, args: &TargetArgs) -> anyhow::Result<Option<Named>> {
+pub fn named(context: &Context, target: Option<&str>, kube_context: Option<&str>) -> anyhow::Result<Option<Named>> {
     let known = context.document.target.as_ref();
     let known_kube = known.and_then(|target| target.kube.as_ref());
-    let place = match &args.target {
+    let place = match target {
         Some(text) => Place::parse(text)?,
         None => known_kube.map(|kube| Place {
             namespace: kube.namespace.clone(),
             release: Some(kube.release.clone()),
         }),
     };
-    let given = args.target.as_deref().unwrap_or_default();
+    let given = target.unwrap_or_default();
     match (&place, known_kube) {
         (Some(place), Some(known))
             if place.namespace != known.namespace
@@ -108,14 +112,14 @@ pub fn named(context: &Context, args: &TargetArgs) -> anyhow::Result<Option<Name
     }
     let Some(place) = place else { return Ok(None) };
     let known_context = known_kube.and_then(|kube| kube.context.as_ref());
-    if let (Some(given), Some(known)) = (&args.kube_context, known_context)
+    if let (Some(given), Some(known)) = (kube_context, known_context)
         && given != known
     {
         return Err(contradiction("--kube-context", given, "target.kube.context", known).into());
     }
     // A context that the document records from another host does not exist in a pod of this cluster.
     let noted = known_context.filter(|_| !Cluster::is_of_our_pod());
-    let context = args.kube_context.as_ref().or(noted).cloned();
+    let context = kube_context.or(noted.map(String::as_str)).map(str::to_owned);
     Ok(Some(Named { place, context }))
 }
 

@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::Context;
 use rustix::fs::{Mode, OFlags};
 
-use crate::Stop;
+use ess_stop::{Exit, Stop};
 
 /// Makes a directory that only this user can enter, or accepts one that is already like that.
 pub fn make_directory(path: &Path) -> anyhow::Result<()> {
@@ -25,12 +25,7 @@ pub fn make_directory(path: &Path) -> anyhow::Result<()> {
         }
     }
     let found = fs::symlink_metadata(path).with_context(|| format!("cannot inspect {}", path.display()))?;
-    let refuse = |why: &str| {
-        Stop::new(
-            crate::Exit::Permission,
-            format!("will not write to {}: {why}", path.display()),
-        )
-    };
+    let refuse = |why: &str| Stop::new(Exit::Permission, format!("will not write to {}: {why}", path.display()));
     if !found.is_dir() {
         return Err(refuse("it is not a directory").into());
     }

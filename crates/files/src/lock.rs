@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::Context;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 
-use crate::{Exit, Stop};
+use ess_stop::{Exit, Stop};
 
 /// A lock file, held until dropped. The kernel releases it when the process dies.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ impl Lock {
             let message = format!(
                 "cannot lock {}: it is {}, not a regular file",
                 path.display(),
-                ess_files::noun(kind)
+                crate::noun(kind)
             );
             return Err(Stop::new(Exit::Io, message).into());
         }

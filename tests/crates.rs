@@ -1,0 +1,80 @@
+//! The crates depend on each other as `crates/README.md` draws them.
+
+use std::env;
+use std::fs;
+use std::process::Command;
+
+use serde_json::Value;
+
+/// The crates in the order of the table, with the number of the group to which each belongs.
+fn floors() -> Vec<(String, usize)> {
+    let page = fs::read_to_string("crates/README.md").unwrap();
+    let mut group = 0;
+    let mut all = Vec::new();
+    for row in page.lines() {
+        group += usize::from(row.starts_with("| **"));
+        if let Some(name) = row.strip_prefix("| `").and_then(|row| row.split_once('`')) {
+            all.push((name.0.to_owned(), group));
+        }
+    }
+    all
+}
+
+/// Each crate of the workspace with those that it uses, development dependencies included.
+fn dependencies() -> Vec<(String, Vec<String>)> {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["metadata", "--no-deps", "--offline", "--format-version", "1"]);
+    let out = cargo.output().unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    let metadata: Value = serde_json::from_slice(&out.stdout).unwrap();
+    let name = |value: &Value| value["name"].as_str().unwrap().strip_prefix("ess-").map(str::to_owned);
+    let packages = metadata["packages"].as_array().unwrap().iter();
+    packages
+        .filter_map(|package| {
+            let uses = package["dependencies"].as_array().unwrap().iter();
+            let ours = uses.filter(|used| used["path"].is_string());
+            Some((
+                name(package).filter(|name| name != "migrate")?,
+                ours.filter_map(name).collect(),
+            ))
+        })
+        .collect()
+}
+
+#[test]
+fn no_crate_uses_one_above_it() {
+    let floors = floors();
+    let place = |name: &str| {
+        let at = floors.iter().position(|(known, _)| known == name);
+        at.unwrap_or_else(|| panic!("crates/README.md does not list `{name}`"))
+    };
+    let dependencies = dependencies();
+    assert_eq!(
+        dependencies.len(),
+        floors.len(),
+        "crates/README.md lists a crate that is gone"
+    );
+    for (name, uses) in &dependencies {
+        for used in uses {
+            let (upper, lower) = (place(name), place(used));
+            assert!(
+                upper < lower,
+                "`{name}` uses `{used}`, which is above it in crates/README.md"
+            );
+            let programs = floors[upper].1 == 1 && floors[lower].1 == 1;
+            assert!(!programs, "the program `{name}` uses the program `{used}`");
+        }
+    }
+}
+
+#[test]
+fn only_programs_and_what_they_share_know_the_command_line() {
+    let floors = floors();
+    for (name, uses) in dependencies() {
+        let (_, group) = floors.iter().find(|(known, _)| *known == name).unwrap();
+        assert!(
+            *group < 3 || !uses.iter().any(|used| used == "cli"),
+            "`{name}` uses `cli`"
+        );
+    }
+}

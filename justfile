@@ -4,7 +4,7 @@ _default:
 
 # Move a throwaway homeserver into a throwaway ESS database, and report the result
 demo: install-needs
-    cargo test --locked --quiet --test e2e demo::demo -- --exact --ignored --nocapture
+    cargo test --workspace --locked --quiet --test e2e demo::demo -- --exact --ignored --nocapture
 
 # Measure the data path and its alternatives with sources of `mb` MB in two shapes; includes pgcopydb if installed
 bench mb="2000" rounds="9": install-needs
@@ -28,7 +28,7 @@ bench-media files="20000" mb="2000" rounds="5": install-needs
 
 # Inject faults at random moments of the pipeline; `just soak 1 SEED` repeats a round
 soak rounds="200" seed="": install-needs
-    SOAK_ROUNDS={{ rounds }} {{ if seed == "" { "" } else { "SOAK_SEED=" + seed } }} cargo test --locked --quiet --test e2e soak::soak -- --exact --ignored --nocapture
+    SOAK_ROUNDS={{ rounds }} {{ if seed == "" { "" } else { "SOAK_SEED=" + seed } }} cargo test --workspace --locked --quiet --test e2e soak::soak -- --exact --ignored --nocapture
 
 # Run unit and end-to-end tests
 test *args: install-needs
@@ -49,6 +49,10 @@ fmt-check:
 lint:
     cargo clippy --workspace --all-targets --locked -- -D warnings
 
+# Build the documentation of the code; warnings are errors
+doc:
+    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --lib --no-deps --locked --quiet
+
 # Check the manual pages with mandoc
 man:
     mandoc -T lint -W warning man/*
@@ -61,9 +65,9 @@ chart-schema path:
 deny:
     cargo deny --offline check bans licenses sources
 
-# Update generated files that are committed: the schema and the snapshots; needs cargo-insta
+# Update generated files that are committed: the schema, the ids in preflight(1) and the snapshots; needs cargo-insta
 update:
-    UPDATE=1 cargo test --locked -p ess-document
+    UPDATE=1 cargo test --workspace --locked --lib -- the_schema_is_the_one_of_the_types the_page_lists_every_id
     cargo insta test --accept --workspace
 
 # Install missing dependencies with apt; upgrades nothing

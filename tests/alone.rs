@@ -1,5 +1,8 @@
 //! Each program alone, as in a runbook of your own: with flags only, and a standard input that belongs to the script.
 
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
+
 use crate::scene::{Scene, assert_failed, names_in, target_cluster};
 use crate::support::{Call, Identity, OFFLINE, Stdin, Synapse};
 
@@ -105,8 +108,9 @@ fn an_empty_pipe_is_an_upstream_that_failed() {
         assert_failed(
             &ran,
             65,
-            &format!("{tool}: cannot read the document on standard input: it is empty"),
+            &format!("{tool}: standard input contains no document: the previous program failed, or -n is missing\n"),
         );
+        assert!(!ran.stderr.contains("hint:"), "{ran}");
     }
     assert_eq!(names_in(&scene.world, "here"), [""; 0]);
     assert!(!scene.world.path("secrets").exists());
@@ -164,4 +168,96 @@ fn the_environment_may_name_the_target() {
         *password,
         serde_json::json!({"from": "environment", "name": "PGPASSWORD"})
     );
+}
+
+#[test]
+fn a_document_that_nothing_reads_is_named() {
+    let scene = Scene::restored();
+    let verify = |ending: &str| {
+        let call = scene.world.script(&format!(
+            "exec verify -n --from export/dump --target \"$TARGET\" --target-password-file target.pw {ending}"
+        ));
+        call.env("TARGET", scene.target_url())
+            .env("PGPASSFILE", scene.world.path("pgpass"))
+            .run()
+    };
+    let said = "verify: standard output is closed or discarded, so the document is not passed on";
+
+    let closed = verify(">&-");
+    assert!(closed.stderr.contains(said), "{closed}");
+    let discarded = verify(">/dev/null");
+    assert!(
+        discarded.status.success() && !discarded.stderr.contains(said),
+        "{discarded}"
+    );
+}
+
+#[test]
+fn a_path_that_is_not_utf8_is_refused_before_anything_is_written() {
+    let scene = Scene::new();
+    let ran = scene
+        .world
+        .script("exec pgdump-wrap -n --source \"$SOURCE\" --out $'out\\xff'")
+        .env("SOURCE", scene.source_url())
+        .env("PGPASSFILE", scene.world.path("pgpass"))
+        .run();
+    assert_failed(&ran, 64, "the path is not UTF-8, so the document cannot contain it");
+    assert!(
+        !names_in(&scene.world, "").iter().any(|name| name.starts_with("out")),
+        "{ran}"
+    );
+}
+
+#[test]
+fn a_password_that_is_missing_is_asked_for_with_its_option() {
+    let scene = Scene::new();
+    let pgdump = |more: &[&str]| {
+        let url = scene.source_url();
+        let call = scene
+            .world
+            .tool("pgdump-wrap")
+            .args(["-n", "--source", &url, "--out", "dump"]);
+        call.args(more).run()
+    };
+    assert_failed(
+        &pgdump(&[]),
+        69,
+        "password missing\nhint: give the password with --source-password-file",
+    );
+    scene.world.write("source.pw", "wrong\n");
+    fs::set_permissions(scene.world.path("source.pw"), Permissions::from_mode(0o644)).unwrap();
+    let said = "other users can access the password file ";
+    assert_failed(&pgdump(&["--source-password-file", "source.pw"]), 77, said);
+    let text = scene.source_url().replace("//", "//synapse:secret@");
+    let inside = scene
+        .world
+        .tool("pgdump-wrap")
+        .args(["-n", "--out", "dump", "--source", &text])
+        .run();
+    assert_failed(
+        &inside,
+        64,
+        "--source: connection string: it must not contain a password",
+    );
+    assert!(inside.stderr.contains("--source-password-file"), "{inside}");
+    let empty = scene.world.tool("verify").args(["-n", "--target", ""]).run();
+    assert_failed(&empty, 64, "--target is empty\nhint: check that the variable");
+}
+
+#[test]
+fn a_target_that_no_document_names_is_missed_before_the_dump() {
+    let scene = Scene::new();
+    let url = scene.source_url();
+    let dump = |document: &str| {
+        let call = scene.tool("pgdump-wrap").args(["--source", &url, "--out", "dump"]);
+        call.stdin(document).run()
+    };
+    let said = "the document names no target; ess-wipe and restore will need --target";
+    let ran = dump("{\"format\":\"ess-migration/1\"}").success();
+    assert!(ran.stderr.contains(said), "{ran}");
+    let named = "{\"format\":\"ess-migration/1\",\"target\":{\"connection\":{\"dbname\":\"x\"}}}";
+    let ran = dump(named).success();
+    assert!(!ran.stderr.contains(said), "{ran}");
+    let ran = scene.dumper().run().success();
+    assert!(!ran.stderr.contains(said), "{ran}");
 }

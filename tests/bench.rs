@@ -151,6 +151,8 @@ fn compare(shape: &Shape, megabytes: u64, rounds: u64, wanted: &dyn Fn(&str) -> 
         cluster.start();
     }
     world.write("target.pw", ESS_PASSWORD);
+    // Not PGPASSWORD: it serves the target only, and ess-wipe and restore check the source too.
+    world.write("pgpass", format!("*:*:*:*:{ESS_PASSWORD}\n"));
     let (from, events) = fill(&source, shape, megabytes);
     let size = source.psql(
         &from.name,
@@ -241,7 +243,7 @@ fn run(world: &World, source: &Cluster, target: &Cluster, from: &Database, line:
             .script(&script)
             .env("S", source.socket_url(&from.name, &from.role))
             .env("T", target.socket_url("synapse", "synapse_user"))
-            .env("PGPASSWORD", ESS_PASSWORD)
+            .env("PGPASSFILE", world.path("pgpass"))
             .run();
         over.store(true, Ordering::Relaxed);
         ran.success();

@@ -64,6 +64,7 @@ fn bench_kills() {
         from,
     };
 
+    bench.world.write("pgpass", format!("*:*:*:*:{ESS_PASSWORD}\n"));
     bench.fresh();
     let start = Instant::now();
     let mut running = bench.line().start();
@@ -150,7 +151,7 @@ impl Bench {
             .script(LINE)
             .env("S", self.source.socket_url(&self.from.name, &self.from.role))
             .env("T", self.target.socket_url("synapse", "synapse_user"))
-            .env("PGPASSWORD", ESS_PASSWORD)
+            .env("PGPASSFILE", self.world.path("pgpass"))
     }
 
     /// The manifest of the dump with this final name in the export.

@@ -145,7 +145,10 @@ fn preflight_blocks_where_no_programs_serve_both_ends() {
     let source = scene.tool("preflight").args(["-n", "--source", &scene.source_url()]);
     let ran = source.args(["--pg-bin", &bin(18)]).run().success();
     let said = ran.to_string();
-    assert!(said.contains("and serve a target of PostgreSQL 17 or newer"), "{said}");
+    assert!(
+        said.contains("which requires PostgreSQL 17 or newer on the target"),
+        "{said}"
+    );
 }
 
 #[test]

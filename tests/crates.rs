@@ -6,6 +6,8 @@ use std::process::Command;
 
 use serde_json::Value;
 
+use crate::support::TOOLS;
+
 /// The crates in the order of the table, with the number of the group to which each belongs.
 fn floors() -> Vec<(String, usize)> {
     let page = fs::read_to_string("crates/README.md").unwrap();
@@ -49,10 +51,13 @@ fn no_crate_uses_one_above_it() {
         at.unwrap_or_else(|| panic!("crates/README.md does not list `{name}`"))
     };
     let dependencies = dependencies();
+    for (name, _) in &dependencies {
+        place(name);
+    }
     assert_eq!(
         dependencies.len(),
         floors.len(),
-        "crates/README.md lists a crate that is gone"
+        "crates/README.md lists a crate that does not exist"
     );
     for (name, uses) in &dependencies {
         for used in uses {
@@ -75,6 +80,19 @@ fn only_programs_and_what_they_share_know_the_command_line() {
         assert!(
             *group < 3 || !uses.iter().any(|used| used == "cli"),
             "`{name}` uses `cli`"
+        );
+    }
+}
+
+#[test]
+fn every_program_is_a_tool_of_the_tests() {
+    let programs = fs::read_dir("bin").unwrap().map(|entry| entry.unwrap().file_name());
+    for program in programs {
+        let program = program.into_string().unwrap();
+        let name = program.strip_suffix(".rs").expect("bin/ contains programs only");
+        assert!(
+            TOOLS.iter().any(|(tool, _)| *tool == name),
+            "tests/support/place.rs lacks {name}"
         );
     }
 }

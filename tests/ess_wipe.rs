@@ -153,6 +153,34 @@ fn a_plan_that_drifted_is_refused_with_what_differs() {
 }
 
 #[test]
+fn the_same_command_runs_again_with_the_hash_of_the_plan_that_it_carried_out() {
+    let scene = Scene::dumped();
+    let planned = scene.wiper().run().success();
+    let plan = planned.json()["wipe"]["plan"].as_str().unwrap().to_owned();
+    let confirmation = scene.confirmation();
+    let wipe = |document: &str| {
+        let call = scene.tool("ess-wipe").args(&scene.target_args()[1..]);
+        let call = call.args([
+            "--export",
+            "export",
+            "--execute",
+            "--confirm",
+            &confirmation,
+            "--plan",
+            &plan,
+        ]);
+        call.stdin(document).run().success()
+    };
+    let first = wipe(&planned.stdout);
+
+    let again = wipe(&planned.stdout);
+
+    assert!(again.stderr.contains("--plan is not compared"), "{again}");
+    assert_eq!(again.json()["wipe"]["backup"], first.json()["wipe"]["backup"]);
+    assert!(scene.is_fenced());
+}
+
+#[test]
 fn a_plan_is_of_one_database() {
     let (scene, other) = (Scene::dumped(), Scene::dumped());
     let planned = scene.wiper().run().success();
@@ -588,7 +616,7 @@ fn the_printed_line_brings_everything_back() {
     let undo = ran
         .stderr
         .lines()
-        .find_map(|line| line.strip_prefix("to undo: "))
+        .find_map(|line| line.strip_prefix("to undo the wipe: "))
         .unwrap();
     assert_eq!(ran.json()["wipe"]["next"]["go_back"], undo);
     assert_private(&scene.world, "export/ess-before-wipe");
@@ -732,7 +760,7 @@ fn what_people_read_of_a_wipe() {
     insta::assert_snapshot!(said.join("\n"), @r"
     ess-wipe: backed up the target to $WORLD/export/ess-before-wipe
     ess-wipe: erased 202 objects; Synapse cannot start on the target until a restore is proven
-    to undo: ess-wipe -n --undo --export '$WORLD/export' --confirm 'example.org/$TARGET' --execute
+    to undo the wipe: ess-wipe -n --undo --export '$WORLD/export' --confirm 'example.org/$TARGET' --execute
     -- exit status: 0 --
     ");
     assert_eq!(ran.json()["wipe"]["fence"], "standing");

@@ -327,8 +327,21 @@ fn a_directory_of_others_or_open_to_others_is_refused() {
     insta::assert_snapshot!(out("open"), @r"
     -- stderr --
     extract-secrets: will not write to $WORLD/open: other users can access it
-    hint: chmod 700 $WORLD/open
+    hint: choose a directory of its own, or: chmod 700 $WORLD/open
     -- exit status: 77 --
+    ");
+    fs::set_permissions(world.path("open"), Permissions::from_mode(0o1777)).unwrap();
+    let shared = out("open");
+    assert_failed(
+        &shared,
+        77,
+        "other users can access it\nhint: choose a directory of its own, such as ",
+    );
+    insta::assert_snapshot!(out("own"), @r"
+    -- stderr --
+    extract-secrets: will not write to $WORLD/own: it is not an export, and it contains file
+    hint: choose a directory of its own, such as $WORLD/own/export
+    -- exit status: 1 --
     ");
     insta::assert_snapshot!(out("/usr"), @r"
     -- stderr --
@@ -497,8 +510,7 @@ fn what_is_missing_is_named_with_its_flag() {
     assert_failed(&source, 64, "unexpected argument '--source'");
     insta::assert_snapshot!(run(&["-c", "etc", "--out", "export"], ""), @r"
     -- stderr --
-    extract-secrets: cannot read the document on standard input: it is empty: the previous program wrote nothing
-    hint: see the error of the previous program, or use `-n` to read no document
+    extract-secrets: standard input contains no document: the previous program failed, or -n is missing
     -- exit status: 65 --
     ");
     assert!(!world.path("export").exists());

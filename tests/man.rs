@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::process::Command;
 
 use serde_json::Value;
 
@@ -231,7 +232,7 @@ fn the_runbook_leads_to_every_other_page() {
 
 #[test]
 fn every_page_has_the_exit_statuses_of_the_table() {
-    let table: BTreeSet<&str> = include_str!("../crates/cli/src/exit.rs")
+    let table: BTreeSet<&str> = include_str!("../crates/stop/src/lib.rs")
         .lines()
         .filter_map(|line| line.trim().strip_suffix(',')?.split_once(" = "))
         .map(|(_, number)| number)
@@ -333,4 +334,64 @@ fn shell_text_is_read_as_a_shell_reads_it() {
     let text = "a -x 'b c' \"$D\" \\\n  e | f <g && h i>j;k\n";
     let read: Vec<String> = commands(text).iter().map(|words| words.join("_")).collect();
     assert_eq!(read, ["a_-x_b c_$D_e", "f_<g", "", "h_i>j", "k", ""]);
+}
+
+/// Each page as a terminal shows it, without overstrikes.
+fn rendered() -> BTreeMap<String, String> {
+    let render = |name: &String| {
+        let out = Command::new("mandoc")
+            .args(["-T", "ascii", "-O", "width=500"])
+            .arg(format!("man/{name}"))
+            .output()
+            .expect("mandoc runs");
+        assert!(out.status.success(), "man/{name}");
+        let text = String::from_utf8(out.stdout).unwrap();
+        let mut plain = String::new();
+        for next in text.chars() {
+            if next == '\u{8}' {
+                plain.pop();
+            } else {
+                plain.push(next);
+            }
+        }
+        plain
+    };
+    pages().keys().map(|name| (name.clone(), render(name))).collect()
+}
+
+/// What roff made of a sentence that it read as macros: words with a hyphen each, an included file, nested quotes.
+fn misread(line: &str) -> bool {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let is_flag = |word: &&str| {
+        let name = word.trim_start_matches('-').trim_end_matches([',', '.', ';', ')']);
+        word.starts_with('-')
+            && !word.starts_with("--")
+            && name.len() > 2
+            && name.bytes().all(|byte| byte.is_ascii_lowercase())
+    };
+    let prose_as_flags = words.windows(3).any(|three| three.iter().all(is_flag));
+    let is_heading = line.starts_with("   ") && !line.starts_with("    ") || !line.starts_with(' ');
+    prose_as_flags
+        || is_heading && line.contains('<')
+        || line.contains("[`")
+        || line.contains("'['")
+        || line.contains("``")
+}
+
+#[test]
+fn every_page_reads_well_as_it_is_rendered() {
+    for (name, page) in rendered() {
+        assert!(page.contains("\nNAME\n"), "man/{name}: {page}");
+        for line in page.lines() {
+            assert!(!misread(line), "man/{name} is rendered as: {line}");
+        }
+    }
+    for line in [
+        "     with --plan; -not -while -anyone -is -connected; not what",
+        "   <a> cluster",
+        "     Which ESS: `kube:NAMESPACE[`/RELEASE']', see",
+    ] {
+        assert!(misread(line), "{line}");
+    }
+    assert!(!misread("     -n, --no-input"));
 }

@@ -155,7 +155,7 @@ fn one_signal_ends_what_waits_for_a_pipe() {
             "waiting for a password in the pipe",
         ),
         (
-            &["--from", "dump", "--target", target],
+            &["-v", "--from", "dump", "--target", target],
             "waiting for a document on standard input",
         ),
     ];

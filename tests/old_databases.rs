@@ -565,3 +565,17 @@ fn what_stays_behind_with_an_index_that_is_not_valid_is_not_missed() {
     scene.tool("restore").stdin(wiped.as_str()).run().success();
     scene.verify().run().success();
 }
+
+#[test]
+fn a_row_of_half_a_gigabyte_arrives() {
+    let scene = Scene::new();
+    as_synapse(
+        &scene,
+        "CREATE TABLE huge (id int PRIMARY KEY, t text); INSERT INTO huge SELECT 1, repeat('0123456789abcde\t', 1 << 25)",
+    );
+
+    let ran = line(&scene).success();
+
+    assert_eq!(ran.json()["verify"]["equal"], true, "{ran}");
+    assert_eq!(scene.on_target("SELECT length(t) FROM huge"), "536870912");
+}

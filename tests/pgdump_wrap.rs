@@ -438,7 +438,7 @@ fn what_is_no_document_is_refused_with_the_place() {
     let names = names_in(&scene.world, "export");
 
     for (text, said) in [
-        ("", "the previous program wrote nothing"),
+        ("", "standard input contains no document"),
         (&document[..document.len() / 2], "it is truncated at line 1, column "),
         ("{\"kind\": \"Pod\"}", "it is not a migration document"),
         ("PGDMP\u{1}", "it is not JSON"),

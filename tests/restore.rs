@@ -433,11 +433,11 @@ fn what_belongs_to_the_sources_server_is_left_out_and_listed() {
         })
         .collect();
     insta::assert_snapshot!(dropped.join("\n"), @r"
-    EXTENSION - pg_trgm (extensions are installed per server)
+    EXTENSION - pg_trgm (the target has its own extensions)
     COMMENT - EXTENSION pg_trgm (a comment on an object that the target's role does not own)
-    ACL public TABLE users synapse (privileges are granted per server)
-    PUBLICATION - pub postgres (replication is set up per server)
-    PUBLICATION TABLE public pub users postgres (replication is set up per server)
+    ACL public TABLE users synapse (privileges are not carried)
+    PUBLICATION - pub postgres (replication has to be set up again)
+    PUBLICATION TABLE public pub users postgres (replication has to be set up again)
     EVENT TRIGGER - watch postgres (event triggers need a superuser)
     TABLE DATA public e2e_one_time_keys_json (it is unknown whether the source was in use, and a key that is handed out twice makes messages unreadable; clients upload new ones)
     ");

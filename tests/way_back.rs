@@ -38,7 +38,10 @@ fn an_interrupted_restore_prints_the_line_that_goes_back_and_the_export_is_enoug
     restore.signal(Signal::TERM);
     let ran = restore.wait();
     assert_eq!(ran.stdout, "", "{ran}");
-    let line = ran.stderr.lines().find_map(|line| line.strip_prefix("to undo: "));
+    let line = ran
+        .stderr
+        .lines()
+        .find_map(|line| line.strip_prefix("to undo the wipe: "));
     let line = line.unwrap_or_else(|| panic!("no way back in {ran}")).to_owned();
     assert!(scene.is_fenced());
 
@@ -59,7 +62,10 @@ fn every_failure_after_the_wipe_prints_the_line_that_goes_back() {
     let wiped = scene.wipe(dumped.as_str()).success().stdout;
     let fails = |restore: crate::support::Ran| {
         assert!(!restore.status.success(), "{restore}");
-        assert!(restore.stderr.contains("to undo: ess-wipe -n --undo "), "{restore}");
+        assert!(
+            restore.stderr.contains("to undo the wipe: ess-wipe -n --undo "),
+            "{restore}"
+        );
         assert!(scene.is_fenced(), "{restore}");
     };
     let restore = || scene.tool("restore").stdin(wiped.as_str());

@@ -32,7 +32,7 @@ fn words(text: &str) -> Vec<String> {
     }
     plain
         .split(|next: char| !(next.is_alphanumeric() || "'-_".contains(next)))
-        .filter(|word| !word.is_empty())
+        .filter(|word| word.contains(char::is_alphabetic))
         .map(str::to_owned)
         .collect()
 }

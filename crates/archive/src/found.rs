@@ -114,7 +114,7 @@ const FORMATS: &str = "ess-dump/";
 pub fn place_of(from: Option<&Path>, document: &Document) -> anyhow::Result<Option<PathBuf>> {
     let known = document.dump.as_ref().map(|dump| document.locate(&dump.path));
     let Some(from) = from else { return Ok(known) };
-    let from = std::path::absolute(from).with_context(|| format!("cannot use {}", from.display()))?;
+    let from = ess_files::absolute(from)?;
     match known {
         Some(known) if known != from => Err(Stop::usage(format!(
             "--from is {}, but the document's `dump.path` is {}",

@@ -62,7 +62,7 @@ impl Context {
         input::refuse_a_no(&document, section_of(tool))?;
         document.ensure_id();
         if let Some(export) = common.export {
-            document.export = Some(absolute(&export)?);
+            document.export = Some(ess_files::absolute(&export)?);
         }
         Ok(Self {
             tool,
@@ -155,6 +155,14 @@ impl Context {
     fn hand_on(&mut self, kept: Option<PathBuf>) -> anyhow::Result<()> {
         self.locks.clear();
         self.console.clear();
+        if output::discards(&io::stdout()) {
+            let saved = kept
+                .as_ref()
+                .map_or_else(String::new, |path| format!("; it is saved as {}", path.display()));
+            self.console.note(&format!(
+                "standard output is closed or discarded, so the document is not passed on{saved}"
+            ));
+        }
         deliver(&self.document).map_err(|error| {
             let message = format!("cannot write the document to standard output: {error}");
             let stop = Stop::new(Exit::Io, message);
@@ -264,11 +272,6 @@ fn section_of(tool: &str) -> &str {
         "well-known" => "well_known",
         other => other,
     }
-}
-
-/// An absolute path; the file need not exist.
-fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
-    std::path::absolute(path).with_context(|| format!("cannot use {}", path.display()))
 }
 
 impl Drop for Context {

@@ -29,6 +29,10 @@ pub(crate) fn read(common: &Common, empty_pipe: EmptyPipe, console: &Console) ->
     let bytes = read_all(console)?;
     match Document::parse(&bytes) {
         Err(ReadError::Empty) if empty_pipe == EmptyPipe::StartsAnew => Ok(None),
+        // Every later program of a pipeline prints this, so it is short: the first error is the one to read.
+        Err(ReadError::Empty) => {
+            Err(Stop::data("standard input contains no document: the previous program failed, or -n is missing").into())
+        }
         parsed => Ok(Some(parsed.map_err(|error| {
             anyhow::Error::from(error).context("cannot read the document on standard input")
         })?)),
@@ -44,6 +48,8 @@ fn holds_a_document() -> bool {
         )
     })
 }
+
+const WAITING: &str = "waiting for a document on standard input (use -n to read none)";
 
 /// Reads in a separate thread: the first program of a pipeline may take long, and a signal must still end this one.
 fn read_all(console: &Console) -> anyhow::Result<Vec<u8>> {
@@ -74,8 +80,12 @@ fn read_all(console: &Console) -> anyhow::Result<Vec<u8>> {
             Err(mpsc::RecvTimeoutError::Timeout) => {
                 ess_run::check()?;
                 waited += step;
+                // Usual in a pipeline, where a terminal shows the progress of the program that works. In a log, it could
+                // be an inherited pipe in which nothing ever comes.
                 if waited == step * 20 {
-                    console.note("waiting for a document on standard input (use -n to read none)");
+                    console.detail(WAITING);
+                } else if waited == step * 600 && !console.is_terminal() {
+                    console.note(WAITING);
                 }
             }
         }

@@ -1,10 +1,12 @@
 //! Writing to standard output and standard error, such that a signal ends the wait for an unresponsive reader.
 
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::OFlags;
 
 /// A pipe that poll(2) reports as writable accepts this many bytes without blocking (`PIPE_BUF` of Linux, pipe(7)).
 const PIECE: usize = 4096;
@@ -43,4 +45,14 @@ pub(crate) fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8], patience: Duration
         }
     }
     Ok(())
+}
+
+/// Whether a standard stream was closed when the program started.
+///
+/// Rust's runtime then replaces it by /dev/null, opened for reading and writing (`sanitize_standard_fds` in
+/// `library/std/src/sys/pal/unix/mod.rs`), while a shell's `> /dev/null` opens it for writing only.
+pub(crate) fn discards(stream: &impl AsFd) -> bool {
+    let null = std::fs::metadata("/dev/null").map(|null| null.rdev());
+    let is_null = rustix::fs::fstat(stream).is_ok_and(|stat| null.is_ok_and(|null| stat.st_rdev == null));
+    is_null && rustix::fs::fcntl_getfl(stream).is_ok_and(|flags| flags.contains(OFlags::RDWR))
 }

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{ErrorKind, Read as _};
-use std::os::unix::fs::FileTypeExt as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::Path;
 use std::time::Duration;
 
@@ -33,7 +33,17 @@ impl PasswordFile {
     /// Reads a regular file, or a pipe up to the end of its first line.
     pub fn read(path: &Path, console: &Console) -> anyhow::Result<Self> {
         let failed = || format!("cannot read the password file {}", path.display());
-        let is_spent = std::fs::metadata(path).with_context(failed)?.file_type().is_fifo();
+        let found = std::fs::metadata(path).with_context(failed)?;
+        let is_spent = found.file_type().is_fifo();
+        // Only others, not the group: Kubernetes gives the group access to a mounted Secret (`fsGroup`). libpq itself
+        // ignores a password file that the group can access (passwordFromFile in fe-connect.c).
+        if found.is_file() && found.mode() & 0o007 != 0 {
+            console.note(&format!(
+                "other users can access the password file {} (mode {:o}); chmod 600 prevents that",
+                path.display(),
+                found.mode() & 0o777
+            ));
+        }
         let content = if is_spent {
             first_of_pipe(path, console).with_context(failed)?
         } else {

@@ -82,6 +82,18 @@ impl Console {
         self.write(&visible::lines(&format!("{}: {text}", self.0.tool)));
     }
 
+    /// Whether standard error is a terminal.
+    pub(crate) fn is_terminal(&self) -> bool {
+        self.0.terminal
+    }
+
+    /// Prints a note with `-v`.
+    pub(crate) fn detail(&self, text: &str) {
+        if self.0.verbose {
+            self.note(text);
+        }
+    }
+
     /// Removes the progress bar from the terminal.
     pub(crate) fn clear(&self) {
         if let Some(stage) = self.stage_now().take() {
@@ -89,7 +101,7 @@ impl Console {
         }
     }
 
-    /// Prints such a line with its first word in a colour, which is a parameter of the SGR escape sequence.
+    /// Prints a line without the tool's name in front, and its first word in a colour, which is a parameter of the SGR escape sequence.
     pub fn coloured(&self, colour: Option<u8>, word: &str, rest: &str) {
         let (word, rest) = (visible::message(word), visible::message(rest));
         self.keep_or_write(match colour {

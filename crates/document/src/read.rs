@@ -73,7 +73,6 @@ impl ReadError {
     /// The next step, if there is one.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::Empty => Some("see the error of the previous program, or use `-n` to read no document"),
             Self::OtherFormat(_) => Some("use the tools of one release for one migration"),
             Self::Field { message, .. } if message.starts_with("unknown field") => {
                 Some("put your own data under `annotations`")

@@ -30,7 +30,7 @@ pub struct Args {
     /// Layout of the dump on disk
     #[arg(long, value_enum, default_value_t = FormatArg::Directory)]
     format: FormatArg,
-    /// Compress with METHOD[:LEVEL], as for pg_dump -Z, or none
+    /// Compress with METHOD or METHOD:LEVEL, as for pg_dump -Z, or none
     #[arg(long, value_name = "METHOD")]
     compress: Option<String>,
     /// Number of sessions that work in parallel (default: the number of processors)
@@ -70,6 +70,12 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
             .hint("give -c /etc/matrix-synapse/homeserver.yaml, or --source postgresql://USER@HOST/DBNAME")
     })?;
     let out = place(args, &context.document)?;
+    if context.was_read && context.document.target.is_none() && !ess_servers::names_a_server() {
+        // In a pipeline, ess-wipe would otherwise stop for it only after the dump.
+        context
+            .console
+            .note("the document names no target; ess-wipe and restore will need --target");
+    }
     if let Some(export) = context.document.export.clone()
         && out.starts_with(&export)
     {
@@ -152,7 +158,7 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
 
 fn place(args: &Args, document: &Document) -> anyhow::Result<PathBuf> {
     match (&args.out, &document.export) {
-        (Some(out), _) => std::path::absolute(out).with_context(|| format!("cannot use {}", out.display())),
+        (Some(out), _) => ess_files::absolute(out),
         (None, Some(export)) => Ok(export.join("dump")),
         (None, None) => Err(
             Stop::usage("no directory for the dump: neither --out nor an export in the document")

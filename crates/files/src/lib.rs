@@ -17,7 +17,7 @@ use rustix::fs::{Mode, OFlags};
 use zeroize::Zeroizing;
 
 pub use lock::Lock;
-pub use private::{create_file, make_directory, sync_directory, write_file};
+pub use private::{absolute, create_file, hint_for_open, make_directory, sync_directory, write_file};
 pub use sha256::{Hashing, hash_file, hex};
 
 /// The largest configuration, registration, service file or document that is read, in bytes.

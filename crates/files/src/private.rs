@@ -1,14 +1,29 @@
 //! Files with secrets or data: private, never written through a link, and complete once they have their final name.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use rustix::fs::{Mode, OFlags};
 
 use ess_stop::{Exit, Stop};
+
+/// The absolute form of a path that an option names, whether or not it exists. The document records it, so it must be
+/// UTF-8.
+pub fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
+    let absolute = std::path::absolute(path).with_context(|| format!("cannot use {}", path.display()))?;
+    if absolute.to_str().is_none() {
+        return Err(Stop::usage(format!(
+            "cannot use {}: the path is not UTF-8, so the document cannot contain it",
+            absolute.display()
+        ))
+        .hint("rename it, or name it through a symbolic link")
+        .into());
+    }
+    Ok(absolute)
+}
 
 /// Makes a directory that only this user can enter, or accepts one that is already like that.
 pub fn make_directory(path: &Path) -> anyhow::Result<()> {
@@ -33,10 +48,22 @@ pub fn make_directory(path: &Path) -> anyhow::Result<()> {
         return Err(refuse("it belongs to another user").into());
     }
     if found.permissions().mode() & 0o077 != 0 {
-        let hint = format!("chmod 700 {}", path.display());
+        let hint = hint_for_open(&found, path);
         return Err(refuse("other users can access it").hint(hint).into());
     }
     Ok(())
+}
+
+/// The next step for a directory that other users can access. One such as /tmp, with the sticky bit, stays as it is.
+pub fn hint_for_open(found: &Metadata, path: &Path) -> String {
+    if found.permissions().mode() & 0o1000 != 0 {
+        format!(
+            "choose a directory of its own, such as {}",
+            path.join("export").display()
+        )
+    } else {
+        format!("choose a directory of its own, or: chmod 700 {}", path.display())
+    }
 }
 
 /// Creates a new file that only this user can read; fails if the name exists, even as a dangling link.

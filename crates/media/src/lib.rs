@@ -225,9 +225,7 @@ impl Source {
     fn find(args: &Args, context: &mut Context) -> anyhow::Result<Self> {
         let config = ess_servers::config(context, &args.source.configuration)?;
         let store = match (&args.source_dir, &config) {
-            (Some(directory), _) => {
-                std::path::absolute(directory).with_context(|| format!("cannot use {}", directory.display()))?
-            }
+            (Some(directory), _) => ess_files::absolute(directory)?,
             (None, Some(config)) => config.media_store_path()?,
             (None, None) => {
                 return Err(Stop::usage(
@@ -294,7 +292,7 @@ fn destination(args: &Args, context: &mut Context, store: &Path) -> anyhow::Resu
         }
     }
     let directory = match (&args.out, &context.document.export) {
-        (Some(out), _) => std::path::absolute(out).with_context(|| format!("cannot use {}", out.display()))?,
+        (Some(out), _) => ess_files::absolute(out)?,
         (None, Some(export)) => export.join("media"),
         (None, None) => {
             return Err(Stop::usage(

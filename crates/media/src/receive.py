@@ -45,7 +45,7 @@ IN_ITS_WAY = {
     errno.ENOTEMPTY,
 }
 
-# The exit statuses of crates/cli/src/exit.rs.
+# The exit statuses of crates/stop/src/lib.rs.
 DATA, UNAVAILABLE, IO, BUSY, PERMISSION = 65, 69, 74, 75, 77
 
 

@@ -40,32 +40,32 @@ WITH ns AS (
             EXCEPT SELECT grantee, privilege_type, is_grantable, false FROM aclexplode(acl))) x
      WHERE NOT EXISTS (SELECT FROM part p WHERE p.classid = acl.classid AND p.objid = acl.oid)
 ), entry AS (
-    SELECT 'EXTENSION - ' || extname AS entry, 'extensions are installed per server' AS reason, false AS erased
+    SELECT 'EXTENSION - ' || extname AS entry, 'the target has its own extensions' AS reason, false AS erased
       FROM pg_extension WHERE extname <> 'plpgsql'
     UNION ALL
-    SELECT format('PUBLICATION - %s %s', pubname, pg_get_userbyid(pubowner)), 'replication is set up per server', true
+    SELECT format('PUBLICATION - %s %s', pubname, pg_get_userbyid(pubowner)), 'replication has to be set up again', true
       FROM pg_publication
     UNION ALL
-    SELECT format('SUBSCRIPTION - %s %s', subname, pg_get_userbyid(subowner)), 'replication is set up per server', false
+    SELECT format('SUBSCRIPTION - %s %s', subname, pg_get_userbyid(subowner)), 'replication has to be set up again', false
       FROM pg_subscription WHERE subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())
     UNION ALL
     SELECT format('EVENT TRIGGER - %s %s', evtname, pg_get_userbyid(evtowner)), 'event triggers need a superuser', true
       FROM pg_event_trigger e
      WHERE NOT EXISTS (SELECT FROM part p WHERE p.classid = 'pg_event_trigger'::regclass AND p.objid = e.oid)
     UNION ALL
-    SELECT format('FOREIGN TABLE %s %s %s', nspname, relname, pg_get_userbyid(relowner)), 'foreign data wrappers need a superuser', true
+    SELECT format('FOREIGN TABLE %s %s %s', nspname, relname, pg_get_userbyid(relowner)), 'foreign data is not carried', true
       FROM pg_class c JOIN ns ON ns.oid = relnamespace
      WHERE relkind = 'f' AND NOT EXISTS (SELECT FROM part p WHERE p.classid = 'pg_class'::regclass AND p.objid = c.oid)
     UNION ALL
-    SELECT format('FOREIGN DATA WRAPPER - %s %s', fdwname, pg_get_userbyid(fdwowner)), 'foreign data wrappers need a superuser', false
+    SELECT format('FOREIGN DATA WRAPPER - %s %s', fdwname, pg_get_userbyid(fdwowner)), 'foreign data is not carried', false
       FROM pg_foreign_data_wrapper f
      WHERE NOT EXISTS (SELECT FROM part p WHERE p.classid = 'pg_foreign_data_wrapper'::regclass AND p.objid = f.oid)
     UNION ALL
-    SELECT format('SERVER - %s %s', srvname, pg_get_userbyid(srvowner)), 'foreign data wrappers need a superuser', false
+    SELECT format('SERVER - %s %s', srvname, pg_get_userbyid(srvowner)), 'foreign data is not carried', false
       FROM pg_foreign_server s
      WHERE NOT EXISTS (SELECT FROM part p WHERE p.classid = 'pg_foreign_server'::regclass AND p.objid = s.oid)
     UNION ALL
-    SELECT format('USER MAPPING - USER MAPPING %s SERVER %s', usename, srvname), 'foreign data wrappers need a superuser', false
+    SELECT format('USER MAPPING - USER MAPPING %s SERVER %s', usename, srvname), 'foreign data is not carried', false
       FROM pg_user_mappings
     UNION ALL
     SELECT format('PROCEDURAL LANGUAGE - %s %s', lanname, pg_get_userbyid(lanowner)), 'languages need a superuser', false
@@ -93,26 +93,26 @@ WITH ns AS (
                   CASE grantee WHEN 0 THEN 'PUBLIC' ELSE pg_get_userbyid(grantee) END, kind,
                   array_to_string((array_agg(DISTINCT name ORDER BY name))[:3], ', '),
                   CASE WHEN count(DISTINCT oid) > 3 THEN format(' and %s more', count(DISTINCT oid) - 3) END),
-           'privileges are granted per server', bool_and(erased)
+           'privileges are not carried', bool_and(erased)
       FROM given GROUP BY is_granted, grantee, kind
     UNION ALL
     SELECT format('DEFAULT ACL %s %s on %s of %s', coalesce(nspname, '-'),
                   (SELECT string_agg(DISTINCT CASE grantee WHEN 0 THEN 'PUBLIC' ELSE pg_get_userbyid(grantee) END, ', ') FROM aclexplode(defaclacl)),
                   CASE defaclobjtype WHEN 'r' THEN 'tables' WHEN 'S' THEN 'sequences' WHEN 'f' THEN 'functions' WHEN 'T' THEN 'type'
                                      WHEN 'n' THEN 'schemas' ELSE 'large objects' END, pg_get_userbyid(defaclrole)),
-           'privileges are granted per server', coalesce(nspname <> 'public', false)
+           'privileges are not carried', coalesce(nspname <> 'public', false)
       FROM pg_default_acl LEFT JOIN ns ON ns.oid = defaclnamespace
     UNION ALL
-    SELECT format('SECURITY LABEL of provider %s (%s)', provider, count(*)), 'security labels are set per server', true
+    SELECT format('SECURITY LABEL of provider %s (%s)', provider, count(*)), 'security labels are not carried', true
       FROM pg_seclabel GROUP BY provider
     UNION ALL
     -- Without the values, which may be secret.
     SELECT format('ALTER %s SET %s', CASE setrole WHEN 0 THEN 'DATABASE' ELSE 'ROLE ' || pg_get_userbyid(setrole) || ' IN DATABASE' END,
-                  split_part(setting, '=', 1)), 'database settings are made per server', false
+                  split_part(setting, '=', 1)), 'settings of the database are not carried', false
       FROM pg_db_role_setting CROSS JOIN unnest(setconfig) AS setting
      WHERE setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database())
     UNION ALL
-    SELECT format('TABLESPACE - %s (%s)', spcname, count(*)), 'tablespaces are made per server', true
+    SELECT format('TABLESPACE - %s (%s)', spcname, count(*)), 'tablespaces are not carried', true
       FROM pg_class c JOIN pg_tablespace s ON s.oid = reltablespace
      WHERE relnamespace IN (SELECT oid FROM ns)
      GROUP BY spcname

@@ -74,6 +74,11 @@ impl Error {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Conninfo(error) => error.hint(),
+            // tokio-postgres has no kind of error for it (`connect_raw.rs`).
+            Self::Connect { source, .. } if source.to_string().contains("password missing") => Some(
+                "give the password with --source-password-file or --target-password-file, in PGPASSWORD, or in a \
+                 password file (PGPASSFILE, ~/.pgpass)",
+            ),
             Self::Pooler { .. } => {
                 Some("connect to the PostgreSQL server itself: use its host and port, not the pooler's")
             }

@@ -82,7 +82,7 @@ ids! {
     acceptable TARGET_SERVER_NAME "target-server-name" "The target serves another homeserver." "Check --target, or install ESS with the old server name.";
     acceptable TARGET_STANDBY "target-standby" "The target is a standby, which is read-only." "Name the primary server instead.";
     acceptable TARGET_UNREACHABLE "target-unreachable" "Connecting to the target failed." "Check --target and --target-password-file.";
-    acceptable TARGET_USED "target-used" "The target is in use: it contains more than a trial leaves behind." "Check --target; accept this only if everything on the target can be erased.";
+    acceptable TARGET_USED "target-used" "People have used the target: it contains more than a trial leaves behind." "Check --target; accept this only if everything on the target can be erased.";
     acceptable TARGET_VERSION "target-version" "The target's PostgreSQL is older than the source's." "Use a server of the source's major version or newer.";
     acceptable UNSOUND_ROWS "unsound-rows" "Rows violate a check constraint, or a constraint, index or generated column cannot be evaluated for them, so restore could not load the table." "Correct the rows, schema-qualify the names in the functions that are called, or drop the constraint, index or column.";
     warning BACKGROUND_UPDATES "background-updates" "Synapse has not finished its background updates." "Let Synapse run until they are finished.";

@@ -28,7 +28,7 @@ pub struct Loading<'a> {
     pub conninfo: &'a Conninfo,
     /// The target, locked.
     pub target: &'a Target,
-    /// The client programs (`pg_restore`, `psql`).
+    /// The client programs (`pg_restore`).
     pub programs: &'a Installation,
     /// How many sessions load.
     pub jobs: usize,

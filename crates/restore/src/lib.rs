@@ -56,7 +56,7 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     let mut way_back = None;
     let outcome = load_and_prove(args, context, &mut way_back);
     if let (Some(line), Err(_) | Ok(Exit::No)) = (way_back, &outcome) {
-        context.console.line(&format!("to undo: {line}"));
+        context.console.line(&format!("to undo the wipe: {line}"));
     }
     outcome
 }

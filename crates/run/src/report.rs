@@ -4,7 +4,7 @@
 pub trait Report: Send + Sync {
     /// A note for people, of one line.
     fn note(&self, line: &str);
-    /// A line of a list that belongs to the next note.
+    /// A line without the program's name in front: part of a list, or a result.
     fn line(&self, line: &str);
     /// A command that is about to be run, printed with `-v`.
     fn command(&self, line: &str);

@@ -65,7 +65,7 @@ const fn left(option: &'static str, becomes: Becomes) -> Row {
 const SHARED_WITH_MAS: &str = "matrixAuthenticationService.synapseSharedSecret";
 const NEW_ON_BOTH_SIDES: &str = "nothing, if both sides get the same new secret";
 
-/// Of the rows that match an option, the longest applies. Tests require a row for every option that is read as a secret.
+/// Of the rows that match an option, the longest applies. A test requires a row for every option of `ess_synapse::secrets::options`.
 const FATES: &[Row] = &[
     needed(
         "signing_key",
@@ -140,6 +140,7 @@ const FATES: &[Row] = &[
     left("database.", Becomes::Replaced),
     left("databases.", Becomes::Replaced),
     left("redis.", Becomes::Replaced),
+    // Synapse's manhole listens on the loopback address of its own host only.
     left("manhole_settings.", Becomes::Unneeded),
     left("tls_certificate_path", Becomes::Unneeded),
     left("tls_private_key_path", Becomes::Unneeded),

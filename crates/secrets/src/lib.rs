@@ -140,6 +140,7 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     }
 
     make_directory(&export)?;
+    require_own(&export)?;
     context.document.export = Some(export.clone());
     context.lock(&export.join(".lock"))?;
     let bundle = bundle(&plan, &secrets, &recipients, &export)?;
@@ -216,9 +217,7 @@ fn beside(args: &Args, context: &Context) -> anyhow::Result<Beside> {
 
 /// The directory of the export: that of the flag or of the document, which must not contradict each other.
 fn export(out: Option<&Path>, known: Option<&Path>) -> anyhow::Result<PathBuf> {
-    let out = out
-        .map(|out| std::path::absolute(out).with_context(|| format!("cannot use {}", out.display())))
-        .transpose()?;
+    let out = out.map(ess_files::absolute).transpose()?;
     match (out, known) {
         (Some(out), Some(known)) if out != known => {
             let (out, known) = (out.display(), known.display());
@@ -236,6 +235,48 @@ fn export(out: Option<&Path>, known: Option<&Path>) -> anyhow::Result<PathBuf> {
                 .into(),
         ),
     }
+}
+
+/// What these tools write into an export, and what a new file system contains.
+const OF_AN_EXPORT: [&str; 13] = [
+    ".lock",
+    "config",
+    "documents",
+    "dump",
+    "ess",
+    "ess-before-wipe",
+    "ess-before-wipe.undone",
+    "lost+found",
+    "media",
+    "secrets",
+    "secrets.tar.age",
+    "secrets.tar.age.json",
+    "well-known",
+];
+
+/// Refuses a directory that contains files but is not an export: secrets do not belong among them.
+fn require_own(directory: &Path) -> anyhow::Result<()> {
+    let entries = std::fs::read_dir(directory).with_context(|| format!("cannot read {}", directory.display()))?;
+    let names: Vec<std::ffi::OsString> = entries
+        .map(|entry| Ok(entry?.file_name()))
+        .collect::<std::io::Result<_>>()
+        .with_context(|| format!("cannot read {}", directory.display()))?;
+    let is_known = |name: &&std::ffi::OsString| OF_AN_EXPORT.iter().any(|known| name == known);
+    // An earlier run leaves these; preflight leaves its document in any directory that it is given.
+    let is_export = names.iter().any(|name| name == "secrets" || name == "secrets.tar.age");
+    let Some(first) = names.iter().find(|name| !is_known(name)).filter(|_| !is_export) else {
+        return Ok(());
+    };
+    Err(Stop::no(format!(
+        "will not write to {}: it is not an export, and it contains {}",
+        directory.display(),
+        first.display()
+    ))
+    .hint(format!(
+        "choose a directory of its own, such as {}",
+        directory.join("export").display()
+    ))
+    .into())
 }
 
 /// Records the database connection of the configuration, unless a tool that connected has recorded one.

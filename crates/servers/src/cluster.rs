@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::Context as _;
 use ess_cli::{Context, PasswordFile, Stop};
 use ess_document::{Kube, PasswordAt, Profile, Target};
 use ess_kube::{Cluster, Database, Error, Ess, Forward, Kind, Missing, Place, PodPort, Right};
@@ -170,7 +169,7 @@ pub fn reach(
         return Err(missing.error().into());
     }
     let file = match (&args.target_password_file, &known.password) {
-        (Some(path), _) => Some(std::path::absolute(path).with_context(|| format!("cannot use {}", path.display()))?),
+        (Some(path), _) => Some(ess_files::absolute(path)?),
         (None, Some(PasswordAt::File { path })) => Some(path.clone()),
         _ => None,
     };

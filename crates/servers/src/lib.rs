@@ -12,7 +12,7 @@ use ess_cli::{Context, Stop};
 pub use args::{ConfigArgs, LiftArgs, SourceArgs, TargetArgs};
 pub use cluster::{Named, OnKube, Reached, connect, find, kind, named, needed, reach, rights, target};
 pub use source::{PgVariables, adopt_source, config, identify_source, options, source, source_to_check};
-pub use target::lock_target;
+pub use target::{lock_target, names_a_server};
 
 /// Records the homeserver's name that an option gives; refuses one that contradicts the document's.
 pub fn name_server(context: &mut Context, given: Option<&str>) -> Result<(), Stop> {

@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use anyhow::Context as _;
 use ess_cli::{Context, PasswordFile, Stop};
 use ess_document::{Config, PasswordAt};
 use ess_postgres::{Conninfo, PasswordOrigin};
@@ -21,7 +20,7 @@ pub(crate) fn password(
     variables: PgVariables,
 ) -> anyhow::Result<Option<PasswordAt>> {
     if let Some(path) = file {
-        let path = std::path::absolute(path).with_context(|| format!("cannot use {}", path.display()))?;
+        let path = ess_files::absolute(path)?;
         let read = PasswordFile::read(&path, &context.console)?;
         conninfo.set_password(read.password);
         return Ok((!read.is_spent).then_some(PasswordAt::File { path }));

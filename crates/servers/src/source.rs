@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use anyhow::Context as _;
 use ess_archive::Manifest;
 use ess_cli::{Context, Stop};
 use ess_document::{Config, PasswordAt};
@@ -116,8 +115,14 @@ pub fn source_to_check(context: &mut Context, args: &SourceArgs) -> anyhow::Resu
 
 /// Records in the document which database a dump is of; refuses a dump of a database other than the document's source.
 pub fn adopt_source(context: &mut Context, manifest: &Manifest) -> Result<(), Stop> {
-    let known = &mut context.source_section().identity;
-    *known = ess_proof::source_of(manifest, known.take())?;
+    let known = context
+        .document
+        .source
+        .as_ref()
+        .and_then(|source| source.identity.clone());
+    if let Some(identity) = ess_proof::source_of(manifest, known)? {
+        context.source_section().identity = Some(identity);
+    }
     Ok(())
 }
 
@@ -125,9 +130,12 @@ pub fn adopt_source(context: &mut Context, manifest: &Manifest) -> Result<(), St
 ///
 /// If the source cannot be reached, it stays unidentified, with a note.
 pub fn identify_source(context: &mut Context, source: &SourceToCheck) -> anyhow::Result<()> {
-    if context.source_section().identity.is_none() {
-        let identity = ess_proof::identify(source, &context.application_name(), &context.console)?;
-        context.source_section().identity = identity;
+    let known = context.document.source.as_ref();
+    if known.is_some_and(|source| source.identity.is_some()) {
+        return Ok(());
+    }
+    if let Some(identity) = ess_proof::identify(source, &context.application_name(), &context.console)? {
+        context.source_section().identity = Some(identity);
     }
     Ok(())
 }
@@ -153,7 +161,7 @@ pub(crate) fn of_config(config: &config::Config) -> anyhow::Result<Conninfo> {
 /// The configuration that the options and the document name. Options take precedence, but `-c` cannot contradict the
 /// document.
 fn config_of(args: &ConfigArgs, known: Option<Config>) -> anyhow::Result<Option<Config>> {
-    let absolute = |path: &PathBuf| std::path::absolute(path).with_context(|| format!("cannot use {}", path.display()));
+    let absolute = |path: &PathBuf| ess_files::absolute(path);
     let given: Vec<PathBuf> = args.config.iter().map(absolute).collect::<Result<_, _>>()?;
     let mut config = match known {
         Some(known) if !given.is_empty() && known.paths != given => {

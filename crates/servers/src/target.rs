@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ess_cli::{Context, Stop};
 use ess_document::Target;
-use ess_postgres::Conninfo;
+use ess_postgres::{Conninfo, ConninfoError};
 
 use crate::args::TargetArgs;
 use crate::contradiction;
@@ -68,7 +68,7 @@ pub(crate) fn env(name: &str) -> Option<String> {
 }
 
 /// Whether libpq's environment variables name a server.
-pub(crate) fn names_a_server() -> bool {
+pub fn names_a_server() -> bool {
     ["PGHOST", "PGHOSTADDR", "PGDATABASE", "PGSERVICE"]
         .iter()
         .any(|name| std::env::var_os(name).is_some())
@@ -81,7 +81,20 @@ pub(crate) fn resolved(conninfo: Conninfo, variables: PgVariables) -> anyhow::Re
 /// A server that an option names. Only parameters that the document can contain are allowed, since later tools read
 /// them from there.
 pub(crate) fn by_flag(flag: &str, text: &str) -> anyhow::Result<Conninfo> {
-    let conninfo = Conninfo::parse(text)?;
+    if text.trim().is_empty() {
+        return Err(Stop::usage(format!("{flag} is empty"))
+            .hint("check that the variable that the command line names is set and exported")
+            .into());
+    }
+    let conninfo = Conninfo::parse(text).map_err(|error| {
+        let stop = Stop::usage(format!("{flag}: {error}"));
+        match &error {
+            ConninfoError::PasswordInText => {
+                stop.hint(format!("give the password with {flag}-password-file or PGPASSFILE"))
+            }
+            _ => error.hint().into_iter().fold(stop, Stop::hint),
+        }
+    })?;
     match conninfo
         .other_params()
         .keys()

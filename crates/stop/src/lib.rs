@@ -9,7 +9,7 @@ use std::process::ExitCode;
 pub enum Exit {
     /// Done, possibly with warnings.
     Done = 0,
-    /// The answer is no, or a safety check refuses to continue.
+    /// A check failed, or a safety check refuses to continue.
     No = 1,
     /// An option is wrong or contradicts the document.
     Usage = 64,
@@ -44,7 +44,7 @@ pub struct Stop {
 }
 
 impl Stop {
-    /// The answer is no, or a safety check refuses to continue.
+    /// A check failed, or a safety check refuses to continue.
     pub fn no(message: impl Into<String>) -> Self {
         Self::new(Exit::No, message)
     }

@@ -24,7 +24,7 @@ pub(crate) fn newlines(text: &str) -> Zeroizing<String> {
     plain
 }
 
-/// What Python's `str.isspace` accepts, and `str.strip` removes: besides Unicode's `White_Space`, also the ASCII
+/// What Python's `str.isspace` accepts, and `str.strip` removes: in addition to Unicode's `White_Space`, also the ASCII
 /// separators U+001C to U+001F.
 pub(crate) fn is_space(character: char) -> bool {
     character.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&character)

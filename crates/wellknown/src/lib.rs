@@ -235,7 +235,7 @@ fn make(
     section: &mut WellKnown,
 ) -> anyhow::Result<()> {
     let directory = match (&args.out, &context.document.export) {
-        (Some(out), _) => std::path::absolute(out).with_context(|| format!("cannot use {}", out.display()))?,
+        (Some(out), _) => ess_files::absolute(out)?,
         (None, Some(export)) => export.join("well-known"),
         (None, None) => {
             return Err(Stop::usage(

@@ -128,7 +128,7 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     if needs_backup {
         guards::comes_back(&target)?;
     }
-    if !agreed(args, context, &target, &plan, &server_name)? {
+    if !agreed(args, context, &target, &plan, &server_name, resumed)? {
         drop(target);
         context.finish()?;
         return Ok(Exit::Done);
@@ -257,11 +257,23 @@ fn leave_it(args: &Args, context: &mut Context, target: Target, fence: FenceStat
 /// Prints the plan, and returns whether the options confirm that it is carried out now.
 ///
 /// If not, it is recorded in the document as a plan.
-fn agreed(args: &Args, context: &mut Context, target: &Target, plan: &Plan, server_name: &str) -> anyhow::Result<bool> {
+fn agreed(
+    args: &Args,
+    context: &mut Context,
+    target: &Target,
+    plan: &Plan,
+    server_name: &str,
+    resumed: bool,
+) -> anyhow::Result<bool> {
     let confirmation = format!("{server_name}/{}", target.facts.identity.database);
     plan.show(&context.console, target, &confirmation);
-    if let Some(hash) = &args.plan {
-        plan.is(hash, context)?;
+    match &args.plan {
+        // The plan described what an earlier run of the same command has erased since.
+        Some(_) if resumed => context
+            .console
+            .note("--plan is not compared: the target was erased before, and is fenced"),
+        Some(hash) => plan.is(hash, context)?,
+        None => {}
     }
     if !args.execute {
         context.console.line(&format!(
@@ -400,7 +412,7 @@ fn check_source(args: &Args, proving: &Proving<'_>, source: &SourceToCheck, expe
 /// The directory to write the backup to.
 fn backup_place(args: &Args, context: &Context) -> anyhow::Result<PathBuf> {
     match (&args.backup, &context.document.export) {
-        (Some(backup), _) => std::path::absolute(backup).with_context(|| format!("cannot use {}", backup.display())),
+        (Some(backup), _) => ess_files::absolute(backup),
         (None, Some(export)) => {
             make_directory(export)?;
             Ok(export.join("ess-before-wipe"))
@@ -508,7 +520,7 @@ struct Done<'a> {
 /// Records the result in the document, and prints the command that undoes it.
 fn record(context: &mut Context, args: &Args, done: Done<'_>) {
     if let Some(line) = &done.undo {
-        context.console.line(&format!("to undo: {line}"));
+        context.console.line(&format!("to undo the wipe: {line}"));
     }
     let mut section = section(context, args, done);
     section.executed = args.execute;

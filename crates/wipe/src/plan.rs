@@ -126,7 +126,7 @@ impl Plan {
             return outcome;
         }
         session.batch("commit the wipe", "COMMIT").context(
-            "the connection was lost during COMMIT, so it is unknown whether the target was erased; re-run the same \
+            "COMMIT failed, so it is unknown whether the target was erased; re-run the same \
              command to continue in either case",
         )
     }

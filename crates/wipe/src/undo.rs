@@ -53,7 +53,7 @@ pub(crate) fn run(args: &Args, context: &mut Context, conninfo: &Conninfo) -> an
         manifest.taken_at,
         backup.display()
     ));
-    if !agreed(args, context, &target, &plan, &server_name)? {
+    if !agreed(args, context, &target, &plan, &server_name, false)? {
         drop(target);
         context.finish()?;
         return Ok(Exit::Done);
@@ -163,7 +163,7 @@ fn place(args: &Args, context: &Context, target: &Target) -> anyhow::Result<Path
         Stop::usage("there is no backup to bring back: neither --backup, the document nor a fence names one")
             .hint("specify --backup DIR")
     })?;
-    std::path::absolute(&place).with_context(|| format!("cannot use {}", place.display()))
+    ess_files::absolute(&place)
 }
 
 /// The manifest of a backup and its SHA-256; refuses anything but a backup that ess-wipe made of this target.

@@ -89,7 +89,7 @@ fn place(export: &Path) -> Result<&Path, Box<Finding>> {
     if found.permissions().mode() & 0o077 != 0 {
         return Err(refuse(
             "it is accessible to other users",
-            format!("chmod 700 {}", export.display()),
+            ess_files::hint_for_open(&found, export),
         ));
     }
     Ok(export)

@@ -209,7 +209,7 @@ fn a_path_that_is_not_utf8_is_refused_before_anything_is_written() {
 }
 
 #[test]
-fn a_password_that_is_missing_is_asked_for_with_its_option() {
+fn a_missing_password_is_reported_with_its_option() {
     let scene = Scene::new();
     let pgdump = |more: &[&str]| {
         let url = scene.source_url();

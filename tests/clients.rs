@@ -41,7 +41,7 @@ fn succeeds(program: PathBuf, server: &Cluster, args: &[&str]) -> bool {
 }
 
 #[test]
-fn the_programs_of_every_version_do_what_the_rule_says() {
+fn the_programs_of_every_version_behave_as_the_rule_assumes() {
     let world = World::new();
     let versions = versions();
     assert_eq!(

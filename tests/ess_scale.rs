@@ -220,7 +220,7 @@ fn whoever_scales_it_back_is_named() {
 }
 
 #[test]
-fn somebody_else_s_change_is_not_overwritten() {
+fn a_change_of_another_client_is_not_overwritten() {
     let stage = Stage::new(Kube::community);
     stage.kube.fault("PATCH", "statefulsets", 2, Effect::Status(409));
     stage.scale("down").success();
@@ -261,7 +261,7 @@ fn what_changes_between_look_and_change_is_seen() {
 }
 
 #[test]
-fn rights_are_asked_for_before_anything_is_done() {
+fn permissions_are_checked_before_anything_is_done() {
     let stage = Stage::new(Kube::community);
     stage.kube.deny("patch", "apps", "deployments");
 
@@ -338,7 +338,7 @@ fn the_older_ess_is_stopped_by_way_of_its_operator() {
 }
 
 #[test]
-fn a_proxy_of_the_environment_is_not_asked_where_it_need_not_be() {
+fn a_proxy_of_the_environment_is_not_used_where_it_is_excluded() {
     let stage = Stage::new(Kube::community);
     // A proxy at which nothing listens.
     let status = stage.call("status").env("HTTPS_PROXY", "http://127.0.0.1:1").run();

@@ -404,7 +404,7 @@ fn the_source_is_never_the_target() {
 }
 
 #[test]
-fn what_belongs_to_somebody_else_is_refused_with_everything_intact() {
+fn objects_of_another_role_are_refused_with_everything_intact() {
     let scene = Scene::dumped();
     scene.on_target("CREATE TABLE audit (x int); CREATE VIEW spy AS SELECT name FROM users");
     let before = scene.target_dump();
@@ -843,7 +843,7 @@ fn undo_brings_back_what_was_there_before_the_wipe() {
 }
 
 #[test]
-fn the_line_that_goes_back_works_until_people_use_the_target() {
+fn the_undo_command_works_until_people_use_the_target() {
     let scene = Scene::new();
     let before = scene.target_dump();
     let dumped = scene.dump().success().stdout;

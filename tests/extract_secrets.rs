@@ -178,7 +178,7 @@ fn the_macaroon_secret_is_what_synapse_falls_back_to() {
 }
 
 #[test]
-fn the_same_line_again_writes_nothing_and_says_so() {
+fn the_same_command_again_writes_nothing_and_reports_it() {
     let world = World::new();
     debian(&world, POSTGRES);
     extract(&world).success();
@@ -531,7 +531,7 @@ fn two_runs_at_once_are_one_too_many() {
 }
 
 #[test]
-fn a_document_that_says_no_is_not_acted_on() {
+fn a_document_with_a_refusal_is_not_acted_on() {
     let world = World::new();
     debian(&world, POSTGRES);
     let no = json!({

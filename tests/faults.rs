@@ -8,7 +8,7 @@ use crate::scene::{Scene, Tmpfs, assert_failed, link_programs, names_in, pgbin, 
 use crate::support::{Call, Cluster, World};
 
 #[test]
-fn a_wrong_password_is_told_from_a_server_that_is_not_there() {
+fn a_wrong_password_is_distinguished_from_a_missing_server() {
     let scene = Scene::restored();
     let before = scene.target_dump();
     scene.world.write("wrong.pw", "wrong");
@@ -150,7 +150,7 @@ impl Encrypted {
 }
 
 #[test]
-fn certificates_are_held_to_what_sslmode_says_and_nothing_is_dumped_otherwise() {
+fn certificates_are_checked_by_sslmode_and_nothing_is_dumped_otherwise() {
     let server = Encrypted::new();
     let mut outs = Vec::new();
     for (certificate, mode, status, said) in [

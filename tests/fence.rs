@@ -150,7 +150,7 @@ fn a_source_that_changes_during_the_load_keeps_the_fence_up() {
 }
 
 #[test]
-fn a_known_source_that_cannot_be_asked_keeps_the_fence_up_unless_a_person_lifts_it() {
+fn a_known_source_that_cannot_be_checked_keeps_the_fence_unless_a_person_lifts_it() {
     let scene = Scene::new();
     let dumped = scene.dump().success().stdout;
     let wiped = scene.wipe(dumped.as_str()).success().stdout;
@@ -191,7 +191,7 @@ fn a_known_source_that_cannot_be_asked_keeps_the_fence_up_unless_a_person_lifts_
 }
 
 #[test]
-fn a_source_that_was_never_named_is_said_not_to_have_been_checked() {
+fn a_source_that_was_never_named_is_reported_as_not_checked() {
     let scene = Scene::wiped();
 
     let ran = scene.restore().run().success();
@@ -363,7 +363,7 @@ fn a_fence_falls_for_the_source_that_it_awaits_and_for_no_other() {
 }
 
 #[test]
-fn a_comment_that_says_more_than_is_known_is_half_a_fence() {
+fn a_comment_with_unknown_keys_is_an_incomplete_fence() {
     let scene = Scene::wiped();
     scene.on_target(r#"COMMENT ON TABLE schema_version IS '{"ess-migrate":"fence","id":"x","extra":1}'"#);
 

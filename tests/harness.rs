@@ -31,7 +31,7 @@ fn a_cluster_runs_as_an_unprivileged_user_and_is_gone_with_its_world() {
 }
 
 #[test]
-fn clusters_of_one_world_are_told_apart_and_survive_a_stop() {
+fn clusters_of_one_world_are_distinct_and_survive_a_stop() {
     let world = World::new();
     let source = Cluster::new(&world, "source");
     let target = Cluster::with_local(&world, "target", Local::Peer);
@@ -81,7 +81,7 @@ fn a_run_is_shown_without_what_differs_from_run_to_run() {
 }
 
 #[test]
-fn standard_input_is_what_the_test_says() {
+fn standard_input_is_what_the_test_gives() {
     let world = World::new();
     let what = || world.script("readlink /proc/$$/fd/0 || echo none");
 

@@ -272,7 +272,7 @@ fn a_dump_that_went_through_windows_loads() {
 }
 
 #[test]
-fn what_is_no_file_is_refused_at_once() {
+fn what_is_not_a_file_is_refused_at_once() {
     let scene = Scene::wiped();
     scene.world.write("archive/.keep", "");
     scene.world.shell("mkfifo fifo archive/3000.dat").success();
@@ -324,7 +324,7 @@ fn one_signal_ends_the_reading_of_a_dump_that_inflates_without_end() {
 }
 
 #[test]
-fn a_manifest_of_somebody_else_beside_a_dump_is_none_of_its_business() {
+fn a_manifest_of_another_program_next_to_a_dump_is_ignored() {
     let scene = Scene::wiped();
     scene.world.write("web/manifest.json", "");
     pg_dump(&scene, "web/their.dump", &["-Fc"]);

@@ -114,7 +114,7 @@ fn a_wipe_killed_while_it_commits_has_done_all_or_nothing() {
 }
 
 #[test]
-fn a_wipe_killed_before_it_erases_has_left_the_line_that_goes_back() {
+fn a_wipe_killed_before_it_erases_has_left_the_undo_command() {
     let scene = Scene::dumped();
     let before = scene.target_dump();
     let kept = scene.world.path("export/documents/01-ess-wipe.json");
@@ -152,7 +152,7 @@ fn a_wipe_killed_after_it_committed_keeps_synapse_out() {
 }
 
 #[test]
-fn an_undo_killed_at_any_stage_leaves_the_target_as_it_was_or_fenced_and_goes_on() {
+fn an_undo_killed_at_any_stage_leaves_the_target_unchanged_or_fenced_and_resumes() {
     let scene = Scene::dumped();
     let before = scene.target_dump();
     scene.wipe(Stdin::Null).success();
@@ -198,7 +198,7 @@ fn an_undo_killed_at_any_stage_leaves_the_target_as_it_was_or_fenced_and_goes_on
 }
 
 #[test]
-fn a_restore_killed_at_any_stage_leaves_the_fence_and_goes_on() {
+fn a_restore_killed_at_any_stage_leaves_the_fence_and_resumes() {
     let scene = Scene::wiped();
     for stage in [
         "--list",
@@ -359,7 +359,7 @@ fn a_killed_verify_changes_nothing() {
 }
 
 #[test]
-fn a_pipeline_that_was_killed_goes_on_without_a_second_dump_or_backup() {
+fn a_killed_pipeline_resumes_without_a_second_dump_or_backup() {
     let scene = Scene::new();
     let line = r#"set -o pipefail; pgdump-wrap -n --source "$SOURCE" --export export --server-name example.org \
         | ess-wipe --target "$TARGET" --target-password-file target.pw --execute --confirm "$CONFIRM" \
@@ -470,7 +470,7 @@ fn a_commit_whose_answer_is_lost_is_found_done_by_the_same_line() {
 }
 
 #[test]
-fn a_dump_that_is_told_to_end_cleans_up_and_dies_of_the_signal() {
+fn a_dump_that_gets_a_signal_cleans_up_and_dies_of_it() {
     let scene = Scene::new();
     for signal in [Signal::TERM, Signal::INT] {
         let mut running = scene.dumper().args(["-v"]).start();
@@ -493,7 +493,7 @@ fn a_dump_that_is_told_to_end_cleans_up_and_dies_of_the_signal() {
 }
 
 #[test]
-fn a_wipe_that_is_told_to_end_has_erased_nothing() {
+fn a_wipe_that_gets_a_signal_has_erased_nothing() {
     let scene = Scene::dumped();
     let before = scene.target_dump();
     let mut running = wiper(&scene).start();
@@ -510,7 +510,7 @@ fn a_wipe_that_is_told_to_end_has_erased_nothing() {
 }
 
 #[test]
-fn a_restore_that_is_told_to_end_says_that_the_fence_stands() {
+fn a_restore_that_gets_a_signal_reports_that_the_target_is_fenced() {
     let scene = Scene::wiped();
     let mut running = scene.restore().args(["-v"]).start();
     running.wait_for("--section=data");
@@ -540,7 +540,7 @@ fn a_tool_that_waits_for_its_document_ends_at_once() {
 }
 
 #[test]
-fn secrets_killed_at_any_moment_are_whole_or_not_there_and_the_same_line_goes_on() {
+fn secrets_killed_at_any_moment_are_complete_or_missing_and_the_same_command_resumes() {
     let scene = Scene::new();
     let world = &scene.world;
     let config = |form: &str| {

@@ -151,7 +151,7 @@ fn a_homeserver_moves_into_a_namespace() {
 }
 
 #[test]
-fn the_line_that_goes_back_finds_the_cluster_again() {
+fn the_undo_command_finds_the_cluster_again() {
     let stage = Stage::community();
     let before = stage.rows().1;
     stage.line().success();
@@ -347,7 +347,7 @@ fn a_proxy_leads_to_an_api_server_that_is_out_of_reach() {
 }
 
 #[test]
-fn a_kubeconfig_that_is_damaged_or_leads_nowhere_is_told_without_what_is_in_it() {
+fn a_damaged_kubeconfig_is_reported_without_its_contents() {
     let world = World::new();
     let verify = |config: &str| {
         world.write("config", config);
@@ -388,7 +388,7 @@ fn a_kubeconfig_that_is_damaged_or_leads_nowhere_is_told_without_what_is_in_it()
 }
 
 #[test]
-fn the_way_is_open_to_nobody_else_and_what_a_killed_run_left_is_removed() {
+fn the_forward_is_closed_to_other_users_and_leftovers_of_a_killed_run_are_removed() {
     let stage = Stage::community();
     stage.world.shell("mkdir -m 755 run").success();
     // A source that accepts the connection and never answers keeps verify waiting once the tunnel is open.
@@ -419,7 +419,7 @@ fn the_way_is_open_to_nobody_else_and_what_a_killed_run_left_is_removed() {
 }
 
 #[test]
-fn an_api_server_that_is_silent_keeps_nobody() {
+fn an_unresponsive_api_server_does_not_block_a_program() {
     let stage = Stage::community();
     let silent = Effect::Late(std::time::Duration::from_secs(600));
     stage.kube.fault("GET", "", 100, silent);
@@ -588,7 +588,7 @@ fn with_the_password_in_a_file_secrets_are_not_read() {
 }
 
 #[test]
-fn rights_where_the_database_is_are_asked_for_too() {
+fn permissions_where_the_database_is_are_checked_too() {
     let stage = Stage::community();
     stage.kube.edit("configmaps", "ess", "ess-synapse", |map| {
         let text = &mut map["data"]["04-homeserver-overrides.yaml"];
@@ -620,7 +620,7 @@ fn rights_where_the_database_is_are_asked_for_too() {
 }
 
 #[test]
-fn the_older_ess_elsewhere_in_the_cluster_asks_for_no_rights_here() {
+fn the_older_ess_elsewhere_in_the_cluster_needs_no_permissions_here() {
     let stage = Stage::community();
     let verify = |place: &str| stage.tool("verify").args(["-n", "--target", place]).run();
     stage.kube.put(
@@ -641,7 +641,7 @@ fn the_older_ess_elsewhere_in_the_cluster_asks_for_no_rights_here() {
 }
 
 #[test]
-fn a_stream_that_is_cut_is_an_error_and_the_same_line_goes_on() {
+fn a_stream_that_is_cut_is_an_error_and_the_same_command_resumes() {
     let stage = Stage::community();
     // After the handshake and the first queries, while rows are read for the backup or the proof.
     stage.kube.fault("GET", "/portforward", 100, Effect::CutAfter(60_000));
@@ -693,7 +693,7 @@ fn a_stream_that_is_cut_anywhere_is_never_taken_for_the_end_of_the_data() {
 }
 
 #[test]
-fn a_load_that_is_cut_leaves_the_fence_and_goes_on() {
+fn a_load_that_is_cut_leaves_the_fence_and_resumes() {
     let stage = Stage::community();
     let config = stage.old.config_args().join(" ");
     let before = format!(
@@ -730,7 +730,7 @@ fn a_load_that_is_cut_leaves_the_fence_and_goes_on() {
 }
 
 #[test]
-fn a_slow_or_failing_api_server_is_told_from_a_wrong_target() {
+fn a_slow_or_failing_api_server_is_distinguished_from_a_wrong_target() {
     let stage = Stage::community();
     let verify = || {
         stage
@@ -810,7 +810,7 @@ fn a_document_of_one_cluster_is_not_used_for_another() {
 }
 
 #[test]
-fn a_database_that_cannot_be_reached_for_sure_is_told() {
+fn a_database_that_cannot_be_identified_is_reported() {
     let stage = Stage::community();
     let verify = || stage.tool("verify").args(["-n", "--target", "kube:ess"]).run();
     let args = |args: &str| {

@@ -95,7 +95,7 @@ fn preflight_names_what_only_a_superuser_can_change() {
 }
 
 #[test]
-fn what_a_program_says_of_rows_is_shown_without_them() {
+fn messages_of_a_program_are_shown_without_row_data() {
     for (broken, kept) in [
         (
             "CHECK (is_fine(token))",

@@ -147,7 +147,7 @@ fn a_source_of_14_arrives_on_17() {
 }
 
 #[test]
-fn a_source_of_13_arrives_on_18_and_synapse_goes_on() {
+fn a_source_of_13_arrives_on_18_and_synapse_continues() {
     let all_the_way = Move::new(Some(13), Some(18));
     all_the_way.arrives();
     all_the_way.goes_on();

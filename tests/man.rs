@@ -175,7 +175,7 @@ fn every_page_has_the_options_of_its_program() {
 }
 
 #[test]
-fn every_program_says_in_one_line_what_it_does_and_it_is_the_same_line_everywhere() {
+fn every_program_has_the_same_one_line_description_everywhere() {
     let world = World::new();
     let readme = fs::read_to_string("README.md").unwrap();
     for (tool, _) in TOOLS {

@@ -489,7 +489,7 @@ fn damage_to_the_copy_is_found_by_reading_it_and_repaired() {
 }
 
 #[test]
-fn a_killed_run_leaves_no_half_file_and_the_next_goes_on() {
+fn a_killed_run_leaves_no_partial_file_and_the_next_resumes() {
     let world = World::new();
     for number in 0..40 {
         let bytes = vec![number; 100_000];
@@ -804,7 +804,7 @@ pub(crate) fn assert_trusts_no_sender(world: &World, command: &str) {
 const RECEIVERS: [&str; 2] = ["exec media-sync -n --receive copy", "exec python3 receive.py copy"];
 
 #[test]
-fn a_receiver_is_small_whatever_a_sender_asks_for() {
+fn a_receiver_stays_small_whatever_a_sender_requests() {
     let world = World::new();
     world.write("receive.py", include_str!("../crates/media/src/receive.py"));
     // Directories to be listed, for which the sender grants no credit.
@@ -1014,7 +1014,7 @@ except BrokenPipeError:
 }
 
 #[test]
-fn a_receiver_ends_when_nobody_takes_its_answers() {
+fn a_receiver_ends_when_its_answers_are_not_read() {
     let world = World::new();
     world.write("hello", hello("ess-media/1"));
     world.write(
@@ -1039,7 +1039,7 @@ fn a_receiver_ends_when_nobody_takes_its_answers() {
 }
 
 #[test]
-fn kinds_can_be_left_out_and_it_is_said_what_that_saves() {
+fn kinds_can_be_left_out_and_the_saving_is_reported() {
     let world = World::new();
     fill(&world);
 

@@ -231,7 +231,7 @@ fn the_pod_goes_where_the_volume_is_in_use() {
 }
 
 #[test]
-fn a_stream_that_is_cut_is_an_error_and_the_next_run_goes_on() {
+fn a_stream_that_is_cut_is_an_error_and_the_next_run_resumes() {
     let stage = Stage::new();
     for bytes in [10, 40, 200, 400] {
         stage.kube.fault("GET", "/exec", 1, Effect::CutAfter(bytes));
@@ -262,7 +262,7 @@ fn a_pod_that_falls_silent_is_given_up() {
 }
 
 #[test]
-fn rights_that_are_missing_are_told_at_once() {
+fn missing_permissions_are_reported_at_once() {
     let stage = Stage::new();
     stage.kube.deny("create", "", "pods/exec");
     stage.kube.deny("get", "", "persistentvolumeclaims");
@@ -281,7 +281,7 @@ fn rights_that_are_missing_are_told_at_once() {
 }
 
 #[test]
-fn a_receiver_that_cannot_run_says_why() {
+fn a_receiver_that_cannot_run_reports_why() {
     let stage = Stage::new();
     stage.world.shell(&format!(
         "mkdir -m 700 -p {0}; echo > {0}/media_store",
@@ -320,7 +320,7 @@ fn the_older_ess_has_its_own_volume_and_user() {
 }
 
 #[test]
-fn the_document_says_where_the_media_go() {
+fn the_document_names_where_the_media_go() {
     let stage = Stage::new();
     let document = json!({"format": "ess-migration/1", "export": stage.world.path("export"),
         "target": {"connection": {}, "kube": {"namespace": "ess", "release": "ess", "profile": "community"}}});

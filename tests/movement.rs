@@ -206,7 +206,7 @@ fn a_source_of_more_than_two_to_the_31_transactions_arrives_and_is_watched() {
 }
 
 #[test]
-fn a_counter_that_passes_two_to_the_32_after_the_dump_is_no_movement() {
+fn a_counter_that_passes_two_to_the_32_after_the_dump_is_not_a_change() {
     let old = Old::new();
     old.advance(1_500_000_000);
     old.advance(3_000_000_000);
@@ -221,7 +221,7 @@ fn a_counter_that_passes_two_to_the_32_after_the_dump_is_no_movement() {
 }
 
 #[test]
-fn what_the_server_does_by_itself_is_no_movement() {
+fn what_the_server_does_by_itself_is_not_a_change() {
     let old = Old::new();
     old.dump().success();
     for sql in [

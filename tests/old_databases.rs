@@ -516,7 +516,7 @@ fn a_source_of_more_tables_than_its_server_can_lock_is_refused_with_the_number_t
 }
 
 #[test]
-fn a_wipe_tells_what_its_backup_does_not_hold() {
+fn a_wipe_reports_what_its_backup_does_not_contain() {
     let scene = Scene::dumped();
     target_cluster().psql(
         "postgres",

@@ -295,7 +295,7 @@ fn a_source_is_dumped_by_one_run_at_a_time() {
 }
 
 #[test]
-fn somebody_elses_file_is_not_touched() {
+fn a_file_of_another_program_is_not_touched() {
     let scene = Scene::new();
     scene.world.write("export/dump", "precious");
 
@@ -431,7 +431,7 @@ fn a_second_run_on_the_same_export_is_sent_away() {
 }
 
 #[test]
-fn what_is_no_document_is_refused_with_the_place() {
+fn an_invalid_document_is_refused_with_the_place() {
     let scene = Scene::new();
     let document = scene.dump().success().stdout;
     let run = |text: &str| scene.tool("pgdump-wrap").args(["--replace"]).stdin(text).run();
@@ -461,7 +461,7 @@ fn what_is_no_document_is_refused_with_the_place() {
 }
 
 #[test]
-fn a_document_that_people_looked_at_and_annotated_goes_on() {
+fn an_annotated_document_is_passed_on() {
     let scene = Scene::new();
     let document = scene.dump().success().json();
     let mut document: Value = document;
@@ -476,7 +476,7 @@ fn a_document_that_people_looked_at_and_annotated_goes_on() {
 }
 
 #[test]
-fn a_document_that_says_no_is_not_acted_on() {
+fn a_document_with_a_refusal_is_not_acted_on() {
     let scene = Scene::new();
     let blocked = json!({
         "format": "ess-migration/1",
@@ -502,7 +502,7 @@ fn a_document_that_says_no_is_not_acted_on() {
 }
 
 #[test]
-fn a_wrong_command_line_is_told_from_everything_else() {
+fn a_wrong_command_line_has_a_status_of_its_own() {
     let world = World::new();
     for args in [
         &["-n", "--sauce", "x"][..],

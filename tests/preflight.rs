@@ -463,7 +463,7 @@ fn servers_that_are_out_of_reach_do_not_stop_the_other_checks() {
 }
 
 #[test]
-fn a_check_that_cannot_be_made_is_no_pass() {
+fn a_check_that_cannot_be_made_does_not_pass() {
     let stage = Stage::new();
     let _visitor = Sleeper::new(&stage.scene, "BEGIN; LOCK TABLE schema_version;");
 
@@ -528,7 +528,7 @@ fn the_place_of_the_export_is_looked_at() {
 }
 
 #[test]
-fn what_is_no_postgresql_database_names_the_way_out() {
+fn a_database_other_than_postgresql_is_refused_with_the_remedy() {
     let world = World::new();
     world.write("old/key", Identity::old().signing_key);
     let look = |database: &str| {
@@ -554,7 +554,7 @@ fn what_is_no_postgresql_database_names_the_way_out() {
 }
 
 #[test]
-fn it_runs_under_cron_and_says_what_it_lacks() {
+fn it_runs_under_cron_and_reports_what_it_lacks() {
     let stage = Stage::new();
     // Without -n: cron's standard input is an empty pipe.
     let cron = || {
@@ -586,7 +586,7 @@ fn it_runs_under_cron_and_says_what_it_lacks() {
 }
 
 #[test]
-fn its_document_goes_on_and_a_no_does_not() {
+fn its_document_is_passed_on_and_one_with_a_blocker_is_refused() {
     let stage = Stage::new();
     let document = stage.preflight().args(["--export", "export"]).run().success().stdout;
     // No flag is repeated: the document contains everything.
@@ -616,7 +616,7 @@ fn its_document_goes_on_and_a_no_does_not() {
 }
 
 #[test]
-fn a_source_without_a_configuration_is_asked_for_its_name() {
+fn the_name_of_a_source_without_a_configuration_is_read_from_its_users() {
     let scene = Scene::new();
     let source = scene.source_url();
     let look = || scene.tool("preflight").args(["-n", "--source", &source]).run();
@@ -837,7 +837,7 @@ fn versions_of_synapse_are_compared_by_their_schemas() {
 }
 
 #[test]
-fn a_target_whose_lock_table_is_small_is_told() {
+fn a_target_with_a_small_lock_table_is_reported() {
     let stage = Stage::new();
     let cluster = Cluster::ess(&stage.scene.world, "small");
     cluster.load_fresh();
@@ -865,7 +865,7 @@ fn public(stage: &Stage, internet: &Internet, args: &[&str]) -> Ran {
 }
 
 #[test]
-fn what_others_remember_for_long_is_told_with_the_time_to_wait() {
+fn a_long_ttl_is_reported_with_the_time_to_wait() {
     let stage = Stage::new();
     let zone = "@ 86400 A 127.0.0.1\n@ 3600 AAAA ::1\nmatrix 7200 CNAME www\nwww 60 A 127.0.0.1\n\
                 _matrix._tcp 43200 SRV 10 0 8448 matrix\n";
@@ -965,7 +965,7 @@ fn delegation_is_followed_to_names_without_address() {
 }
 
 #[test]
-fn documents_that_not_everybody_can_read_are_told() {
+fn documents_that_not_every_client_can_read_are_reported() {
     let stage = Stage::new();
     let documents = [
         ("server", "<html>moved</html>"),
@@ -1008,7 +1008,7 @@ fn documents_that_not_everybody_can_read_are_told() {
 }
 
 #[test]
-fn public_names_that_cannot_be_asked_are_no_pass() {
+fn public_names_that_cannot_be_resolved_do_not_pass() {
     let stage = Stage::new();
     let look = || {
         stage

@@ -142,7 +142,7 @@ fn rights_that_the_way_needs_block_and_all_of_them_are_named() {
 }
 
 #[test]
-fn rights_on_a_database_of_another_namespace_are_asked_for_by_its_short_name_too() {
+fn permissions_on_a_database_of_another_namespace_are_checked_by_its_short_name_too() {
     let stage = Stage::community();
     stage.kube.edit("configmaps", "ess", "ess-synapse", |map| {
         let text = &mut map["data"]["04-homeserver-overrides.yaml"];
@@ -194,7 +194,7 @@ fn what_cannot_be_reached_or_recognised_is_a_finding() {
 }
 
 #[test]
-fn the_operator_of_the_older_ess_is_told() {
+fn the_operator_of_the_older_ess_is_reported() {
     let stage = Stage::new(Kube::onprem);
     stage.kube.deny("delete", "matrix.element.io", "synapses");
     stage.kube.deny("patch", "apps", "deployments");
@@ -216,7 +216,7 @@ fn the_operator_of_the_older_ess_is_told() {
 }
 
 #[test]
-fn what_ess_scale_would_refuse_or_warn_of_is_told_before() {
+fn what_ess_scale_would_refuse_or_warn_of_is_reported_before() {
     let stage = Stage::new(Kube::onprem);
     let (namespace, name) = ("element-onprem", "first-element-deployment");
     stage.kube.settings().updater = false;

@@ -312,7 +312,7 @@ fn a_standby_is_neither_a_source_nor_a_target() {
 }
 
 #[test]
-fn a_server_that_is_newer_than_programs_and_target_is_told() {
+fn a_server_newer_than_programs_and_target_is_reported() {
     let stage = Stage::new();
     let world = &stage.scene.world;
     let newer = Cluster::of(world, "sixteen", programs_of(16));
@@ -339,7 +339,7 @@ fn a_server_that_is_newer_than_programs_and_target_is_told() {
 }
 
 #[test]
-fn transactions_that_wait_and_others_that_follow_the_source_are_told() {
+fn prepared_transactions_and_subscribers_of_the_source_are_reported() {
     let world = World::new();
     let cluster = Cluster::new(&world, "source");
     cluster.psql("postgres", "ALTER SYSTEM SET max_prepared_transactions = 5");
@@ -371,7 +371,7 @@ fn transactions_that_wait_and_others_that_follow_the_source_are_told() {
 }
 
 #[test]
-fn a_disk_without_room_or_without_inodes_is_told() {
+fn a_disk_without_space_or_inodes_is_reported() {
     let stage = Stage::new();
     let world = &stage.scene.world;
     world.shell("mkdir disk").success();
@@ -428,7 +428,7 @@ fn what_waits_for_the_targets_synapse_keeps_no_check_waiting() {
 }
 
 #[test]
-fn a_clock_that_is_wrong_is_told_for_each_server() {
+fn a_wrong_clock_is_reported_for_each_server() {
     let stage = Stage::new();
     let world = &stage.scene.world;
     // For one program this machine's clock is an hour late.
@@ -459,7 +459,7 @@ fn a_clock_that_is_wrong_is_told_for_each_server() {
 }
 
 #[test]
-fn a_machine_without_memory_to_spare_is_told() {
+fn a_machine_with_little_memory_is_reported() {
     let stage = Stage::new();
     let world = &stage.scene.world;
     world.write("meminfo", "MemTotal: 4000000 kB\nMemAvailable:   204800 kB\n");
@@ -477,7 +477,7 @@ fn a_machine_without_memory_to_spare_is_told() {
 }
 
 #[test]
-fn what_answers_in_the_place_of_synapse_is_no_synapse() {
+fn a_server_in_the_place_of_synapse_is_not_taken_for_it() {
     let stage = Stage::new();
     let world = &stage.scene.world;
     let port = stage.synapse.port();
@@ -550,7 +550,7 @@ fn each_way_to_log_in_has_its_place() {
 }
 
 #[test]
-fn a_target_with_a_newer_schema_and_with_sessions_is_told() {
+fn a_target_with_a_newer_schema_and_with_sessions_is_reported() {
     let stage = Stage::new();
     stage.scene.on_target("UPDATE schema_version SET version = version + 1");
     let _visitor = Visitor::new(target_cluster(), &stage.scene.target, "synapse_user");
@@ -564,7 +564,7 @@ fn a_target_with_a_newer_schema_and_with_sessions_is_told() {
 }
 
 #[test]
-fn the_targets_synapse_says_its_version_and_its_name() {
+fn the_targets_synapse_reports_its_version_and_its_name() {
     let stage = Stage::new();
     let world = &stage.scene.world;
     let ess = Synapse::new(world, "ess", &stage.scene.target_database(), &Identity::ess());
@@ -594,7 +594,7 @@ fn the_targets_synapse_says_its_version_and_its_name() {
 }
 
 #[test]
-fn who_serves_the_documents_is_told() {
+fn the_server_of_the_documents_is_reported() {
     let stage = Stage::new();
     let look = || stage.source_only().run().success();
     assert_eq!(data(&look(), "well-known")["documents"]["server"]["served_by"], "nginx");
@@ -627,7 +627,7 @@ fn a_target_that_holds_the_source_already_is_known() {
 }
 
 #[test]
-fn media_that_only_a_provider_can_have_are_told() {
+fn media_that_only_a_provider_can_have_are_reported() {
     let stage = Stage::new();
     stage.scene.world.shell("rm -r old/media_store").success();
     stage.scene.world.write(
@@ -641,7 +641,7 @@ fn media_that_only_a_provider_can_have_are_told() {
 }
 
 #[test]
-fn sqlite_that_was_left_in_conf_d_is_told() {
+fn sqlite_left_in_conf_d_is_reported() {
     let stage = Stage::new();
     stage.scene.world.write(
         "old/conf.d/zz-old.yaml",
@@ -756,7 +756,7 @@ fn a_check_is_silent_until_something_blocks() {
 }
 
 #[test]
-fn a_table_has_colours_and_fits_where_somebody_reads_it() {
+fn a_table_has_colours_and_fits_the_terminal() {
     let stage = Stage::new();
     let on_a_terminal = |more: &str| {
         let config = stage.synapse.config_args().join(" ");

@@ -584,7 +584,7 @@ fn a_source_that_moved_after_the_wipe_is_refused() {
 }
 
 #[test]
-fn what_is_no_dump_is_refused() {
+fn a_file_that_is_not_a_dump_is_refused() {
     let scene = Scene::wiped();
     scene.world.write("dir/file", "x");
     scene.world.write("empty.sql", "");
@@ -658,7 +658,7 @@ fn a_dump_of_a_running_source_brings_no_one_time_keys_back() {
 }
 
 #[test]
-fn a_dump_taken_after_a_clean_stop_keeps_one_time_keys_and_says_why() {
+fn a_dump_taken_after_a_clean_stop_keeps_one_time_keys_and_reports_why() {
     let scene = Scene::new();
     let dumped = scene.dump().success();
     let wiped = scene.wipe(dumped.stdout.as_str()).success();
@@ -676,7 +676,7 @@ fn a_dump_taken_after_a_clean_stop_keeps_one_time_keys_and_says_why() {
 }
 
 #[test]
-fn somebody_elses_dump_keeps_the_one_time_keys_of_the_stopped_source() {
+fn a_dump_of_another_program_keeps_the_one_time_keys_of_the_stopped_source() {
     let scene = Scene::wiped();
     pg_dump(&scene, "their.dump", &["-Fc"]);
 

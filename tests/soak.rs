@@ -566,7 +566,7 @@ fn end_sessions(cluster: &Cluster) {
 }
 
 #[test]
-fn each_fault_leaves_a_proven_or_a_fenced_target_and_the_same_line_goes_on() {
+fn each_fault_leaves_a_proven_or_a_fenced_target_and_the_same_command_resumes() {
     assert_eq!(SERVER_NAME, "example.org");
     Soak::new().rounds(0..Fault::value_variants().len() as u64);
 }

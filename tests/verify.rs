@@ -305,7 +305,7 @@ fn a_stopped_source_itself_can_be_the_measure() {
 }
 
 #[test]
-fn a_source_in_use_is_no_measure() {
+fn a_source_in_use_is_not_compared_with() {
     let scene = Scene::restored();
     let other = Scene::new();
     let _visitor = Visitor::new(source_cluster(), &other.source.name, "synapse");
@@ -316,7 +316,7 @@ fn a_source_in_use_is_no_measure() {
 }
 
 #[test]
-fn a_source_that_moved_is_said_to_have_moved() {
+fn a_source_that_changed_is_reported() {
     let scene = Scene::new();
     let dumped = scene.dump().success().stdout;
     let wiped = scene.wipe(dumped.as_str()).success().stdout;
@@ -333,7 +333,7 @@ fn a_source_that_moved_is_said_to_have_moved() {
 }
 
 #[test]
-fn without_a_measure_there_is_no_answer() {
+fn without_anything_to_compare_with_there_is_no_result() {
     let scene = Scene::restored();
 
     let ran = scene.tool("verify").args(scene.target_args()).run();

@@ -18,7 +18,7 @@ pub(crate) fn undo_from_export(scene: &Scene, args: &[&str]) -> crate::support::
 }
 
 #[test]
-fn an_interrupted_restore_prints_the_line_that_goes_back_and_the_export_is_enough_for_it() {
+fn an_interrupted_restore_prints_the_undo_command_and_the_export_is_enough_for_it() {
     let scene = Scene::new();
     let before = scene.target_dump();
     let dumped = scene.dump().success().stdout;
@@ -56,7 +56,7 @@ fn an_interrupted_restore_prints_the_line_that_goes_back_and_the_export_is_enoug
 }
 
 #[test]
-fn every_failure_after_the_wipe_prints_the_line_that_goes_back() {
+fn every_failure_after_the_wipe_prints_the_undo_command() {
     let scene = Scene::new();
     let dumped = scene.dump().success().stdout;
     let wiped = scene.wipe(dumped.as_str()).success().stdout;
@@ -81,7 +81,7 @@ fn every_failure_after_the_wipe_prints_the_line_that_goes_back() {
 }
 
 #[test]
-fn a_synapse_that_started_once_without_users_does_not_block_the_way_back() {
+fn a_synapse_that_started_once_without_users_does_not_block_an_undo() {
     let scene = Scene::dumped();
     let before = scene.target_dump();
     scene.wipe(Stdin::Null).success();
@@ -99,7 +99,7 @@ fn a_synapse_that_started_once_without_users_does_not_block_the_way_back() {
 }
 
 #[test]
-fn the_numbered_way_back_of_the_runbook_leads_back() {
+fn the_numbered_steps_of_the_runbook_undo_a_migration() {
     let scene = Scene::new();
     let before = scene.target_dump();
     let dumped = scene.dump().success().stdout;
@@ -140,7 +140,7 @@ fn the_same_line_runs_again_after_it_was_undone() {
 }
 
 #[test]
-fn a_look_at_another_target_does_not_lead_the_way_back_astray() {
+fn a_preflight_of_another_target_does_not_mislead_an_undo() {
     let scene = Scene::new();
     let before = scene.target_dump();
     let dumped = scene.dump().success().stdout;

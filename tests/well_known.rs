@@ -123,7 +123,7 @@ fn the_documents_lead_to_ess_and_lose_nothing() {
 }
 
 #[test]
-fn records_are_told_as_they_are_and_as_they_have_to_be() {
+fn records_are_listed_as_they_are_and_as_they_have_to_be() {
     let world = World::new();
     let internet = Internet::new(&world, OLD_ZONE, &OLD);
 
@@ -246,7 +246,7 @@ fn what_lags_is_named_until_nothing_does() {
 }
 
 #[test]
-fn a_homeserver_that_is_another_one_is_told() {
+fn another_homeserver_is_reported() {
     let world = World::new();
     let internet = Internet::new(&world, ZONE, &DOCUMENTS);
     world.write("internet/_matrix/client/versions", "{}");

@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_document_is_refused_with_its_place() {
+    fn an_invalid_document_is_refused_with_its_place() {
         assert_eq!(refused(" \n"), "it is empty: the previous program wrote nothing");
         assert_eq!(
             refused(r#"{"format":"ess-migration/1","#),

@@ -504,7 +504,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_no_frame() {
+    fn anything_else_is_not_a_frame() {
         for text in [
             "Password: ",
             "bash: media-sync: command not found\n",

@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rate_is_said_as_rsync_takes_it() {
+    fn a_rate_is_written_as_for_rsync() {
         assert_eq!(rate("1000"), Ok(1000));
         assert_eq!(rate("10M"), Ok(10 << 20));
         assert_eq!(rate("2k"), Ok(2 << 10));

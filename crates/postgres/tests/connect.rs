@@ -293,7 +293,7 @@ fn make_certificates(dir: &Path) {
 }
 
 #[test]
-fn a_session_that_fell_silent_is_asked_nothing_more() {
+fn a_session_that_became_unresponsive_gets_no_more_queries() {
     let server = Server::start();
     let conninfo = server.conninfo("user=boss host=127.0.0.1");
     let session = Session::connect(&conninfo, "ess-migrate/test/silent", Access::ReadOnly).unwrap();

@@ -170,7 +170,7 @@ fn hookshot_has_more_than_a_passkey() {
 }
 
 #[test]
-fn hookshot_has_a_passkey_beside_its_configuration() {
+fn hookshot_has_a_passkey_next_to_its_configuration() {
     let home = home();
     let path = home.write("hookshot/config.yml", "bridge: {}\n");
     home.write("hookshot/passkey.pem", "CANARY\n");
@@ -202,7 +202,7 @@ fn what_cannot_be_read_is_named_and_never_quoted() {
 }
 
 #[test]
-fn kinds_of_keys_are_told_apart() {
+fn kinds_of_keys_are_distinguished() {
     assert_eq!(kind_of_key(RSA.as_bytes()), Some("rsa"));
     assert_eq!(kind_of_key(P256.as_bytes()), Some("ecdsaPrime256v1"));
     assert_eq!(kind_of_key(K256.as_bytes()), Some("ecdsaSecp256k1"));

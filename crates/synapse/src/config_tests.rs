@@ -203,7 +203,7 @@ fn connection_arguments_have_libpq_names() {
 }
 
 #[test]
-fn other_databases_are_told_apart() {
+fn other_databases_are_distinguished() {
     let dir = std::env::current_dir().unwrap();
     let sqlite = |yaml: &str| match one(yaml).database().unwrap() {
         Database::Sqlite { path } => path,

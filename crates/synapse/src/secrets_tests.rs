@@ -42,7 +42,7 @@ fn error(yaml: &str, files: &[(&str, &str)]) -> String {
 }
 
 #[test]
-fn the_signing_key_is_the_file_beside_the_configuration() {
+fn the_signing_key_is_the_file_next_to_the_configuration() {
     let (dir, secrets) = read("", &[]);
     let secrets = secrets.unwrap();
 

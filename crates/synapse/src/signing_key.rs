@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_key_is_refused_without_quoting_it() {
+    fn an_invalid_key_is_refused_without_quoting_it() {
         let cases = [
             ("", SigningKeyError::Empty),
             (" \n\n", SigningKeyError::Empty),

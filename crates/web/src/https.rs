@@ -149,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn where_to_ask_is_said_as_curl_and_dig_do() {
+    fn addresses_are_written_as_for_curl_and_dig() {
         assert_eq!(resolver("192.0.2.1"), Ok("192.0.2.1:53".parse().expect("it is one")));
         assert_eq!(resolver("[::1]:5353"), Ok("[::1]:5353".parse().expect("it is one")));
         assert_eq!(resolver("::1"), Ok("[::1]:53".parse().expect("it is one")));

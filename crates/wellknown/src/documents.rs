@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_document_that_says_more_is_as_good() {
+    fn a_document_with_more_keys_is_as_good() {
         let wanted = json!({"m.server": "a:443"});
         assert_eq!(lacks(&json!({"m.server": "a:443", "more": 1}), &wanted), None);
         assert_eq!(

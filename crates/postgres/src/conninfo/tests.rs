@@ -270,7 +270,7 @@ fn our_connections_get_the_same_settings() {
 }
 
 #[test]
-fn nobody_waits_for_ever_unless_told_to() {
+fn no_connection_waits_for_ever_unless_it_is_set_to() {
     let patience = |text: &str| {
         let conninfo = resolved(text, &[]).unwrap();
         let config = conninfo.template("app").unwrap();

@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn a_signing_key_is_told_from_the_other_secrets() {
+    fn a_signing_key_is_distinguished_from_the_other_secrets() {
         let dir = tempfile::tempdir().expect("there is room");
         let shown = |more: &str| shown(&secrets(&config(dir.path(), more)).0);
         assert_eq!(shown(""), ["Blocker signing-key", "Info secrets"]);

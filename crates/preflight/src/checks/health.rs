@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn who_answers_is_told_from_who_does_not() {
+    fn a_server_that_answers_is_distinguished_from_one_that_does_not() {
         let agent = agent();
         assert!(matches!(ask(&agent, &listening("200 OK")), Answer::Healthy));
         assert!(

@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_that_is_held_is_somebodys() {
+    fn a_lock_that_is_held_is_reported() {
         let dir = tempfile::tempdir().expect("there is room");
         assert!(other_run(dir.path()).is_none());
         let lock = fs::File::create(dir.path().join(".lock")).expect("it is writable");

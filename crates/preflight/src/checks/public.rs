@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_is_told_as_people_tell_it() {
+    fn a_duration_is_written_for_people() {
         assert_eq!(hours(300), "5 minutes");
         assert_eq!(hours(86_400), "24 hours");
     }

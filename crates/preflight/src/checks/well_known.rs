@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_serves_is_told() {
+    fn the_server_is_reported() {
         assert_eq!(who(Some("nginx"), false), "nginx");
         assert_eq!(who(Some("nginx"), true), "Synapse itself, behind nginx");
         assert_eq!(who(Some("Synapse/1.157.1"), false), "Synapse itself");

@@ -5,5 +5,5 @@ use std::process::ExitCode;
 use ess_cli::EmptyPipe;
 
 fn main() -> ExitCode {
-    ess_cli::main("preflight", EmptyPipe::StartsAnew, ess_preflight::run)
+    ess_cli::main("preflight", EmptyPipe::IsNoDocument, ess_preflight::run)
 }

@@ -140,7 +140,7 @@ impl Queue for Places {
     fn next(&self) -> Result<Option<usize>, Error> {
         let mut state = self.lock();
         loop {
-            ess_run::check().map_err(Error::Interrupted)?;
+            ess_run::stop_if_interrupted().map_err(Error::Interrupted)?;
             if state.failed {
                 return Err(Error::Io(std::io::Error::other(
                     "the program that runs alongside failed",

@@ -98,7 +98,7 @@ pub fn take(dumping: &Dumping<'_>, out: &Path, aside: Option<&Path>) -> anyhow::
 /// its dump.
 ///
 /// The manifest is written last, so a partial directory that contains it is complete. The caller holds the lock.
-pub fn is_there(out: &Path) -> anyhow::Result<bool> {
+pub fn finish_rename(out: &Path) -> anyhow::Result<bool> {
     if std::fs::symlink_metadata(out).is_ok() {
         return Ok(true);
     }

@@ -13,7 +13,7 @@ mod sequences;
 mod toc;
 
 pub use compression::Compression;
-pub use dumping::{Dumping, Layout, Taken, carried, child_name, is_there, take};
+pub use dumping::{Dumping, Layout, Taken, carried, child_name, finish_rename, take};
 pub use found::{Found, check_is_of, find, place_of};
 pub use manifest::{FileRecord, Kind, MANIFEST, Manifest, major};
 pub use origin::Origin;

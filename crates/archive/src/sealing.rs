@@ -82,7 +82,7 @@ impl Sealed {
     fn read(&mut self, file: &mut File) -> std::io::Result<()> {
         let mut chunk = vec![0; 256 << 10];
         loop {
-            ess_run::check().map_err(std::io::Error::other)?;
+            ess_run::stop_if_interrupted().map_err(std::io::Error::other)?;
             let n = file.read(&mut chunk)?;
             if n == 0 {
                 return Ok(());

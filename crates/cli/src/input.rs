@@ -18,7 +18,7 @@ pub enum EmptyPipe {
     /// It is: the previous program of the pipeline failed.
     Fails,
     /// It is not, for tools that are started by cron, whose standard input is an empty pipe.
-    StartsAnew,
+    IsNoDocument,
 }
 
 /// Reads the document on standard input, if there is one.
@@ -28,7 +28,7 @@ pub(crate) fn read(common: &Common, empty_pipe: EmptyPipe, console: &Console) ->
     }
     let bytes = read_all(console)?;
     match Document::parse(&bytes) {
-        Err(ReadError::Empty) if empty_pipe == EmptyPipe::StartsAnew => Ok(None),
+        Err(ReadError::Empty) if empty_pipe == EmptyPipe::IsNoDocument => Ok(None),
         // Every later program of a pipeline prints this, so it is short: the first error is the one to read.
         Err(ReadError::Empty) => {
             Err(Stop::data("standard input contains no document: the previous program failed, or -n is missing").into())
@@ -78,7 +78,7 @@ fn read_all(console: &Console) -> anyhow::Result<Vec<u8>> {
                 return Err(anyhow::anyhow!("the thread that reads standard input has ended"));
             }
             Err(mpsc::RecvTimeoutError::Timeout) => {
-                ess_run::check()?;
+                ess_run::stop_if_interrupted()?;
                 waited += step;
                 // Usual in a pipeline, where a terminal shows the progress of the program that works. In a log, it could
                 // be an inherited pipe in which nothing ever comes.

@@ -82,7 +82,7 @@ fn first_of_pipe(path: &Path, console: &Console) -> anyhow::Result<Zeroizing<Vec
     let step = Timespec::try_from(STEP)?;
     let mut waited = Duration::ZERO;
     loop {
-        ess_run::check()?;
+        ess_run::stop_if_interrupted()?;
         let ready = match poll(&mut [PollFd::new(&pipe, PollFlags::IN)], Some(&step)) {
             // Interrupted by a signal, which the next iteration handles.
             Err(rustix::io::Errno::INTR) => continue,

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::ValueEnum;
-use ess_archive::{Compression, Dumping, Found, Kind, Layout, Manifest, Origin, find, is_there, major, take};
+use ess_archive::{Compression, Dumping, Found, Kind, Layout, Manifest, Origin, find, finish_rename, major, take};
 use ess_cli::{Context, Exit, Stop};
 use ess_document::now;
 use ess_document::{Document, Dropped, Dump, Next};
@@ -65,7 +65,7 @@ enum FormatArg {
 
 /// Runs pgdump-wrap.
 pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
-    let conninfo = ess_servers::source(context, &args.source, PgVariables::Serve)?.ok_or_else(|| {
+    let conninfo = ess_servers::source(context, &args.source, PgVariables::ForThisServer)?.ok_or_else(|| {
         Stop::usage("no source: neither -c, nor --source, nor a document that names one")
             .hint("give -c /etc/matrix-synapse/homeserver.yaml, or --source postgresql://USER@HOST/DBNAME")
     })?;
@@ -98,7 +98,7 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     let facts = facts(&session)?;
     ess_servers::name_server(context, args.server_name.as_deref())?;
     context.source_section().identity = Some(facts.identity.clone());
-    ess_proof::is_whole(&session, facts.standby)?;
+    ess_proof::require_primary(&session, facts.standby)?;
     ess_proof::require_public(&session, &facts.user, "source")?;
     if context.source_section().server_name.is_none() {
         // If the users have several server names, leave it unset: preflight reports that.
@@ -106,7 +106,7 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
         context.source_section().server_name = names.pop().filter(|_| names.is_empty());
     }
     let running = is_running(args, &session)?;
-    not_back(context, &facts)?;
+    refuse_older_target(context, &facts)?;
 
     let kept = match kept(args, context, &out, &session, &conninfo, &facts, running) {
         Err(error) if args.replace && error.is::<Stop>() => {
@@ -173,11 +173,11 @@ fn place(args: &Args, document: &Document) -> anyhow::Result<PathBuf> {
 /// With it, the source always counts as in use: sessions come and go, so finding none now proves nothing.
 fn is_running(args: &Args, session: &Session) -> anyhow::Result<bool> {
     if args.allow_running {
-        ess_proof::not_synapse(session, &args.ignore_role)?;
+        ess_proof::refuse_ignoring_synapse(session, &args.ignore_role)?;
         return Ok(true);
     }
-    ess_proof::is_no_subscriber(session)?;
-    ess_proof::nobody_else(session, &args.ignore_role, "source")?;
+    ess_proof::refuse_subscriber(session)?;
+    ess_proof::wait_until_unused(session, &args.ignore_role, "source")?;
     Ok(false)
 }
 
@@ -187,7 +187,7 @@ fn target_version(context: &Context) -> Option<&str> {
 }
 
 /// Refuses a target that is older than the source: no dump of it could be loaded there.
-fn not_back(context: &Context, source: &Facts) -> Result<(), Stop> {
+fn refuse_older_target(context: &Context, source: &Facts) -> Result<(), Stop> {
     match target_version(context) {
         Some(target) if major(target) < source.major() => Err(Stop::no(format!(
             "the source is PostgreSQL {}, and the target is {target}, which is older",
@@ -229,7 +229,7 @@ fn kept(
     facts: &Facts,
     running: bool,
 ) -> anyhow::Result<Option<(Manifest, String)>> {
-    if !is_there(out)? {
+    if !finish_rename(out)? {
         return Ok(None);
     }
     let refuse = |why: String| {

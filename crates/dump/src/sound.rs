@@ -16,8 +16,8 @@ const SMALL: i64 = 1 << 20;
 
 /// Refuses a source that cannot be dumped, or whose dump could not be loaded.
 pub(crate) fn check(session: &Session, facts: &Facts, report: &dyn Report) -> anyhow::Result<()> {
-    has_encoding(session, facts)?;
-    has_locks(session)?;
+    require_encoding(session, facts)?;
+    require_locks(session)?;
     if let Some(first) = without_support(session)?.into_iter().next() {
         return Err(Stop::no(format!(
             "the dump would be incomplete: {first}, which dumps do not contain"
@@ -27,14 +27,14 @@ pub(crate) fn check(session: &Session, facts: &Facts, report: &dyn Report) -> an
     }
     report.stage("checking for rows that no restore could load", None);
     session.batch("begin the check", &format!("BEGIN READ ONLY; {PAST_INDEXES}"))?;
-    has_whole_keys(session, facts)?;
-    has_sound_rows(session)?;
+    require_unique_keys(session, facts)?;
+    require_sound_rows(session)?;
     session.batch("end the check", "ROLLBACK")?;
     report.done();
     Ok(())
 }
 
-fn has_encoding(session: &Session, facts: &Facts) -> anyhow::Result<()> {
+fn require_encoding(session: &Session, facts: &Facts) -> anyhow::Result<()> {
     if facts.encoding == "UTF8" {
         return Ok(());
     }
@@ -53,7 +53,7 @@ fn has_encoding(session: &Session, facts: &Facts) -> anyhow::Result<()> {
     .into())
 }
 
-fn has_locks(session: &Session) -> anyhow::Result<()> {
+fn require_locks(session: &Session) -> anyhow::Result<()> {
     let (needed, table) = (dump_locks(session)?, lock_table(session)?);
     let Some(wanted) = table.wanted(needed) else {
         return Ok(());
@@ -69,7 +69,7 @@ fn has_locks(session: &Session) -> anyhow::Result<()> {
 }
 
 /// Refuses duplicate values under a unique index, and rows whose foreign key matches no row.
-fn has_whole_keys(session: &Session, facts: &Facts) -> anyhow::Result<()> {
+fn require_unique_keys(session: &Session, facts: &Facts) -> anyhow::Result<()> {
     for key in unique_keys(session)? {
         let may_have_changed = key.sorts_text && !facts.sorts_by_bytes();
         if !may_have_changed && key.bytes > SMALL {
@@ -112,7 +112,7 @@ fn has_whole_keys(session: &Session, facts: &Facts) -> anyhow::Result<()> {
 }
 
 /// Refuses rows that violate a validated constraint, and expressions that fail with an empty `search_path`.
-fn has_sound_rows(session: &Session) -> anyhow::Result<()> {
+fn require_sound_rows(session: &Session) -> anyhow::Result<()> {
     for condition in conditions(session)? {
         let Condition { kind, name, table, .. } = &condition;
         match condition.holds(session)? {

@@ -26,7 +26,7 @@ pub fn hash_file(path: &Path, report: &dyn Report) -> anyhow::Result<(String, u6
     let mut chunk = vec![0; 256 << 10];
     let mut size = 0;
     loop {
-        ess_run::check()?;
+        ess_run::stop_if_interrupted()?;
         let n = file.read(&mut chunk).with_context(failed)?;
         if n == 0 {
             return Ok((hex(&hasher.finalize()), size));

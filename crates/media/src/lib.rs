@@ -205,7 +205,7 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
         console.done();
     }
     let media = section(args, context, &source.store, &copy, &found, sent, elsewhere, running);
-    tell(&media, context);
+    print_summary(&media, context);
     let exit = if media.complete { Exit::Done } else { Exit::No };
     context.document.media = Some(media);
     context.finish()?;
@@ -249,7 +249,7 @@ impl Source {
                 .as_ref()
                 .is_some_and(|source| !source.connection.is_empty());
         let session = if names_a_database {
-            let conninfo = ess_servers::source(context, &args.source, PgVariables::Serve)?;
+            let conninfo = ess_servers::source(context, &args.source, PgVariables::ForThisServer)?;
             let name = context.application_name();
             conninfo
                 .map(|conninfo| Session::connect(&conninfo, &name, Access::ReadOnly))
@@ -336,7 +336,7 @@ fn send_here(sending: &Sending<'_>, directory: &Path, found: &mut Found<'_>) -> 
         let writing = scope.spawn(|| receive::receive(directory, theirs));
         let sent = sending.run(ours, found);
         let received = writing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        ess_run::check()?;
+        ess_run::stop_if_interrupted()?;
         // Report the receiver's own error rather than the closed channel that follows from it.
         match (received, sent) {
             (Err(error), _) => Err(error),
@@ -378,7 +378,7 @@ fn send_far(
         });
         let sent = sending.run(ours, found);
         let far = far.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        ess_run::check()?;
+        ess_run::stop_if_interrupted()?;
         match (sent, far) {
             // Prefer what the receiver itself reported. If it only ended, report how the command failed: perhaps it
             // did not even start.
@@ -433,7 +433,7 @@ fn received_and_told(
             Err(RecvTimeoutError::Disconnected) => break Err(io::ErrorKind::BrokenPipe.into()),
             Err(RecvTimeoutError::Timeout) => waited += STEP,
         }
-        ess_run::check()?;
+        ess_run::stop_if_interrupted()?;
         if waited >= idle {
             break Err(io::ErrorKind::TimedOut.into());
         }
@@ -501,7 +501,7 @@ fn section(
     }
 }
 
-fn tell(media: &Media, context: &Context) {
+fn print_summary(media: &Media, context: &Context) {
     let console = &context.console;
     let line = |text: &str| console.line(&format!("media-sync: {text}"));
     line(&format!(

@@ -34,7 +34,7 @@ impl Pace {
             .checked_duration_since(Instant::now())
             .filter(|left| !left.is_zero())
         {
-            ess_run::check()?;
+            ess_run::stop_if_interrupted()?;
             thread::sleep(left.min(Duration::from_millis(100)));
         }
         Ok(())

@@ -248,7 +248,7 @@ impl Volume {
             scope.spawn(move || link::read_all(stdout, &out));
             sending.run(ours, found)
         });
-        ess_run::check()?;
+        ess_run::stop_if_interrupted()?;
         match sent {
             Ok(sent) => Ok(sent),
             // Report how the receiver ended rather than the closed stream that follows from it.

@@ -99,7 +99,7 @@ fn sender_is_gone() -> anyhow::Error {
 fn next(incoming: &Receiver<Frame>, failures: &Receiver<anyhow::Error>, idle: u32) -> anyhow::Result<Option<Frame>> {
     // Count steps rather than measure time: time during which this process itself is stopped does not count.
     for _ in 0..u64::from(idle) * 10 {
-        ess_run::check()?;
+        ess_run::stop_if_interrupted()?;
         match incoming.recv_timeout(Duration::from_millis(100)) {
             Ok(frame) => return Ok(Some(frame)),
             Err(RecvTimeoutError::Disconnected) => return Ok(None),
@@ -188,7 +188,7 @@ impl Router<'_, '_> {
         }
         drop(done);
         while all.recv_timeout(Duration::from_millis(100)) == Err(RecvTimeoutError::Timeout) {
-            ess_run::check()?;
+            ess_run::stop_if_interrupted()?;
         }
         Ok(())
     }
@@ -454,7 +454,7 @@ impl Lane<'_> {
         let (mut sha256, mut size) = (Sha256::new(), 0);
         let mut chunk = vec![0; CHUNK];
         loop {
-            ess_run::check().map_err(io::Error::other)?;
+            ess_run::stop_if_interrupted().map_err(io::Error::other)?;
             let n = file.read(&mut chunk)?;
             if n == 0 {
                 break;

@@ -105,7 +105,7 @@ impl Expected<'_> {
             let page = uploads(self.session, &last, self.with_previews)?;
             let is_last = page.len() < UPLOADS_PAGE;
             for upload in page {
-                ess_run::check()?;
+                ess_run::stop_if_interrupted()?;
                 rows += 1;
                 let (kind, path) = if upload.is_preview {
                     (Kind::UrlPreview, preview_path_of(&upload.media_id))

@@ -260,7 +260,7 @@ impl Talk<'_, '_> {
 
     fn next(&self) -> anyhow::Result<Event> {
         loop {
-            ess_run::check()?;
+            ess_run::stop_if_interrupted()?;
             match self.happened.recv_timeout(Duration::from_millis(100)) {
                 Ok(event) => return Ok(event),
                 Err(RecvTimeoutError::Disconnected) => return Err(gone().into()),

@@ -111,7 +111,7 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     };
     let mut findings = look(args, selection, context)?;
     findings.retain(|finding| selection.wants(finding));
-    ess_run::check()?;
+    ess_run::stop_if_interrupted()?;
     findings.sort_by(|a, b| (a.severity, &a.id).cmp(&(b.severity, &b.id)));
     let accepted = accepted(&args.accept, &findings, context);
     let preflight = Preflight {
@@ -134,7 +134,7 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     };
     if !silent || exit == Exit::No {
         context.console.release();
-        tell(&preflight, args.report, context);
+        print_summary(&preflight, args.report, context);
     }
     if let Some(file) = &args.metrics {
         metrics::write(file, &preflight)?;
@@ -163,7 +163,7 @@ fn accepted(accept: &[&Id], findings: &[Finding], context: &Context) -> Vec<Stri
 }
 
 /// Prints the findings for people; open blockers even with `--quiet`.
-fn tell(preflight: &Preflight, report: bool, context: &Context) {
+fn print_summary(preflight: &Preflight, report: bool, context: &Context) {
     let console = &context.console;
     if report {
         let stderr = std::io::stderr();
@@ -173,7 +173,7 @@ fn tell(preflight: &Preflight, report: bool, context: &Context) {
             console.coloured(colours.then_some(row.colour), &row.word, &row.rest);
         }
     } else {
-        each(preflight, console);
+        print_findings(preflight, console);
     }
     let of = |severity| preflight.findings.iter().filter(|f| f.severity == severity).count();
     let accepted = preflight
@@ -189,7 +189,7 @@ fn tell(preflight: &Preflight, report: bool, context: &Context) {
     ));
 }
 
-fn each(preflight: &Preflight, console: &Console) {
+fn print_findings(preflight: &Preflight, console: &Console) {
     for Finding {
         id,
         severity,

@@ -160,7 +160,7 @@ impl Aside {
 /// Joins a thread; an error if the program is interrupted before the thread has ended.
 fn awaited<T>(thread: JoinHandle<T>) -> anyhow::Result<T> {
     while !thread.is_finished() {
-        ess_run::check()?;
+        ess_run::stop_if_interrupted()?;
         thread::sleep(Duration::from_millis(10));
     }
     Ok(thread.join().unwrap_or_else(|panic| resume_unwind(panic)))
@@ -194,9 +194,9 @@ fn open(
             .as_ref()
             .is_some_and(|target| !target.connection.is_empty() || target.kube.is_some());
     let variables = if has_target {
-        PgVariables::BelongToTheOther
+        PgVariables::ForTheOther
     } else {
-        PgVariables::Serve
+        PgVariables::ForThisServer
     };
     let from = match configuration
         .filter(|_| args.source.source.is_none())

@@ -10,7 +10,7 @@ use ess_stop::Stop;
 use crate::fence::Fence;
 use crate::movement::{SourceToCheck, check_source};
 use crate::prove::{Proof, Proving, is_loaded};
-use crate::{Target, nobody_else};
+use crate::{Target, wait_until_unused};
 
 /// What a target must hold, and which database those contents come from.
 #[derive(Debug, Clone)]
@@ -221,7 +221,7 @@ impl Proving<'_> {
         {
             return Ok(conclusion);
         }
-        nobody_else(&target.session, way.ignored_roles, "target")?;
+        wait_until_unused(&target.session, way.ignored_roles, "target")?;
         lift(&target.session, fence, expected, &conclusion.proof)?;
         conclusion.fence = FenceState::Lifted;
         Ok(conclusion)

@@ -19,7 +19,7 @@ pub fn locks_needed(dropped: usize, loaded: usize) -> i64 {
 }
 
 /// Refuses a database whose encoding or locale Synapse does not accept.
-pub fn is_for_synapse(facts: &Facts) -> Result<(), Stop> {
+pub fn require_locale(facts: &Facts) -> Result<(), Stop> {
     if facts.is_for_synapse() {
         return Ok(());
     }
@@ -42,11 +42,11 @@ pub fn can_take(target: &Target, inventory: &Inventory) -> anyhow::Result<()> {
         .hint(remedy)
         .into());
     }
-    has_locks(&target.session, inventory.tables.len())
+    require_locks(&target.session, inventory.tables.len())
 }
 
 /// Refuses a lock table that is too small to drop the tables that exist and load `loaded` ones in one transaction.
-fn has_locks(session: &Session, loaded: usize) -> anyhow::Result<()> {
+fn require_locks(session: &Session, loaded: usize) -> anyhow::Result<()> {
     let dropped = tables(session)?;
     let needed = locks_needed(dropped, loaded);
     let table = lock_table(session)?;

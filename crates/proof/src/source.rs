@@ -4,7 +4,7 @@ use ess_postgres::{Session, prepared_transactions, subscriptions};
 use ess_stop::Stop;
 
 /// Refuses a source with writes that cannot be detected (a standby) or that no dump contains (prepared transactions).
-pub fn is_whole(session: &Session, standby: bool) -> anyhow::Result<()> {
+pub fn require_primary(session: &Session, standby: bool) -> anyhow::Result<()> {
     if standby {
         return Err(Stop::no(format!(
             "{} is a standby: writes to its primary in the meantime cannot be detected and would be lost",
@@ -26,7 +26,7 @@ pub fn is_whole(session: &Session, standby: bool) -> anyhow::Result<()> {
 }
 
 /// Refuses a source with enabled subscriptions, whether or not a logical replication worker is connected at the moment.
-pub fn is_no_subscriber(session: &Session) -> anyhow::Result<()> {
+pub fn refuse_subscriber(session: &Session) -> anyhow::Result<()> {
     let subscriptions = subscriptions(session)?;
     if subscriptions.is_empty() {
         return Ok(());

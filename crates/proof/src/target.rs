@@ -68,7 +68,7 @@ impl Target {
             .into());
         }
         let role = role.unwrap_or(&facts.owner).to_owned();
-        inherits(&session, &facts, &role)?;
+        require_inheritance(&session, &facts, &role)?;
         require_public(&session, &role, "target")?;
         let fence = match standing(&session)? {
             Standing::Nothing => None,
@@ -94,7 +94,7 @@ impl Target {
 
     /// Refuses if the connecting role cannot act as the role that must own everything, or that role cannot create
     /// tables.
-    pub fn may_act(&self) -> anyhow::Result<()> {
+    pub fn require_role(&self) -> anyhow::Result<()> {
         let (user, role) = (&self.facts.user, &self.role);
         let why = match rights(&self.session, role)? {
             Some(rights) if rights.acts && rights.creates => return Ok(()),
@@ -119,7 +119,7 @@ impl Target {
     }
 
     /// Refuses a target that is the source itself; no option overrides this.
-    pub fn is_not(&self, source: Option<&Identity>) -> Result<(), Stop> {
+    pub fn refuse_if_source(&self, source: Option<&Identity>) -> Result<(), Stop> {
         if source == Some(&self.facts.identity) {
             return Err(Stop::no(format!(
                 "source and target are the same database, {}",
@@ -133,7 +133,7 @@ impl Target {
 
 /// Refuses a connecting role that can `SET ROLE` to `role` but does not inherit its privileges: the checks of these
 /// tools read the target without `SET ROLE`.
-fn inherits(session: &Session, facts: &Facts, role: &str) -> anyhow::Result<()> {
+fn require_inheritance(session: &Session, facts: &Facts, role: &str) -> anyhow::Result<()> {
     match rights(session, role)? {
         Some(rights) if rights.acts && !rights.inherits => Err(Stop::new(
             Exit::Permission,
@@ -176,7 +176,7 @@ pub fn take_lock(session: &Session) -> anyhow::Result<()> {
         if lock(session)? {
             return Ok(());
         }
-        ess_run::check()?;
+        ess_run::stop_if_interrupted()?;
         thread::sleep(STEP);
     }
     Err(
@@ -187,7 +187,7 @@ pub fn take_lock(session: &Session) -> anyhow::Result<()> {
 }
 
 /// Refuses to ignore Synapse's own role: its sessions show whether Synapse is running.
-pub fn not_synapse(session: &Session, ignored_roles: &[String]) -> anyhow::Result<()> {
+pub fn refuse_ignoring_synapse(session: &Session, ignored_roles: &[String]) -> anyhow::Result<()> {
     match owners_among(session, ignored_roles)?.first() {
         None => Ok(()),
         Some(role) => Err(Stop::usage(format!(
@@ -201,14 +201,14 @@ pub fn not_synapse(session: &Session, ignored_roles: &[String]) -> anyhow::Resul
 /// Refuses while other sessions are connected, after checking again for five seconds.
 ///
 /// The role that owns the tables is Synapse's own and cannot be ignored.
-pub fn nobody_else(session: &Session, ignored_roles: &[String], whose: &str) -> anyhow::Result<()> {
-    not_synapse(session, ignored_roles)?;
+pub fn wait_until_unused(session: &Session, ignored_roles: &[String], whose: &str) -> anyhow::Result<()> {
+    refuse_ignoring_synapse(session, ignored_roles)?;
     let mut found = others(session, ignored_roles)?;
     for _ in 0..PATIENCE.as_millis() / STEP.as_millis() {
         if found.is_empty() {
             return Ok(());
         }
-        ess_run::check()?;
+        ess_run::stop_if_interrupted()?;
         thread::sleep(STEP);
         found = others(session, ignored_roles)?;
     }

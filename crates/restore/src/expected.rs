@@ -50,9 +50,9 @@ pub(crate) fn choose(
 /// Reads what the stopped source holds; refuses a source that is in use or cannot be read completely.
 fn read(args: &Args, proving: &Proving<'_>, source: &Conninfo, session: &Session) -> anyhow::Result<Expected> {
     let facts = facts(session)?;
-    ess_proof::is_whole(session, facts.standby)?;
-    ess_proof::is_no_subscriber(session)?;
-    ess_proof::nobody_else(session, &args.ignore_role, "source")?;
+    ess_proof::require_primary(session, facts.standby)?;
+    ess_proof::refuse_subscriber(session)?;
+    ess_proof::wait_until_unused(session, &args.ignore_role, "source")?;
     let inventory = ess_proof::live_inventory(source, proving.application_name, proving.jobs, proving.report)?;
     Ok(Expected::of_source(facts.identity, inventory))
 }

@@ -11,7 +11,9 @@ use ess_cli::{Context, Exit, Stop};
 use ess_document::now;
 use ess_document::{Against, Document, Dropped, FenceState, Identity, Next, OneTimeKeys, Restore};
 use ess_postgres::{Session, exists};
-use ess_proof::{Conclusion, Expected, Loaded, Loading, Proving, State, Target, Way, nobody_else, not_empty, way_back};
+use ess_proof::{
+    Conclusion, Expected, Loaded, Loading, Proving, State, Target, Way, not_empty, wait_until_unused, way_back,
+};
 use ess_run::Report;
 use ess_run::processors;
 use ess_run::text::count;
@@ -71,8 +73,8 @@ fn load_and_prove(args: &Args, context: &mut Context, way_back: &mut Option<Stri
     let mut target = ess_servers::lock_target(context, conninfo)?;
     *way_back = way_back_of(context, &target);
     let origin = Origin::of(&found).with_context(|| format!("cannot read the dump at {}", from.display()))?;
-    is_fit(context, &target, &found, &origin)?;
-    nobody_else(&target.session, &args.ignore_role, "target")?;
+    check_target(context, &target, &found, &origin)?;
+    wait_until_unused(&target.session, &args.ignore_role, "target")?;
     let jobs = args.jobs.map_or_else(processors, usize::from);
     let name = context.application_name();
     let proving = Proving {
@@ -99,7 +101,7 @@ fn load_and_prove(args: &Args, context: &mut Context, way_back: &mut Option<Stri
         return Err(not_empty().into());
     }
     let expected = expected::choose(context, args, &proving, &source, &found)?;
-    is_awaited(context, &target, expected.as_ref())?;
+    require_awaited(context, &target, expected.as_ref())?;
     let held = match &expected {
         Some(expected) => settled(&proving, &target, state, expected, &way)?,
         None => None,
@@ -214,16 +216,16 @@ fn way_back_of(context: &Context, target: &Target) -> Option<String> {
 
 /// Refuses a target that is the source, that Synapse could not use, that cannot hold the dump, or that is fenced for
 /// another source.
-fn is_fit(context: &Context, target: &Target, found: &Found, origin: &Origin) -> anyhow::Result<()> {
+fn check_target(context: &Context, target: &Target, found: &Found, origin: &Origin) -> anyhow::Result<()> {
     let facts = &target.facts;
     let manifest = match found {
         Found::Ours { manifest, .. } => Some(manifest),
         _ => None,
     };
     let source = context.document.source.as_ref().and_then(|s| s.identity.as_ref());
-    target.is_not(source)?;
-    target.may_act()?;
-    ess_proof::is_for_synapse(facts)?;
+    target.refuse_if_source(source)?;
+    target.require_role()?;
+    ess_proof::require_locale(facts)?;
     if let Some(manifest) = manifest {
         ess_proof::can_take(target, &manifest.inventory)?;
     }
@@ -239,7 +241,7 @@ fn is_fit(context: &Context, target: &Target, found: &Found, origin: &Origin) ->
 
 /// Refuses contents of a database other than the one that the fence names. For contents that the user accepted without
 /// proof this is unknown, so it is only a note.
-fn is_awaited(context: &Context, target: &Target, expected: Option<&Expected>) -> Result<(), Stop> {
+fn require_awaited(context: &Context, target: &Target, expected: Option<&Expected>) -> Result<(), Stop> {
     let Some(fence) = &target.fence else { return Ok(()) };
     if let Some(expected) = expected {
         return expected.source().map_or(Ok(()), |source| fence.awaits(source));

@@ -59,7 +59,7 @@ pub fn interrupted() -> Option<Interrupted> {
 }
 
 /// An error once a signal has come; loops call this to stop early.
-pub fn check() -> Result<(), Interrupted> {
+pub fn stop_if_interrupted() -> Result<(), Interrupted> {
     interrupted().map_or(Ok(()), Err)
 }
 

@@ -8,7 +8,7 @@ pub mod redact;
 mod report;
 pub mod text;
 
-pub use interrupt::{Interrupted, check, interrupt, interrupted};
+pub use interrupt::{Interrupted, interrupt, interrupted, stop_if_interrupted};
 pub use memory_file::MemoryFile;
 pub use pg_tools::{Installation, LAST_WITHOUT_TRANSACTION_TIMEOUT, Need, choose, installations};
 pub use program::{Error, Program, in_quotes, quoted};

@@ -32,7 +32,7 @@ pub(crate) fn down(
     waiting::until_none(args, context, on, "waiting for Synapse's pods to terminate", || {
         waiting::left(on)
     })?;
-    stays_down(on, warnings)?;
+    check_stayed_down(on, warnings)?;
     Ok(workloads)
 }
 
@@ -52,14 +52,14 @@ fn tell_stale(context: &Context, workload: &Workload) {
 }
 
 /// Fails if a workload was scaled back up meanwhile: its new pods may not have existed yet when pods were listed.
-pub(crate) fn stays_down(on: &OnKube, warnings: &[String]) -> anyhow::Result<()> {
+pub(crate) fn check_stayed_down(on: &OnKube, warnings: &[String]) -> anyhow::Result<()> {
     let now = on.cluster.find(Some(&on.ess.release))?;
-    all(&now).try_for_each(|workload| is_down(workload, warnings))?;
+    all(&now).try_for_each(|workload| check_is_down(workload, warnings))?;
     Ok(())
 }
 
 /// Fails if a workload has replicas, with a hint at what may have scaled it back up.
-pub(crate) fn is_down(workload: &Workload, warnings: &[String]) -> Result<(), Stop> {
+pub(crate) fn check_is_down(workload: &Workload, warnings: &[String]) -> Result<(), Stop> {
     if workload.replicas == 0 {
         return Ok(());
     }

@@ -92,7 +92,7 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
         Action::Up => ScaleState::Up,
         Action::Status => state(args, &on)?,
     };
-    tell(args, context, &on.ess, state, &warnings);
+    print_summary(args, context, &on.ess, state, &warnings);
     record(args, context, &on.ess, state, workloads, warnings);
     context.finish()?;
     Ok(Exit::Done)
@@ -242,7 +242,7 @@ fn known(context: &Context, workload: &Workload) -> Option<u32> {
     scale.workloads.iter().find(same)?.replicas
 }
 
-fn tell(args: &Args, context: &Context, ess: &Ess, state: ScaleState, warnings: &[String]) {
+fn print_summary(args: &Args, context: &Context, ess: &Ess, state: ScaleState, warnings: &[String]) {
     let place = ess.place();
     context.console.line(&match state {
         ScaleState::Down => format!("ess-scale: Synapse of {place} is down, and none of its pods is left"),

@@ -55,8 +55,8 @@ pub(crate) fn down(
         waiting::left(on)
     })?;
     // The updater may create the custom resource again, which has no effect while the operator is stopped.
-    community::is_down(&self::controller(args, on)?, warnings)?;
-    community::stays_down(on, warnings)?;
+    community::check_is_down(&self::controller(args, on)?, warnings)?;
+    community::check_stayed_down(on, warnings)?;
     Ok(workloads)
 }
 

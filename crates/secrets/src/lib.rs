@@ -147,8 +147,8 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     let outcome = args.in_clear().then(|| store::put(&mut plan, &export)).transpose()?;
     let sealed = bundle.as_ref().map(Bundle::write).transpose()?;
 
-    say(context, &plan.index, outcome, sealed, &export);
-    say_what_to_do(context, args, &export);
+    print_summary(context, &plan.index, outcome, sealed, &export);
+    print_next_steps(context, args, &export);
     if let Some(note) = known_keys::note(&config, &secrets.signing_keys, &context.application_name()) {
         context.console.note(&note);
     }
@@ -334,7 +334,7 @@ fn section(
     }
 }
 
-fn say(context: &Context, index: &Index, outcome: Option<Outcome>, sealed: Option<Sealed>, export: &Path) {
+fn print_summary(context: &Context, index: &Index, outcome: Option<Outcome>, sealed: Option<Sealed>, export: &Path) {
     let console = &context.console;
     let count = index.secrets.iter().filter(|entry| entry.file.is_some()).count();
     let secrets = format!("{} of {}", ess_run::text::count(count, "secret"), index.server_name);
@@ -384,7 +384,7 @@ fn say(context: &Context, index: &Index, outcome: Option<Outcome>, sealed: Optio
 }
 
 /// Prints the commands that use the files for ESS.
-fn say_what_to_do(context: &Context, args: &Args, export: &Path) {
+fn print_next_steps(context: &Context, args: &Args, export: &Path) {
     if args.emits(Form::Age) {
         let path = export.join(bundle::BUNDLE);
         context.console.note(&format!(

@@ -7,7 +7,7 @@ use ess_document::{Config, PasswordAt};
 use ess_postgres::{Conninfo, PasswordOrigin};
 use ess_run::Report;
 
-use crate::source::{PgVariables, of_config, options};
+use crate::source::{PgVariables, conninfo_from_config, options};
 use crate::target::env;
 
 /// Finds the password by an option, by the document's reference, or as libpq does; returns where it was found.
@@ -32,13 +32,13 @@ pub(crate) fn password(
         }
         (Some(PasswordAt::Config), Some(config)) => {
             let loaded = ess_synapse::Config::load(&options(config)?)?;
-            if let Some(password) = of_config(&loaded)?.password() {
+            if let Some(password) = conninfo_from_config(&loaded)?.password() {
                 conninfo.set_password(password.clone());
             }
             return Ok(known.cloned());
         }
         (Some(PasswordAt::Environment { name }), _) if conninfo.password().is_none() => {
-            let why = if variables == PgVariables::Serve {
+            let why = if variables == PgVariables::ForThisServer {
                 "is not set"
             } else {
                 "applies to the target here"

@@ -19,9 +19,9 @@ use crate::target::{by_flag, names_a_server, resolved, same_server};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PgVariables {
     /// They do: it is the only server, or the target.
-    Serve,
+    ForThisServer,
     /// They do not: the tool works on two servers, and they apply to the other one.
-    BelongToTheOther,
+    ForTheOther,
 }
 
 /// Synapse's configuration, if the options or the document name one; recorded in the document.
@@ -31,7 +31,7 @@ pub fn config(context: &mut Context, args: &ConfigArgs) -> anyhow::Result<Option
         .source
         .as_ref()
         .and_then(|source| source.config.clone());
-    let Some(mut config) = config_of(args, known)? else {
+    let Some(mut config) = merge_config_args(args, known)? else {
         return Ok(None);
     };
     let loaded = config::Config::load(&options(&config)?)?;
@@ -61,19 +61,19 @@ pub fn source(context: &mut Context, args: &SourceArgs, variables: PgVariables) 
         let Some(config) = config(context, &args.configuration)? else {
             return Ok(None);
         };
-        resolved(of_config(&config)?, variables)?
+        resolved(conninfo_from_config(&config)?, variables)?
     } else if !known.connection.is_empty() {
         let mut params = known.connection.clone();
         // Parameters that may be secret are not in the document. Read them from the configuration again; on a host
         // without it they are not needed.
-        if let Some(config) = config_of(&args.configuration, known.config.clone())?
+        if let Some(config) = merge_config_args(&args.configuration, known.config.clone())?
             && let Ok(config) = config::Config::load(&options(&config)?)
-            && let Ok(conninfo) = of_config(&config)
+            && let Ok(conninfo) = conninfo_from_config(&config)
         {
             params.extend(conninfo.other_params());
         }
         resolved(Conninfo::from_params(params, None)?, variables)?
-    } else if variables == PgVariables::Serve && names_a_server() {
+    } else if variables == PgVariables::ForThisServer && names_a_server() {
         resolved(Conninfo::from_params(BTreeMap::new(), None)?, variables)?
     } else {
         return Ok(None);
@@ -105,7 +105,7 @@ pub fn source(context: &mut Context, args: &SourceArgs, variables: PgVariables) 
 /// option names the source.
 pub fn source_to_check(context: &mut Context, args: &SourceArgs) -> anyhow::Result<SourceToCheck> {
     let named = args.source.is_some() || !args.configuration.config.is_empty();
-    match source(context, args, PgVariables::BelongToTheOther) {
+    match source(context, args, PgVariables::ForTheOther) {
         Err(error) if !named => Ok(SourceToCheck::Unusable(format!("{error:#}"))),
         Ok(None) => Ok(SourceToCheck::NotNamed),
         Ok(Some(conninfo)) => Ok(SourceToCheck::Known(conninfo)),
@@ -141,7 +141,7 @@ pub fn identify_source(context: &mut Context, source: &SourceToCheck) -> anyhow:
 }
 
 /// The database in Synapse's configuration.
-pub(crate) fn of_config(config: &config::Config) -> anyhow::Result<Conninfo> {
+pub(crate) fn conninfo_from_config(config: &config::Config) -> anyhow::Result<Conninfo> {
     match config.database()? {
         Database::Postgres { args, password, .. } => Ok(Conninfo::from_params(args, password)?),
         Database::Sqlite { path } => Err(Stop::no(format!(
@@ -160,7 +160,7 @@ pub(crate) fn of_config(config: &config::Config) -> anyhow::Result<Conninfo> {
 
 /// The configuration that the options and the document name. Options take precedence, but `-c` cannot contradict the
 /// document.
-fn config_of(args: &ConfigArgs, known: Option<Config>) -> anyhow::Result<Option<Config>> {
+fn merge_config_args(args: &ConfigArgs, known: Option<Config>) -> anyhow::Result<Option<Config>> {
     let absolute = |path: &PathBuf| ess_files::absolute(path);
     let given: Vec<PathBuf> = args.config.iter().map(absolute).collect::<Result<_, _>>()?;
     let mut config = match known {

@@ -23,7 +23,7 @@ pub(crate) fn by_address(context: &mut Context, args: &TargetArgs) -> anyhow::Re
         None if names_a_server() => Conninfo::from_params(BTreeMap::new(), None)?,
         None => return Ok(None),
     };
-    let mut conninfo = resolved(parsed, PgVariables::Serve)?;
+    let mut conninfo = resolved(parsed, PgVariables::ForThisServer)?;
     same_server("--target", &conninfo, "target.connection", &known.connection)?;
     same_role(args, &known)?;
     let file = args.target_password_file.as_deref();
@@ -33,7 +33,7 @@ pub(crate) fn by_address(context: &mut Context, args: &TargetArgs) -> anyhow::Re
         file,
         known.password.as_ref(),
         None,
-        PgVariables::Serve,
+        PgVariables::ForThisServer,
     )?;
     let target = context.document.target.get_or_insert_default();
     *target = Target {
@@ -75,7 +75,7 @@ pub fn names_a_server() -> bool {
 }
 
 pub(crate) fn resolved(conninfo: Conninfo, variables: PgVariables) -> anyhow::Result<Conninfo> {
-    Ok(conninfo.resolve(&env, variables == PgVariables::Serve)?)
+    Ok(conninfo.resolve(&env, variables == PgVariables::ForThisServer)?)
 }
 
 /// A server that an option names. Only parameters that the document can contain are allowed, since later tools read

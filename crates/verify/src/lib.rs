@@ -8,7 +8,7 @@ use ess_document::now;
 use ess_document::{FenceState, Next, Verify};
 use ess_postgres::{Access, Conninfo, Session, facts};
 use ess_proof::SourceToCheck;
-use ess_proof::{Conclusion, Expected, Proving, Target, Way, nobody_else};
+use ess_proof::{Conclusion, Expected, Proving, Target, Way, wait_until_unused};
 use ess_run::Report;
 use ess_run::processors;
 use ess_run::text::count;
@@ -48,7 +48,7 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
         ess_servers::adopt_source(context, manifest)?;
     }
     let target = ess_servers::lock_target(context, conninfo)?;
-    nobody_else(&target.session, &args.ignore_role, "target")?;
+    wait_until_unused(&target.session, &args.ignore_role, "target")?;
     let name = context.application_name();
     let proving = Proving {
         conninfo,
@@ -61,7 +61,7 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
         Some(manifest) => Expected::of_dump(manifest),
         None => of_source(args, &proving, &target, &source)?,
     };
-    target.is_not(expected.source())?;
+    target.refuse_if_source(expected.source())?;
     // Fail now rather than after a long proof whose fence could not be lifted.
     if target.fence.is_some() {
         proving.require_source(&expected, &source, args.lift.allow())?;
@@ -160,10 +160,10 @@ fn of_source(args: &Args, proving: &Proving<'_>, target: &Target, source: &Sourc
     };
     let session = Session::connect(source, proving.application_name, Access::ReadOnly)?;
     let facts = facts(&session)?;
-    target.is_not(Some(&facts.identity))?;
-    ess_proof::is_whole(&session, facts.standby)?;
-    ess_proof::is_no_subscriber(&session)?;
-    nobody_else(&session, &args.ignore_role, "source")?;
+    target.refuse_if_source(Some(&facts.identity))?;
+    ess_proof::require_primary(&session, facts.standby)?;
+    ess_proof::refuse_subscriber(&session)?;
+    wait_until_unused(&session, &args.ignore_role, "source")?;
     let inventory = ess_proof::live_inventory(source, proving.application_name, proving.jobs, proving.report)?;
     Ok(Expected::of_source(facts.identity, inventory))
 }

@@ -344,7 +344,7 @@ const SAVED: &str = "save the old documents as client, server and support in a d
 fn fetch_old(server: &str, agent: &Agent, context: &Context) -> anyhow::Result<Documents> {
     let mut old = Documents::new();
     for name in ["client", "server", "support"] {
-        ess_run::check()?;
+        ess_run::stop_if_interrupted()?;
         let url = format!("https://{server}/.well-known/matrix/{name}");
         let response = get(agent, &url)
             .map_err(|error| Stop::new(Exit::Unavailable, format!("{url} cannot be fetched: {error}")).hint(SAVED))?;
@@ -439,7 +439,7 @@ fn look(
     let mut said = None;
     let lagging = loop {
         let lagging = check.lagging();
-        ess_run::check()?;
+        ess_run::stop_if_interrupted()?;
         if said.as_ref() != Some(&lagging) {
             for what in &lagging {
                 context.console.line(&format!("  {what}"));
@@ -458,7 +458,7 @@ fn look(
         said = Some(lagging);
         let next = (Instant::now() + Duration::from_secs(args.every)).min(until);
         while Instant::now() < next {
-            ess_run::check()?;
+            ess_run::stop_if_interrupted()?;
             thread::sleep(Duration::from_millis(100));
         }
     };

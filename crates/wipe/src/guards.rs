@@ -43,14 +43,14 @@ pub(crate) fn check(
             .note("the target is already fenced: what is behind the fence was loaded by these tools");
         return Ok(true);
     }
-    serves_no_other(context, target)?;
+    refuse_other_homeserver(context, target)?;
     foreign_tables(args, target, &[])?;
-    unused(args, target)?;
+    refuse_used(args, target)?;
     Ok(false)
 }
 
 /// Refuses a target that `--undo` could not bring back from a backup.
-pub(crate) fn comes_back(target: &Target) -> anyhow::Result<()> {
+pub(crate) fn require_restorable(target: &Target) -> anyhow::Result<()> {
     let session = &target.session;
     let refuse = |why: String, hint: String| {
         Err(
@@ -96,7 +96,7 @@ pub(crate) fn foreign_tables(args: &Args, target: &Target, dumps: &[&Inventory])
 }
 
 /// Refuses a database of another homeserver; no option overrides this.
-pub(crate) fn serves_no_other(context: &Context, target: &Target) -> anyhow::Result<()> {
+pub(crate) fn refuse_other_homeserver(context: &Context, target: &Target) -> anyhow::Result<()> {
     let expected = context.document.source.as_ref().and_then(|s| s.server_name.as_deref());
     let names = server_names(&target.session)?;
     if let Some(expected) = expected
@@ -110,7 +110,7 @@ pub(crate) fn serves_no_other(context: &Context, target: &Target) -> anyhow::Res
 }
 
 /// Refuses a database that people have used.
-pub(crate) fn unused(args: &Args, target: &Target) -> anyhow::Result<()> {
+pub(crate) fn refuse_used(args: &Args, target: &Target) -> anyhow::Result<()> {
     if !args.allow_used
         && let Some(measure) = usage(&target.session)?.used()
     {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use ess_archive::{
-    Compression, Dumping, Found, Kind, Layout, Manifest, Origin, check_is_of, find, is_there, read_back, take,
+    Compression, Dumping, Found, Kind, Layout, Manifest, Origin, check_is_of, find, finish_rename, read_back, take,
 };
 use ess_cli::{Context, Exit, Stop};
 use ess_document::now;
@@ -16,7 +16,7 @@ use ess_document::{FenceState, Identity, Next, SourceCheck, Wipe};
 use ess_files::make_directory;
 use ess_postgres::{Conninfo, Inventory, Reading, count_by_kind, moved};
 use ess_proof::SourceToCheck;
-use ess_proof::{Expected, Fence, Proving, State, Target, nobody_else, way_back};
+use ess_proof::{Expected, Fence, Proving, State, Target, wait_until_unused, way_back};
 use ess_run::processors;
 use ess_run::text::count;
 use ess_run::{Installation, Need, Report, choose, in_quotes};
@@ -109,10 +109,10 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     ess_servers::identify_source(context, &source)?;
     let target = ess_servers::lock_target(context, conninfo)?;
     let identity = source_identity(args, context)?;
-    target.is_not(identity.as_ref())?;
-    target.may_act()?;
+    target.refuse_if_source(identity.as_ref())?;
+    target.require_role()?;
     if !args.no_fence {
-        ess_proof::is_for_synapse(&target.facts)?;
+        ess_proof::require_locale(&target.facts)?;
     }
     if let Some(dump) = &dump
         && let Some(fence) = already(args, context, conninfo, &target, dump, &source)?
@@ -126,7 +126,7 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     let needs_backup = !args.no_backup && !resumed && !plan.objects.is_empty();
     let programs = needs_backup.then(|| backup_programs(args, &target)).transpose()?;
     if needs_backup {
-        guards::comes_back(&target)?;
+        guards::require_restorable(&target)?;
     }
     if !agreed(args, context, &target, &plan, &server_name, resumed)? {
         drop(target);
@@ -134,7 +134,7 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
         return Ok(Exit::Done);
     }
 
-    nobody_else(&target.session, &args.ignore_role, "target")?;
+    wait_until_unused(&target.session, &args.ignore_role, "target")?;
     let backup = if let Some(programs) = programs {
         let place = backup_place(args, context)?;
         let mark = back_up(args, context, conninfo, &target, &server_name, &place, &programs)?;
@@ -449,7 +449,7 @@ fn back_up(
     {
         context.lock_around(place)?;
     }
-    if is_there(place)? {
+    if finish_rename(place)? {
         let refuse = |why: String| {
             Stop::no(format!("{} already exists: {why}", place.display())).hint(if args.undo {
                 "move it elsewhere; it contains what an earlier --undo erased"

@@ -8,7 +8,7 @@ use ess_cli::{Context, Exit, Stop};
 use ess_document::FenceState;
 use ess_postgres::{Conninfo, Inventory};
 use ess_proof::SourceToCheck;
-use ess_proof::{Expected, Fence, Loading, State, Target, Way, nobody_else};
+use ess_proof::{Expected, Fence, Loading, State, Target, Way, wait_until_unused};
 use ess_run::processors;
 use ess_run::text::count;
 use ess_run::{Installation, Report};
@@ -27,7 +27,7 @@ pub(crate) fn run(args: &Args, context: &mut Context, conninfo: &Conninfo) -> an
     let backup = place(args, context, &target)?;
     let found = find(&backup)?;
     let (manifest, sha256) = of_this_target(&found, &backup, &target)?;
-    target.may_act()?;
+    target.require_role()?;
     let server_name = guards::server_name(context, &target, manifest.server_name.as_deref())?;
     ess_servers::name_server(context, Some(&server_name))?;
     let expected = Expected::of_dump(manifest);
@@ -59,7 +59,7 @@ pub(crate) fn run(args: &Args, context: &mut Context, conninfo: &Conninfo) -> an
         return Ok(Exit::Done);
     }
 
-    nobody_else(&target.session, &args.ignore_role, "target")?;
+    wait_until_unused(&target.session, &args.ignore_role, "target")?;
     manifest.check_files(&backup, &context.console)?;
     let name_of_backup = backup.file_name().unwrap_or_default().to_string_lossy();
     let beside = backup.with_file_name(format!("{name_of_backup}.undone"));
@@ -209,7 +209,7 @@ fn there(
     match state {
         State::Foreign => {
             // First exclude other sessions: what they write during the check would be erased unnoticed.
-            nobody_else(&target.session, &args.ignore_role, "target")?;
+            wait_until_unused(&target.session, &args.ignore_role, "target")?;
             what_is_there(args, context, conninfo, target)
         }
         State::Fenced | State::Loaded => {
@@ -258,8 +258,8 @@ fn may_be_dropped(args: &Args, context: &Context, target: &Target, backup: &Mani
 /// What would be erased; refuses contents that no dump holds, unless the user allowed to erase them.
 fn what_is_there(args: &Args, context: &Context, conninfo: &Conninfo, target: &Target) -> anyhow::Result<There> {
     let Some((dump, place)) = dump(args, context)? else {
-        guards::serves_no_other(context, target)?;
-        guards::unused(args, target)?;
+        guards::refuse_other_homeserver(context, target)?;
+        guards::refuse_used(args, target)?;
         return Ok(There::Used);
     };
     let name = context.application_name();

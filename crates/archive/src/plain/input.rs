@@ -98,7 +98,7 @@ impl<'a> Input<'a> {
             return Ok(false);
         }
         // A small compressed file can expand to more than can be read in hours: allow an interrupt.
-        ess_run::check().map_err(PlainError::Interrupted)?;
+        ess_run::stop_if_interrupted().map_err(PlainError::Interrupted)?;
         self.buffer.drain(..self.at);
         self.at = 0;
         let line = self.line;

@@ -74,7 +74,7 @@ impl Shared {
     pub(super) fn expect(&self, lane: u8, pending: Pending) -> anyhow::Result<()> {
         let mut queue = lock(&self.pending[usize::from(lane)]);
         while queue.len() >= UNANSWERED {
-            ess_run::check()?;
+            ess_run::stop_if_interrupted()?;
             if *lock(&self.over) {
                 return Err(gone().into());
             }

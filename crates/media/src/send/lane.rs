@@ -28,7 +28,7 @@ impl Lane<'_> {
         loop {
             let job = lock(todo).recv();
             let Ok(job) = job else { return Ok(()) };
-            ess_run::check()?;
+            ess_run::stop_if_interrupted()?;
             if let Task::ReadBack(size, sha256) = job.task {
                 self.ask(job, size, sha256)?;
                 continue;
@@ -50,7 +50,7 @@ impl Lane<'_> {
         self.give(Frame::File { lane, path, time })?;
         let (mut size, mut sha256) = (0, Sha256::new());
         loop {
-            ess_run::check()?;
+            ess_run::stop_if_interrupted()?;
             let mut bytes = Vec::with_capacity(CHUNK);
             let read = (&mut file).take(CHUNK as u64).read_to_end(&mut bytes);
             let n = match read {
@@ -76,7 +76,7 @@ impl Lane<'_> {
     fn read(&self, job: Job, mut file: File) -> anyhow::Result<()> {
         let (mut size, mut sha256, mut chunk) = (0, Sha256::new(), vec![0; CHUNK]);
         loop {
-            ess_run::check()?;
+            ess_run::stop_if_interrupted()?;
             match file.read(&mut chunk) {
                 Ok(0) => break,
                 Ok(n) => {

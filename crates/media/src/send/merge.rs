@@ -67,7 +67,7 @@ impl Merge<'_, '_, '_> {
     }
 
     fn unit(&mut self, kind: Kind, ours: Unit) -> anyhow::Result<()> {
-        ess_run::check()?;
+        ess_run::stop_if_interrupted()?;
         let mut there = HashMap::new();
         while let Some(theirs) = self.their_next()? {
             match order(&theirs.path, &ours.path) {

@@ -9,7 +9,7 @@ use ess_document::{Document, MAX_BYTES, ReadError};
 use ess_run::Report;
 use rustix::fs::FileType;
 
-use crate::context::Common;
+use crate::args::Common;
 use crate::{Console, Stop};
 
 /// Whether an empty pipe on standard input is an error.

@@ -1,6 +1,7 @@
 //! What all programs share: arguments, the document in and out, exit statuses, messages and progress
 //! on standard error, signals, locks. The only code that prints.
 
+mod args;
 mod bug;
 mod context;
 mod exit;
@@ -14,7 +15,8 @@ use std::process::ExitCode;
 
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 
-pub use context::{Common, Context};
+pub use args::Common;
+pub use context::Context;
 pub use ess_stop::{Exit, Stop};
 pub use exit::exit_of;
 pub use input::EmptyPipe;

@@ -5,11 +5,10 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{ConfigMap, Container, PodSpec};
 use serde_yaml::Value;
 
-use crate::database::{Wanted, text};
+use crate::Cluster;
 use crate::error::{Error, Kind};
-use crate::find::{COMPONENT, Candidate, Ess, MAS, PART_OF, Profile, SYNAPSE};
+use crate::ess::{COMPONENT, Candidate, Ess, MAS, PART_OF, Profile, SYNAPSE, SecretKey, Wanted};
 use crate::workload::{Workload, WorkloadKind};
-use crate::{Cluster, SecretKey};
 
 /// A label of each of Synapse's workloads, with the value `RELEASE-synapse`.
 const INSTANCE: &str = "k8s.element.io/synapse-instance";
@@ -132,4 +131,14 @@ fn password(render: &Container, namespace: &str) -> Option<SecretKey> {
         name: name.to_owned(),
         key: key.to_owned(),
     })
+}
+
+/// A YAML scalar as the value of a libpq parameter.
+fn text(value: &serde_yaml::Value) -> Option<String> {
+    match value {
+        serde_yaml::Value::String(text) => Some(text.clone()),
+        serde_yaml::Value::Number(number) => Some(number.to_string()),
+        serde_yaml::Value::Bool(value) => Some(value.to_string()),
+        _ => None,
+    }
 }

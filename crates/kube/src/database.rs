@@ -7,11 +7,10 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{Pod, Secret, Service, ServicePort};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use secrecy::SecretString;
-use serde_yaml::Value;
 use zeroize::Zeroize;
 
 use crate::error::{Error, Kind};
-use crate::find::{Ess, Profile};
+use crate::ess::{Ess, Profile, SecretKey};
 use crate::{Cluster, Right, community, operator};
 
 /// How Synapse connects to its database.
@@ -23,23 +22,6 @@ pub struct Database {
     pub password: SecretKey,
     /// The pod that serves it; `None` if it is outside of the cluster.
     pub pod: Option<PodPort>,
-}
-
-/// One value of one Secret.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SecretKey {
-    /// The Secret's namespace.
-    pub namespace: String,
-    /// The Secret's name.
-    pub name: String,
-    /// The key in it.
-    pub key: String,
-}
-
-impl fmt::Display for SecretKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} of Secret {}/{}", self.key, self.namespace, self.name)
-    }
 }
 
 /// A port of a pod.
@@ -56,25 +38,6 @@ pub struct PodPort {
 impl fmt::Display for PodPort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "port {} of pod {}/{}", self.port, self.namespace, self.pod)
-    }
-}
-
-/// The database according to a profile's own configuration.
-pub(crate) struct Wanted {
-    /// `database.args`.
-    pub(crate) args: BTreeMap<String, String>,
-    pub(crate) password: SecretKey,
-    /// Where the password is if that Secret does not exist.
-    pub(crate) otherwise: Option<SecretKey>,
-}
-
-/// A YAML scalar as the value of a libpq parameter.
-pub(crate) fn text(value: &Value) -> Option<String> {
-    match value {
-        Value::String(text) => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
-        Value::Bool(value) => Some(value.to_string()),
-        _ => None,
     }
 }
 

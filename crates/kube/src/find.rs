@@ -1,76 +1,9 @@
 //! Finds the ESS in a namespace, by the labels and owners of its workloads and by custom resources; never guesses.
 
-use std::fmt;
-
 use crate::error::{Error, Kind};
-use crate::operator::{Custom, Operator};
+use crate::ess::{COMPONENT, Candidate, Custom, Ess, Profile};
 use crate::workload::Workload;
-use crate::{Cluster, Place, community, operator};
-
-/// How an ESS was installed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Profile {
-    /// ESS Community: the Helm chart matrix-stack.
-    Community,
-    /// The older element-onprem, whose operator manages everything from custom resources.
-    Operator,
-}
-
-impl fmt::Display for Profile {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Community => "ESS Community (Helm chart matrix-stack)",
-            Self::Operator => "ESS of the operator (element-onprem)",
-        })
-    }
-}
-
-/// An ESS in a cluster.
-#[derive(Debug, Clone)]
-pub struct Ess {
-    /// How it was installed.
-    pub profile: Profile,
-    /// Where it is.
-    pub namespace: String,
-    /// The Helm release, or the name of the operator's custom resources.
-    pub release: String,
-    /// Synapse's processes.
-    pub synapse: Vec<Workload>,
-    /// Matrix Authentication Service, where it is installed.
-    pub mas: Vec<Workload>,
-    /// The custom resources of the operator.
-    pub operator: Option<Operator>,
-}
-
-impl Ess {
-    /// Where it is, as `--target` names it.
-    pub fn place(&self) -> Place {
-        Place {
-            namespace: self.namespace.clone(),
-            release: Some(self.release.clone()),
-        }
-    }
-
-    /// The main process; `None` while the operator's Synapse is deleted.
-    pub fn main(&self) -> Option<&Workload> {
-        self.synapse
-            .iter()
-            .find(|workload| workload.name == format!("{}-synapse-main", self.release))
-    }
-}
-
-/// Something in a namespace that looks like an ESS.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Candidate {
-    pub(crate) profile: Profile,
-    pub(crate) release: String,
-}
-
-/// The label of all parts of ESS, in both profiles.
-pub(crate) const PART_OF: (&str, &str) = ("app.kubernetes.io/part-of", "matrix-stack");
-pub(crate) const COMPONENT: &str = "app.kubernetes.io/component";
-pub(crate) const SYNAPSE: &str = "matrix-server";
-pub(crate) const MAS: &str = "matrix-authentication";
+use crate::{Cluster, community, operator};
 
 impl Cluster {
     /// Finds the ESS in the namespace; `release` chooses one of several.

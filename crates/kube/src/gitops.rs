@@ -2,8 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::find::Ess;
-use crate::operator::Custom;
+use crate::ess::{Custom, Ess};
 use crate::workload::Workload;
 
 /// A controller that would revert a change.

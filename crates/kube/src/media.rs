@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::{Container, PersistentVolumeClaim, Pod, PodSecur
 
 use crate::database::is_ready;
 use crate::error::{Error, Kind};
-use crate::find::{Ess, Profile};
+use crate::ess::{Ess, Profile};
 use crate::workload::Workload;
 use crate::{Cluster, PodPort, operator};
 

@@ -8,11 +8,10 @@ use kube::core::ApiResource;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-use crate::database::Wanted;
+use crate::Cluster;
 use crate::error::{Error, Kind};
-use crate::find::{COMPONENT, Candidate, Ess, PART_OF, Profile, SYNAPSE};
+use crate::ess::{COMPONENT, Candidate, Custom, Ess, Operator, PART_OF, Profile, SYNAPSE, SecretKey, Wanted};
 use crate::workload::{Workload, WorkloadKind};
-use crate::{Cluster, SecretKey};
 
 /// The group of the operator's custom resources.
 pub(crate) const GROUP: &str = "matrix.element.io";
@@ -24,32 +23,6 @@ pub const OPERATOR: &str = "element-operator-controller-manager";
 const SYNAPSES: &str = "synapses";
 /// The custom resource from which the updater creates that one.
 const DEPLOYMENTS: &str = "elementdeployments";
-
-/// The custom resources of an ESS.
-#[derive(Debug, Clone)]
-pub struct Operator {
-    /// The one from which the operator creates Synapse; absent while Synapse is stopped.
-    pub synapse: Option<Custom>,
-    /// The one from which the updater creates the other.
-    pub deployment: Option<Custom>,
-}
-
-/// One of the operator's custom resources.
-#[derive(Debug, Clone)]
-pub struct Custom {
-    /// Its kind, such as `Synapse`.
-    pub kind: String,
-    /// The plural of its kind, such as `synapses`.
-    pub plural: String,
-    /// The version of its API, such as `v1alpha2`.
-    pub version: String,
-    /// Its namespace.
-    pub namespace: String,
-    /// Its name.
-    pub name: String,
-    /// The complete object.
-    pub object: Value,
-}
 
 /// Fields of the metadata that only the API server sets.
 const SERVER_OWNED: [&str; 7] = [

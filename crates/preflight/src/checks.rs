@@ -32,6 +32,14 @@ use crate::ids::{NOT_CHECKED, UNKNOWN};
 /// The findings of a check on a server, or why it could not be completed.
 pub(crate) type Found = Result<Vec<Finding>, Error>;
 
+/// A source with an open connection.
+pub(crate) struct Source {
+    /// The connection, which only reads.
+    pub(crate) session: Session,
+    /// Properties of the server and the database.
+    pub(crate) facts: Facts,
+}
+
 /// A check on `T`: its subject, for messages, and its function.
 pub(crate) type Check<T> = (&'static str, fn(&T) -> Found);
 

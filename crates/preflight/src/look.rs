@@ -20,9 +20,9 @@ use crate::Args;
 use crate::checks::cluster::{self, To};
 use crate::checks::endpoint::{self, Endpoint};
 use crate::checks::homeserver::{self, Homeserver};
-use crate::checks::source::{self, Source};
 use crate::checks::target::{self, Target};
 use crate::checks::versions::SynapseVersion;
+use crate::checks::{Source, source};
 use crate::checks::{
     carry, config, connect, export, health, host, logins, media, not_checked, pace, profile, programs, public,
 };

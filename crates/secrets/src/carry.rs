@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::fate::{self, Becomes};
 use crate::files::{File, Files};
 use crate::suspect;
-use crate::yaml::Node;
+use crate::yaml::{Node, join};
 
 /// Options of the old process, host or version, which are not carried.
 const UNNEEDED: &[&str] = &[
@@ -384,14 +384,6 @@ impl Partition<'_> {
             }
         }
         any
-    }
-}
-
-pub(crate) fn join(path: &str, name: &str) -> String {
-    if path.is_empty() {
-        name.to_owned()
-    } else {
-        format!("{path}.{name}")
     }
 }
 

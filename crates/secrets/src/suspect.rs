@@ -1,7 +1,6 @@
 //! Recognises values that look like secrets, by name or by content, in options that no list names.
 
-use crate::carry::join;
-use crate::yaml::Node;
+use crate::yaml::{Node, join};
 
 /// Endings of names that suggest a secret.
 const ENDS: &[&str] = &[

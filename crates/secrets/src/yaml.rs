@@ -230,6 +230,14 @@ fn quoted(text: &str) -> Zeroizing<String> {
     quoted
 }
 
+pub(crate) fn join(path: &str, name: &str) -> String {
+    if path.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{path}.{name}")
+    }
+}
+
 #[cfg(test)]
 #[path = "yaml_tests.rs"]
 mod tests;

@@ -7,8 +7,7 @@ use ess_postgres::{
     Condition, Error, Facts, ForeignKey, Held, PAST_INDEXES, Session, UniqueKey, conditions, foreign_keys, unique_keys,
 };
 
-use super::source::Source;
-use super::{Found, is_canceled, not_checked};
+use super::{Found, Source, is_canceled, not_checked};
 use crate::finding::{Detail, blocker, info, number, warning};
 use crate::ids::{DUPLICATES, DUPLICATES_TRIED, ORPHANS, SOURCE_COLLATION, UNSOUND_ROWS};
 use ess_run::text::count;

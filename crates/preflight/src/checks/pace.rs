@@ -7,9 +7,9 @@ use ess_postgres::{Error, Session, Table, tables};
 use ess_run::text::count;
 use serde_json::{Map, Value, json};
 
-use super::source::{Source, dump_size};
+use super::source::dump_size;
 use super::target::Target;
-use super::{not_checked, number_of};
+use super::{Source, not_checked, number_of};
 use crate::finding::{Detail, info};
 use crate::ids::DOWNTIME;
 

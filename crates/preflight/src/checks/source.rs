@@ -2,28 +2,20 @@
 
 use ess_document::Finding;
 use ess_postgres::{
-    Facts, Session, Table, dump_locks, invalid_indexes, lock_table, not_in_a_dump, not_utf8, others, tables,
-    unreadable, without_support,
+    Facts, Table, dump_locks, invalid_indexes, lock_table, not_in_a_dump, not_utf8, others, tables, unreadable,
+    without_support,
 };
 use ess_run::text::{count, size};
 use ess_synapse::schema::UNLOGGED_TABLES;
 use serde_json::Value;
 
-use super::{Check, Found, all, is_canceled, number_of, texts};
+use super::{Check, Found, Source, all, is_canceled, number_of, texts};
 use crate::finding::{Detail, blocker, info, number, some_of, warning};
 use crate::ids::{
     EXTENSIONS, INVALID_INDEXES, LARGE_OBJECTS, LEFT_BEHIND, OTHER_SESSIONS, PREPARED_TRANSACTIONS, REPLICATION_SLOTS,
     SCHEMAS, SOURCE_ENCODING, SOURCE_LOCKS, SOURCE_PARTS, SOURCE_SERVER, SOURCE_SIZE, SOURCE_STANDBY,
     SOURCE_UNREADABLE, SYNAPSE_SESSIONS,
 };
-
-/// A source with an open connection.
-pub(crate) struct Source {
-    /// The connection, which only reads.
-    pub(crate) session: Session,
-    /// Properties of the server and the database.
-    pub(crate) facts: Facts,
-}
 
 /// Runs all checks of the source.
 pub(crate) fn check(source: &Source) -> Vec<Finding> {

@@ -8,8 +8,7 @@ use ess_postgres::{
 use ess_proof::{Fence, Standing, locks_needed, standing};
 
 use super::host::clock;
-use super::source::Source;
-use super::{Check, Found, all, not_checked};
+use super::{Check, Found, Source, all, not_checked};
 use crate::finding::{Detail, blocker, info, number, some_of};
 use crate::ids::{
     SAME_DATABASE, TARGET_FENCED, TARGET_FRESH, TARGET_LACKS, TARGET_LOCALE, TARGET_LOCKS, TARGET_RESTORED,

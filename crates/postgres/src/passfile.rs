@@ -8,7 +8,7 @@ use std::path::Path;
 use secrecy::SecretString;
 use zeroize::Zeroizing;
 
-use crate::conninfo::ConninfoError;
+use crate::conninfo::error::ConninfoError;
 
 /// The state of a password file.
 pub(crate) enum Passfile {

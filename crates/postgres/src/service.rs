@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::conninfo::{ConninfoError, Env, check, home};
+use crate::conninfo::environment::{Env, home};
+use crate::conninfo::error::ConninfoError;
+use crate::conninfo::keyword::check;
 
 /// The directories of `pg_service.conf` on Debian, on Red Hat and by upstream's default.
 const SYSTEM_DIRS: [&str; 3] = ["/etc/postgresql-common", "/etc/sysconfig/pgsql", "/usr/local/pgsql/etc"];

@@ -16,15 +16,12 @@ use sha2::{Digest as _, Sha256};
 use tar::{Builder, EntryType, Header};
 use zeroize::Zeroizing;
 
-use crate::store::{self, existing};
+use crate::store::{self, File, existing};
 
 /// The bundle's name in an export.
 pub(crate) const BUNDLE: &str = "secrets.tar.age";
 /// The bundle's record, next to it: what a later run compares with.
 const RECORD: &str = "secrets.tar.age.json";
-
-/// A file of the bundle: its path in an export, and its content.
-pub(crate) type File<'a> = (PathBuf, &'a [u8]);
 
 /// The format. It gets a new name only if a reader of the old one would misunderstand the new one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

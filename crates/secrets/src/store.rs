@@ -15,7 +15,6 @@ use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use crate::beside::Beside;
-use crate::bundle;
 use crate::carry::Sorted;
 use crate::index::{ConfigFile, Emitted, Index};
 
@@ -98,7 +97,7 @@ impl<'a> Plan<'a> {
     }
 
     /// All files of the export, by their paths in it. `index` is the text of the plan's index.
-    pub(crate) fn files<'f>(&'f self, index: &'f [u8]) -> Vec<bundle::File<'f>> {
+    pub(crate) fn files<'f>(&'f self, index: &'f [u8]) -> Vec<File<'f>> {
         let secrets = self.secrets.iter();
         let secrets = secrets.map(|(option, value)| (Path::new(DIRECTORY).join(option), value.expose_secret()));
         let index = [(Path::new(DIRECTORY).join(INDEX), index)];
@@ -108,6 +107,9 @@ impl<'a> Plan<'a> {
         secrets.chain(index).chain(config).chain(emitted).collect()
     }
 }
+
+/// A file of an export: its path in it, and its content.
+pub(crate) type File<'a> = (PathBuf, &'a [u8]);
 
 /// The name of a copy. It is numbered so that `-c EXPORT/config`, which sorts by name, merges the copies in the order
 /// of the originals.

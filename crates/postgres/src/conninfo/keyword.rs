@@ -1,5 +1,7 @@
 //! The connection parameters of libpq, each with its environment variable.
 
+use super::error::ConninfoError;
+
 /// A parameter. Without a variable, libpq reads it from connection strings and service files only.
 pub(crate) struct Keyword {
     pub(crate) name: &'static str,
@@ -150,4 +152,21 @@ pub(crate) const OTHER_VARIABLES: &[&str] = &[
 
 pub(crate) fn is_known(name: &str) -> bool {
     KEYWORDS.iter().any(|keyword| keyword.name == name)
+}
+
+/// Refuses an unknown keyword, and a value that contains a password or a NUL character.
+pub(crate) fn check(keyword: &str, value: &str) -> Result<(), ConninfoError> {
+    if !is_known(keyword) {
+        return Err(ConninfoError::UnknownKeyword(keyword.to_owned()));
+    }
+    if keyword != "options" && holds_password(value) {
+        return Err(ConninfoError::PasswordInValue(keyword.to_owned()));
+    }
+    if value.contains('\0') {
+        return Err(ConninfoError::Value {
+            keyword: keyword.to_owned(),
+            expected: "text without a NUL",
+        });
+    }
+    Ok(())
 }

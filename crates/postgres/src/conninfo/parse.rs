@@ -31,7 +31,7 @@ fn store(params: &mut Params, keyword: &str, value: String) -> Result<(), Connin
     if keyword == "password" {
         return Err(ConninfoError::PasswordInText);
     }
-    super::check(keyword, &value)?;
+    super::keyword::check(keyword, &value)?;
     params.insert(keyword.to_owned(), value);
     Ok(())
 }

@@ -78,6 +78,14 @@ pub(crate) fn until(what: &str, done: impl Fn() -> bool) {
     }
 }
 
+/// Whether a process has ended. Its entry in /proc stays until its new parent, process 1, has waited for it.
+fn has_ended(process: &std::path::Path) -> bool {
+    let stat = std::fs::read_to_string(process.join("stat"));
+    stat.map_or(true, |stat| {
+        stat.rsplit(") ").next().is_some_and(|state| state.starts_with('Z'))
+    })
+}
+
 #[track_caller]
 fn findings(ran: &Ran) -> Vec<(String, String)> {
     let document = ran.json();
@@ -234,7 +242,7 @@ fn a_plugin_of_the_kubeconfig_logs_in_and_one_that_fails_is_named() {
     assert!(ended.stderr.contains("interrupted by SIGTERM"), "{ended}");
     let pid = stage.world.read("asked");
     let process = std::path::Path::new("/proc").join(pid.trim());
-    until("the plugin has ended", || !process.exists());
+    until("the plugin has ended", || has_ended(&process));
 
     // The same when the plugin runs again because its token expires.
     std::fs::remove_file(stage.world.path("asked")).unwrap();
@@ -250,7 +258,7 @@ fn a_plugin_of_the_kubeconfig_logs_in_and_one_that_fails_is_named() {
     let ended = running.wait();
     assert!(ended.stderr.contains("interrupted by SIGTERM"), "{ended}");
     let process = std::path::Path::new("/proc").join(stage.world.read("asked").trim());
-    until("the plugin has ended", || !process.exists());
+    until("the plugin has ended", || has_ended(&process));
 }
 
 #[test]

@@ -198,6 +198,33 @@ fn an_undo_killed_at_any_stage_leaves_the_target_unchanged_or_fenced_and_resumes
 }
 
 #[test]
+fn an_undo_that_was_killed_runs_again_with_the_hash_of_its_plan() {
+    let scene = Scene::dumped();
+    let before = scene.target_dump();
+    scene.wipe(Stdin::Null).success();
+    scene.restore().run().success();
+    let undo = || {
+        let undo = scene.tool("ess-wipe").args(scene.target_args()).args(["-v", "--undo"]);
+        undo.args(["--export", "export"])
+    };
+    let plan = undo().run().success().json()["wipe"]["plan"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let execute = || undo().args(["--execute", "--confirm", &scene.confirmation(), "--plan", &plan]);
+    let mut running = execute().start();
+    running.wait_for("--section=data --section=post-data");
+    running.kill();
+    wait_until_all_ended(&scene);
+    assert!(scene.is_fenced());
+
+    let again = execute().run().success();
+
+    assert_eq!(again.json()["wipe"]["undone"], true);
+    assert_eq!(scene.target_dump(), before);
+}
+
+#[test]
 fn a_restore_killed_at_any_stage_leaves_the_fence_and_resumes() {
     let scene = Scene::wiped();
     for stage in [

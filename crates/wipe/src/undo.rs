@@ -7,11 +7,9 @@ use ess_archive::{Found, Kind, Manifest, Origin, find};
 use ess_cli::{Context, Exit, Stop};
 use ess_document::FenceState;
 use ess_postgres::{Conninfo, Inventory};
-use ess_proof::SourceToCheck;
-use ess_proof::{Expected, Fence, Loading, State, Target, Way, wait_until_unused};
-use ess_run::processors;
+use ess_proof::{Expected, Fence, Loading, SourceToCheck, State, Target, Way, wait_until_unused};
 use ess_run::text::count;
-use ess_run::{Installation, Report};
+use ess_run::{Installation, Report, processors};
 
 use crate::plan::Plan;
 use crate::{Args, Done, agreed, back_up, backup_programs, guards, proving, record};
@@ -53,7 +51,12 @@ pub(crate) fn run(args: &Args, context: &mut Context, conninfo: &Conninfo) -> an
         manifest.taken_at,
         backup.display()
     ));
-    if !agreed(args, context, &target, &plan, &server_name, false)? {
+    // An earlier run of this undo has erased the target, and left a fence that awaits the backup.
+    let resumed = target
+        .fence
+        .as_ref()
+        .is_some_and(|fence| fence.source.as_ref() == Some(&manifest.source));
+    if !agreed(args, context, &target, &plan, &server_name, resumed)? {
         drop(target);
         context.finish()?;
         return Ok(Exit::Done);

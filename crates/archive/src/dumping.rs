@@ -7,8 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::Context;
-use ess_document::now;
-use ess_document::{Carried, Dropped};
+use ess_document::{Carried, Dropped, now};
 use ess_files::{make_directory, sync_directory};
 use ess_postgres::{
     Access, Conninfo, Digest, Facts, Inventory, Mark, NotInADump, Reading, Session, Table, digests, escape_identifier,

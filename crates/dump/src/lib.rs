@@ -8,13 +8,11 @@ use anyhow::Context as _;
 use clap::ValueEnum;
 use ess_archive::{Compression, Dumping, Found, Kind, Layout, Manifest, Origin, find, finish_rename, major, take};
 use ess_cli::{Context, Exit, Stop};
-use ess_document::now;
-use ess_document::{Document, Dropped, Dump, Next};
+use ess_document::{Document, Dropped, Dump, Next, now};
 use ess_files::make_directory;
 use ess_postgres::{Access, Conninfo, Facts, Reading, Session, end_leftovers, facts, moved, server_names};
-use ess_run::processors;
 use ess_run::text::{count, size};
-use ess_run::{Installation, LAST_WITHOUT_TRANSACTION_TIMEOUT, Need, Report, choose};
+use ess_run::{Installation, LAST_WITHOUT_TRANSACTION_TIMEOUT, Need, Report, choose, processors};
 use ess_servers::{PgVariables, SourceArgs};
 
 /// Dump Synapse's database and prove what the dump contains

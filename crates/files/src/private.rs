@@ -1,14 +1,13 @@
 //! Files with secrets or data: private, never written through a link, and complete once they have their final name.
 
-use std::fs::{self, File, Metadata};
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use rustix::fs::{Mode, OFlags};
-
 use ess_stop::{Exit, Stop};
+use rustix::fs::{Mode, OFlags};
 
 /// The absolute form of a path that an option names, whether or not it exists. The document records it, so it must be
 /// UTF-8.
@@ -48,21 +47,20 @@ pub fn make_directory(path: &Path) -> anyhow::Result<()> {
         return Err(refuse("it belongs to another user").into());
     }
     if found.permissions().mode() & 0o077 != 0 {
-        let hint = hint_for_open(&found, path);
+        let chmod = format!("chmod 700 {}", path.display());
+        let hint = hint_for_open(found.mode(), &path.join("export"), &chmod);
         return Err(refuse("other users can access it").hint(hint).into());
     }
     Ok(())
 }
 
-/// The next step for a directory that other users can access. One such as /tmp, with the sticky bit, stays as it is.
-pub fn hint_for_open(found: &Metadata, path: &Path) -> String {
-    if found.permissions().mode() & 0o1000 != 0 {
-        format!(
-            "choose a directory of its own, such as {}",
-            path.join("export").display()
-        )
+/// The next step for a directory with this mode that other users can access: the directory `own` instead of one such as
+/// /tmp, whose sticky bit shows that it is shared on purpose; otherwise a directory of its own, or `chmod`.
+pub fn hint_for_open(mode: u32, own: &Path, chmod: &str) -> String {
+    if mode & 0o1000 == 0 {
+        format!("choose a directory of its own, or: {chmod}")
     } else {
-        format!("choose a directory of its own, or: chmod 700 {}", path.display())
+        format!("choose a directory of its own, such as {}", own.display())
     }
 }
 

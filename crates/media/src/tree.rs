@@ -47,15 +47,8 @@ impl Tree {
             // Only others, not the group: Kubernetes itself gives a volume's group access (`fsGroup`).
             if found.st_mode & 0o007 != 0 {
                 let refused = format!("refusing to write into {}: other users can access it", path.display());
-                let is_shared = found.st_mode & 0o1000 != 0;
-                let hint = if is_shared {
-                    format!(
-                        "choose a directory of its own, such as {}",
-                        path.join("media").display()
-                    )
-                } else {
-                    format!("choose a directory of its own, or: chmod o-rwx {}", path.display())
-                };
+                let chmod = format!("chmod o-rwx {}", path.display());
+                let hint = ess_files::hint_for_open(found.st_mode, &path.join("media"), &chmod);
                 return Err(Stop::new(Exit::Permission, refused).hint(hint).into());
             }
         }

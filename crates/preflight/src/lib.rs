@@ -14,8 +14,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ess_cli::{Console, Context, Exit, Stop};
-use ess_document::now;
-use ess_document::{Finding, Next, Preflight, Severity};
+use ess_document::{Finding, Next, Preflight, Severity, now};
 use ess_run::Report;
 use ess_run::text::count;
 use ess_servers::{SourceArgs, TargetArgs};

@@ -11,8 +11,7 @@ use ess_document::{Document, Finding, Identity};
 use ess_postgres::{Conninfo, Error, Facts, SchemaRows, Session, plausible_schema_rows, schema_rows, server_names};
 use ess_proof::{Standing, standing};
 use ess_run::Report as _;
-use ess_servers::PgVariables;
-use ess_servers::{OnKube, Reached};
+use ess_servers::{OnKube, PgVariables, Reached};
 use ess_synapse::Config;
 use ess_synapse::config::Database;
 

@@ -3,8 +3,7 @@
 use ess_archive::Found;
 use ess_cli::{Context, Stop};
 use ess_postgres::{Access, Conninfo, Session, facts};
-use ess_proof::SourceToCheck;
-use ess_proof::{Expected, Proving};
+use ess_proof::{Expected, Proving, SourceToCheck};
 use ess_run::Report;
 
 use crate::Args;

@@ -8,15 +8,13 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use ess_archive::{Found, Kind, Origin, check_is_of, find, place_of};
 use ess_cli::{Context, Exit, Stop};
-use ess_document::now;
-use ess_document::{Against, Document, Dropped, FenceState, Identity, Next, OneTimeKeys, Restore};
+use ess_document::{Against, Document, Dropped, FenceState, Identity, Next, OneTimeKeys, Restore, now};
 use ess_postgres::{Session, exists};
 use ess_proof::{
     Conclusion, Expected, Loaded, Loading, Proving, State, Target, Way, not_empty, wait_until_unused, way_back,
 };
-use ess_run::Report;
-use ess_run::processors;
 use ess_run::text::count;
+use ess_run::{Report, processors};
 use ess_servers::{LiftArgs, SourceArgs, TargetArgs};
 use ess_synapse::schema::ONE_TIME_KEYS_TABLE;
 

@@ -6,8 +6,7 @@ mod waiting;
 
 use clap::ValueEnum;
 use ess_cli::{Context, Exit, Stop};
-use ess_document::now;
-use ess_document::{FenceState, Next, Scale, ScaleState, ScaledWorkload};
+use ess_document::{FenceState, Next, Scale, ScaleState, ScaledWorkload, now};
 use ess_kube::{Ess, Kind, OPERATOR_NAMESPACE, Profile, Right, Workload};
 use ess_run::{Report, quoted};
 use ess_servers::OnKube;

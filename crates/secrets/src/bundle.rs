@@ -21,7 +21,7 @@ use crate::store::{self, File, existing};
 /// The bundle's name in an export.
 pub(crate) const BUNDLE: &str = "secrets.tar.age";
 /// The bundle's record, next to it: what a later run compares with.
-const RECORD: &str = "secrets.tar.age.json";
+pub(crate) const RECORD: &str = "secrets.tar.age.json";
 
 /// The format. It gets a new name only if a reader of the old one would misunderstand the new one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

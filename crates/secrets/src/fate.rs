@@ -48,18 +48,27 @@ const NO_CAPTCHA: &str = "the captcha always fails, so new users cannot register
 const NO_EMAIL: &str = "no e-mail is sent: neither notifications nor password resets";
 
 /// A row of the table: an option without list indices, or a section that ends in a dot.
-type Row = (&'static str, Becomes, &'static str, &'static str);
+type Row = (&'static str, Fate);
 
 const fn kept(option: &'static str, if_lost: &'static str) -> Row {
-    (option, Becomes::Kept, if_lost, ADDITIONAL_CONFIG)
+    row(option, Becomes::Kept, if_lost, ADDITIONAL_CONFIG)
 }
 
 const fn needed(option: &'static str, field: &'static str, if_lost: &'static str, installer: &'static str) -> Row {
-    (option, Becomes::NeededAs(field), if_lost, installer)
+    row(option, Becomes::NeededAs(field), if_lost, installer)
 }
 
 const fn left(option: &'static str, becomes: Becomes) -> Row {
-    (option, becomes, NOTHING, NONE_NEEDED)
+    row(option, becomes, NOTHING, NONE_NEEDED)
+}
+
+const fn row(option: &'static str, becomes: Becomes, if_lost: &'static str, installer: &'static str) -> Row {
+    let fate = Fate {
+        becomes,
+        if_lost,
+        installer,
+    };
+    (option, fate)
 }
 
 const SHARED_WITH_MAS: &str = "matrixAuthenticationService.synapseSharedSecret";
@@ -165,7 +174,7 @@ const FATES: &[Row] = &[
     ),
     left("mas.database.", Becomes::Replaced),
     left("mas.http.", Becomes::Unneeded),
-    (
+    row(
         "mas.",
         Becomes::Kept,
         "the part of Matrix Authentication Service that uses it stops working",
@@ -177,7 +186,7 @@ const FATES: &[Row] = &[
         "Hookshot cannot decrypt its stored tokens: users must log in to GitHub, GitLab and Jira again",
         NONE_KNOWN,
     ),
-    (
+    row(
         "hookshot.",
         Becomes::Kept,
         "the part of Hookshot that uses it stops working",
@@ -188,12 +197,8 @@ const FATES: &[Row] = &[
 /// What becomes of the secret of an option. `synapse.additional` carries every section that ESS does not own, and with it
 /// the secrets that were found in options of modules, which no table can list.
 pub(crate) fn of(option: &str) -> Fate {
-    let (_, becomes, if_lost, installer) = listed(option).unwrap_or(kept("", "the feature that uses it stops working"));
-    Fate {
-        becomes,
-        if_lost,
-        installer,
-    }
+    let (_, fate) = listed(option).unwrap_or(kept("", "the feature that uses it stops working"));
+    fate
 }
 
 /// The longest row that matches.

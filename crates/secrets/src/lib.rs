@@ -19,8 +19,7 @@ use std::path::{Path, PathBuf};
 use age::x25519::Recipient;
 use anyhow::Context as _;
 use ess_cli::{Context, Exit, Stop};
-use ess_document::now;
-use ess_document::{Next, SecretEntry, SigningKey};
+use ess_document::{Next, SecretEntry, SigningKey, now};
 use ess_files::make_directory;
 use ess_run::Report;
 use ess_servers::ConfigArgs;
@@ -240,18 +239,18 @@ fn export(out: Option<&Path>, known: Option<&Path>) -> anyhow::Result<PathBuf> {
 /// What these tools write into an export, and what a new file system contains.
 const OF_AN_EXPORT: [&str; 13] = [
     ".lock",
-    "config",
     "documents",
     "dump",
-    "ess",
     "ess-before-wipe",
     "ess-before-wipe.undone",
     "lost+found",
     "media",
-    "secrets",
-    "secrets.tar.age",
-    "secrets.tar.age.json",
     "well-known",
+    store::DIRECTORY,
+    store::CONFIG_DIRECTORY,
+    store::ESS_DIRECTORY,
+    bundle::BUNDLE,
+    bundle::RECORD,
 ];
 
 /// Refuses a directory that contains files but is not an export: secrets do not belong among them.
@@ -263,7 +262,9 @@ fn require_own(directory: &Path) -> anyhow::Result<()> {
         .with_context(|| format!("cannot read {}", directory.display()))?;
     let is_known = |name: &&std::ffi::OsString| OF_AN_EXPORT.iter().any(|known| name == known);
     // An earlier run leaves these; preflight leaves its document in any directory that it is given.
-    let is_export = names.iter().any(|name| name == "secrets" || name == "secrets.tar.age");
+    let is_export = names
+        .iter()
+        .any(|name| name == store::DIRECTORY || name == bundle::BUNDLE);
     let Some(first) = names.iter().find(|name| !is_known(name)).filter(|_| !is_export) else {
         return Ok(());
     };

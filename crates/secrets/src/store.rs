@@ -21,7 +21,7 @@ use crate::index::{ConfigFile, Emitted, Index};
 /// The directory of the secrets in an export.
 pub(crate) const DIRECTORY: &str = "secrets";
 /// The directory of the configuration's copies in an export.
-const CONFIG_DIRECTORY: &str = "config";
+pub(crate) const CONFIG_DIRECTORY: &str = "config";
 /// The directory of the files for ESS in an export.
 pub(crate) const ESS_DIRECTORY: &str = "ess";
 pub(crate) const INDEX: &str = "index.json";

@@ -4,14 +4,11 @@ use std::path::PathBuf;
 
 use ess_archive::{Found, Manifest, check_is_of, find, place_of};
 use ess_cli::{Context, Exit, Stop};
-use ess_document::now;
-use ess_document::{FenceState, Next, Verify};
+use ess_document::{FenceState, Next, Verify, now};
 use ess_postgres::{Access, Conninfo, Session, facts};
-use ess_proof::SourceToCheck;
-use ess_proof::{Conclusion, Expected, Proving, Target, Way, wait_until_unused};
-use ess_run::Report;
-use ess_run::processors;
+use ess_proof::{Conclusion, Expected, Proving, SourceToCheck, Target, Way, wait_until_unused};
 use ess_run::text::count;
+use ess_run::{Report, processors};
 use ess_servers::{LiftArgs, SourceArgs, TargetArgs};
 
 /// Prove that the target holds what the source held

@@ -14,8 +14,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use ess_cli::{Context, Exit, Stop};
-use ess_document::now;
-use ess_document::{Document, Next, RecordChange, WellKnown};
+use ess_document::{Document, Next, RecordChange, WellKnown, now};
 use ess_run::Report as _;
 use ess_run::text::{count, counted};
 use ess_servers::{ConfigArgs, contradiction};

@@ -11,15 +11,12 @@ use ess_archive::{
     Compression, Dumping, Found, Kind, Layout, Manifest, Origin, check_is_of, find, finish_rename, read_back, take,
 };
 use ess_cli::{Context, Exit, Stop};
-use ess_document::now;
-use ess_document::{FenceState, Identity, Next, SourceCheck, Wipe};
+use ess_document::{FenceState, Identity, Next, SourceCheck, Wipe, now};
 use ess_files::make_directory;
 use ess_postgres::{Conninfo, Inventory, Reading, count_by_kind, moved};
-use ess_proof::SourceToCheck;
-use ess_proof::{Expected, Fence, Proving, State, Target, wait_until_unused, way_back};
-use ess_run::processors;
+use ess_proof::{Expected, Fence, Proving, SourceToCheck, State, Target, wait_until_unused, way_back};
 use ess_run::text::count;
-use ess_run::{Installation, Need, Report, choose, in_quotes};
+use ess_run::{Installation, Need, Report, choose, in_quotes, processors};
 use ess_servers::{LiftArgs, SourceArgs, TargetArgs};
 
 use plan::Plan;

@@ -89,7 +89,11 @@ fn place(export: &Path) -> Result<&Path, Box<Finding>> {
     if found.permissions().mode() & 0o077 != 0 {
         return Err(refuse(
             "it is accessible to other users",
-            ess_files::hint_for_open(&found, export),
+            ess_files::hint_for_open(
+                found.permissions().mode(),
+                &export.join("export"),
+                &format!("chmod 700 {}", export.display()),
+            ),
         ));
     }
     Ok(export)

@@ -6,8 +6,7 @@ use std::sync::Arc;
 
 use ess_document::Finding;
 use ess_run::text::count;
-use ess_synapse::Config;
-use ess_synapse::yaml;
+use ess_synapse::{Config, yaml};
 use ess_web::{Answer, Detour, Dns, NetError, RecordType, agent, host_and_port, host_of_url};
 use serde_json::{Value, json};
 

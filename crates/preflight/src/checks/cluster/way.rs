@@ -3,8 +3,7 @@
 use ess_cli::Context;
 use ess_document::Finding;
 use ess_kube::{Kind, Missing, OPERATOR_NAMESPACE, Profile, Right};
-use ess_servers::TargetArgs;
-use ess_servers::{OnKube, Reached};
+use ess_servers::{OnKube, Reached, TargetArgs};
 
 use crate::finding::{Detail, blocker, warning};
 use crate::ids::{CLUSTER_LAYOUT, CLUSTER_RIGHTS, CLUSTER_UNREACHABLE, Id, TARGET_UNREACHABLE};

@@ -139,13 +139,16 @@ pub(crate) fn literals(page: &str) -> Vec<String> {
     blocks
 }
 
+/// The lines of help that name an option, such as `-c, --config <PATH>`.
+fn option_lines(help: &str) -> impl Iterator<Item = &str> {
+    let lines = help.lines().filter(|line| line.len() - line.trim_start().len() < 8);
+    lines.map(str::trim).filter(|line| line.starts_with('-'))
+}
+
 /// The options that help lists, short and long, such as `-c` and `--config`.
 fn options_in_help(help: &str) -> BTreeSet<String> {
-    let lines = help.lines().filter(|line| line.len() - line.trim_start().len() < 8);
-    let words = lines
-        .filter(|line| line.trim_start().starts_with('-'))
-        .flat_map(str::split_whitespace);
-    words
+    option_lines(help)
+        .flat_map(str::split_whitespace)
         .filter(|word| word.starts_with('-'))
         .map(|word| word.trim_end_matches(',').to_owned())
         .collect()
@@ -171,6 +174,39 @@ fn every_page_has_the_options_of_its_program() {
         let has = options_in_help(&help(&world, tool));
         let says = options_in_page(&page_of(tool));
         assert_eq!(has, says, "man/{tool}.1 does not say what `{tool} --help` says");
+    }
+}
+
+#[test]
+fn help_begins_with_what_is_nearly_always_given_and_ends_with_what_all_programs_have() {
+    let world = World::new();
+    for (tool, _) in TOOLS {
+        let first = match tool {
+            "preflight" | "extract-secrets" | "pgdump-wrap" | "media-sync" => "-c, --config <PATH>",
+            "ess-wipe" | "restore" | "verify" => "--target <URL>",
+            "ess-scale" => "--target <PLACE>",
+            "well-known" => "--host <HOST>",
+            "ess-job" => "--image <IMAGE>",
+            other => panic!("which option of {other} comes first?"),
+        };
+        let help = help(&world, tool);
+
+        let options: Vec<&str> = option_lines(&help).collect();
+
+        assert_eq!(options.first(), Some(&first), "{tool}");
+        assert!(
+            options.ends_with(&["-h, --help", "-V, --version"]),
+            "{tool}: {options:?}"
+        );
+        let places = |heading: &str| -> Vec<usize> {
+            let line = format!("\n{heading}:\n");
+            help.match_indices(&line).map(|(at, _)| at).collect()
+        };
+        for heading in ["Arguments", "Source", "Target", "Options", "Common options"] {
+            assert!(places(heading).len() < 2, "{tool} has several lists of {heading}");
+        }
+        let (own, common) = (places("Options"), places("Common options"));
+        assert!(!own.is_empty() && own < common, "{tool}: {help}");
     }
 }
 

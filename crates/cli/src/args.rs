@@ -4,18 +4,17 @@ use std::path::PathBuf;
 
 // No doc comment: clap would take it for the tool's own description.
 #[derive(Debug, Clone, clap::Args)]
-#[command(next_help_heading = "Everywhere")]
-pub struct Common {
+pub(crate) struct Common {
     /// Directory of the export on this host
     #[arg(long, value_name = "DIR")]
-    pub export: Option<PathBuf>,
+    pub(crate) export: Option<PathBuf>,
     /// Read no document from standard input
     #[arg(short = 'n', long)]
-    pub no_input: bool,
+    pub(crate) no_input: bool,
     /// Print errors only
     #[arg(short, long, conflicts_with = "verbose")]
-    pub quiet: bool,
+    pub(crate) quiet: bool,
     /// Print the commands that are run and each stage
     #[arg(short, long)]
-    pub verbose: bool,
+    pub(crate) verbose: bool,
 }

@@ -13,9 +13,10 @@ mod visible;
 
 use std::process::ExitCode;
 
-use clap::{ArgMatches, Args, Command, FromArgMatches};
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
-pub use args::Common;
+use args::Common;
+
 pub use context::Context;
 pub use ess_stop::{Exit, Stop};
 pub use exit::exit_of;
@@ -74,6 +75,28 @@ fn parse<A: Args>(
 }
 
 /// The command line of a tool: its own options, then those that all tools have.
-pub fn command<A: Args>(name: &'static str) -> Command {
-    Common::augment_args(A::augment_args(Command::new(name).version(env!("CARGO_PKG_VERSION"))))
+fn command<A: Args>(name: &'static str) -> Command {
+    let own = Command::new(name)
+        .version(env!("CARGO_PKG_VERSION"))
+        // clap's own -h and -V have no heading, so they and all others without one would come first.
+        .disable_help_flag(true)
+        .disable_version_flag(true)
+        .next_help_heading("Options");
+    let common = A::augment_args(own).next_help_heading("Common options");
+    Common::augment_args(common)
+        .arg(
+            Arg::new("help")
+                .short('h')
+                .long("help")
+                .action(ArgAction::Help)
+                .help("Print help (see more with '--help')")
+                .long_help("Print help (see a summary with '-h')"),
+        )
+        .arg(
+            Arg::new("version")
+                .short('V')
+                .long("version")
+                .action(ArgAction::Version)
+                .help("Print the version"),
+        )
 }

@@ -22,6 +22,8 @@ use ess_servers::{PgVariables, SourceArgs};
 /// other session uses the source.
 #[derive(Debug, clap::Args)]
 pub struct Args {
+    #[command(flatten)]
+    source: SourceArgs,
     /// Directory to write the dump to (default: EXPORT/dump)
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -49,8 +51,6 @@ pub struct Args {
     /// Directory that contains pg_dump and pg_restore
     #[arg(long, value_name = "DIR")]
     pg_bin: Option<PathBuf>,
-    #[command(flatten)]
-    source: SourceArgs,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]

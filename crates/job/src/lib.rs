@@ -17,10 +17,9 @@ use manifests::{Job, SecretFile, Storage};
 /// unless --claim names one, and a ConfigMap with the document if one was read. The pipeline runs as an
 /// unprivileged user in /work, which is that volume; secrets are files in /secrets.
 #[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Job")]
 pub struct Args {
     /// Pipeline to run, as one argument for a shell: 'preflight -n ... | pgdump-wrap'
-    #[arg(value_name = "PIPELINE")]
+    #[arg(value_name = "PIPELINE", help_heading = "Arguments")]
     pipeline: String,
     /// Image with these programs, PostgreSQL's client programs and a shell
     #[arg(long, value_name = "IMAGE")]

@@ -45,23 +45,24 @@ use send::{Sending, is_early};
 /// upload that is missing or differs is reported and does not stop the copy. Run it as often as you
 /// like while Synapse is running; the last run, with Synapse stopped, is the migration.
 #[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Copy")]
 pub struct Args {
+    #[command(flatten)]
+    source: SourceArgs,
     /// The media store, if no configuration names it
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", help_heading = "Source")]
     source_dir: Option<PathBuf>,
+    /// Copy into the media volume of this ESS: kube:NAMESPACE[/RELEASE] (default: the document's)
+    #[arg(long, value_name = "PLACE", conflicts_with_all = ["receive", "far"], help_heading = "Target")]
+    target: Option<String>,
+    /// Context of the kubeconfig (default: its current context)
+    #[arg(long, value_name = "NAME", help_heading = "Target")]
+    kube_context: Option<String>,
+    /// Image with Python for the pod that mounts the volume while Synapse is stopped (default: Synapse's image)
+    #[arg(long, value_name = "IMAGE", help_heading = "Target")]
+    helper_image: Option<String>,
     /// Copy into this directory (default: EXPORT/media, unless the document names an ESS in a cluster)
     #[arg(long, value_name = "DIR", conflicts_with_all = ["receive", "far", "target"])]
     out: Option<PathBuf>,
-    /// Copy into the media volume of this ESS: kube:NAMESPACE[/RELEASE] (default: the document's)
-    #[arg(long, value_name = "PLACE", conflicts_with_all = ["receive", "far"])]
-    target: Option<String>,
-    /// Context of the kubeconfig (default: its current context)
-    #[arg(long, value_name = "NAME")]
-    kube_context: Option<String>,
-    /// Image with Python for the pod that mounts the volume while Synapse is stopped (default: Synapse's image)
-    #[arg(long, value_name = "IMAGE")]
-    helper_image: Option<String>,
     /// Run as the receiver and write to DIR; the sender is connected to standard input and output
     #[arg(long, value_name = "DIR", requires = "no_input", conflicts_with_all = ["source_dir", "far"])]
     receive: Option<PathBuf>,
@@ -87,10 +88,8 @@ pub struct Args {
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=64))]
     jobs: Option<u8>,
     /// Command that runs the receiver, for example: ssh HOST media-sync -n --receive DIR
-    #[arg(last = true, value_name = "COMMAND")]
+    #[arg(last = true, value_name = "COMMAND", help_heading = "Arguments")]
     far: Vec<OsString>,
-    #[command(flatten)]
-    source: SourceArgs,
 }
 
 /// What can be left out.

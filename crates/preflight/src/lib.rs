@@ -33,8 +33,11 @@ use select::{Pattern, Selection};
 /// all findings: blockers, warnings that need an action or a decision, and information.
 /// Synapse can keep running. Exits with status 1 if there is a blocker that was not accepted.
 #[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Findings")]
 pub struct Args {
+    #[command(flatten)]
+    source: SourceArgs,
+    #[command(flatten)]
+    target: TargetArgs,
     /// Write no document, and print the findings only if there is a blocker
     #[arg(long)]
     check: bool,
@@ -74,11 +77,6 @@ pub struct Args {
     /// Directory of pg_dump and pg_restore
     #[arg(long, value_name = "DIR")]
     pg_bin: Option<PathBuf>,
-    // Last, because clap applies their help headings to all arguments that follow.
-    #[command(flatten)]
-    source: SourceArgs,
-    #[command(flatten)]
-    target: TargetArgs,
 }
 
 /// Time limit of the checks of media, which could take hours; `None` for no limit.

@@ -25,6 +25,8 @@ use ess_synapse::schema::ONE_TIME_KEYS_TABLE;
 /// only if everything is equal.
 #[derive(Debug, clap::Args)]
 pub struct Args {
+    #[command(flatten)]
+    target: TargetArgs,
     /// Dump to load: of pgdump-wrap, an archive of pg_dump, or .sql(.gz) (default: the document's dump)
     #[arg(long, value_name = "PATH")]
     from: Option<PathBuf>,
@@ -43,8 +45,6 @@ pub struct Args {
     /// Directory of pg_restore
     #[arg(long, value_name = "DIR")]
     pg_bin: Option<PathBuf>,
-    #[command(flatten)]
-    target: TargetArgs,
     #[command(flatten)]
     source: SourceArgs,
     #[command(flatten)]

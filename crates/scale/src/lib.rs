@@ -19,13 +19,13 @@ use ess_servers::OnKube;
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
     /// What to do
-    #[arg(value_name = "ACTION")]
+    #[arg(value_name = "ACTION", help_heading = "Arguments")]
     action: Action,
     /// The ESS: kube:NAMESPACE[/RELEASE] (default: the document's target)
-    #[arg(long, value_name = "PLACE")]
+    #[arg(long, value_name = "PLACE", help_heading = "Target")]
     target: Option<String>,
     /// Context of the kubeconfig (default: its current context)
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", help_heading = "Target")]
     kube_context: Option<String>,
     /// Namespace of the operator of the older ESS (default: the document's, or operator-onprem)
     #[arg(long, value_name = "NAMESPACE")]

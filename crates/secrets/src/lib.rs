@@ -42,6 +42,8 @@ use crate::store::{Outcome, Plan};
 /// contains copies of the configuration files. The value of a secret is never printed.
 #[derive(Debug, clap::Args)]
 pub struct Args {
+    #[command(flatten)]
+    configuration: ConfigArgs,
     /// Directory of the export, closed to other users; created if it does not exist
     #[arg(long, value_name = "EXPORT")]
     out: Option<PathBuf>,
@@ -63,8 +65,6 @@ pub struct Args {
     /// Configuration of Hookshot, if you run it
     #[arg(long, value_name = "FILE")]
     hookshot_config: Option<PathBuf>,
-    #[command(flatten)]
-    configuration: ConfigArgs,
 }
 
 /// A form in which secrets are written.

@@ -18,6 +18,8 @@ use ess_servers::{LiftArgs, SourceArgs, TargetArgs};
 /// that is still in place; it writes nothing else.
 #[derive(Debug, clap::Args)]
 pub struct Args {
+    #[command(flatten)]
+    target: TargetArgs,
     /// Dump whose manifest the target is compared with (default: the document's dump, or the source itself)
     #[arg(long, value_name = "PATH")]
     from: Option<PathBuf>,
@@ -27,8 +29,6 @@ pub struct Args {
     /// Role that can stay connected, such as a monitor's; repeatable
     #[arg(long, value_name = "ROLE")]
     ignore_role: Vec<String>,
-    #[command(flatten)]
-    target: TargetArgs,
     #[command(flatten)]
     source: SourceArgs,
     #[command(flatten)]

@@ -35,7 +35,6 @@ const PUBLIC: [&str; 3] = ["1.1.1.1", "8.8.8.8", "9.9.9.9"];
 /// keep everything else from the old ones; Helm values and web server snippets that serve them; and
 /// the list of DNS records to change. With --check, checks whether the new state is publicly visible.
 #[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Delegation")]
 pub struct Args {
     /// Host of Synapse in ESS: synapse.ingress.host in its values
     #[arg(long, value_name = "HOST", value_parser = host)]

@@ -29,6 +29,8 @@ use plan::Plan;
 #[derive(Debug, clap::Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct Args {
+    #[command(flatten)]
+    target: TargetArgs,
     /// Carry out the plan; without this option it is printed and nothing is changed
     #[arg(long, requires = "confirm")]
     execute: bool,
@@ -77,8 +79,6 @@ pub struct Args {
     /// Directory of pg_dump and pg_restore
     #[arg(long, value_name = "DIR")]
     pg_bin: Option<PathBuf>,
-    #[command(flatten)]
-    target: TargetArgs,
     #[command(flatten)]
     source: SourceArgs,
     #[command(flatten)]

@@ -139,9 +139,16 @@ pub(crate) fn literals(page: &str) -> Vec<String> {
     blocks
 }
 
+/// Help up to its examples, and from there on.
+fn split_at_examples(help: &str) -> (&str, &str) {
+    help.split_once("\nExamples:\n")
+        .unwrap_or_else(|| panic!("no examples in {help}"))
+}
+
 /// The lines of help that name an option, such as `-c, --config <PATH>`.
 fn option_lines(help: &str) -> impl Iterator<Item = &str> {
-    let lines = help.lines().filter(|line| line.len() - line.trim_start().len() < 8);
+    let (options, _) = split_at_examples(help);
+    let lines = options.lines().filter(|line| line.len() - line.trim_start().len() < 8);
     lines.map(str::trim).filter(|line| line.starts_with('-'))
 }
 
@@ -211,6 +218,30 @@ fn help_begins_with_what_is_nearly_always_given_and_ends_with_what_all_programs_
 }
 
 #[test]
+fn help_ends_with_examples_exit_statuses_and_pages() {
+    let world = World::new();
+    for (tool, _) in TOOLS {
+        let help = help(&world, tool);
+        let (_, end) = split_at_examples(&help);
+        let (examples, end) = end.split_once("\n\nExit status: ").expect(tool);
+        let (exit, pages) = end.split_once("\n\n").expect(tool);
+
+        check_commands(&world, &format!("{tool} --help"), examples);
+        let is_example = |command: &&Vec<String>| command.first().is_some_and(|word| word == tool);
+        let shown = commands(examples).iter().filter(is_example).count();
+        assert!((1..=3).contains(&shown), "{tool} has {shown} examples: {examples}");
+        for line in examples.lines() {
+            assert!(line.len() < 80, "a terminal would wrap: {line}");
+        }
+        let named: BTreeSet<&str> = exit.split_whitespace().filter(|word| is_number(word)).collect();
+        assert_eq!(named, statuses(), "{tool}: {exit}");
+        for page in [format!("man {tool},"), "ess-migrate(7)".to_owned()] {
+            assert!(pages.contains(&page), "{tool}: {pages}");
+        }
+    }
+}
+
+#[test]
 fn every_program_has_the_same_one_line_description_everywhere() {
     let world = World::new();
     let readme = fs::read_to_string("README.md").unwrap();
@@ -266,15 +297,25 @@ fn the_runbook_leads_to_every_other_page() {
     }
 }
 
-#[test]
-fn every_page_has_the_exit_statuses_of_the_table() {
+fn is_number(word: &str) -> bool {
+    word.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// The exit statuses of the table in the code.
+fn statuses() -> BTreeSet<&'static str> {
     let table: BTreeSet<&str> = include_str!("../crates/stop/src/lib.rs")
         .lines()
         .filter_map(|line| line.trim().strip_suffix(',')?.split_once(" = "))
         .map(|(_, number)| number)
-        .filter(|number| number.bytes().all(|byte| byte.is_ascii_digit()))
+        .filter(|number| is_number(number))
         .collect();
     assert!(table.contains("0") && table.contains("64"), "{table:?}");
+    table
+}
+
+#[test]
+fn every_page_has_the_exit_statuses_of_the_table() {
+    let table = statuses();
     for (name, page) in pages() {
         if name == "ess-migration.5" {
             continue;

@@ -10,6 +10,12 @@ pub fn exit_of(error: &anyhow::Error) -> Exit {
     error.chain().find_map(of_cause).unwrap_or(Exit::Software)
 }
 
+/// All statuses on one line, for `--help`.
+pub(crate) fn statuses() -> String {
+    let each = Exit::ALL.map(|exit| format!("{} {}", exit as u8, exit.meaning()));
+    each.join(", ")
+}
+
 fn of_cause(cause: &(dyn Error + 'static)) -> Option<Exit> {
     if let Some(stop) = cause.downcast_ref::<Stop>() {
         return Some(stop.exit());

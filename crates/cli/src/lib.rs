@@ -74,7 +74,7 @@ fn parse<A: Args>(
     Ok((Common::from_arg_matches(&matches)?, A::from_arg_matches(&matches)?))
 }
 
-/// The command line of a tool: its own options, then those that all tools have.
+/// The command line of a tool: its own options, then those that all tools have. Its `after_help` contains its examples.
 fn command<A: Args>(name: &'static str) -> Command {
     let own = Command::new(name)
         .version(env!("CARGO_PKG_VERSION"))
@@ -83,7 +83,7 @@ fn command<A: Args>(name: &'static str) -> Command {
         .disable_version_flag(true)
         .next_help_heading("Options");
     let common = A::augment_args(own).next_help_heading("Common options");
-    Common::augment_args(common)
+    let all = Common::augment_args(common)
         .arg(
             Arg::new("help")
                 .short('h')
@@ -98,5 +98,17 @@ fn command<A: Args>(name: &'static str) -> Command {
                 .long("version")
                 .action(ArgAction::Version)
                 .help("Print the version"),
-        )
+        );
+    let examples = all.get_after_help().map(ToString::to_string).unwrap_or_default();
+    all.after_help(ending(name, &examples))
+}
+
+/// The end of `--help`: examples, exit statuses, and where to read more.
+fn ending(name: &str, examples: &str) -> String {
+    let examples = examples.replace('\n', "\n  ");
+    let statuses = exit::statuses();
+    format!(
+        "Examples:\n  {examples}\n\nExit status: {statuses}\n\n\
+         See man {name}, and ess-migrate(7) for all steps of a migration"
+    )
 }

@@ -15,12 +15,20 @@ use ess_run::text::{count, size};
 use ess_run::{Installation, LAST_WITHOUT_TRANSACTION_TIMEOUT, Need, Report, choose, processors};
 use ess_servers::{PgVariables, SourceArgs};
 
+/// Commands that `--help` shows.
+const EXAMPLES: &str = "\
+# Dump into the export, after Synapse was stopped
+pgdump-wrap < secrets.json > dumped.json
+# Without a document
+pgdump-wrap -n --source postgresql://synapse@localhost/synapse --out dump";
+
 /// Dump Synapse's database and prove what the dump contains
 ///
 /// Runs pg_dump under an exported snapshot and, in the same snapshot, counts and hashes the rows
 /// of every table. The dump gets its final name only once it is complete. Refuses to run while any
 /// other session uses the source.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     #[command(flatten)]
     source: SourceArgs,

@@ -11,12 +11,20 @@ use ess_run::Report as _;
 
 use manifests::{Job, SecretFile, Storage};
 
+/// Commands that `--help` shows.
+const EXAMPLES: &str = r"# Repeat the proof in the cluster, with a dump in an existing volume
+ess-job -n --image registry.example.org/ess-migrate:1 --claim dumps \
+    --service-account ess-migrate \
+    'verify -n --from dump --target kube:ess' |
+    kubectl apply --server-side -f -";
+
 /// Print a Kubernetes Job that runs a pipeline next to the database
 ///
 /// Writes manifests for `kubectl apply --server-side -f -` to standard output: the Job, a claim for a volume
 /// unless --claim names one, and a ConfigMap with the document if one was read. The pipeline runs as an
 /// unprivileged user in /work, which is that volume; secrets are files in /secrets.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Pipeline to run, as one argument for a shell: 'preflight -n ... | pgdump-wrap'
     #[arg(value_name = "PIPELINE", help_heading = "Arguments")]

@@ -39,12 +39,22 @@ use pod::Volume;
 use rows::Expected;
 use send::{Sending, is_early};
 
+/// Commands that `--help` shows.
+const EXAMPLES: &str = "\
+# Copy into a directory, while Synapse runs and again when it is stopped
+media-sync -n -c homeserver.yaml --out /srv/media
+# Copy into the media volume of ESS
+media-sync -n -c homeserver.yaml --target kube:ess
+# Copy to another host
+media-sync -n -c homeserver.yaml -- ssh HOST media-sync -n --receive DIR";
+
 /// Copy the media store and check every upload
 ///
 /// Copies the files that the copy does not have yet, and compares the store with the database: an
 /// upload that is missing or differs is reported and does not stop the copy. Run it as often as you
 /// like while Synapse is running; the last run, with Synapse stopped, is the migration.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     #[command(flatten)]
     source: SourceArgs,

@@ -27,12 +27,22 @@ use ids::Id;
 use look::look;
 use select::{Pattern, Selection};
 
+/// Commands that `--help` shows.
+const EXAMPLES: &str = "\
+# Print all findings as a table, and write no document
+preflight -n --check --report -c homeserver.yaml --target kube:ess
+# For cron: print nothing unless there is a blocker
+preflight -n --check -c /etc/matrix-synapse/homeserver.yaml
+# Begin a pipeline
+preflight -c homeserver.yaml --target kube:ess | extract-secrets --out export";
+
 /// Check for everything that could stop the migration
 ///
 /// Reads Synapse's configuration, checks source and target without changing them, and reports
 /// all findings: blockers, warnings that need an action or a decision, and information.
 /// Synapse can keep running. Exits with status 1 if there is a blocker that was not accepted.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     #[command(flatten)]
     source: SourceArgs,

@@ -18,12 +18,21 @@ use ess_run::{Report, processors};
 use ess_servers::{LiftArgs, SourceArgs, TargetArgs};
 use ess_synapse::schema::ONE_TIME_KEYS_TABLE;
 
+/// Commands that `--help` shows.
+const EXAMPLES: &str = r#"# Load the dump that the document names
+restore < wiped.json > migration.json
+# Load a dump without a document
+restore -n --target "$TARGET" --target-password-file target.pw --from dump
+# Load an archive of pg_dump, and compare it with the stopped source
+restore -n --target kube:ess --from synapse.dump -c homeserver.yaml"#;
+
 /// Load a dump, prove that it is complete, and let Synapse start
 ///
 /// Loads only into an empty or fenced database, and only a dump whose files are all unchanged. Then
 /// compares every table, sequence, index and owner with what the source held, and lifts the fence
 /// only if everything is equal.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     #[command(flatten)]
     target: TargetArgs,

@@ -11,12 +11,20 @@ use ess_kube::{Ess, Kind, OPERATOR_NAMESPACE, Profile, Right, Workload};
 use ess_run::{Report, quoted};
 use ess_servers::OnKube;
 
+/// Commands that `--help` shows.
+const EXAMPLES: &str = "\
+# Stop Synapse, and wait until it has stopped
+ess-scale down -n --target kube:ess > down.json
+# Start it with the same number of replicas
+ess-scale up -n --target kube:ess";
+
 /// Stop Synapse in its cluster, and start it again unchanged
 ///
 /// `down` stops Synapse and Matrix Authentication Service, and waits until their pods have terminated. The number
 /// of replicas of each workload is recorded in the cluster and in the document; `up` restores exactly these
 /// numbers, and waits until the pods are ready. `status` changes nothing.
 #[derive(Debug, Clone, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// What to do
     #[arg(value_name = "ACTION", help_heading = "Arguments")]

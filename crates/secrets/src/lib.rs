@@ -34,6 +34,13 @@ use crate::ess::Ess;
 use crate::index::Index;
 use crate::store::{Outcome, Plan};
 
+/// Commands that `--help` shows.
+const EXAMPLES: &str = "\
+# Copy the secrets into files in a new directory
+extract-secrets -n -c homeserver.yaml --out export > secrets.json
+# In a pipeline, and write what ESS needs as well
+extract-secrets --out export --emit kubernetes --emit helm < preflight.json";
+
 /// Copy a homeserver's secrets into files
 ///
 /// Reads Synapse's configuration as Synapse does and writes every secret in it, or in a file that it
@@ -41,6 +48,7 @@ use crate::store::{Outcome, Plan};
 /// EXPORT/secrets/index.json lists the purpose and the destination of each secret; EXPORT/config
 /// contains copies of the configuration files. The value of a secret is never printed.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     #[command(flatten)]
     configuration: ConfigArgs,

@@ -29,6 +29,38 @@ pub enum Exit {
     Config = 78,
 }
 
+impl Exit {
+    /// All of them, in ascending order.
+    pub const ALL: [Self; 10] = [
+        Self::Done,
+        Self::No,
+        Self::Usage,
+        Self::Data,
+        Self::Unavailable,
+        Self::Software,
+        Self::Io,
+        Self::Busy,
+        Self::Permission,
+        Self::Config,
+    ];
+
+    /// The meaning in a few words, for `--help`.
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::No => "refused or negative result",
+            Self::Usage => "wrong options",
+            Self::Data => "invalid document or dump",
+            Self::Unavailable => "server or program failed",
+            Self::Software => "bug",
+            Self::Io => "file error",
+            Self::Busy => "locked",
+            Self::Permission => "no permission",
+            Self::Config => "invalid configuration",
+        }
+    }
+}
+
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(exit as u8)

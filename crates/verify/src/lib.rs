@@ -11,12 +11,20 @@ use ess_run::text::count;
 use ess_run::{Report, processors};
 use ess_servers::{LiftArgs, SourceArgs, TargetArgs};
 
+/// Commands that `--help` shows.
+const EXAMPLES: &str = "\
+# Compare the target with the dump that the document names
+verify < migration.json > verified.json
+# Compare it with the stopped source
+verify -n --target kube:ess -c homeserver.yaml";
+
 /// Prove that the target holds what the source held
 ///
 /// Compares every table, sequence, index and owner of the target with a dump's manifest, or with
 /// the stopped source itself, and lists each difference. If everything is equal, it lifts a fence
 /// that is still in place; it writes nothing else.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     #[command(flatten)]
     target: TargetArgs,

@@ -29,12 +29,20 @@ use records::{Wanted, shown};
 /// Public resolvers of Cloudflare, Google and Quad9.
 const PUBLIC: [&str; 3] = ["1.1.1.1", "8.8.8.8", "9.9.9.9"];
 
+/// Commands that `--help` shows.
+const EXAMPLES: &str = r"# Write the documents and the list of DNS changes
+well-known --host matrix.example.org --address 192.0.2.7 \
+    < secrets.json > delegated.json
+# After the changes, wait for up to an hour until they can be seen
+well-known --check --wait 3600 < delegated.json > checked.json";
+
 /// Create the well-known documents and DNS changes, and check them
 ///
 /// Fetches the documents that the server name serves now, and writes new ones that lead to ESS and
 /// keep everything else from the old ones; Helm values and web server snippets that serve them; and
 /// the list of DNS records to change. With --check, checks whether the new state is publicly visible.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Host of Synapse in ESS: synapse.ingress.host in its values
     #[arg(long, value_name = "HOST", value_parser = host)]

@@ -21,12 +21,22 @@ use ess_servers::{LiftArgs, SourceArgs, TargetArgs};
 
 use plan::Plan;
 
+/// Commands that `--help` shows.
+const EXAMPLES: &str = "\
+# Print the plan, and change nothing
+ess-wipe < dumped.json > plan.json
+# Carry it out
+ess-wipe --execute --confirm example.org/synapse < dumped.json > wiped.json
+# Print what an undo would bring back, and change nothing
+ess-wipe -n --undo --export export";
+
 /// Erase the target database, with a backup to undo it
 ///
 /// Prints what it would erase and changes nothing, unless --execute and --confirm are given. Backs up
 /// the target and reads the backup back first, then drops everything in one transaction and leaves
 /// a fence that keeps Synapse from starting until `restore` has proven what it loaded.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct Args {
     #[command(flatten)]

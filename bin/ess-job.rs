@@ -5,5 +5,5 @@ use std::process::ExitCode;
 use ess_cli::EmptyPipe;
 
 fn main() -> ExitCode {
-    ess_cli::main("ess-job", EmptyPipe::Fails, ess_job::run)
+    ess_cli::main_without_export("ess-job", EmptyPipe::Fails, ess_job::run)
 }

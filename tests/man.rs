@@ -218,6 +218,43 @@ fn help_begins_with_what_is_nearly_always_given_and_ends_with_what_all_programs_
 }
 
 #[test]
+fn an_option_that_would_have_no_effect_is_refused() {
+    let world = World::new();
+    let refused = |tool: &str, args: &[&str]| {
+        let ran = world.run(tool, args, Stdin::Null);
+        assert_eq!(ran.status.code(), Some(64), "{tool} {args:?}: {ran}");
+        let because = |why: &str| ran.stderr.contains(why);
+        assert!(
+            because("unexpected argument") || because("cannot be used with"),
+            "{tool} {args:?}: {ran}"
+        );
+    };
+    refused(
+        "ess-job",
+        &["-n", "--image", "x", "--claim", "x", "--export", "x", "true"],
+    );
+    for option in ["--out=new", "--old=saved"] {
+        refused("well-known", &["-n", "--check", option]);
+    }
+    for option in [
+        "--config=x",
+        "--source=x",
+        "--source-dir=x",
+        "--out=x",
+        "--target=kube:x",
+        "--kube-context=x",
+        "--without=remote",
+        "--delete",
+        "--verify",
+        "--owner=1",
+        "--jobs=2",
+        "--export=x",
+    ] {
+        refused("media-sync", &["-n", "--receive", "copy", option]);
+    }
+}
+
+#[test]
 fn help_ends_with_examples_exit_statuses_and_pages() {
     let world = World::new();
     for (tool, _) in TOOLS {

@@ -13,7 +13,6 @@ use ess_stop::{Exit, Stop};
 use rustix::fs::{Access, access};
 use serde::Serialize;
 
-use crate::args::Common;
 use crate::{Console, input, output, visible};
 
 /// A run of a tool.
@@ -36,7 +35,7 @@ pub struct Context {
 impl Context {
     pub(crate) fn new(
         tool: &'static str,
-        common: Common,
+        export: Option<PathBuf>,
         console: Console,
         read: Option<Document>,
     ) -> anyhow::Result<Self> {
@@ -44,7 +43,7 @@ impl Context {
         let mut document = read.unwrap_or_default();
         input::refuse_a_no(&document, section_of(tool))?;
         document.ensure_id();
-        if let Some(export) = common.export {
+        if let Some(export) = export {
             document.export = Some(ess_files::absolute(&export)?);
         }
         Ok(Self {

@@ -11,11 +11,12 @@ mod password_file;
 mod progress;
 mod visible;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
-use args::Common;
+use args::{Common, ExportArg};
 
 pub use context::Context;
 pub use ess_stop::{Exit, Stop};
@@ -32,7 +33,32 @@ pub fn main<A: Args>(
     empty_pipe: EmptyPipe,
     work: impl FnOnce(&A, &mut Context) -> anyhow::Result<Exit>,
 ) -> ExitCode {
-    let (common, args) = match parse::<A>(name, std::env::args_os()) {
+    start::<A>(name, empty_pipe, Export::Used, work)
+}
+
+/// As [`main`], for a tool that uses no export and therefore has no `--export`.
+pub fn main_without_export<A: Args>(
+    name: &'static str,
+    empty_pipe: EmptyPipe,
+    work: impl FnOnce(&A, &mut Context) -> anyhow::Result<Exit>,
+) -> ExitCode {
+    start::<A>(name, empty_pipe, Export::Unused, work)
+}
+
+/// Whether a tool uses the export.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Export {
+    Used,
+    Unused,
+}
+
+fn start<A: Args>(
+    name: &'static str,
+    empty_pipe: EmptyPipe,
+    uses: Export,
+    work: impl FnOnce(&A, &mut Context) -> anyhow::Result<Exit>,
+) -> ExitCode {
+    let (export, common, args) = match parse::<A>(name, uses, std::env::args_os()) {
         Ok(parsed) => parsed,
         Err(text) if text.use_stderr() => {
             Console::new(name, false, false).usage(&text.to_string());
@@ -54,7 +80,7 @@ pub fn main<A: Args>(
     let console = Console::new(name, common.quiet, common.verbose);
     let outcome = bug::catch(|| {
         let document = input::read(&common, empty_pipe, &console)?;
-        let mut context = Context::new(name, common, console.clone(), document)?;
+        let mut context = Context::new(name, export, console.clone(), document)?;
         work(&args, &mut context)
     });
     let exit = outcome.unwrap_or_else(|error| {
@@ -65,24 +91,37 @@ pub fn main<A: Args>(
     exit.into()
 }
 
+/// The directory of `--export`, the other common options, and the tool's own arguments.
 fn parse<A: Args>(
     name: &'static str,
+    uses: Export,
     words: impl IntoIterator<Item = std::ffi::OsString>,
-) -> Result<(Common, A), clap::Error> {
-    let command = command::<A>(name);
+) -> Result<(Option<PathBuf>, Common, A), clap::Error> {
+    let command = command::<A>(name, uses);
     let matches: ArgMatches = command.try_get_matches_from(words)?;
-    Ok((Common::from_arg_matches(&matches)?, A::from_arg_matches(&matches)?))
+    let export = match uses {
+        Export::Used => ExportArg::from_arg_matches(&matches)?.export,
+        Export::Unused => None,
+    };
+    Ok((
+        export,
+        Common::from_arg_matches(&matches)?,
+        A::from_arg_matches(&matches)?,
+    ))
 }
 
 /// The command line of a tool: its own options, then those that all tools have. Its `after_help` contains its examples.
-fn command<A: Args>(name: &'static str) -> Command {
+fn command<A: Args>(name: &'static str, uses: Export) -> Command {
     let own = Command::new(name)
         .version(env!("CARGO_PKG_VERSION"))
         // clap's own -h and -V have no heading, so they and all others without one would come first.
         .disable_help_flag(true)
         .disable_version_flag(true)
         .next_help_heading("Options");
-    let common = A::augment_args(own).next_help_heading("Common options");
+    let mut common = A::augment_args(own).next_help_heading("Common options");
+    if uses == Export::Used {
+        common = ExportArg::augment_args(common);
+    }
     let all = Common::augment_args(common)
         .arg(
             Arg::new("help")

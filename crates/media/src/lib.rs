@@ -39,6 +39,28 @@ use pod::Volume;
 use rows::Expected;
 use send::{Sending, is_early};
 
+/// What the receiver refuses: only the sender would act on it.
+const OF_THE_SENDER: [&str; 18] = [
+    "config",
+    "working_directory",
+    "data_directory",
+    "keys_directory",
+    "path_map",
+    "source",
+    "source_password_file",
+    "source_dir",
+    "kube_context",
+    "helper_image",
+    "without",
+    "delete",
+    "verify",
+    "owner",
+    "bwlimit",
+    "jobs",
+    "far",
+    "export",
+];
+
 /// Commands that `--help` shows.
 const EXAMPLES: &str = "\
 # Copy into a directory, while Synapse runs and again when it is stopped
@@ -74,7 +96,7 @@ pub struct Args {
     #[arg(long, value_name = "DIR", conflicts_with_all = ["receive", "far", "target"])]
     out: Option<PathBuf>,
     /// Run as the receiver and write to DIR; the sender is connected to standard input and output
-    #[arg(long, value_name = "DIR", requires = "no_input", conflicts_with_all = ["source_dir", "far"])]
+    #[arg(long, value_name = "DIR", requires = "no_input", conflicts_with_all = OF_THE_SENDER)]
     receive: Option<PathBuf>,
     /// Leave out media that Synapse can fetch or generate again; repeatable
     #[arg(long, value_enum, value_name = "KIND")]

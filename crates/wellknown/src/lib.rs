@@ -57,10 +57,10 @@ pub struct Args {
     #[arg(long, value_name = "NAME", value_parser = server_name)]
     server_name: Option<String>,
     /// Directory with the old documents (client, server, support), if they cannot be fetched
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", conflicts_with = "check")]
     old: Option<PathBuf>,
     /// Directory for the files (default: EXPORT/well-known)
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", conflicts_with = "check")]
     out: Option<PathBuf>,
     /// Check whether the new state is publicly visible; write no files
     #[arg(long)]

@@ -145,42 +145,111 @@ fn split_at_examples(help: &str) -> (&str, &str) {
         .unwrap_or_else(|| panic!("no examples in {help}"))
 }
 
-/// The lines of help that name an option, such as `-c, --config <PATH>`.
+/// The part of help that lists options.
+fn option_list(help: &str) -> &str {
+    let (before, _) = split_at_examples(help);
+    let (_, list) = before.split_once("\nUsage: ").expect("help has a usage line");
+    list
+}
+
+/// Whether a line of help names an option, such as `-c, --config <PATH>`.
+fn is_option_line(line: &str) -> bool {
+    let text = line.trim_start();
+    text.starts_with('-') && line.len() - text.len() < 8
+}
+
+/// The lines of help that name an option.
 fn option_lines(help: &str) -> impl Iterator<Item = &str> {
-    let (options, _) = split_at_examples(help);
-    let lines = options.lines().filter(|line| line.len() - line.trim_start().len() < 8);
-    lines.map(str::trim).filter(|line| line.starts_with('-'))
+    let lines = option_list(help).lines();
+    lines.filter(|line| is_option_line(line)).map(str::trim)
 }
 
-/// The options that help lists, short and long, such as `-c` and `--config`.
-fn options_in_help(help: &str) -> BTreeSet<String> {
-    option_lines(help)
-        .flat_map(str::split_whitespace)
-        .filter(|word| word.starts_with('-'))
-        .map(|word| word.trim_end_matches(',').to_owned())
-        .collect()
+/// The options that a line of help names, short and long, such as `-c` and `--config`.
+fn options_in_line(line: &str) -> impl Iterator<Item = &str> {
+    let words = line.split_whitespace().filter(|word| word.starts_with('-'));
+    words.map(|word| word.trim_end_matches(','))
 }
 
-fn options_in_page(page: &str) -> BTreeSet<String> {
-    let mut options = BTreeSet::new();
-    for line in page.lines().filter(|line| line.starts_with(".It Fl ")) {
-        let mut words = line.split(' ');
-        while let Some(word) = words.next() {
-            if word == "Fl" {
-                options.insert(format!("-{}", words.next().unwrap()));
-            }
+/// The options that help lists.
+fn options_in_help(help: &str) -> BTreeSet<&str> {
+    option_lines(help).flat_map(options_in_line).collect()
+}
+
+/// What help contains of each option: its line and its description.
+fn described_in_help(help: &str) -> BTreeMap<&str, &str> {
+    let mut all = BTreeMap::new();
+    // Within an entry, an empty line is indented.
+    for entry in option_list(help).split("\n\n") {
+        let Some(line) = entry.lines().find(|line| is_option_line(line)) else {
+            continue;
+        };
+        let (_, description) = entry.split_once(line).unwrap();
+        for option in options_in_line(line) {
+            all.insert(option, description);
         }
     }
-    options
+    all
+}
+
+/// The options in the macros `Fl` of a text.
+fn flags(text: &str) -> BTreeSet<String> {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let pairs = words.windows(2).filter(|pair| pair[0].trim_start_matches('.') == "Fl");
+    pairs.map(|pair| format!("-{}", pair[1])).collect()
+}
+
+/// The options that a page describes.
+fn options_in_page(page: &str) -> BTreeSet<String> {
+    let lines = page.lines().filter(|line| line.starts_with(".It Fl "));
+    lines.flat_map(flags).collect()
+}
+
+/// The options for which a page refers to ess-options(7).
+fn referred_in_page(page: &str) -> BTreeSet<String> {
+    let (_, list) = page.split_once("\n.Ss Shared options\n").expect("a page lists them");
+    assert!(list.contains("described in\n.Xr ess-options 7 :\n"), "{list}");
+    let is_in_list = |line: &&str| !line.starts_with(".Ss ") && !line.starts_with(".Sh ");
+    list.lines().take_while(is_in_list).flat_map(flags).collect()
 }
 
 #[test]
-fn every_page_has_the_options_of_its_program() {
+fn every_option_is_described_in_the_page_of_its_program_or_in_the_one_that_all_share() {
     let world = World::new();
+    let shared = options_in_page(&pages()["ess-options.7"]);
+    let mut referred = BTreeSet::new();
+    let mut descriptions: BTreeMap<String, String> = BTreeMap::new();
     for (tool, _) in TOOLS {
-        let has = options_in_help(&help(&world, tool));
-        let says = options_in_page(&page_of(tool));
-        assert_eq!(has, says, "man/{tool}.1 does not say what `{tool} --help` says");
+        let (help, page) = (help(&world, tool), page_of(tool));
+        let has: BTreeSet<String> = options_in_help(&help).into_iter().map(str::to_owned).collect();
+        let (described, named) = (options_in_page(&page), referred_in_page(&page));
+
+        let all: BTreeSet<String> = described.union(&named).cloned().collect();
+        assert_eq!(has, all, "man/{tool}.1 does not have the options of `{tool} --help`");
+        let twice: Vec<&String> = described.intersection(&named).collect();
+        assert!(twice.is_empty(), "man/{tool}.1 describes what it refers to: {twice:?}");
+        let nowhere: Vec<&String> = named.difference(&shared).collect();
+        assert!(nowhere.is_empty(), "man/ess-options.7 lacks {nowhere:?} of {tool}");
+        // One description for several programs is correct only if the option is the same in all of them.
+        for (option, description) in described_in_help(&help) {
+            if named.contains(option) {
+                let first = descriptions
+                    .entry(option.to_owned())
+                    .or_insert_with(|| description.to_owned());
+                assert_eq!(*first, description, "{tool} has another {option}");
+            }
+        }
+        assert!(
+            named.iter().all(|option| descriptions.contains_key(option)),
+            "{tool}: {help}"
+        );
+        referred.extend(named);
+    }
+    assert_eq!(shared, referred, "man/ess-options.7 describes what no program has");
+    for (name, page) in pages() {
+        let is_of_tool = TOOLS.iter().any(|(tool, _)| name == format!("{tool}.1"));
+        if !is_of_tool && name != "ess-options.7" {
+            assert_eq!(options_in_page(&page), BTreeSet::new(), "man/{name}");
+        }
     }
 }
 
@@ -272,8 +341,9 @@ fn help_ends_with_examples_exit_statuses_and_pages() {
         }
         let named: BTreeSet<&str> = exit.split_whitespace().filter(|word| is_number(word)).collect();
         assert_eq!(named, statuses(), "{tool}: {exit}");
-        for page in [format!("man {tool},"), "ess-migrate(7)".to_owned()] {
-            assert!(pages.contains(&page), "{tool}: {pages}");
+        let own = format!("man {tool},");
+        for page in [own.as_str(), "ess-options(7)", "ess-migrate(7)"] {
+            assert!(pages.contains(page), "{tool}: {pages}");
         }
     }
 }
@@ -314,6 +384,22 @@ fn every_page_has_the_sections_that_one_opens_it_for() {
         ] {
             assert!(page.contains(&format!("\n.Sh {title}\n")), "man/{tool}.1 lacks {title}");
         }
+        let see = section(&page, "SEE ALSO");
+        assert!(see.contains(".Xr ess-options 7"), "man/{tool}.1 does not lead to it");
+    }
+    let shared = &pages()["ess-options.7"];
+    for title in [
+        "SOURCE",
+        "TARGET",
+        "COMMON OPTIONS",
+        "ENVIRONMENT",
+        "EXIT STATUS",
+        "SEE ALSO",
+    ] {
+        assert!(
+            shared.contains(&format!("\n.Sh {title}\n")),
+            "man/ess-options.7 lacks {title}"
+        );
     }
 }
 
@@ -350,17 +436,36 @@ fn statuses() -> BTreeSet<&'static str> {
     table
 }
 
+/// The exit statuses that a page lists. Several can share an entry, such as `.It 64, 69, 128+ Ns Ar n`.
+fn statuses_in_page(page: &str) -> Vec<&str> {
+    let lines = section(page, "EXIT STATUS").lines();
+    let listed = lines.filter_map(|line| line.strip_prefix(".It "));
+    let words = listed.flat_map(|line| line.split([' ', ',']));
+    words
+        .filter(|word| *word == "128+" || !word.is_empty() && is_number(word))
+        .collect()
+}
+
 #[test]
 fn every_page_has_the_exit_statuses_of_the_table() {
     let table = statuses();
-    for (name, page) in pages() {
+    let pages = pages();
+    for (name, page) in &pages {
         if name == "ess-migration.5" {
             continue;
         }
-        let mut says = entries(section(&page, "EXIT STATUS"), ".It ");
+        let listed = statuses_in_page(page);
+        let mut says: BTreeSet<&str> = listed.iter().copied().collect();
+        assert_eq!(says.len(), listed.len(), "man/{name} lists a status twice");
         assert!(says.remove("128+"), "man/{name} does not say what a signal does");
         assert_eq!(says, table, "man/{name}");
+        let refers = section(page, "EXIT STATUS").contains(".Xr ess-options 7");
+        assert_eq!(refers, name != "ess-options.7", "man/{name}");
     }
+    // The page to which the others refer describes each on its own.
+    let mut described = entries(section(&pages["ess-options.7"], "EXIT STATUS"), ".It ");
+    assert!(described.remove("128+"), "{described:?}");
+    assert_eq!(described, table);
 }
 
 #[test]

@@ -148,6 +148,6 @@ fn ending(name: &str, examples: &str) -> String {
     let statuses = exit::statuses();
     format!(
         "Examples:\n  {examples}\n\nExit status: {statuses}\n\n\
-         See man {name}, and ess-migrate(7) for all steps of a migration"
+         See man {name}, ess-options(7), and ess-migrate(7) for all steps of a migration"
     )
 }

@@ -229,6 +229,10 @@ fn every_option_is_described_in_the_page_of_its_program_or_in_the_one_that_all_s
         assert!(twice.is_empty(), "man/{tool}.1 describes what it refers to: {twice:?}");
         let nowhere: Vec<&String> = named.difference(&shared).collect();
         assert!(nowhere.is_empty(), "man/ess-options.7 lacks {nowhere:?} of {tool}");
+        let synopsis = flags(section(&page, "SYNOPSIS"));
+        // What follows `--` is a command.
+        let unknown: Vec<&String> = synopsis.difference(&has).filter(|flag| *flag != "--").collect();
+        assert!(unknown.is_empty(), "man/{tool}.1 has {unknown:?} in its synopsis");
         // One description for several programs is correct only if the option is the same in all of them.
         for (option, description) in described_in_help(&help) {
             if named.contains(option) {

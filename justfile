@@ -75,14 +75,20 @@ install-needs:
     @.ci/needs
 
 # Build an image layer with the static programs; needs the target x86_64-unknown-linux-musl and musl-gcc
-layer target="x86_64-unknown-linux-musl":
-    cargo install --locked --path . --target {{ target }} --root target/layer/usr/local --no-track --force
+layer target="x86_64-unknown-linux-musl": (_install "target/layer/usr/local" ("--target " + target))
     tar --sort=name --owner=0 --group=0 --numeric-owner --mtime=@0 -C target/layer -cf target/layer.tar usr
 
 # Build an archive of the programs and manual pages in target/dist
-dist:
-    cargo install --locked --path . --root target/dist/ess-migrate --no-track --force
+dist: (_install "target/dist/ess-migrate" "")
     install -D -m 644 -t target/dist/ess-migrate/share/man/man1 man/*.1
     install -D -m 644 -t target/dist/ess-migrate/share/man/man5 man/*.5
     install -D -m 644 -t target/dist/ess-migrate/share/man/man7 man/*.7
     tar -C target/dist -czf target/dist/ess-migrate.tar.gz ess-migrate
+
+# Build the programs as one file with a link for each name
+_install root flags:
+    cargo install --locked --path . --bin ess-migrate --root {{ root }} --no-track --force {{ flags }}
+    for source in bin/*.rs; do \
+        name=$(basename "$source" .rs); \
+        [ "$name" = ess-migrate ] || [ "$name" = programs ] || ln -f {{ root }}/bin/ess-migrate {{ root }}/bin/"$name"; \
+    done

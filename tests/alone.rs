@@ -1,10 +1,11 @@
 //! Each program alone, as in a runbook of your own: with flags only, and a standard input that belongs to the script.
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::Path;
 
 use crate::scene::{Scene, assert_failed, names_in, target_cluster};
-use crate::support::{Call, Identity, OFFLINE, Stdin, Synapse};
+use crate::support::{Call, Identity, OFFLINE, Stdin, Synapse, TOOLS, World};
 
 /// Each program with flags only, as typed by a person. `$1` is replaced where a name must differ between calls.
 const LINES: [(&str, &str); 5] = [
@@ -260,4 +261,23 @@ fn a_target_that_no_document_names_is_missed_before_the_dump() {
     assert!(!ran.stderr.contains(said), "{ran}");
     let ran = scene.dumper().run().success();
     assert!(!ran.stderr.contains(said), "{ran}");
+}
+
+#[test]
+fn the_file_that_contains_all_programs_is_the_one_that_it_is_called_as() {
+    let world = World::new();
+    let all = env!("CARGO_BIN_EXE_ess-migrate");
+    for (name, built) in TOOLS {
+        let link = format!("links/{name}");
+        world.write("links/.keep", "");
+        symlink(all, world.path(&link)).unwrap();
+        let help = |program: &Path| world.shell(&format!("{} --help", program.display())).success().stdout;
+        assert_eq!(help(&world.path(&link)), help(Path::new(built)), "{name}");
+    }
+
+    let ran = world.shell(all);
+
+    assert_eq!(ran.status.code(), Some(64), "{ran}");
+    let names = TOOLS.map(|(name, _)| name);
+    assert!(names.iter().all(|name| ran.stderr.contains(name)), "{ran}");
 }

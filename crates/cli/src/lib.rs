@@ -45,6 +45,15 @@ pub fn main_without_export<A: Args>(
     start::<A>(name, empty_pipe, Export::Unused, work)
 }
 
+/// Refuses to run under a name that is not one of `programs`.
+pub fn refuse_name(programs: &[&str]) -> ExitCode {
+    Console::new("ess-migrate", false, false).usage(&format!(
+        "this file contains several programs: call it by the name of one of them, through a link: {}",
+        programs.join(", ")
+    ));
+    Exit::Usage.into()
+}
+
 /// Whether a tool uses the export.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Export {

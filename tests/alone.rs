@@ -264,6 +264,28 @@ fn a_target_that_no_document_names_is_missed_before_the_dump() {
 }
 
 #[test]
+fn a_document_that_n_ignores_is_noted() {
+    let scene = scene();
+    let note = "pgdump-wrap: the document on standard input was ignored, because of -n\n";
+    let document = r#"{"format": "ess-migration/1"}"#;
+    scene.world.write("migration.json", document);
+    let line = r#"pgdump-wrap -n --source "$SOURCE" --out here/dump"#;
+
+    let piped = with_names(&scene, scene.world.script(line))
+        .stdin(document)
+        .run()
+        .success();
+    let from_file = with_names(&scene, scene.world.script(&format!("{line} <migration.json")))
+        .run()
+        .success();
+    let other = with_names(&scene, scene.world.script(line)).stdin("{}").run().success();
+
+    assert!(piped.stderr.contains(note), "{piped}");
+    assert!(from_file.stderr.contains(note), "{from_file}");
+    assert!(!other.stderr.contains("ignored"), "{other}");
+}
+
+#[test]
 fn the_file_that_contains_all_programs_is_the_one_that_it_is_called_as() {
     let world = World::new();
     let all = env!("CARGO_BIN_EXE_ess-migrate");

@@ -1,6 +1,9 @@
 //! The document on standard input, and signals.
 
+use std::fs::File;
 use std::io::{self, Read};
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::FileExt as _;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
@@ -8,6 +11,7 @@ use std::time::Duration;
 use ess_document::{Document, MAX_BYTES, ReadError};
 use ess_run::Report;
 use rustix::fs::FileType;
+use rustix::pipe::{SpliceFlags, tee};
 
 use crate::args::Common;
 use crate::{Console, Stop};
@@ -37,6 +41,31 @@ pub(crate) fn read(common: &Common, empty_pipe: EmptyPipe, console: &Console) ->
             anyhow::Error::from(error).context("cannot read the document on standard input")
         })?)),
     }
+}
+
+/// Notes that a document on standard input was not read, because of `-n`.
+pub(crate) fn note_ignored(common: &Common, console: &Console) {
+    if common.no_input && peek().is_some_and(|start| Document::is_start_of_one(&start)) {
+        console.note("the document on standard input was ignored, because of -n");
+    }
+}
+
+/// The start of what waits in standard input, which stays there: with -n it belongs to the calling script.
+fn peek() -> Option<Vec<u8>> {
+    let mut start = vec![0; 4096];
+    let file = File::from(io::stdin().as_fd().try_clone_to_owned().ok()?);
+    let length = match FileType::from_raw_mode(rustix::fs::fstat(&file).ok()?.st_mode) {
+        FileType::RegularFile => file.read_at(&mut start, 0).ok()?,
+        FileType::Fifo => {
+            let (mut reader, writer) = io::pipe().ok()?;
+            tee(&file, &writer, start.len(), SpliceFlags::NONBLOCK).ok()?;
+            drop(writer);
+            reader.read(&mut start).ok()?
+        }
+        _ => return None,
+    };
+    start.truncate(length);
+    Some(start)
 }
 
 /// Whether standard input is a pipe or a file, not a terminal, /dev/null, a socket or closed.

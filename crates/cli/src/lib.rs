@@ -92,6 +92,8 @@ fn start<A: Args>(
         let mut context = Context::new(name, export, console.clone(), document)?;
         work(&args, &mut context)
     });
+    // Before an error, which may follow from it.
+    input::note_ignored(&common, &console);
     let exit = outcome.unwrap_or_else(|error| {
         console.error(&error);
         exit_of(&error)

@@ -237,6 +237,12 @@ pub enum PasswordAt {
 }
 
 impl Document {
+    /// Whether a text that starts like this is a document, complete or not.
+    pub fn is_start_of_one(start: &[u8]) -> bool {
+        let start = String::from_utf8_lossy(start);
+        start.trim_start().starts_with('{') && start.contains("\"ess-migration/")
+    }
+
     /// The migration's id, which is generated if the document has none.
     pub fn ensure_id(&mut self) -> String {
         self.id.get_or_insert_with(|| uuid::Uuid::new_v4().to_string()).clone()

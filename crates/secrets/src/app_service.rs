@@ -57,12 +57,13 @@ pub(crate) fn notes(secrets: &[Secret]) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use ess_synapse::secrets::{Origin, Secret};
+    use ess_synapse::secrets::{Origin, Secret, SecretId};
 
     use super::notes;
 
     fn registrations(texts: &[&str]) -> Vec<Secret> {
         let secret = |(index, text): (usize, &&str)| Secret {
+            id: SecretId::AppServiceRegistration,
             option: format!("app_service_config_files.{index}"),
             value: text.as_bytes().to_vec().into(),
             origin: Origin {
@@ -70,8 +71,6 @@ mod tests {
                 config: None,
                 file: None,
             },
-            purpose: "",
-            destination: "",
         };
         texts.iter().enumerate().map(secret).collect()
     }

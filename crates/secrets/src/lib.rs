@@ -1,9 +1,9 @@
 //! extract-secrets: writes a homeserver's secrets to one file each, with an index, and makes files for ESS.
 
 mod app_service;
-mod beside;
 mod bundle;
 mod carry;
+mod components;
 mod ess;
 mod fate;
 mod files;
@@ -28,8 +28,8 @@ use ess_synapse::config::Database;
 use ess_synapse::secrets::Secrets;
 use secrecy::ExposeSecret as _;
 
-use crate::beside::Beside;
 use crate::bundle::{Bundle, Sealed};
+use crate::components::OtherComponents;
 use crate::ess::Ess;
 use crate::index::Index;
 use crate::store::{Outcome, Plan};
@@ -123,15 +123,15 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
             .hint("give -c /etc/matrix-synapse/homeserver.yaml")
     })?;
     let secrets = read(&config, context)?;
-    let beside = beside(args, context)?;
-    let ess = Ess::new(&config, &secrets, &beside, &place_in_cluster(args, context).0)?;
+    let components = other_components(args, context)?;
+    let ess = Ess::new(&config, &secrets, &components, &place_in_cluster(args, context).0)?;
     let mut notes = secrets.notes.clone();
     notes.extend(app_service::notes(&secrets.secrets));
-    notes.extend(beside.notes.iter().chain(&ess.notes).cloned());
+    notes.extend(components.notes.iter().chain(&ess.notes).cloned());
     if args.emits(Form::Helm) {
         notes.extend(ess.notes_on_values.iter().cloned());
     }
-    let mut plan = Plan::new(&config, &secrets, &beside, ess.sorted.clone(), notes)?;
+    let mut plan = Plan::new(&config, &secrets, &components, ess.sorted.clone(), notes)?;
     for (form, text) in [(Form::Kubernetes, &ess.manifests), (Form::Helm, &ess.values)] {
         if let Some(file) = form.file().filter(|_| args.emits(form)) {
             plan.emit(file, text);
@@ -205,13 +205,13 @@ fn bundle(plan: &Plan, secrets: &Secrets, recipients: &[Recipient], export: &Pat
 }
 
 /// Reads the configurations of the other components that flags name.
-fn beside(args: &Args, context: &Context) -> anyhow::Result<Beside> {
+fn other_components(args: &Args, context: &Context) -> anyhow::Result<OtherComponents> {
     let source = context.document.source.as_ref();
     let path_map = match source.and_then(|source| source.config.as_ref()) {
         Some(config) => ess_servers::options(config)?.path_map,
         None => Vec::new(),
     };
-    Beside::read(args.mas_config.as_deref(), args.hookshot_config.as_deref(), &path_map)
+    OtherComponents::read(args.mas_config.as_deref(), args.hookshot_config.as_deref(), &path_map)
 }
 
 /// The directory of the export: that of the flag or of the document, which must not contradict each other.

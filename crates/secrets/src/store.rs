@@ -14,8 +14,8 @@ use secrecy::{ExposeSecret as _, SecretSlice};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
-use crate::beside::Beside;
 use crate::carry::Sorted;
+use crate::components::OtherComponents;
 use crate::index::{ConfigFile, Emitted, Index};
 
 /// The directory of the secrets in an export.
@@ -54,7 +54,7 @@ impl<'a> Plan<'a> {
     pub(crate) fn new(
         config: &Config,
         secrets: &'a Secrets,
-        beside: &'a Beside,
+        components: &'a OtherComponents,
         options: Sorted,
         notes: Vec<String>,
     ) -> anyhow::Result<Self> {
@@ -64,7 +64,7 @@ impl<'a> Plan<'a> {
             .iter()
             .enumerate()
             .map(|(index, original)| (copy_name(index, original), original));
-        let others = beside
+        let others = components
             .files
             .iter()
             .map(|(component, original)| ((*component).to_owned(), original));
@@ -78,10 +78,12 @@ impl<'a> Plan<'a> {
                 original: original.clone(),
             });
         }
-        let all = secrets.secrets.iter().chain(&beside.secrets);
+        let own = secrets.secrets.iter().map(|secret| (&*secret.option, &secret.value));
+        let others = components.secrets.iter();
+        let others = others.map(|secret| (&*secret.option, &secret.value));
         Ok(Self {
-            index: Index::new(config, secrets, &beside.secrets, copies, options, notes),
-            secrets: all.map(|secret| (&*secret.option, &secret.value)).collect(),
+            index: Index::new(config, secrets, &components.secrets, copies, options, notes),
+            secrets: own.chain(others).collect(),
             config: contents,
             emitted: Vec::new(),
         })

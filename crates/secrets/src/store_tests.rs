@@ -10,8 +10,8 @@ use ess_synapse::{Config, Options};
 use tempfile::TempDir;
 
 use super::{Outcome, Plan, copy_name, put};
-use crate::beside::Beside;
 use crate::carry::Sorted;
+use crate::components::OtherComponents;
 
 const KEY: &str = "ed25519 a_test nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A\n";
 
@@ -47,8 +47,8 @@ impl Home {
             ..Options::default()
         })?;
         let secrets = Secrets::read(&config)?;
-        let beside = Beside::default();
-        let mut plan = Plan::new(&config, &secrets, &beside, Sorted::default(), Vec::new())?;
+        let components = OtherComponents::default();
+        let mut plan = Plan::new(&config, &secrets, &components, Sorted::default(), Vec::new())?;
         if let Some(text) = emit {
             plan.emit("values.yaml", text);
         }

@@ -16,7 +16,7 @@ use std::io::BufRead;
 use ess_postgres::{Conninfo, Error, SchemaRows};
 
 pub use error::PlainError;
-pub use format::{Format, detect, open_plain};
+pub use format::{DumpFormat, detect, open_plain};
 use input::Input;
 use statement::{Name, Row, Statement, Verdict};
 

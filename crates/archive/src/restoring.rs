@@ -12,7 +12,7 @@ use ess_stop::Stop;
 
 use crate::dumping::child_name;
 use crate::manifest::Manifest;
-use crate::plain::{self, Format, Nowhere, Outcome, PlainError, Taker};
+use crate::plain::{self, DumpFormat, Nowhere, Outcome, PlainError, Taker};
 use crate::toc::{Entry, Toc};
 
 /// Where and how a dump is loaded.
@@ -93,7 +93,7 @@ impl Restoring<'_> {
         let list = list_file(entries)?;
         let child = self.child("pg_restore")?;
         // pg_restore does not support parallel restore from a tar archive.
-        let jobs = if plain::detect(archive)? == Format::Tar {
+        let jobs = if plain::detect(archive)? == DumpFormat::Tar {
             1
         } else {
             self.jobs

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
 
-use ess_archive::{Format, Nowhere, PlainError, PlainOutcome, Restoring, detect, open_plain, scan};
+use ess_archive::{DumpFormat, Nowhere, PlainError, PlainOutcome, Restoring, detect, open_plain, scan};
 use ess_postgres::Conninfo;
 use tempfile::TempDir;
 
@@ -269,14 +269,14 @@ fn dumps_of_a_server_and_broken_ones_change_nothing() {
     let mut encoder = flate2::write::GzEncoder::new(fs::File::create(&path).unwrap(), flate2::Compression::fast());
     encoder.write_all(&whole).unwrap();
     encoder.finish().unwrap();
-    assert_eq!(detect(&path).unwrap(), Format::PlainGzip);
+    assert_eq!(detect(&path).unwrap(), DumpFormat::PlainGzip);
     scan(&mut open_plain(&path).unwrap(), &mut Nowhere).unwrap();
 
     for (format, expected) in [
-        ("c", Format::Custom),
-        ("t", Format::Tar),
-        ("d", Format::Directory),
-        ("p", Format::Plain),
+        ("c", DumpFormat::Custom),
+        ("t", DumpFormat::Tar),
+        ("d", DumpFormat::Directory),
+        ("p", DumpFormat::Plain),
     ] {
         let path = server.0.path().join(format);
         run(server

@@ -6,11 +6,15 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::ValueEnum;
-use ess_archive::{Compression, Dumping, Found, Kind, Layout, Manifest, Origin, find, finish_rename, major, take};
+use ess_archive::{
+    Compression, DumpKind, DumpLayout, Dumping, FoundDump, Manifest, Origin, find, finish_rename, major, take,
+};
 use ess_cli::{Context, Exit, Stop};
 use ess_document::{Document, Dropped, Dump, Next, now};
 use ess_files::make_directory;
-use ess_postgres::{Access, Conninfo, Facts, Reading, Session, end_leftovers, facts, moved, server_names};
+use ess_postgres::{
+    Access, Conninfo, Facts, Reading, Session, change_since, end_leftovers, server_facts, server_names,
+};
 use ess_run::text::{count, size};
 use ess_run::{Installation, LAST_WITHOUT_TRANSACTION_TIMEOUT, Need, Report, choose, processors};
 use ess_servers::{PgVariables, SourceArgs};
@@ -93,7 +97,7 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
             count(ended, "session")
         ));
     }
-    let facts = facts(&session)?;
+    let facts = server_facts(&session)?;
     ess_servers::name_server(context, args.server_name.as_deref())?;
     context.source_section().identity = Some(facts.identity.clone());
     ess_proof::require_primary(&session, facts.standby)?;
@@ -128,11 +132,11 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
                 programs: &programs,
                 jobs: args.jobs.map_or_else(processors, usize::from),
                 layout: match args.format {
-                    FormatArg::Directory => Layout::Directory,
-                    FormatArg::Custom => Layout::Custom,
+                    FormatArg::Directory => DumpLayout::Directory,
+                    FormatArg::Custom => DumpLayout::Custom,
                 },
                 compression: Compression(args.compress.clone()),
-                kind: Kind::Migration,
+                kind: DumpKind::Migration,
                 id: context.document.id.as_deref().unwrap_or("-"),
                 server_name: context.document.source.as_ref().and_then(|s| s.server_name.as_deref()),
                 source_is_running: running,
@@ -234,7 +238,8 @@ fn kept(
         Stop::no(format!("{} already exists: {why}", out.display()))
             .hint("give --replace to move it aside and dump again")
     };
-    let Found::Ours { manifest, sha256, .. } = find(out).map_err(|error| refuse(format!("{error:#}")))? else {
+    let FoundDump::WithManifest { manifest, sha256, .. } = find(out).map_err(|error| refuse(format!("{error:#}")))?
+    else {
         return Err(refuse("it is not a dump by pgdump-wrap".to_owned()).into());
     };
     if manifest.source != facts.identity {
@@ -245,7 +250,7 @@ fn kept(
         .into());
     }
     if let Some(target) = target_version(context) {
-        Origin::of_ours(out, &manifest)
+        Origin::of_manifest(out, &manifest)
             .may_go_to(target)
             .map_err(|stop| refuse(stop.to_string()))?;
     }
@@ -265,8 +270,8 @@ fn kept(
         .map_err(|error| refuse(format!("{error:#}")))?;
     let name = context.application_name();
     let jobs = args.jobs.map_or_else(processors, usize::from);
-    let beside = Reading::now(conninfo, &name, jobs, &context.console);
-    if let Some(change) = moved(session, Some(&beside), &manifest.inventory)? {
+    let reading = Reading::now(conninfo, &name, jobs, &context.console);
+    if let Some(change) = change_since(session, Some(&reading), &manifest.inventory)? {
         return Err(refuse(format!("the source has changed since: {change}")).into());
     }
     context

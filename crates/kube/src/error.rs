@@ -10,13 +10,13 @@ use kube::client::AuthError;
 #[derive(Debug)]
 pub struct Error {
     what: String,
-    kind: Kind,
+    kind: ErrorKind,
     stop: Stop,
 }
 
 /// The kinds of errors that callers distinguish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum ErrorKind {
     /// The command line is wrong.
     Usage,
     /// The object does not exist.
@@ -39,11 +39,11 @@ pub enum Kind {
 
 impl Error {
     /// An error whose message is `what`, and whose cause is `why`.
-    pub fn new(kind: Kind, what: impl Into<String>, why: impl Into<String>) -> Self {
+    pub fn new(kind: ErrorKind, what: impl Into<String>, why: impl Into<String>) -> Self {
         let exit = match kind {
-            Kind::Usage => Exit::Usage,
-            Kind::Forbidden => Exit::Permission,
-            Kind::Unrecognised => Exit::No,
+            ErrorKind::Usage => Exit::Usage,
+            ErrorKind::Forbidden => Exit::Permission,
+            ErrorKind::Unrecognised => Exit::No,
             _ => Exit::Unavailable,
         };
         Self {
@@ -61,7 +61,7 @@ impl Error {
     }
 
     /// The kind of the error.
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> ErrorKind {
         self.kind
     }
 
@@ -76,7 +76,7 @@ impl Error {
     }
 
     pub(crate) fn interrupted(what: &str, interrupted: Interrupted) -> Self {
-        Self::new(Kind::Interrupted, what, interrupted.to_string())
+        Self::new(ErrorKind::Interrupted, what, interrupted.to_string())
     }
 
     /// An error of the client library, with its causes in one line.
@@ -87,27 +87,27 @@ impl Error {
                 of_code(code.as_u16()),
                 format!("the API server answered {code} instead of opening the stream"),
             ),
-            kube::Error::Service(cause) => (Kind::Unavailable, chain(&**cause)),
-            other => (Kind::Unavailable, chain(other)),
+            kube::Error::Service(cause) => (ErrorKind::Unavailable, chain(&**cause)),
+            other => (ErrorKind::Unavailable, chain(other)),
         };
         let error = Self::new(kind, what, why);
         match kind {
-            Kind::Unavailable if matches!(cause, kube::Error::Service(_)) => {
+            ErrorKind::Unavailable if matches!(cause, kube::Error::Service(_)) => {
                 error.hint("check that `kubectl get pods` works on this host")
             }
-            Kind::Forbidden => error.hint("ask the cluster's administrator for this permission, or log in again"),
+            ErrorKind::Forbidden => error.hint("ask the cluster's administrator for this permission, or log in again"),
             _ => error,
         }
     }
 }
 
-fn of_code(code: u16) -> Kind {
+fn of_code(code: u16) -> ErrorKind {
     match code {
-        401 | 403 => Kind::Forbidden,
-        404 => Kind::NotFound,
-        409 => Kind::Conflict,
-        410 => Kind::Gone,
-        _ => Kind::Unavailable,
+        401 | 403 => ErrorKind::Forbidden,
+        404 => ErrorKind::NotFound,
+        409 => ErrorKind::Conflict,
+        410 => ErrorKind::Gone,
+        _ => ErrorKind::Unavailable,
     }
 }
 

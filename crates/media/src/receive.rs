@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use ess_cli::{Exit, Stop};
-use ess_synapse::media::{Kind, is_place};
+use ess_synapse::media::{MediaKind, is_place};
 use rustix::fs::Advice;
 use sha2::{Digest as _, Sha256};
 
@@ -205,7 +205,7 @@ impl Router<'_, '_> {
                 let (tree, out, failed) = (self.tree, self.out, self.failed.clone());
                 Builder::new()
                     .spawn_scoped(self.scope, move || {
-                        let mut lane = Lane {
+                        let mut lane = LaneWriter {
                             number,
                             tree,
                             out,
@@ -237,7 +237,7 @@ impl Router<'_, '_> {
             return Err(Stop::data("the sender requested a list before the last one was complete").into());
         }
         self.credit.start();
-        let kinds: Vec<Kind> = Kind::ALL
+        let kinds: Vec<MediaKind> = MediaKind::ALL
             .into_iter()
             .filter(|kind| kinds.iter().any(|name| name == kind.name()))
             .collect();
@@ -361,14 +361,14 @@ struct Partial {
 }
 
 /// Writes files one after another.
-struct Lane<'a> {
+struct LaneWriter<'a> {
     number: u8,
     tree: &'a Tree,
     out: &'a Out,
     file: Option<Partial>,
 }
 
-impl Lane<'_> {
+impl LaneWriter<'_> {
     fn carry_out(&mut self, frame: Frame) -> anyhow::Result<()> {
         match frame {
             Frame::File { path, time, .. } => {

@@ -14,13 +14,13 @@ use ess_cli::{Exit, Stop};
 use ess_document::Amount;
 use ess_postgres::Session;
 use ess_run::Report;
-use ess_synapse::media::Kind;
+use ess_synapse::media::MediaKind;
 
-use crate::found::Found;
 use crate::frame::{Frame, MAGIC, Owner, Sha256 as Digest};
 use crate::link::{self, Link, Out};
 use crate::pace::Pace;
 use crate::rows::Rows;
+use crate::tally::Tally;
 use answers::{Event, Shared, listen, lock};
 use lane::Lane;
 use merge::Merge;
@@ -34,7 +34,7 @@ const WAITING: usize = 256;
 /// How one store is sent.
 pub(crate) struct Sending<'a> {
     pub(crate) store: &'a Path,
-    pub(crate) kinds: &'a [Kind],
+    pub(crate) kinds: &'a [MediaKind],
     pub(crate) owner: Owner,
     /// How long the receiver may send nothing, in seconds.
     pub(crate) idle: u32,
@@ -50,7 +50,7 @@ pub(crate) struct Sending<'a> {
 
 impl Sending<'_> {
     /// Sends what the copy does not have; returns the amount that was sent.
-    pub(crate) fn run(&self, link: Link, found: &mut Found<'_>) -> anyhow::Result<Amount> {
+    pub(crate) fn run(&self, link: Link, tally: &mut Tally<'_>) -> anyhow::Result<Amount> {
         let Link { out, incoming } = link;
         let shared = Shared::new(self.lanes);
         let (events, happened) = channel();
@@ -65,7 +65,7 @@ impl Sending<'_> {
                 out: &out,
                 happened: &happened,
                 shared,
-                found,
+                tally,
                 rows: Rows::new(self.session),
             };
             let outcome = talk.run();
@@ -94,7 +94,7 @@ struct Talk<'a, 'f> {
     out: &'a Out,
     happened: &'a Receiver<Event>,
     shared: &'a Shared,
-    found: &'a mut Found<'f>,
+    tally: &'a mut Tally<'f>,
     rows: Rows<'a>,
 }
 
@@ -122,7 +122,7 @@ impl Talk<'_, '_> {
             self.read_back()?;
         }
         self.take_results()?;
-        self.rows.finish(self.found)?;
+        self.rows.finish(self.tally)?;
         report.done();
         Ok(())
     }
@@ -189,7 +189,7 @@ impl Talk<'_, '_> {
     fn repair(&mut self, pass: Pass) -> anyhow::Result<()> {
         let again = std::mem::take(&mut lock(&self.shared.results).damaged);
         for path in &again {
-            self.found.damaged(path.clone());
+            self.tally.damaged(path.clone());
         }
         let task = Task::Send(pass);
         self.work_off(again.into_iter().map(|path| Job { path, task }).collect())
@@ -227,10 +227,10 @@ impl Talk<'_, '_> {
             (std::mem::take(&mut results.digests), std::mem::take(&mut results.left))
         };
         for what in left {
-            self.found.left(what);
+            self.tally.left(what);
         }
         for (path, sha256) in digests {
-            self.rows.read(&path, sha256, self.found)?;
+            self.rows.read(&path, sha256, self.tally)?;
         }
         Ok(())
     }

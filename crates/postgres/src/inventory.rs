@@ -10,7 +10,8 @@ use ess_run::Report;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Access, Algorithm, Conninfo, Digest, Error, Mark, SchemaRows, Session, Table, catalogue, digest, schema_rows,
+    Access, Algorithm, Conninfo, DatabaseState, Digest, Error, SchemaRows, Session, Table, catalogue, digest,
+    schema_rows,
 };
 
 /// What a database contains, in enough detail to verify that another contains the same.
@@ -22,7 +23,7 @@ pub struct Inventory {
     /// Every table.
     pub tables: Vec<TableRecord>,
     /// Its transactions, sequences and streams at that moment.
-    pub mark: Mark,
+    pub mark: DatabaseState,
     /// The rows of Synapse's schema version.
     pub schema: SchemaRows,
     /// Everything except rows, one line each.
@@ -53,7 +54,7 @@ impl Inventory {
         tables: &[Table],
         carried: impl Fn(&Table) -> Carried,
         digests: Vec<Digest>,
-        mark: Mark,
+        mark: DatabaseState,
     ) -> Result<Self, Error> {
         let mut digests = digests.into_iter();
         let record = |table: &Table| {

@@ -224,7 +224,7 @@ impl Condition {
 /// The first table and column, in order of table size, that contains text that is not UTF-8.
 ///
 /// For a database whose encoding is not UTF8: only there can such text exist.
-pub fn not_utf8(session: &Session) -> Result<Option<(String, String)>, Error> {
+pub fn text_not_in_utf8(session: &Session) -> Result<Option<(String, String)>, Error> {
     let sql = of_readable(include_str!("../sql/text_columns.sql"));
     for row in session.rows("list the text columns", &sql, &[])? {
         let (table, columns): (String, Vec<String>) = (row.get("table"), row.get("columns"));
@@ -264,7 +264,7 @@ fn is_utf8(session: &Session, table: &str, columns: &[String]) -> Result<bool, E
 
 /// Lists objects that a dump contains although they need an object that it does not contain, such as a view of a
 /// foreign table.
-pub fn without_support(session: &Session) -> Result<Vec<String>, Error> {
+pub fn objects_without_support(session: &Session) -> Result<Vec<String>, Error> {
     let sql = include_str!("../sql/without_support.sql");
     let rows = session.rows("check for objects that a dump cannot carry", sql, &[])?;
     Ok(rows.iter().map(|row| row.get(0)).collect())

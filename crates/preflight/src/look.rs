@@ -21,7 +21,7 @@ use crate::checks::endpoint::{self, Endpoint};
 use crate::checks::homeserver::{self, Homeserver};
 use crate::checks::target::{self, Target};
 use crate::checks::versions::SynapseVersion;
-use crate::checks::{Source, source};
+use crate::checks::{OpenSource, source};
 use crate::checks::{
     carry, config, connect, export, health, host, logins, media, not_checked, pace, profile, programs, public,
 };
@@ -81,7 +81,7 @@ pub(crate) fn look(args: &Args, selection: Selection<'_>, context: &mut Context)
     let on = opened.ess.as_ref();
     let in_cluster = thread::scope(|scope| {
         let in_cluster = on.map(|on| {
-            let known = cluster::Source {
+            let known = cluster::KnownSource {
                 database: source.as_ref().map(|source| source.facts.bytes),
                 has_mas: config.map(has_mas),
             };
@@ -278,7 +278,7 @@ fn connected(
     target: Option<Connecting>,
     context: &mut Context,
     findings: &mut Vec<Finding>,
-) -> anyhow::Result<(Option<Source>, Option<Target>)> {
+) -> anyhow::Result<(Option<OpenSource>, Option<Target>)> {
     let from = source.map(awaited).transpose()?;
     let to = target.map(awaited).transpose()?;
     let hint = "check database.args of the configuration, or --source and --source-password-file";
@@ -286,7 +286,7 @@ fn connected(
     if let Some((_, facts)) = &source {
         identify(&mut context.source_section().identity, &facts.identity, "source")?;
     }
-    let source = source.map(|(session, facts)| Source { session, facts });
+    let source = source.map(|(session, facts)| OpenSource { session, facts });
     let server_name = server_name(source.as_ref(), context, findings);
     let hint = "check --target and --target-password-file";
     let Some((session, facts)) = reached(to, &TARGET_UNREACHABLE, hint, findings) else {
@@ -334,7 +334,7 @@ fn identify(known: &mut Option<Identity>, is: &Identity, whose: &str) -> Result<
 }
 
 /// The server name in the configuration or the document; otherwise that of the users, which is noted in the document.
-fn server_name(source: Option<&Source>, context: &mut Context, findings: &mut Vec<Finding>) -> Option<String> {
+fn server_name(source: Option<&OpenSource>, context: &mut Context, findings: &mut Vec<Finding>) -> Option<String> {
     if let Some(known) = context
         .document
         .source
@@ -356,7 +356,7 @@ struct State {
 }
 
 /// The source's schema version rows; a finding if it is fenced, or not a database of Synapse.
-fn rows_of(source: &Source, findings: &mut Vec<Finding>) -> Option<SchemaRows> {
+fn rows_of(source: &OpenSource, findings: &mut Vec<Finding>) -> Option<SchemaRows> {
     let fence = standing(&source.session);
     if let Standing::Whole(_) = found(fence, "the fence of an earlier migration", findings)? {
         findings.push(
@@ -386,7 +386,7 @@ fn rows_of(source: &Source, findings: &mut Vec<Finding>) -> Option<SchemaRows> {
 
 /// Checks the source as a database, and then the homeserver in it.
 fn of_source(
-    source: Option<&Source>,
+    source: Option<&OpenSource>,
     state: Option<&State>,
     config: Option<&Config>,
     known: &Document,
@@ -447,7 +447,7 @@ fn of_media(place: &MediaPlace<'_>) -> Vec<Finding> {
 fn of_this_machine(
     args: &Args,
     config: Option<&Config>,
-    (source, target): (Option<&Source>, Option<&Target>),
+    (source, target): (Option<&OpenSource>, Option<&Target>),
     export: Option<&Path>,
 ) -> Vec<Finding> {
     let (from, to) = (source.map(|it| it.facts.major()), target.map(|it| it.facts.major()));

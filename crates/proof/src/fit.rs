@@ -1,6 +1,6 @@
 //! Checks that a target can hold a dump, before anything is erased and again before anything is loaded.
 
-use ess_postgres::{Error, Facts, Inventory, LOCKS_PER_TABLE, Session, lacking, lock_table, objects};
+use ess_postgres::{Error, Facts, Inventory, LOCKS_PER_TABLE, Session, database_objects, lock_table, missing_needs};
 use ess_stop::Stop;
 
 use ess_run::in_quotes;
@@ -32,7 +32,7 @@ pub fn require_locale(facts: &Facts) -> Result<(), Stop> {
 
 /// Refuses a target that lacks what a dump of `inventory` needs, or has too few locks to load it.
 pub fn can_take(target: &Target, inventory: &Inventory) -> anyhow::Result<()> {
-    if let Some((need, remedy)) = lacking(&target.session, &target.role, &inventory.catalogue)?
+    if let Some((need, remedy)) = missing_needs(&target.session, &target.role, &inventory.catalogue)?
         .into_iter()
         .next()
     {
@@ -65,7 +65,10 @@ fn require_locks(session: &Session, loaded: usize) -> anyhow::Result<()> {
 }
 
 fn tables(session: &Session) -> Result<usize, Error> {
-    Ok(objects(session)?.iter().filter(|object| object.kind == "table").count())
+    Ok(database_objects(session)?
+        .iter()
+        .filter(|object| object.kind == "table")
+        .count())
 }
 
 /// The tables of a target that are neither Synapse's nor in `dumps`, and whether the target has any of Synapse's.
@@ -78,7 +81,7 @@ pub fn strangers(session: &Session, dumps: &[&Inventory]) -> Result<(Vec<String>
         let relations = lines.filter_map(|line| line.strip_prefix("relation ")?.strip_prefix(name));
         relations.into_iter().any(|rest| rest.starts_with(" kind "))
     };
-    let mut names: Vec<String> = objects(session)?
+    let mut names: Vec<String> = database_objects(session)?
         .into_iter()
         .filter(|object| object.kind == "table")
         .map(|object| object.name)

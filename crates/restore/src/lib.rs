@@ -6,10 +6,10 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use ess_archive::{Found, Kind, Origin, check_is_of, find, place_of};
+use ess_archive::{DumpKind, FoundDump, Origin, check_is_of, find, place_of};
 use ess_cli::{Context, Exit, Stop};
 use ess_document::{Against, Document, Dropped, FenceState, Identity, Next, OneTimeKeys, Restore, now};
-use ess_postgres::{Session, exists};
+use ess_postgres::{Session, table_exists};
 use ess_proof::{
     Conclusion, Expected, Loaded, Loading, Proving, State, Target, Way, not_empty, wait_until_unused, way_back,
 };
@@ -89,7 +89,7 @@ fn load_and_prove(args: &Args, context: &mut Context, way_back: &mut Option<Stri
         analyze: true,
     };
     let dumped = match &found {
-        Found::Ours { manifest, .. } => Some(Expected::of_dump(manifest)),
+        FoundDump::WithManifest { manifest, .. } => Some(Expected::of_dump(manifest)),
         _ => None,
     };
     // An earlier run may have been killed after its load: before its proof (the target is fenced) or before it wrote
@@ -164,22 +164,22 @@ fn load_and_prove(args: &Args, context: &mut Context, way_back: &mut Option<Stri
 }
 
 /// The dump to load, and its path. Its files are checked later, while the structure is loaded.
-fn the_dump(args: &Args, context: &mut Context) -> anyhow::Result<(PathBuf, Found)> {
+fn the_dump(args: &Args, context: &mut Context) -> anyhow::Result<(PathBuf, FoundDump)> {
     let from = place_of(args.from.as_deref(), &context.document)?.ok_or_else(|| {
         Stop::usage("there is no dump: neither --from nor the document's `dump` names one")
             .hint("specify --from PATH (and --export DIR if the export was copied to this host)")
     })?;
     let found = find(&from)?;
     check_is_of(&found, context.document.dump.as_ref())?;
-    if let Found::Ours { manifest, .. } = &found {
+    if let FoundDump::WithManifest { manifest, .. } = &found {
         ess_servers::adopt_source(context, manifest)?;
     }
     Ok((from, found))
 }
 
 /// Adds what pgdump-wrap left out to what the load left out.
-fn list_left_out(found: &Found, loaded: &mut Loaded) {
-    if let Found::Ours { manifest, .. } = found {
+fn list_left_out(found: &FoundDump, loaded: &mut Loaded) {
+    if let FoundDump::WithManifest { manifest, .. } = found {
         let known: BTreeSet<String> = loaded.dropped.iter().map(|left| left.entry.clone()).collect();
         let more = manifest.left_out.iter().filter(|left| !known.contains(&left.entry));
         loaded.dropped.extend(more.cloned());
@@ -214,10 +214,10 @@ fn way_back_of(context: &Context, target: &Target) -> Option<String> {
 
 /// Refuses a target that is the source, that Synapse could not use, that cannot hold the dump, or that is fenced for
 /// another source.
-fn check_target(context: &Context, target: &Target, found: &Found, origin: &Origin) -> anyhow::Result<()> {
+fn check_target(context: &Context, target: &Target, found: &FoundDump, origin: &Origin) -> anyhow::Result<()> {
     let facts = &target.facts;
     let manifest = match found {
-        Found::Ours { manifest, .. } => Some(manifest),
+        FoundDump::WithManifest { manifest, .. } => Some(manifest),
         _ => None,
     };
     let source = context.document.source.as_ref().and_then(|s| s.identity.as_ref());
@@ -229,7 +229,7 @@ fn check_target(context: &Context, target: &Target, found: &Found, origin: &Orig
     }
     origin.may_go_to(&facts.version_text)?;
     if let (Some(fence), Some(manifest)) = (&target.fence, manifest) {
-        if manifest.kind == Kind::Migration {
+        if manifest.kind == DumpKind::Migration {
             fence.awaits(&manifest.source)?;
         }
         ess_proof::is_ours_behind_the_fence(target, &manifest.inventory)?;
@@ -262,9 +262,9 @@ fn keys_of_the_source() -> OneTimeKeys {
 }
 
 /// What a dump with a manifest records about one-time keys.
-fn keys(found: &Found) -> Option<OneTimeKeys> {
+fn keys(found: &FoundDump) -> Option<OneTimeKeys> {
     match found {
-        Found::Ours { manifest, .. } => manifest.one_time_keys(),
+        FoundDump::WithManifest { manifest, .. } => manifest.one_time_keys(),
         _ => None,
     }
 }
@@ -273,7 +273,7 @@ fn keys(found: &Found) -> Option<OneTimeKeys> {
 /// handed them out.
 fn leave_keys_out(session: &Session, loaded: &mut Loaded) -> anyhow::Result<Option<OneTimeKeys>> {
     let table = format!("public.{ONE_TIME_KEYS_TABLE}");
-    if !exists(session, &table)? {
+    if !table_exists(session, &table)? {
         return Ok(None);
     }
     session.batch("delete one-time keys", &format!("DELETE FROM {table}"))?;
@@ -290,9 +290,9 @@ fn leave_keys_out(session: &Session, loaded: &mut Loaded) -> anyhow::Result<Opti
 }
 
 /// The source whose contents are loaded, which the fence names until it is lifted.
-fn identity(context: &Context, found: &Found) -> Option<Identity> {
+fn identity(context: &Context, found: &FoundDump) -> Option<Identity> {
     match found {
-        Found::Ours { manifest, .. } => Some(manifest.source.clone()),
+        FoundDump::WithManifest { manifest, .. } => Some(manifest.source.clone()),
         _ => context
             .document
             .source

@@ -7,7 +7,7 @@ use ess_cli::{Context, Stop};
 use ess_document::{Scale, ScaledWorkload};
 use ess_kube::k8s_openapi::api::core::v1::ConfigMap;
 use ess_kube::k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use ess_kube::{Custom, Kind, OPERATOR, Workload, WorkloadKind};
+use ess_kube::{Custom, ErrorKind, OPERATOR, Workload, WorkloadKind};
 use ess_run::Report;
 use ess_servers::OnKube;
 use serde_json::{Value, json};
@@ -157,7 +157,7 @@ fn keep(on: &OnKube, synapse: &Custom) -> anyhow::Result<()> {
         ..ConfigMap::default()
     };
     match on.cluster.create(&on.ess.namespace, &record) {
-        Err(error) if error.kind() == Kind::Conflict => {
+        Err(error) if error.kind() == ErrorKind::Conflict => {
             on.cluster.change::<ConfigMap>(&on.ess.namespace, RECORD, |now| {
                 (now.data.as_ref() != Some(&data)).then(|| patch(&text))
             })?;

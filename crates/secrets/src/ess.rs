@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use ess_cli::Stop;
 use ess_synapse::Config;
 use ess_synapse::secrets::{Macaroon, Secret, Secrets};
-use ess_synapse::yaml::{Kind, Value};
+use ess_synapse::yaml::{ScalarKind, Value};
 use secrecy::ExposeSecret as _;
 use zeroize::Zeroizing;
 
@@ -382,8 +382,8 @@ fn heading(sorted: &Sorted) -> Zeroizing<String> {
 fn max_upload_size(config: &Config) -> Option<String> {
     let scalar = config.get("max_upload_size")?.as_scalar()?;
     let bytes = match scalar.kind {
-        Kind::Int(Some(bytes)) => u64::try_from(bytes).ok()?,
-        Kind::Text => {
+        ScalarKind::Int(Some(bytes)) => u64::try_from(bytes).ok()?,
+        ScalarKind::Text => {
             let text = scalar.text.as_str();
             let power = "KMGT".find(text.chars().last()?).map_or(0, |index| index + 1);
             let digits = if power == 0 { text } else { &text[..text.len() - 1] };

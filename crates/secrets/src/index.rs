@@ -14,7 +14,7 @@ use crate::fate::{self, Fate};
 
 /// The format. It gets a new name only if a reader of the old one would misunderstand the new one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Format {
+pub(crate) enum IndexFormat {
     #[serde(rename = "ess-secrets/1")]
     V1,
 }
@@ -23,7 +23,7 @@ pub(crate) enum Format {
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Index {
-    pub format: Format,
+    pub format: IndexFormat,
     pub server_name: String,
     pub secrets: Vec<Entry>,
     /// In the order of the key file: the first signs events.
@@ -126,7 +126,7 @@ impl Index {
             public_key: key.public_key.clone(),
         });
         Self {
-            format: Format::V1,
+            format: IndexFormat::V1,
             server_name: config.server_name().to_owned(),
             secrets: entries,
             signing_keys: signing_keys.collect(),

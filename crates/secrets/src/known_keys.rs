@@ -18,7 +18,7 @@ pub(crate) fn note(config: &Config, keys: &[SigningKey], application_name: &str)
         return difference(&answer, config.server_name(), keys)
             .map(|difference| format!("Synapse at {address} {difference}"));
     }
-    Some(match known(config, application_name) {
+    Some(match keys_in_database(config, application_name) {
         Ok(known) => format!(
             "Synapse does not answer, so the signing keys were compared with its database: {}",
             known.verdict(keys, &old_keys(config))
@@ -81,14 +81,14 @@ fn ids(keys: &[SigningKey], is_one: impl Fn(&SigningKey) -> bool) -> String {
 
 /// What the database contains about the server's keys.
 #[derive(Default)]
-struct Known {
+struct KeysInDatabase {
     /// The server's own rows of `server_signature_keys`.
     keys: Vec<SigningKey>,
     /// The ids of the keys that the server's newest event is signed with.
     signed_by: Vec<String>,
 }
 
-fn known(config: &Config, application_name: &str) -> anyhow::Result<Known> {
+fn keys_in_database(config: &Config, application_name: &str) -> anyhow::Result<KeysInDatabase> {
     let Database::Postgres { args, password, .. } = config.database()? else {
         anyhow::bail!("it is not a single PostgreSQL database");
     };
@@ -107,7 +107,7 @@ fn known(config: &Config, application_name: &str) -> anyhow::Result<Known> {
     let name = config.server_name();
     let keys = server_signature_keys(&session, name)?;
     let event = newest_own_event(&session, name)?.unwrap_or_default();
-    Ok(Known {
+    Ok(KeysInDatabase {
         keys: keys
             .into_iter()
             .map(|(id, bytes)| SigningKey::of_verify_key(id, &bytes))
@@ -137,7 +137,7 @@ fn old_keys(config: &Config) -> Vec<String> {
         .collect()
 }
 
-impl Known {
+impl KeysInDatabase {
     /// Compares with the keys of the configuration and the ids in `old_signing_keys`.
     ///
     /// Synapse stores its own keys in `server_signature_keys` only in special cases, so a missing key proves nothing.
@@ -182,7 +182,7 @@ impl Known {
 mod tests {
     use serde_json::json;
 
-    use super::{Known, SigningKey, difference, signatures};
+    use super::{KeysInDatabase, SigningKey, difference, signatures};
 
     fn key(id: &str, public_key: &str) -> SigningKey {
         SigningKey {
@@ -225,7 +225,7 @@ mod tests {
             (vec![key("ed25519:old", "O")], vec![], "and no recent event of it"),
             (vec![], vec![], "and no recent event of it"),
         ] {
-            let known = Known {
+            let known = KeysInDatabase {
                 keys,
                 signed_by: signed_by.into_iter().map(str::to_owned).collect(),
             };

@@ -32,7 +32,7 @@ use crate::bundle::{Bundle, Sealed};
 use crate::components::OtherComponents;
 use crate::ess::Ess;
 use crate::index::Index;
-use crate::store::{Outcome, Plan};
+use crate::store::{ExportPlan, Outcome};
 
 /// Copy a homeserver's secrets into files
 ///
@@ -131,7 +131,7 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     if args.emits(Form::Helm) {
         notes.extend(ess.notes_on_values.iter().cloned());
     }
-    let mut plan = Plan::new(&config, &secrets, &components, ess.sorted.clone(), notes)?;
+    let mut plan = ExportPlan::new(&config, &secrets, &components, ess.sorted.clone(), notes)?;
     for (form, text) in [(Form::Kubernetes, &ess.manifests), (Form::Helm, &ess.values)] {
         if let Some(file) = form.file().filter(|_| args.emits(form)) {
             plan.emit(file, text);
@@ -193,7 +193,12 @@ fn recipients(args: &Args) -> anyhow::Result<Vec<Recipient>> {
     }
 }
 
-fn bundle(plan: &Plan, secrets: &Secrets, recipients: &[Recipient], export: &Path) -> anyhow::Result<Option<Bundle>> {
+fn bundle(
+    plan: &ExportPlan,
+    secrets: &Secrets,
+    recipients: &[Recipient],
+    export: &Path,
+) -> anyhow::Result<Option<Bundle>> {
     if recipients.is_empty() {
         return Ok(None);
     }

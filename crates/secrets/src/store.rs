@@ -29,7 +29,7 @@ pub(crate) const INDEX: &str = "index.json";
 const OURS: u64 = 256 << 20;
 
 /// The intended content of an export.
-pub(crate) struct Plan<'a> {
+pub(crate) struct ExportPlan<'a> {
     pub(crate) index: Index,
     secrets: Vec<(&'a str, &'a SecretSlice<u8>)>,
     config: Vec<(PathBuf, Zeroizing<Vec<u8>>)>,
@@ -49,7 +49,7 @@ pub(crate) enum Outcome {
     Emitted,
 }
 
-impl<'a> Plan<'a> {
+impl<'a> ExportPlan<'a> {
     /// Reads the configuration files again, byte for byte, for their copies.
     pub(crate) fn new(
         config: &Config,
@@ -123,7 +123,7 @@ fn copy_name(index: usize, original: &Path) -> String {
 
 /// Writes what the plan contains and the export lacks, and refuses if the export contains different secrets. The caller
 /// holds the lock of the export.
-pub(crate) fn put(plan: &mut Plan, export: &Path) -> anyhow::Result<Outcome> {
+pub(crate) fn put(plan: &mut ExportPlan, export: &Path) -> anyhow::Result<Outcome> {
     let directory = export.join(DIRECTORY);
     let mut directories = vec![directory.clone(), export.join(CONFIG_DIRECTORY)];
     directories.extend((!plan.emitted.is_empty()).then(|| export.join(ESS_DIRECTORY)));
@@ -204,7 +204,7 @@ fn old_index(directory: &Path) -> anyhow::Result<Option<Index>> {
 
 /// The secrets whose files are missing. An error names the secrets that differ from those of the export.
 fn compare<'a>(
-    plan: &Plan<'a>,
+    plan: &ExportPlan<'a>,
     old: Option<&Index>,
     directory: &Path,
 ) -> anyhow::Result<Vec<(&'a str, &'a SecretSlice<u8>)>> {
@@ -247,7 +247,7 @@ fn compare<'a>(
 }
 
 /// The files for ESS that are to be written. Refuses to replace a file that a user has edited.
-fn to_emit<'a>(plan: &Plan<'a>, old: Option<&Index>, export: &Path) -> anyhow::Result<Vec<(PathBuf, &'a str)>> {
+fn to_emit<'a>(plan: &ExportPlan<'a>, old: Option<&Index>, export: &Path) -> anyhow::Result<Vec<(PathBuf, &'a str)>> {
     let mut emit = Vec::new();
     for (name, text) in &plan.emitted {
         let path = export.join(ESS_DIRECTORY).join(name);

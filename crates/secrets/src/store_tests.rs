@@ -9,7 +9,7 @@ use ess_synapse::secrets::Secrets;
 use ess_synapse::{Config, Options};
 use tempfile::TempDir;
 
-use super::{Outcome, Plan, copy_name, put};
+use super::{ExportPlan, Outcome, copy_name, put};
 use crate::carry::Sorted;
 use crate::components::OtherComponents;
 
@@ -48,7 +48,7 @@ impl Home {
         })?;
         let secrets = Secrets::read(&config)?;
         let components = OtherComponents::default();
-        let mut plan = Plan::new(&config, &secrets, &components, Sorted::default(), Vec::new())?;
+        let mut plan = ExportPlan::new(&config, &secrets, &components, Sorted::default(), Vec::new())?;
         if let Some(text) = emit {
             plan.emit("values.yaml", text);
         }

@@ -15,7 +15,7 @@ pub use layout::{id_at, is_directory, is_media_repo, is_place, path_of, preview_
 
 /// The kind of media in a directory directly below the media store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
+pub enum MediaKind {
     /// Uploads of this server's users. No other server has them.
     Local,
     /// Thumbnails of uploads; needed unless `dynamic_thumbnails` is true.
@@ -32,7 +32,7 @@ pub enum Kind {
     Other,
 }
 
-impl Kind {
+impl MediaKind {
     /// In the order of [`Media::kinds`].
     pub const ALL: [Self; 7] = [
         Self::Local,
@@ -44,7 +44,7 @@ impl Kind {
         Self::Other,
     ];
 
-    /// The name of the directory (`synapse/media/filepath.py`); for [`Kind::Other`], a word for messages.
+    /// The name of the directory (`synapse/media/filepath.py`); for [`MediaKind::Other`], a word for messages.
     pub fn name(self) -> &'static str {
         match self {
             Self::Local => "local_content",
@@ -130,7 +130,7 @@ impl Measured {
 /// The measurement of a media store.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Media {
-    kinds: [Measured; Kind::ALL.len()],
+    kinds: [Measured; MediaKind::ALL.len()],
     /// The number of files and directories that could not be read. If it is not 0, the figures are too low.
     pub unreadable: u64,
 }
@@ -144,13 +144,13 @@ impl Media {
     pub fn measure(
         store: &Path,
         budget: Option<Duration>,
-        mut visit: impl FnMut(Kind, &Path) -> ControlFlow<()>,
+        mut visit: impl FnMut(MediaKind, &Path) -> ControlFlow<()>,
     ) -> io::Result<Self> {
         let mut media = Self::default();
-        let mut places: Vec<(Kind, PathBuf)> = Vec::new();
+        let mut places: Vec<(MediaKind, PathBuf)> = Vec::new();
         for entry in fs::read_dir(store)? {
             match entry {
-                Ok(entry) => places.push((Kind::of(&entry.file_name()), entry.path())),
+                Ok(entry) => places.push((MediaKind::of(&entry.file_name()), entry.path())),
                 Err(_) => media.unreadable += 1,
             }
         }
@@ -173,12 +173,12 @@ impl Media {
     /// Counts a kind's directory entry by entry. Media ids are random, so some entries are a fair sample of all.
     fn walk(
         &mut self,
-        kind: Kind,
+        kind: MediaKind,
         place: &Path,
         until: Option<Instant>,
-        visit: &mut impl FnMut(Kind, &Path) -> ControlFlow<()>,
+        visit: &mut impl FnMut(MediaKind, &Path) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
-        let metadata = if kind == Kind::Other {
+        let metadata = if kind == MediaKind::Other {
             fs::symlink_metadata(place)
         } else {
             fs::metadata(place)
@@ -211,11 +211,11 @@ impl Media {
 
     fn part(
         &mut self,
-        kind: Kind,
+        kind: MediaKind,
         place: &Path,
         part: &Path,
         until: Option<Instant>,
-        visit: &mut impl FnMut(Kind, &Path) -> ControlFlow<()>,
+        visit: &mut impl FnMut(MediaKind, &Path) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
         let measured = &mut self.kinds[kind as usize];
         let mut here = Usage::default();
@@ -255,8 +255,8 @@ impl Media {
     }
 
     /// Every kind, including those without a file.
-    pub fn kinds(&self) -> impl Iterator<Item = (Kind, Measured)> {
-        Kind::ALL.into_iter().zip(self.kinds)
+    pub fn kinds(&self) -> impl Iterator<Item = (MediaKind, Measured)> {
+        MediaKind::ALL.into_iter().zip(self.kinds)
     }
 
     /// Whether all files of all kinds were counted.
@@ -274,7 +274,7 @@ impl Media {
         self.sum(|kind| !kind.is_cache())
     }
 
-    fn sum(&self, of: impl Fn(Kind) -> bool) -> Usage {
+    fn sum(&self, of: impl Fn(MediaKind) -> bool) -> Usage {
         self.kinds()
             .filter(|(kind, _)| of(*kind))
             .fold(Usage::default(), |sum, (_, measured)| sum.plus(measured.estimate()))
@@ -289,7 +289,7 @@ fn is_over(until: Option<Instant>) -> bool {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-    use super::{Kind, Media, Usage};
+    use super::{Media, MediaKind, Usage};
     use std::fs;
     use std::ops::ControlFlow;
     use std::os::unix::fs::symlink;
@@ -324,14 +324,14 @@ mod tests {
         .unwrap();
 
         let of = |kind| media.kinds().find(|(found, _)| *found == kind).unwrap().1.seen;
-        assert_eq!(of(Kind::Local), Usage { bytes: 15, files: 2 });
-        assert_eq!(of(Kind::RemoteThumbnail), Usage { bytes: 3, files: 1 });
-        assert_eq!(of(Kind::Remote), Usage::default());
-        assert_eq!(of(Kind::Other), Usage { bytes: 2, files: 2 });
+        assert_eq!(of(MediaKind::Local), Usage { bytes: 15, files: 2 });
+        assert_eq!(of(MediaKind::RemoteThumbnail), Usage { bytes: 3, files: 1 });
+        assert_eq!(of(MediaKind::Remote), Usage::default());
+        assert_eq!(of(MediaKind::Other), Usage { bytes: 2, files: 2 });
         assert_eq!(media.total(), Usage { bytes: 22, files: 6 });
         assert_eq!(media.irreplaceable(), Usage { bytes: 17, files: 4 });
         assert_eq!((media.unreadable, media.is_complete()), (0, true));
-        assert!(visited.contains(&(Kind::Local, PathBuf::from("aa/bb/rest"))));
+        assert!(visited.contains(&(MediaKind::Local, PathBuf::from("aa/bb/rest"))));
     }
 
     #[test]

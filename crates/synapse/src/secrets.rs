@@ -157,7 +157,7 @@ const STORAGE_SECRETS: &[&str] = &[
 ];
 
 /// A value and where it was found.
-struct Found {
+struct FoundValue {
     value: Zeroizing<Vec<u8>>,
     origin: Origin,
 }
@@ -230,9 +230,9 @@ impl Reader<'_> {
     }
 
     /// Adds a secret. An empty value counts as not set, as most options do in Synapse.
-    fn add(&mut self, id: SecretId, option: &str, found: Result<Option<Found>, ConfigError>) {
+    fn add(&mut self, id: SecretId, option: &str, found: Result<Option<FoundValue>, ConfigError>) {
         let found = self.kept(found);
-        if let Some(Found { value, origin }) = found.filter(|found| !found.value.is_empty()) {
+        if let Some(FoundValue { value, origin }) = found.filter(|found| !found.value.is_empty()) {
             let value = SecretSlice::from(value.to_vec());
             self.secrets.push(Secret {
                 id,
@@ -252,7 +252,7 @@ impl Reader<'_> {
     }
 
     /// The value in the configuration itself.
-    fn inline(&self, option: &str) -> Result<Option<Found>, ConfigError> {
+    fn inline(&self, option: &str) -> Result<Option<FoundValue>, ConfigError> {
         let Some(value) = self.config.set(option) else {
             return Ok(None);
         };
@@ -261,14 +261,14 @@ impl Reader<'_> {
             _ => value.as_str().map(str::to_owned),
         };
         let text = text.ok_or_else(|| self.config.not_a("a string", option, value))?;
-        Ok(Some(Found {
+        Ok(Some(FoundValue {
             value: text.into_bytes().into(),
             origin: self.origin(option, None),
         }))
     }
 
     /// The value in the configuration, or the stripped content of the file that `path_option` names.
-    fn either(&self, option: &str, path_option: &str) -> Result<Option<Found>, ConfigError> {
+    fn either(&self, option: &str, path_option: &str) -> Result<Option<FoundValue>, ConfigError> {
         match (self.config.set(option), self.config.set(path_option)) {
             (_, None) => self.inline(option),
             (Some(_), Some(_)) => {
@@ -280,25 +280,25 @@ impl Reader<'_> {
     }
 
     /// The part of a text file that `part` returns.
-    fn file(&self, option: &str, path: &Value, part: impl Fn(&str) -> &str) -> Result<Found, ConfigError> {
+    fn file(&self, option: &str, path: &Value, part: impl Fn(&str) -> &str) -> Result<FoundValue, ConfigError> {
         let path = self.path(option, path)?;
         let text = text::read(&path).map_err(|source| cannot_read(option, &path, source))?;
         let value = part(&text).as_bytes().to_vec();
-        Ok(Found {
+        Ok(FoundValue {
             value: value.into(),
             origin: self.origin(option, Some(&path)),
         })
     }
 
     /// The content of a file, byte for byte.
-    fn whole_file(&self, option: &str) -> Result<Option<Found>, ConfigError> {
+    fn whole_file(&self, option: &str) -> Result<Option<FoundValue>, ConfigError> {
         let Some(path) = self.config.set(option) else {
             return Ok(None);
         };
         let path = self.path(option, path)?;
         let value =
             ess_files::read(&path, ess_files::CONFIGURATION).map_err(|source| cannot_read(option, &path, source))?;
-        Ok(Some(Found {
+        Ok(Some(FoundValue {
             value,
             origin: self.origin(option, Some(&path)),
         }))
@@ -325,7 +325,7 @@ impl Reader<'_> {
             })?;
             let mut line: Zeroizing<String> = text.split_whitespace().collect::<Vec<_>>().join(" ").into();
             line.push('\n');
-            let found = Found {
+            let found = FoundValue {
                 value: line.as_bytes().to_vec().into(),
                 origin: self.origin("signing_key", None),
             };
@@ -343,7 +343,7 @@ impl Reader<'_> {
                 path: Some(path.clone()),
                 source,
             })?;
-        let found = Found {
+        let found = FoundValue {
             value,
             origin: self.origin(option, Some(&path)),
         };
@@ -359,7 +359,7 @@ impl Reader<'_> {
         let (macaroon, found) = match (own, &registration) {
             (Some(own), _) if !own.value.is_empty() => (Macaroon::Own, Some(own)),
             (_, Some(found)) if !found.value.is_empty() => {
-                let same = Found {
+                let same = FoundValue {
                     value: found.value.clone(),
                     origin: found.origin.clone(),
                 };
@@ -378,7 +378,7 @@ impl Reader<'_> {
 
     /// A missing file is not an error: nothing is lost, because Synapse creates it at the next start
     /// (`RegistrationConfig.generate_files`, `synapse/config/registration.py`).
-    fn registration(&mut self) -> Result<Option<Found>, ConfigError> {
+    fn registration(&mut self) -> Result<Option<FoundValue>, ConfigError> {
         match self.either("registration_shared_secret", "registration_shared_secret_path") {
             Err(ConfigError::File { option, path, source }) if source.kind() == io::ErrorKind::NotFound => {
                 self.notes.push(format!(
@@ -479,7 +479,7 @@ impl Reader<'_> {
             return;
         };
         let option = "database.args.password";
-        let found = Found {
+        let found = FoundValue {
             value: password.expose_secret().as_bytes().to_vec().into(),
             origin: self.origin(
                 if self.config.set("database").is_some() {
@@ -545,7 +545,7 @@ impl Reader<'_> {
         self.notes.push(format!(
             "`{option}` names a private key, which is extracted; the purpose of the option is unknown to these tools"
         ));
-        let found = Found {
+        let found = FoundValue {
             value: key,
             origin: self.origin(option, Some(path)),
         };

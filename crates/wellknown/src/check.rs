@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use ess_document::SigningKey;
-use ess_web::{Agent, Dns, Document, NetError, RecordType, get, read, readable};
+use ess_web::{Agent, Dns, NetError, RecordType, Served, get, read, readable};
 use serde_json::Value;
 
 use crate::documents::{Documents, lacks};
@@ -84,9 +84,9 @@ impl Check<'_> {
             Err(error) => return Some(format!("{url} cannot be fetched: {error}")),
         };
         let why = match read(name, &response) {
-            Document::Absent => Some("is not served".to_owned()),
-            Document::Broken(why) => Some(format!("is invalid: {why}")),
-            Document::Says(value) => lacks(&value, wanted)
+            Served::Absent => Some("is not served".to_owned()),
+            Served::Broken(why) => Some(format!("is invalid: {why}")),
+            Served::Valid(value) => lacks(&value, wanted)
                 .map(|why| format!("differs from the new document: {why}"))
                 .or_else(|| readable(name, &response).map(|why| format!("is not readable: {why}"))),
         };

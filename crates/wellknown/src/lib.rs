@@ -18,7 +18,7 @@ use ess_document::{Document, Next, RecordChange, WellKnown, now};
 use ess_run::Report as _;
 use ess_run::text::{count, counted};
 use ess_servers::{ConfigArgs, contradiction};
-use ess_web::{Agent, Detour, Dns, Document as Served, agent, get, host_and_port, read};
+use ess_web::{Agent, Detour, Dns, Served, agent, get, host_and_port, read};
 use serde_json::Value;
 
 use check::Check;
@@ -351,7 +351,7 @@ fn fetch_old(server: &str, agent: &Agent, context: &Context) -> anyhow::Result<D
             Served::Absent => context
                 .console
                 .note(&format!("{url} is not served: there is nothing to keep")),
-            Served::Says(value) => drop(old.insert(name.to_owned(), value)),
+            Served::Valid(value) => drop(old.insert(name.to_owned(), value)),
             Served::Broken(why) => {
                 return Err(Stop::new(Exit::Unavailable, format!("{url} is invalid: {why}"))
                     .hint(SAVED)

@@ -3,7 +3,7 @@
 use ess_archive::Manifest;
 use ess_cli::{Context, Stop};
 use ess_document::Identity;
-use ess_postgres::{Inventory, lacking, needs, server_names, unkept_version, usage};
+use ess_postgres::{Inventory, catalogue_needs, database_usage, missing_needs, server_names, version_not_kept};
 use ess_proof::{Target, strangers};
 use ess_run::text::counted;
 use ess_run::{Report, quoted};
@@ -61,10 +61,13 @@ pub(crate) fn require_restorable(target: &Target) -> anyhow::Result<()> {
                 .into(),
         )
     };
-    if let Some((need, remedy)) = lacking(session, &target.role, &needs(session)?)?.into_iter().next() {
+    if let Some((need, remedy)) = missing_needs(session, &target.role, &catalogue_needs(session)?)?
+        .into_iter()
+        .next()
+    {
         return refuse(format!("loading it would need {need}"), remedy);
     }
-    match unkept_version(session)? {
+    match version_not_kept(session)? {
         Some(why) => refuse(why, "find out what created that table, and correct it".to_owned()),
         None => Ok(()),
     }
@@ -112,7 +115,7 @@ pub(crate) fn refuse_other_homeserver(context: &Context, target: &Target) -> any
 /// Refuses a database that people have used.
 pub(crate) fn refuse_used(args: &Args, target: &Target) -> anyhow::Result<()> {
     if !args.allow_used
-        && let Some(measure) = usage(&target.session)?.used()
+        && let Some(measure) = database_usage(&target.session)?.used()
     {
         let hint = if args.undo {
             "use --dump DIR with the dump that was restored, or --allow-used if everything done there since can be lost"

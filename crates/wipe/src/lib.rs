@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use ess_archive::{
-    Compression, Dumping, Found, Kind, Layout, Manifest, Origin, check_is_of, find, finish_rename, read_back, take,
+    Compression, DumpKind, DumpLayout, Dumping, FoundDump, Manifest, Origin, check_is_of, find, finish_rename,
+    read_back, take,
 };
 use ess_cli::{Context, Exit, Stop};
 use ess_document::{FenceState, Identity, Next, SourceCheck, Wipe, now};
 use ess_files::make_directory;
-use ess_postgres::{Conninfo, Inventory, Reading, count_by_kind, moved};
+use ess_postgres::{Conninfo, Inventory, Reading, change_since, count_by_kind};
 use ess_proof::{Expected, Fence, Proving, SourceToCheck, State, Target, wait_until_unused, way_back};
 use ess_run::text::count;
 use ess_run::{Installation, Need, Report, choose, in_quotes, processors};
@@ -314,7 +315,7 @@ fn dump(context: &Context) -> anyhow::Result<Option<Manifest>> {
     let whole = || -> anyhow::Result<Manifest> {
         let found = find(&place)?;
         check_is_of(&found, Some(section))?;
-        let Found::Ours { manifest, .. } = found else {
+        let FoundDump::WithManifest { manifest, .. } = found else {
             return Err(Stop::data(format!("{} has no manifest", place.display()))
                 .hint("use the dump that pgdump-wrap made in this migration")
                 .into());
@@ -329,7 +330,7 @@ fn dump(context: &Context) -> anyhow::Result<Option<Manifest>> {
 fn can_be_loaded(args: &Args, context: &Context, target: &Target, dump: &Manifest) -> anyhow::Result<()> {
     if let Some(section) = &context.document.dump {
         let place = context.document.locate(&section.path);
-        Origin::of_ours(&place, dump).programs(args.pg_bin.as_deref(), &target.facts.version_text)?;
+        Origin::of_manifest(&place, dump).programs(args.pg_bin.as_deref(), &target.facts.version_text)?;
     }
     Ok(())
 }
@@ -424,8 +425,8 @@ fn backup_place(args: &Args, context: &Context) -> anyhow::Result<PathBuf> {
 
 /// Whether `place` is a backup of this target.
 fn is_backup_of(place: &Path, target: &Target) -> bool {
-    matches!(find(place), Ok(Found::Ours { manifest, .. })
-        if manifest.kind == Kind::Backup && manifest.source == target.facts.identity)
+    matches!(find(place), Ok(FoundDump::WithManifest { manifest, .. })
+        if manifest.kind == DumpKind::Backup && manifest.source == target.facts.identity)
 }
 
 /// Backs up what is about to be erased and reads the backup back; returns what the target held.
@@ -454,10 +455,11 @@ fn back_up(
                 "move it elsewhere, or use another --backup DIR; it may be the backup that you need for an undo"
             })
         };
-        let Found::Ours { manifest, .. } = find(place).map_err(|error| refuse(format!("{error:#}")))? else {
+        let FoundDump::WithManifest { manifest, .. } = find(place).map_err(|error| refuse(format!("{error:#}")))?
+        else {
             return Err(refuse("it is not a backup made by ess-wipe".to_owned()).into());
         };
-        if manifest.kind != Kind::Backup {
+        if manifest.kind != DumpKind::Backup {
             return Err(refuse("it is a dump made by pgdump-wrap, which --undo cannot load".to_owned()).into());
         }
         if manifest.source != target.facts.identity {
@@ -465,8 +467,8 @@ fn back_up(
         }
         let name = context.application_name();
         let jobs = args.jobs.map_or_else(processors, usize::from);
-        let beside = Reading::now(conninfo, &name, jobs, &context.console);
-        if let Some(change) = moved(&target.session, Some(&beside), &manifest.inventory)? {
+        let reading = Reading::now(conninfo, &name, jobs, &context.console);
+        if let Some(change) = change_since(&target.session, Some(&reading), &manifest.inventory)? {
             return Err(refuse(format!("the target has changed since: {change}")).into());
         }
         read_back(place, &manifest, programs, &context.console).map_err(|error| refuse(format!("{error:#}")))?;
@@ -482,9 +484,9 @@ fn back_up(
             application_name: &context.application_name(),
             programs,
             jobs: args.jobs.map_or_else(processors, usize::from),
-            layout: Layout::Directory,
+            layout: DumpLayout::Directory,
             compression: Compression(None),
-            kind: Kind::Backup,
+            kind: DumpKind::Backup,
             id: context.document.id.as_deref().unwrap_or("-"),
             server_name: Some(server_name),
             source_is_running: false,

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use ess_archive::{Found, Kind, Manifest, Origin, find};
+use ess_archive::{DumpKind, FoundDump, Manifest, Origin, find};
 use ess_cli::{Context, Exit, Stop};
 use ess_document::FenceState;
 use ess_postgres::{Conninfo, Inventory};
@@ -36,7 +36,8 @@ pub(crate) fn run(args: &Args, context: &mut Context, conninfo: &Conninfo) -> an
             .line("ess-wipe: the target already holds what it held before the wipe, proven; there is nothing to undo");
         return finish(args, context, target, None, backup);
     }
-    let programs = Origin::of_ours(&backup, manifest).programs(args.pg_bin.as_deref(), &target.facts.version_text)?;
+    let programs =
+        Origin::of_manifest(&backup, manifest).programs(args.pg_bin.as_deref(), &target.facts.version_text)?;
     let there = there(args, context, conninfo, &target, manifest, &state)?;
     let to_be_kept = matches!(there, There::Used) && !args.no_backup;
     let keepers = to_be_kept.then(|| backup_programs(args, &target)).transpose()?;
@@ -65,8 +66,8 @@ pub(crate) fn run(args: &Args, context: &mut Context, conninfo: &Conninfo) -> an
     wait_until_unused(&target.session, &args.ignore_role, "target")?;
     manifest.check_files(&backup, &context.console)?;
     let name_of_backup = backup.file_name().unwrap_or_default().to_string_lossy();
-    let beside = backup.with_file_name(format!("{name_of_backup}.undone"));
-    let keep = |programs: Installation| back_up(args, context, conninfo, &target, &server_name, &beside, &programs);
+    let undone = backup.with_file_name(format!("{name_of_backup}.undone"));
+    let keep = |programs: Installation| back_up(args, context, conninfo, &target, &server_name, &undone, &programs);
     let held: Option<Inventory> = match there {
         There::Unused(inventory) => Some(*inventory),
         There::Used | There::Nothing => keepers.map(keep).transpose()?,
@@ -170,9 +171,9 @@ fn place(args: &Args, context: &Context, target: &Target) -> anyhow::Result<Path
 }
 
 /// The manifest of a backup and its SHA-256; refuses anything but a backup that ess-wipe made of this target.
-fn of_this_target<'a>(found: &'a Found, place: &Path, target: &Target) -> Result<(&'a Manifest, &'a str), Stop> {
+fn of_this_target<'a>(found: &'a FoundDump, place: &Path, target: &Target) -> Result<(&'a Manifest, &'a str), Stop> {
     match found {
-        Found::Ours { manifest, sha256, .. } if manifest.kind == Kind::Backup => {
+        FoundDump::WithManifest { manifest, sha256, .. } if manifest.kind == DumpKind::Backup => {
             if manifest.source == target.facts.identity {
                 return Ok((manifest, sha256));
             }
@@ -300,7 +301,7 @@ fn dump(args: &Args, context: &Context) -> anyhow::Result<Option<(Manifest, Path
         return Ok(None);
     };
     match find(&place)? {
-        Found::Ours { manifest, .. } => Ok(Some((*manifest, place))),
+        FoundDump::WithManifest { manifest, .. } => Ok(Some((*manifest, place))),
         _ => Err(Stop::data(format!("{} has no manifest to compare with", place.display())).into()),
     }
 }

@@ -474,14 +474,14 @@ fn formats_are_told_by_their_first_bytes() {
     let mut tar = vec![0; 512];
     tar[..7].copy_from_slice(b"toc.dat");
     tar[257..262].copy_from_slice(b"ustar");
-    assert_eq!(detected(b"PGDMP\x01"), Format::Custom);
-    assert_eq!(detected(&tar), Format::Tar);
-    assert_eq!(detected(b"\x1f\x8b\x08"), Format::PlainGzip);
-    assert_eq!(detected(b"--\n"), Format::Plain);
-    assert_eq!(detected(b"a\0b"), Format::Unknown);
-    assert_eq!(detect(dir.path()).unwrap(), Format::Directory);
+    assert_eq!(detected(b"PGDMP\x01"), DumpFormat::Custom);
+    assert_eq!(detected(&tar), DumpFormat::Tar);
+    assert_eq!(detected(b"\x1f\x8b\x08"), DumpFormat::PlainGzip);
+    assert_eq!(detected(b"--\n"), DumpFormat::Plain);
+    assert_eq!(detected(b"a\0b"), DumpFormat::Unknown);
+    assert_eq!(detect(dir.path()).unwrap(), DumpFormat::Directory);
     std::fs::remove_file(&file).unwrap();
-    assert_eq!(detect(dir.path()).unwrap(), Format::Unknown);
+    assert_eq!(detect(dir.path()).unwrap(), DumpFormat::Unknown);
 }
 
 #[test]

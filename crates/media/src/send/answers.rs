@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use ess_cli::{Exit, Stop};
 use ess_document::Amount;
-use ess_synapse::media::Kind;
+use ess_synapse::media::MediaKind;
 
 use super::{GO_ON, Job, Pass, Task, gone};
-use crate::found::add;
 use crate::frame::{Entry, Frame, MAGIC, Sha256 as Digest};
+use crate::tally::add;
 use crate::walk::kind_of;
 
 /// A request of a lane that is not answered yet.
@@ -247,7 +247,7 @@ fn stored(shared: &Shared, pending: Pending, size: u64, sha256: Digest) {
             });
         }
     }
-    if kind_of(&path) == Kind::Local {
+    if kind_of(&path) == MediaKind::Local {
         results.digests.push((path, sha256));
     }
 }

@@ -6,12 +6,12 @@ use std::collections::HashMap;
 use std::sync::mpsc::SyncSender;
 
 use anyhow::Context as _;
-use ess_synapse::media::Kind;
+use ess_synapse::media::MediaKind;
 
 use super::answers::{Event, lock};
 use super::{Job, Pass, Talk, Task, gone, out_of_order};
-use crate::found::add;
 use crate::frame::{Frame, Time};
+use crate::tally::add;
 use crate::walk::{Odd, Unit, Walk, Why, order};
 
 /// A merge of two walks in the same order: that of the store, and that of the copy, which the receiver sends.
@@ -40,7 +40,7 @@ impl Merge<'_, '_, '_> {
         let odd = RefCell::new(Vec::new());
         let mut note = |found: Odd| odd.borrow_mut().push(found);
         if self.pass == Pass::Copy {
-            walk.beside(&mut note)
+            walk.other_entries(&mut note)
                 .with_context(|| format!("cannot read the media store {}", sending.store.display()))?;
         }
         self.tell(odd.take());
@@ -61,12 +61,12 @@ impl Merge<'_, '_, '_> {
                 self.unreadable.push(odd.path.clone());
             }
             if self.pass == Pass::Copy {
-                self.talk.found.left(odd.to_string());
+                self.talk.tally.left(odd.to_string());
             }
         }
     }
 
-    fn unit(&mut self, kind: Kind, ours: Unit) -> anyhow::Result<()> {
+    fn unit(&mut self, kind: MediaKind, ours: Unit) -> anyhow::Result<()> {
         ess_run::stop_if_interrupted()?;
         let mut there = HashMap::new();
         while let Some(theirs) = self.their_next()? {
@@ -92,11 +92,11 @@ impl Merge<'_, '_, '_> {
                 .remove(&file.path)
                 .is_some_and(|(size, time)| size == file.size && is_same_time(file.time, time));
             if self.pass == Pass::Copy {
-                let Talk { found, rows, .. } = &mut *self.talk;
-                found.there(kind, file.size);
-                rows.there(&path, found)?;
+                let Talk { tally, rows, .. } = &mut *self.talk;
+                tally.present(kind, file.size);
+                rows.present(&path, tally)?;
                 if is_same {
-                    add(&mut found.unchanged, file.size);
+                    add(&mut tally.unchanged, file.size);
                 }
             }
             let task = match self.pass {
@@ -134,9 +134,9 @@ impl Merge<'_, '_, '_> {
         if self.pass == Pass::Verify {
             return Ok(());
         }
-        self.talk.found.surplus(path.to_owned());
+        self.talk.tally.surplus(path.to_owned());
         if self.talk.sending.delete {
-            self.talk.found.removed += 1;
+            self.talk.tally.removed += 1;
             let path = path.to_owned();
             self.talk.say(Frame::Remove { path })?;
         }

@@ -9,7 +9,7 @@ use ess_synapse::schema::{SEQUENCES, Sequence};
 use serde_json::{Map, Value, json};
 
 use super::versions::of_schema;
-use super::{Check, Found, all, texts};
+use super::{Check, Findings, all, texts};
 use crate::finding::{Detail, blocker, info, number, some_of, warning};
 use crate::ids::{
     BACKGROUND_UPDATES, FOREIGN_USERS, SCHEMA, SCHEMA_INCOMPATIBLE, SCHEMA_NEWER, SCHEMA_UPGRADE,
@@ -105,7 +105,7 @@ fn relations(session: &Session) -> Result<Vec<String>, Error> {
     texts(session, "list the tables", include_str!("../../sql/relations.sql"))
 }
 
-fn background_updates(homeserver: &Homeserver<'_>) -> Found {
+fn background_updates(homeserver: &Homeserver<'_>) -> Findings {
     let sql = include_str!("../../sql/background_updates.sql");
     let names = texts(homeserver.session, "read the background updates", sql)?;
     if names.is_empty() {
@@ -124,7 +124,7 @@ fn background_updates(homeserver: &Homeserver<'_>) -> Found {
     ])
 }
 
-fn foreign_users(homeserver: &Homeserver<'_>) -> Found {
+fn foreign_users(homeserver: &Homeserver<'_>) -> Findings {
     let Some(server_name) = homeserver.server_name else {
         return Ok(Vec::new());
     };
@@ -161,7 +161,7 @@ struct Held {
 
 /// On a running server all these values grow, so tables and streams, which must not be ahead, are read before the
 /// sequences.
-fn lagging_sequences(homeserver: &Homeserver<'_>) -> Found {
+fn lagging_sequences(homeserver: &Homeserver<'_>) -> Findings {
     let session = homeserver.session;
     let relations = relations(session)?;
     let streams = streams(session, &relations)?;

@@ -11,7 +11,7 @@ use ess_postgres::{Error, Session, UPLOADS_PAGE, has_media_repo, not_uploads, up
 use ess_run::interrupted;
 use ess_run::text::{count, counted, size};
 use ess_synapse::Config;
-use ess_synapse::media::{Kind, Media, Usage, id_at, is_media_repo, path_of};
+use ess_synapse::media::{Media, MediaKind, Usage, id_at, is_media_repo, path_of};
 use serde_json::{Map, json};
 
 use super::not_checked;
@@ -196,7 +196,7 @@ struct Rows {
 
 fn rows_without_file(session: &Session, store: &Path, budget: Option<Duration>) -> Result<Rows, Error> {
     let (mut rows, mut last, started) = (Rows::default(), String::new(), Instant::now());
-    let content = store.join(Kind::Local.name());
+    let content = store.join(MediaKind::Local.name());
     loop {
         let page = uploads(session, &last, false)?;
         let is_last = page.len() < UPLOADS_PAGE;
@@ -276,11 +276,11 @@ impl<'a> Unknown<'a> {
         }
     }
 
-    fn visit(&mut self, kind: Kind, path: &Path) -> ControlFlow<()> {
+    fn visit(&mut self, kind: MediaKind, path: &Path) -> ControlFlow<()> {
         if interrupted().is_some() {
             return ControlFlow::Break(());
         }
-        if kind == Kind::Local && self.session.is_some() && self.failed.is_none() {
+        if kind == MediaKind::Local && self.session.is_some() && self.failed.is_none() {
             match id_at(path) {
                 Some(id) => self.batch.push(id),
                 None => self.note(path.display().to_string()),

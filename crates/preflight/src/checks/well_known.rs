@@ -1,7 +1,7 @@
 //! `.well-known/matrix/*`: which server serves the documents, what they contain, whether browsers can read them.
 
 use ess_document::Finding;
-use ess_web::{Agent, Document, get, read, readable};
+use ess_web::{Agent, Served, get, read, readable};
 use serde_json::{Map, json};
 
 use crate::finding::{Detail, info, warning};
@@ -35,9 +35,9 @@ pub(crate) fn check(agent: &Agent, server_name: &str, served: bool) -> (Vec<Find
             }
         };
         match read(name, &response) {
-            Document::Absent => drop(says.insert(name.to_owned(), json!({"status": response.status}))),
-            Document::Broken(why) => found.push(broken(&url, &why)),
-            Document::Says(value) => {
+            Served::Absent => drop(says.insert(name.to_owned(), json!({"status": response.status}))),
+            Served::Broken(why) => found.push(broken(&url, &why)),
+            Served::Valid(value) => {
                 match name {
                     "server" => delegation.server = value["m.server"].as_str().map(str::to_owned),
                     "client" => delegation.client = value["m.homeserver"]["base_url"].as_str().map(str::to_owned),

@@ -2,7 +2,7 @@
 
 use ess_cli::Context;
 use ess_document::Finding;
-use ess_kube::{Kind, Missing, OPERATOR_NAMESPACE, Profile, Right};
+use ess_kube::{Distribution, ErrorKind, Missing, OPERATOR_NAMESPACE, Right};
 use ess_servers::{OnKube, Reached, TargetArgs};
 
 use crate::finding::{Detail, blocker, warning};
@@ -40,7 +40,8 @@ pub(crate) fn open(context: &mut Context, args: &TargetArgs, findings: &mut Vec<
         findings.extend(say(true));
         return Ok(To::default());
     }
-    let is_refused = |error: &anyhow::Error| missing.is_some() && ess_servers::kind(error) == Some(Kind::Forbidden);
+    let is_refused =
+        |error: &anyhow::Error| missing.is_some() && ess_servers::kind(error) == Some(ErrorKind::Forbidden);
     let on = match ess_servers::find(context, cluster, &named) {
         Err(error) if is_refused(&error) => {
             findings.extend(say(true));
@@ -52,7 +53,7 @@ pub(crate) fn open(context: &mut Context, args: &TargetArgs, findings: &mut Vec<
         return Ok(To::default());
     };
     // Report all missing permissions in one finding, with one Role.
-    let missing = if on.ess.profile == Profile::Operator {
+    let missing = if on.ess.distribution == Distribution::Operator {
         needed.extend(Right::operator(OPERATOR_NAMESPACE));
         let asked = on.cluster.missing(&needed).map_err(Into::into);
         noted(asked, &CLUSTER_UNREACHABLE, findings)?.flatten()
@@ -91,9 +92,9 @@ fn noted<T>(outcome: anyhow::Result<T>, id: &'static Id, findings: &mut Vec<Find
         return Err(error);
     };
     let id = match cluster.kind() {
-        Kind::Usage | Kind::Interrupted => return Err(error),
-        Kind::Forbidden => &CLUSTER_RIGHTS,
-        Kind::Unrecognised => &CLUSTER_LAYOUT,
+        ErrorKind::Usage | ErrorKind::Interrupted => return Err(error),
+        ErrorKind::Forbidden => &CLUSTER_RIGHTS,
+        ErrorKind::Unrecognised => &CLUSTER_LAYOUT,
         _ => id,
     };
     let hint = match *id {

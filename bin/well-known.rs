@@ -5,5 +5,5 @@ use std::process::ExitCode;
 use ess_cli::EmptyPipe;
 
 fn main() -> ExitCode {
-    ess_cli::main("well-known", EmptyPipe::Fails, ess_wellknown::run)
+    ess_cli::main("well-known", EmptyPipe::Fails, ess_well_known::run)
 }

@@ -14,7 +14,7 @@ use ess_postgres::{
     database_tables, digests, escape_identifier, extension_rows, foreign_tables, not_in_a_dump, plausible_schema_rows,
     stream_positions, unreadable_objects,
 };
-use ess_run::{Installation, Program, Report};
+use ess_run::{Installation, Program, Report, joined};
 use ess_stop::{Exit, Stop};
 use ess_synapse::schema::{FENCE_TABLES, ONE_TIME_KEYS_TABLE, UNLOGGED_TABLES};
 
@@ -282,7 +282,7 @@ fn dump_and_read(
             };
             digests(&reading, tables)
         });
-        let files = seal.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let files = joined(seal.join());
         Ok((sums?, files?))
     })
 }

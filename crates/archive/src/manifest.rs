@@ -11,7 +11,7 @@ use anyhow::Context;
 use ess_document::{Carried, Dropped, Identity, OneTimeKeys};
 use ess_files::{hash_file, hex, write_file};
 use ess_postgres::{Inventory, TableRecord};
-use ess_run::{Report, processors};
+use ess_run::{Report, joined, processors};
 use ess_stop::Stop;
 use ess_synapse::schema::{FENCE_TABLES, ONE_TIME_KEYS_TABLE, UNLOGGED_TABLES};
 use serde::{Deserialize, Serialize};
@@ -255,9 +255,7 @@ impl Manifest {
         };
         thread::scope(|scope| {
             let threads: Vec<_> = (0..processors()).map(|_| scope.spawn(check)).collect();
-            threads
-                .into_iter()
-                .try_for_each(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            threads.into_iter().try_for_each(|thread| joined(thread.join()))
         })?;
         report.done();
         Ok(())

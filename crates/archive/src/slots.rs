@@ -1,11 +1,12 @@
 //! Computes digests in the session slots that `pg_dump` leaves idle, so that both together use at most `jobs` sessions.
 
 use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard};
 use std::thread;
 use std::time::Duration;
 
 use ess_postgres::{Access, Conninfo, Error, Queue, Session};
+use ess_run::{joined, locked, unpoisoned};
 
 /// How often the number of the child's busy sessions is polled.
 const TICK: Duration = Duration::from_millis(100);
@@ -55,7 +56,7 @@ impl SharedSlots<'_> {
                 // Without the digests the dump is useless: terminate the child.
                 let _ = self.end_child();
             }
-            let child = child.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            let child = joined(child.join());
             let _ = watch.join();
             match (child, read) {
                 (Err(_), Err(error)) if digests_failed => Err(error.into()),
@@ -132,7 +133,7 @@ impl Slots {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.state)
     }
 }
 
@@ -155,11 +156,7 @@ impl Queue for Slots {
                 state.digests += 1;
                 return Ok(Some(table));
             }
-            state = self
-                .changed
-                .wait_timeout(state, TICK)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            state = unpoisoned(self.changed.wait_timeout(state, TICK)).0;
         }
     }
 

@@ -15,7 +15,7 @@ use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ use ess_document::{Amount, Document, Media, Next, now};
 use ess_files::make_directory;
 use ess_postgres::{Access, Session, has_media_repo, other_sessions};
 use ess_run::text::{count, counted, size};
-use ess_run::{Program, Report, processors};
+use ess_run::{Program, Report, joined, locked, processors};
 use ess_servers::{PgVariables, SourceArgs};
 use ess_synapse::media::{MediaKind, is_media_repo};
 use ess_synapse::yaml::Value;
@@ -329,11 +329,11 @@ fn has_uploads(store: &Path) -> bool {
 
 fn send_here(sending: &Sending<'_>, directory: &Path, tally: &mut Tally<'_>) -> anyhow::Result<Amount> {
     // No time limit: a local disk may be slow.
-    let (ours, theirs) = link::pair(Duration::MAX);
+    let (sender, receiver) = link::pair(Duration::MAX);
     thread::scope(|scope| {
-        let writing = scope.spawn(|| receive::receive(directory, theirs));
-        let sent = sending.run(ours, tally);
-        let received = writing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let writing = scope.spawn(|| receive::receive(directory, receiver));
+        let sent = sending.run(sender, tally);
+        let received = joined(writing.join());
         ess_run::stop_if_interrupted()?;
         // Report the receiver's own error rather than the closed channel that follows from it.
         match (received, sent) {
@@ -357,8 +357,8 @@ fn send_far(
     let program = Program::new(&command[0]).args(&command[1..]).envs(&environment);
     let idle = Duration::from_secs(sending.idle.into());
     let program = program.patience(idle);
-    let (ours, theirs) = link::pair(idle);
-    let Link { out, incoming } = theirs;
+    let (sender, receiver) = link::pair(idle);
+    let Link { out, incoming } = receiver;
     thread::scope(|scope| {
         let far = scope.spawn(move || {
             let mut incoming = Some(incoming);
@@ -374,8 +374,8 @@ fn send_far(
                 },
             )
         });
-        let sent = sending.run(ours, tally);
-        let far = far.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let sent = sending.run(sender, tally);
+        let far = joined(far.join());
         ess_run::stop_if_interrupted()?;
         match (sent, far) {
             // Prefer what the receiver itself reported. If it only ended, report how the command failed: perhaps it
@@ -392,21 +392,21 @@ fn send_far(
 
 /// Runs the receiver on standard input and output; fails if the sender reads no answer for `idle`.
 fn serve(store: &Path, idle: Duration) -> anyhow::Result<()> {
-    let (ours, theirs) = link::pair(idle);
-    let Link { out, incoming } = theirs;
+    let (receiver, stdio) = link::pair(idle);
+    let Link { out, incoming } = stdio;
     // `None` once standard input has ended.
     let open = Arc::new(Mutex::new(Some(out.clone())));
     let reading = Arc::clone(&open);
     // Not joined: it may block in a read of standard input, and ends with the process.
     thread::spawn(move || {
         link::read_all(&mut io::stdin().lock(), &out);
-        *reading.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *locked(&reading) = None;
     });
     let (end, ended) = channel();
     // Not joined either: it may block in a write that the sender does not read.
     thread::spawn(move || {
         let written = link::write_all(&incoming, &mut io::stdout().lock());
-        if let (Err(error), Some(out)) = (&written, &*open.lock().unwrap_or_else(PoisonError::into_inner)) {
+        if let (Err(error), Some(out)) = (&written, &*locked(&open)) {
             // The sender keeps its end open, perhaps waiting for the very answer that could not be written: end the
             // receiver, which would wait for the sender.
             let (exit, why) = (Exit::Io as u8, format!("the sender has ended: {error}"));
@@ -414,11 +414,11 @@ fn serve(store: &Path, idle: Duration) -> anyhow::Result<()> {
         }
         let _ = end.send(written);
     });
-    received_and_told(receive::receive(store, ours), &ended, idle)
+    finish_answers(receive::receive(store, receiver), &ended, idle)
 }
 
 /// Waits until the last answer is written, for at most `idle`.
-fn received_and_told(
+fn finish_answers(
     received: anyhow::Result<()>,
     ended: &Receiver<io::Result<()>>,
     idle: Duration,

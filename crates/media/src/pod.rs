@@ -236,8 +236,8 @@ impl Volume {
         let idle = Duration::from_secs(sending.idle.into());
         exec.stdout.limited(idle);
         let stdin = exec.stdin.take();
-        let (ours, theirs) = link::pair(idle);
-        let Link { out, incoming } = theirs;
+        let (sender, receiver) = link::pair(idle);
+        let Link { out, incoming } = receiver;
         let sent = thread::scope(|scope| {
             scope.spawn(move || {
                 let mut stdin = stdin.ok_or(io::ErrorKind::BrokenPipe)?;
@@ -246,7 +246,7 @@ impl Volume {
             });
             let stdout = &mut exec.stdout;
             scope.spawn(move || link::read_all(stdout, &out));
-            sending.run(ours, tally)
+            sending.run(sender, tally)
         });
         ess_run::stop_if_interrupted()?;
         match sent {

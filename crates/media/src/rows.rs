@@ -35,7 +35,7 @@ impl<'a> Rows<'a> {
         {
             self.ids.push(id);
             if self.ids.len() >= UPLOADS_PAGE {
-                self.ask(tally)?;
+                self.query(tally)?;
             }
         }
         Ok(())
@@ -56,11 +56,11 @@ impl<'a> Rows<'a> {
 
     /// Compares the rest.
     pub(crate) fn finish(&mut self, tally: &mut Tally<'_>) -> Result<(), Error> {
-        self.ask(tally)?;
+        self.query(tally)?;
         self.compare(tally)
     }
 
-    fn ask(&mut self, tally: &mut Tally<'_>) -> Result<(), Error> {
+    fn query(&mut self, tally: &mut Tally<'_>) -> Result<(), Error> {
         let ids = std::mem::take(&mut self.ids);
         if let Some(session) = self.session.filter(|_| !ids.is_empty()) {
             for id in not_uploads(session, &ids)? {

@@ -96,11 +96,11 @@ impl UniqueKey {
     /// A query that selects `what` for each duplicate key.
     fn query(&self, what: &str) -> String {
         // Keys with a NULL are not equal to any other.
-        let there: Vec<String> = self.columns.iter().map(|c| format!("{c} IS NOT NULL")).collect();
+        let not_null: Vec<String> = self.columns.iter().map(|c| format!("{c} IS NOT NULL")).collect();
         format!(
             "SELECT {what} FROM ONLY {} WHERE {} GROUP BY {} HAVING count(*) > 1",
             self.table,
-            there.join(" AND "),
+            not_null.join(" AND "),
             self.columns.join(", ")
         )
     }
@@ -125,14 +125,14 @@ impl UniqueKey {
 
 impl ForeignKey {
     fn orphans_of(&self, what: &str) -> String {
-        let there: Vec<String> = self.columns.iter().map(|c| format!("r.{c} IS NOT NULL")).collect();
+        let not_null: Vec<String> = self.columns.iter().map(|c| format!("r.{c} IS NOT NULL")).collect();
         let pairs = self.columns.iter().zip(&self.other_columns);
-        let equal: Vec<String> = pairs.map(|(ours, theirs)| format!("o.{theirs} = r.{ours}")).collect();
+        let equal: Vec<String> = pairs.map(|(column, other)| format!("o.{other} = r.{column}")).collect();
         format!(
             "SELECT {what} FROM {}{} AS r WHERE {} AND NOT EXISTS (SELECT FROM {}{} AS o WHERE {})",
             self.only,
             self.table,
-            there.join(" AND "),
+            not_null.join(" AND "),
             self.other_only,
             self.other,
             equal.join(" AND ")

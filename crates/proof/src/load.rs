@@ -6,7 +6,7 @@ use std::thread;
 use ess_archive::{DumpKind, Entry, FoundDump, Manifest, PlainOutcome, Restoring, Toc, check_schema};
 use ess_document::{Dropped, Identity};
 use ess_postgres::{Conninfo, SchemaRows, database_objects, drop_statements, escape_identifier};
-use ess_run::{Installation, Report};
+use ess_run::{Installation, Report, joined};
 use ess_stop::Stop;
 use ess_synapse::schema::FENCE_TABLES;
 
@@ -70,7 +70,7 @@ impl Loading<'_> {
             let check = |(dump, manifest): (&PathBuf, &Manifest)| manifest.check_files(dump, self.report);
             let mut check = manifest.map(|(dump, manifest)| scope.spawn(move || check((dump, manifest))));
             let mut checked = || match check.take() {
-                Some(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+                Some(thread) => joined(thread.join()),
                 None => Ok(()),
             };
             let manifest = manifest.map(|(_, manifest)| &**manifest);

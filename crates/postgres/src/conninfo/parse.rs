@@ -266,7 +266,7 @@ mod tests {
 
     #[test]
     fn what_libpq_would_not_understand_is_refused() {
-        for (text, says) in [
+        for (text, wanted) in [
             ("synapse", "neither a postgresql:// URL nor keyword=value words"),
             ("", "neither"),
             ("mysql://h/d", "neither"),
@@ -285,7 +285,7 @@ mod tests {
             ("postgresql://h?nonsense=1", "\"nonsense\""),
         ] {
             let error = parse(text).unwrap_err().to_string();
-            assert!(error.contains(says), "{text}: {error}");
+            assert!(error.contains(wanted), "{text}: {error}");
         }
     }
 

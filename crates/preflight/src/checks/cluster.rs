@@ -1,8 +1,8 @@
 //! The target's cluster: permissions, space, and controllers that would interfere.
 
-mod way;
+mod reach;
 
-pub(crate) use way::{To, open};
+pub(crate) use reach::{ReachedTarget, open};
 
 use ess_document::Finding;
 use ess_kube::k8s_openapi::api::core::v1::ConfigMap;
@@ -39,7 +39,7 @@ pub(crate) fn check(on: &OnKube, source: KnownSource) -> anyhow::Result<(Vec<Fin
     found.extend(versions(&on.ess));
     let operator = operator(on);
     let makes_it = operator.as_ref().ok().and_then(Option::as_ref);
-    found.extend(who_interferes(&on.ess, makes_it));
+    found.extend(gitops_controllers(&on.ess, makes_it));
     let mut volume = None;
     let media = media(on).map(|(media, finding)| {
         volume = media;
@@ -122,7 +122,7 @@ fn versions(ess: &Ess) -> Option<Finding> {
     })
 }
 
-fn who_interferes(ess: &Ess, operator: Option<&Workload>) -> Option<Finding> {
+fn gitops_controllers(ess: &Ess, operator: Option<&Workload>) -> Option<Finding> {
     let owners = ess.gitops(operator);
     if owners.is_empty() {
         return None;
@@ -259,9 +259,9 @@ fn mas(on: &OnKube, source_has_mas: Option<bool>) -> ClusterFindings {
 }
 
 fn judge_mas(installed: bool, marker: Option<&str>, source_has_mas: Option<bool>) -> Finding {
-    let says = marker.map_or_else(String::new, |marker| format!(" (its deployment marker is {marker})"));
+    let marker_shown = marker.map_or_else(String::new, |marker| format!(" (its deployment marker is {marker})"));
     let state = if installed { "enabled" } else { "disabled" };
-    let message = format!("Matrix Authentication Service (MAS) is {state} in ESS{says}");
+    let message = format!("Matrix Authentication Service (MAS) is {state} in ESS{marker_shown}");
     let delegated = installed && marker != Some("legacy_auth");
     let finding = match (delegated, source_has_mas) {
         (true, Some(false)) => blocker(

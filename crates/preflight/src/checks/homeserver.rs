@@ -50,39 +50,39 @@ pub(crate) fn schema(source: &SchemaRows, target: Option<&SchemaRows>) -> Vec<Fi
         &SCHEMA,
         format!("the source's schema has version {version} ({})", of_schema(version)),
     ))];
-    let Some(theirs) = target.and_then(|rows| rows.version) else {
+    let Some(target_version) = target.and_then(|rows| rows.version) else {
         return found;
     };
-    if let Some(compat) = source.compat_version.filter(|compat| *compat > theirs) {
+    if let Some(compat) = source.compat_version.filter(|compat| *compat > target_version) {
         found.push(data(
             blocker(
                 &SCHEMA_INCOMPATIBLE,
                 format!(
-                    "the source requires at least schema {compat} ({}), but the target's is {theirs} ({})",
+                    "the source requires at least schema {compat} ({}), but the target's is {target_version} ({})",
                     of_schema(compat),
-                    of_schema(theirs)
+                    of_schema(target_version)
                 ),
             )
             .hint("upgrade the target's Synapse first"),
         ));
-    } else if version > theirs {
+    } else if version > target_version {
         found.push(data(
             warning(
                 &SCHEMA_NEWER,
                 format!(
-                    "the source's schema {version} ({}) is newer than the target's {theirs} ({}): Synapse would be \
+                    "the source's schema {version} ({}) is newer than the target's {target_version} ({}): Synapse would be \
                      downgraded",
                     of_schema(version),
-                    of_schema(theirs)
+                    of_schema(target_version)
                 ),
             )
             .hint("upgrade the target's Synapse first"),
         ));
-    } else if version < theirs {
+    } else if version < target_version {
         let message = format!(
-            "the target's Synapse will upgrade the schema from {version} ({}) to {theirs} ({}) when it starts",
+            "the target's Synapse will upgrade the schema from {version} ({}) to {target_version} ({}) when it starts",
             of_schema(version),
-            of_schema(theirs)
+            of_schema(target_version)
         );
         found.push(data(info(&SCHEMA_UPGRADE, message)).hint(
             "if the upgrade takes longer than ESS's startup probe allows, raise synapse.startupProbe.failureThreshold",

@@ -166,13 +166,13 @@ fn content(target: &Target) -> Findings {
     }
     let mut found = Vec::new();
     let names = server_names(&target.session)?;
-    if let Some(ours) = &target.server_name
-        && let Some(theirs) = names.iter().find(|name| *name != ours)
+    if let Some(own_name) = &target.server_name
+        && let Some(other_name) = names.iter().find(|name| *name != own_name)
     {
         found.push(
             blocker(
                 &TARGET_SERVER_NAME,
-                format!("the target serves {theirs}, but the homeserver being migrated is {ours}"),
+                format!("the target serves {other_name}, but the homeserver being migrated is {own_name}"),
             )
             .hint("check --target, or install ESS with the old server name")
             .with("server_names", names.as_slice()),
@@ -205,7 +205,7 @@ pub(crate) fn recognise(target: &Target, source: &OpenSource, findings: &mut Vec
     let Some(used) = findings.iter_mut().find(|finding| finding.id == used) else {
         return;
     };
-    match stands_where(&target.session, &source.session) {
+    match is_in_same_state(&target.session, &source.session) {
         Ok(false) => {}
         Ok(true) => {
             let found = info(
@@ -218,19 +218,19 @@ pub(crate) fn recognise(target: &Target, source: &OpenSource, findings: &mut Vec
     }
 }
 
-fn stands_where(target: &Session, source: &Session) -> Result<bool, Error> {
-    let (theirs, ours) = (database_state(target)?, database_state(source)?);
-    Ok(theirs.sequences == ours.sequences
-        && theirs.stream_positions == ours.stream_positions
+fn is_in_same_state(target: &Session, source: &Session) -> Result<bool, Error> {
+    let (of_target, of_source) = (database_state(target)?, database_state(source)?);
+    Ok(of_target.sequences == of_source.sequences
+        && of_target.stream_positions == of_source.stream_positions
         && schema_rows(target)? == schema_rows(source)?
         && catalogue(target)? == catalogue(source)?)
 }
 
 fn fenced(fence: &Fence, source: Option<&Identity>) -> Finding {
     match (&fence.source, source) {
-        (Some(theirs), Some(ours)) if theirs != ours => blocker(
+        (Some(awaited), Some(source)) if awaited != source => blocker(
             &TARGET_FENCED,
-            format!("the target is fenced by a migration from another source, {theirs}"),
+            format!("the target is fenced by a migration from another source, {awaited}"),
         )
         .hint("check --target, or finish that migration first"),
         _ => info(&TARGET_FENCED, "the target was wiped, and is ready for restore"),

@@ -82,7 +82,7 @@ impl Restoring<'_> {
             let mut target = Target::new(session);
             let sql = self.sql(archive, &list, "--section=pre-data");
             sql.read("the structure", &mut target)?;
-            session.batch("set up the fence", &as_ours(after))?;
+            session.batch("set up the fence", &in_empty_search_path(after))?;
             may_commit()
         };
         self.transaction(load)
@@ -117,7 +117,7 @@ impl Restoring<'_> {
             let scanned = plain::scan(&mut reader, &mut Target::new(session));
             let outcome = scanned.map_err(refused).with_context(failed)?;
             check_schema(&outcome.schema, path)?;
-            session.batch("set up the fence", &as_ours(after))?;
+            session.batch("set up the fence", &in_empty_search_path(after))?;
             Ok(outcome)
         };
         self.transaction(load)
@@ -265,7 +265,7 @@ pub fn read_back(dump: &Path, manifest: &Manifest, programs: &Installation, repo
 }
 
 /// Our own statements, for a session in which a dump may have changed the `search_path`.
-fn as_ours(statements: &str) -> String {
+fn in_empty_search_path(statements: &str) -> String {
     format!("SET search_path = ''; {statements}")
 }
 

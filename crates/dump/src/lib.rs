@@ -110,7 +110,7 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     let running = is_running(args, &session)?;
     refuse_older_target(context, &facts)?;
 
-    let kept = match kept(args, context, &out, &session, &conninfo, &facts, running) {
+    let kept = match existing_dump(args, context, &out, &session, &conninfo, &facts, running) {
         Err(error) if args.replace && error.is::<Stop>() => {
             context.console.note(&format!("{error}; it will be moved aside"));
             None
@@ -222,7 +222,7 @@ fn programs(args: &Args, context: &Context, source: &Facts) -> anyhow::Result<In
 }
 
 /// The existing dump, if it is a complete dump of this source and the source has not changed since.
-fn kept(
+fn existing_dump(
     args: &Args,
     context: &Context,
     out: &Path,

@@ -253,7 +253,7 @@ mod tests {
     use super::service_of;
 
     #[test]
-    fn a_service_is_told_from_a_server_outside() {
+    fn a_service_is_distinguished_from_a_server_outside() {
         let of = |host| service_of(host, "ess").map(|(namespace, name)| format!("{namespace}/{name}"));
         assert_eq!(
             of("ess-postgres.ess.svc.cluster.local").as_deref(),

@@ -82,7 +82,7 @@ impl Error {
     /// An error of the client library, with its causes in one line.
     pub(crate) fn api(what: &str, cause: &kube::Error) -> Self {
         let (kind, why) = match cause {
-            kube::Error::Api(status) => (of_code(status.code), said(status)),
+            kube::Error::Api(status) => (of_code(status.code), message_of(status)),
             kube::Error::UpgradeConnection(kube::client::UpgradeConnectionError::ProtocolSwitch(code)) => (
                 of_code(code.as_u16()),
                 format!("the API server answered {code} instead of opening the stream"),
@@ -112,7 +112,7 @@ fn of_code(code: u16) -> ErrorKind {
 }
 
 /// The API server's own message.
-fn said(status: &kube::core::Status) -> String {
+fn message_of(status: &kube::core::Status) -> String {
     if status.message.is_empty() {
         format!("the API server answered {} {}", status.code, status.reason)
     } else {
@@ -124,8 +124,8 @@ fn said(status: &kube::core::Status) -> String {
 fn of_plugin(error: &AuthError) -> String {
     match error {
         AuthError::AuthExecRun { status, out, .. } => {
-            let said = String::from_utf8_lossy(&out.stderr);
-            match said.lines().rfind(|line| !line.trim().is_empty()) {
+            let output = String::from_utf8_lossy(&out.stderr);
+            match output.lines().rfind(|line| !line.trim().is_empty()) {
                 Some(last) => format!("the plugin failed ({status}): {last}"),
                 None => format!("the plugin failed ({status})"),
             }

@@ -310,7 +310,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_end_of_a_program_is_told_from_a_program_that_never_ran() {
+    fn the_end_of_a_program_is_distinguished_from_one_that_never_ran() {
         let end = |status: &str| ended("cannot run it", status.as_bytes(), "said".to_owned());
         let code = |status| end(status).map(|ended| ended.code).map_err(|error| error.why());
         assert_eq!(code(r#"{"status":"Success"}"#), Ok(0));

@@ -65,7 +65,7 @@ fn resource(version: &str, kind: &str, plural: &str) -> ApiResource {
 
 impl Cluster {
     /// Whether the custom resource definitions of the older ESS are installed in the cluster.
-    pub fn knows_operator(&self) -> Result<bool, Error> {
+    pub fn has_operator_api(&self) -> Result<bool, Error> {
         Ok(self.operator_group()?.is_some())
     }
 

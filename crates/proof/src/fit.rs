@@ -31,7 +31,7 @@ pub fn require_locale(facts: &Facts) -> Result<(), Stop> {
 }
 
 /// Refuses a target that lacks what a dump of `inventory` needs, or has too few locks to load it.
-pub fn can_take(target: &Target, inventory: &Inventory) -> anyhow::Result<()> {
+pub fn require_compatible(target: &Target, inventory: &Inventory) -> anyhow::Result<()> {
     if let Some((need, remedy)) = missing_needs(&target.session, &target.role, &inventory.catalogue)?
         .into_iter()
         .next()
@@ -74,7 +74,7 @@ fn tables(session: &Session) -> Result<usize, Error> {
 /// The tables of a target that are neither Synapse's nor in `dumps`, and whether the target has any of Synapse's.
 ///
 /// They belong to a bridge that shares the database, or to another application, and are never dropped unannounced.
-pub fn strangers(session: &Session, dumps: &[&Inventory]) -> Result<(Vec<String>, bool), Error> {
+pub fn other_tables(session: &Session, dumps: &[&Inventory]) -> Result<(Vec<String>, bool), Error> {
     let is_synapses = |name: &str| name.strip_prefix("public.").is_some_and(|name| TABLES.contains(&name));
     let is_dumped = |name: &str| {
         let lines = dumps.iter().flat_map(|inventory| &inventory.catalogue);
@@ -92,10 +92,12 @@ pub fn strangers(session: &Session, dumps: &[&Inventory]) -> Result<(Vec<String>
 }
 
 /// Refuses to drop tables behind the fence that are neither Synapse's nor in the dump.
-pub fn is_ours_behind_the_fence(target: &Target, dump: &Inventory) -> anyhow::Result<()> {
-    let (strangers, _) = strangers(&target.session, &[dump])?;
-    let Some(first) = strangers.first() else { return Ok(()) };
-    let some: Vec<&str> = strangers.iter().take(5).map(String::as_str).collect();
+pub fn require_own_tables(target: &Target, dump: &Inventory) -> anyhow::Result<()> {
+    let (other_tables, _) = other_tables(&target.session, &[dump])?;
+    let Some(first) = other_tables.first() else {
+        return Ok(());
+    };
+    let some: Vec<&str> = other_tables.iter().take(5).map(String::as_str).collect();
     Err(Stop::no(format!(
         "the target contains tables that are neither Synapse's nor in the dump: {}",
         some.join(", ")

@@ -46,7 +46,7 @@ pub(crate) fn check_source(
         }
         SourceToCheck::Known(conninfo) => conninfo,
     };
-    match ask(proving, conninfo, identity, dumped) {
+    match compare_with_source(proving, conninfo, identity, dumped) {
         Ok(Answer::Unchanged) => Ok(SourceCheck::Unchanged),
         Ok(Answer::Changed(change)) => Err(Stop::no(format!("the old Synapse ran after the dump: {change}"))
             .hint("stop the old Synapse for good, then repeat the dump: pgdump-wrap --replace")
@@ -67,7 +67,12 @@ enum Answer {
     Another(Identity),
 }
 
-fn ask(proving: &Proving<'_>, source: &Conninfo, identity: &Identity, dumped: &Inventory) -> Result<Answer, Error> {
+fn compare_with_source(
+    proving: &Proving<'_>,
+    source: &Conninfo,
+    identity: &Identity,
+    dumped: &Inventory,
+) -> Result<Answer, Error> {
     let session = Session::connect(source, proving.application_name, Access::ReadOnly)?;
     let found = server_facts(&session)?.identity;
     if found != *identity {

@@ -11,7 +11,7 @@ use ess_cli::{Context, Exit, Stop};
 use ess_document::{Against, Document, Dropped, FenceState, Identity, Next, OneTimeKeys, Restore, now};
 use ess_postgres::{Session, table_exists};
 use ess_proof::{
-    Conclusion, Expected, Loaded, Loading, Proving, State, Target, Way, not_empty, wait_until_unused, way_back,
+    Conclusion, Expected, Loaded, Loading, Proving, State, Target, Way, not_empty, undo_command, wait_until_unused,
 };
 use ess_run::text::count;
 use ess_run::{Report, processors};
@@ -53,15 +53,15 @@ pub struct Args {
 
 /// Runs restore. If it ends with a fenced target, for whatever reason, it prints the command that undoes the wipe.
 pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
-    let mut way_back = None;
-    let outcome = load_and_prove(args, context, &mut way_back);
-    if let (Some(line), Err(_) | Ok(Exit::No)) = (way_back, &outcome) {
+    let mut undo = None;
+    let outcome = load_and_prove(args, context, &mut undo);
+    if let (Some(line), Err(_) | Ok(Exit::No)) = (undo, &outcome) {
         context.console.line(&format!("to undo the wipe: {line}"));
     }
     outcome
 }
 
-fn load_and_prove(args: &Args, context: &mut Context, way_back: &mut Option<String>) -> anyhow::Result<Exit> {
+fn load_and_prove(args: &Args, context: &mut Context, undo: &mut Option<String>) -> anyhow::Result<Exit> {
     let reached = ess_servers::needed(context, &args.target)?;
     let conninfo = &reached.conninfo;
     let source = ess_servers::source_to_check(context, &args.source)?;
@@ -69,7 +69,7 @@ fn load_and_prove(args: &Args, context: &mut Context, way_back: &mut Option<Stri
     let (from, found) = the_dump(args, context)?;
     ess_servers::identify_source(context, &source)?;
     let mut target = ess_servers::lock_target(context, conninfo)?;
-    *way_back = way_back_of(context, &target);
+    *undo = undo_command_of(context, &target);
     let origin = Origin::of(&found).with_context(|| format!("cannot read the dump at {}", from.display()))?;
     check_target(context, &target, &found, &origin)?;
     wait_until_unused(&target.session, &args.ignore_role, "target")?;
@@ -139,7 +139,7 @@ fn load_and_prove(args: &Args, context: &mut Context, way_back: &mut Option<Stri
         Some(expected) if expected.against == Against::Manifest => (keys(&found), expected),
         Some(expected) => (Some(keys_of_the_source()), expected),
         None => {
-            let keys = leave_keys_out(&target.session, &mut loaded)?;
+            let keys = delete_one_time_keys(&target.session, &mut loaded)?;
             let mut inventory = ess_proof::live_inventory(conninfo, &name, jobs, &context.console).context(still)?;
             inventory.schema = loaded.schema.clone();
             (keys, Expected::accepted(inventory))
@@ -206,10 +206,10 @@ fn settled(
 }
 
 /// The command that undoes the wipe, if the fence names a backup.
-fn way_back_of(context: &Context, target: &Target) -> Option<String> {
+fn undo_command_of(context: &Context, target: &Target) -> Option<String> {
     let backup = target.fence.as_ref()?.backup.as_ref()?;
     let name = context.document.source.as_ref().and_then(|s| s.server_name.as_deref());
-    Some(way_back(&context.document, Path::new(backup), name))
+    Some(undo_command(&context.document, Path::new(backup), name))
 }
 
 /// Refuses a target that is the source, that Synapse could not use, that cannot hold the dump, or that is fenced for
@@ -225,14 +225,14 @@ fn check_target(context: &Context, target: &Target, found: &FoundDump, origin: &
     target.require_role()?;
     ess_proof::require_locale(facts)?;
     if let Some(manifest) = manifest {
-        ess_proof::can_take(target, &manifest.inventory)?;
+        ess_proof::require_compatible(target, &manifest.inventory)?;
     }
     origin.may_go_to(&facts.version_text)?;
     if let (Some(fence), Some(manifest)) = (&target.fence, manifest) {
         if manifest.kind == DumpKind::Migration {
             fence.awaits(&manifest.source)?;
         }
-        ess_proof::is_ours_behind_the_fence(target, &manifest.inventory)?;
+        ess_proof::require_own_tables(target, &manifest.inventory)?;
     }
     Ok(())
 }
@@ -271,7 +271,7 @@ fn keys(found: &FoundDump) -> Option<OneTimeKeys> {
 
 /// Deletes one-time keys that were loaded from a dump without a manifest: the source may have been in use and have
 /// handed them out.
-fn leave_keys_out(session: &Session, loaded: &mut Loaded) -> anyhow::Result<Option<OneTimeKeys>> {
+fn delete_one_time_keys(session: &Session, loaded: &mut Loaded) -> anyhow::Result<Option<OneTimeKeys>> {
     let table = format!("public.{ONE_TIME_KEYS_TABLE}");
     if !table_exists(session, &table)? {
         return Ok(None);

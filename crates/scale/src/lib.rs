@@ -73,7 +73,7 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     context.lock_export()?;
     let args = &args.with(context)?;
     let on = found(args, context)?;
-    let warnings = who_would_undo(args, &on);
+    let warnings = gitops_warnings(args, &on);
     let workloads = match (args.action, on.ess.distribution) {
         (Action::Status, _) => status(args, context, &on),
         (Action::Down, Distribution::Community) => community::down(args, context, &on, &warnings)?,
@@ -105,16 +105,16 @@ fn found(args: &Args, context: &mut Context) -> anyhow::Result<OnKube> {
                 .hint("give --target kube:NAMESPACE; outside of a cluster, stop Synapse in the way it was started")
         })?;
     let cluster = ess_servers::connect(&named)?;
-    let knows_operator = cluster.knows_operator()?;
+    let has_operator_api = cluster.has_operator_api()?;
     let of_operator = Right::operator(args.operator_namespace());
     let mut rights = Right::FIND.to_vec();
-    if knows_operator {
+    if has_operator_api {
         rights.extend_from_slice(Right::CUSTOM);
     }
     if args.action != Action::Status {
         rights.extend_from_slice(Right::SCALE);
     }
-    if args.action != Action::Status && knows_operator {
+    if args.action != Action::Status && has_operator_api {
         rights.extend_from_slice(&of_operator);
     }
     let missing = cluster.missing(&rights)?;
@@ -147,7 +147,7 @@ fn all(ess: &Ess) -> impl DoubleEndedIterator<Item = &Workload> {
 }
 
 /// A warning for each GitOps controller that manages the workloads, with the command that pauses it.
-fn who_would_undo(args: &Args, on: &OnKube) -> Vec<String> {
+fn gitops_warnings(args: &Args, on: &OnKube) -> Vec<String> {
     let operator = match on.ess.distribution {
         Distribution::Community => None,
         Distribution::Operator => operator::controller(args, on).ok(),

@@ -143,7 +143,7 @@ impl KeysInDatabase {
     /// Synapse stores its own keys in `server_signature_keys` only in special cases, so a missing key proves nothing.
     /// The result continues the sentence "the signing keys were compared with its database:".
     fn verdict(&self, keys: &[SigningKey], old: &[String]) -> String {
-        const ASK: &str = "is this the key file of this server?";
+        const QUESTION: &str = "is this the key file of this server?";
         let is_ours = |id: &String| keys.iter().any(|key| key.id == *id) || old.contains(id);
         let other = ids(&self.keys, |known| {
             keys.iter().any(|key| key.id == known.id && key != known)
@@ -153,12 +153,12 @@ impl KeysInDatabase {
         if !other.is_empty() {
             format!(
                 "it contains a different {other}, and servers that have that key reject what is signed with this one: \
-                 {ASK}"
+                 {QUESTION}"
             )
         } else if !signed_by.is_empty() && !self.signed_by.iter().any(is_ours) {
             format!(
                 "the newest event of this server is signed with {signed_by}, which is neither in the key file nor in \
-                 `old_signing_keys`: {ASK}"
+                 `old_signing_keys`: {QUESTION}"
             )
         } else if !unknown.is_empty() {
             format!(
@@ -197,17 +197,17 @@ mod tests {
         let difference = |keys: &[SigningKey]| difference(&published, "a.example", keys);
 
         assert_eq!(difference(&[key("ed25519:a", "A")]), None);
-        assert!(difference(&[key("ed25519:a", "B")]).is_some_and(|said| said.contains("does not publish")));
-        assert!(difference(&[key("ed25519:b", "A")]).is_some_and(|said| said.contains("ed25519:b")));
-        assert!(difference(&[]).is_some_and(|said| said.contains("ed25519:a that the configuration does not name")));
-        let said = super::difference(&published, "b.example", &[]);
-        assert_eq!(said.as_deref(), Some("is another server: a.example"));
+        assert!(difference(&[key("ed25519:a", "B")]).is_some_and(|why| why.contains("does not publish")));
+        assert!(difference(&[key("ed25519:b", "A")]).is_some_and(|why| why.contains("ed25519:b")));
+        assert!(difference(&[]).is_some_and(|why| why.contains("ed25519:a that the configuration does not name")));
+        let why = super::difference(&published, "b.example", &[]);
+        assert_eq!(why.as_deref(), Some("is another server: a.example"));
     }
 
     #[test]
     fn the_database_is_taken_at_its_word_and_no_further() {
         let ours = [key("ed25519:a", "A")];
-        for (keys, signed_by, said) in [
+        for (keys, signed_by, wanted) in [
             (vec![key("ed25519:a", "A")], vec![], "they match"),
             (vec![key("ed25519:a", "B")], vec!["ed25519:a"], "a different ed25519:a"),
             (
@@ -230,7 +230,7 @@ mod tests {
                 signed_by: signed_by.into_iter().map(str::to_owned).collect(),
             };
             let verdict = known.verdict(&ours, &["ed25519:old".to_owned()]);
-            assert!(verdict.contains(said), "{verdict}");
+            assert!(verdict.contains(wanted), "{verdict}");
         }
     }
 

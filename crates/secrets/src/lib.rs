@@ -161,11 +161,11 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
 fn read(config: &Config, context: &Context) -> anyhow::Result<Secrets> {
     let (secrets, mut errors) = Secrets::look(config);
     let Some(last) = errors.pop() else { return Ok(secrets) };
-    let told = |error| anyhow::Error::from(error).context("cannot read Synapse's secrets");
+    let in_context = |error| anyhow::Error::from(error).context("cannot read Synapse's secrets");
     for error in errors {
-        context.console.error(&told(error));
+        context.console.error(&in_context(error));
     }
-    Err(told(last))
+    Err(in_context(last))
 }
 
 impl Args {

@@ -26,7 +26,7 @@ pub(crate) const CONFIG_DIRECTORY: &str = "config";
 pub(crate) const ESS_DIRECTORY: &str = "ess";
 pub(crate) const INDEX: &str = "index.json";
 /// Largest file that is read back, in bytes. None that these tools write is larger, not even a bundle.
-const OURS: u64 = 256 << 20;
+const MAX_BYTES: u64 = 256 << 20;
 
 /// The intended content of an export.
 pub(crate) struct ExportPlan<'a> {
@@ -253,7 +253,7 @@ fn to_emit<'a>(plan: &ExportPlan<'a>, old: Option<&Index>, export: &Path) -> any
         let path = export.join(ESS_DIRECTORY).join(name);
         match existing(&path)? {
             Some(found) if found.as_slice() == text.as_bytes() => {}
-            Some(found) if !is_ours(old, name, &found) => {
+            Some(found) if !is_unedited(old, name, &found) => {
                 let message = format!("will not replace {}: it was edited", path.display());
                 let hint = format!("to write it again, first move it away: mv {0} {0}.old", path.display());
                 return Err(Stop::no(message).hint(hint).into());
@@ -265,7 +265,7 @@ fn to_emit<'a>(plan: &ExportPlan<'a>, old: Option<&Index>, export: &Path) -> any
 }
 
 /// Whether a file is unchanged since an earlier run wrote it.
-fn is_ours(old: Option<&Index>, name: &str, found: &[u8]) -> bool {
+fn is_unedited(old: Option<&Index>, name: &str, found: &[u8]) -> bool {
     let sha256 = hex(&Sha256::digest(found));
     let mut emitted = old.iter().flat_map(|old| &old.emitted);
     emitted.any(|emitted| emitted.file.ends_with(name) && emitted.sha256 == sha256)
@@ -301,7 +301,7 @@ pub(crate) fn existing(path: &Path) -> anyhow::Result<Option<Zeroizing<Vec<u8>>>
     if found.permissions().mode() & 0o077 != 0 {
         return refuse("others can read it");
     }
-    let content = ess_files::read(path, OURS).with_context(|| format!("cannot read {}", path.display()))?;
+    let content = ess_files::read(path, MAX_BYTES).with_context(|| format!("cannot read {}", path.display()))?;
     Ok(Some(content))
 }
 

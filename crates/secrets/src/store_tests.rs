@@ -235,7 +235,7 @@ fn a_mangled_index_is_refused() {
 }
 
 #[test]
-fn files_for_ess_are_made_anew_unless_a_person_has_edited_them() {
+fn files_for_ess_are_made_again_unless_a_person_has_edited_them() {
     let home = Home::new("");
     home.put().unwrap();
     let values = home.export.join("ess/values.yaml");

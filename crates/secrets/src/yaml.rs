@@ -122,16 +122,16 @@ pub(crate) fn write(node: &Node) -> anyhow::Result<Zeroizing<String>> {
 /// Replaces the marks in the layout by the texts that they stand for.
 fn fill(text: &str, mark: &str, held: &[Zeroizing<String>]) -> Zeroizing<String> {
     let mut pieces = text.split(mark);
-    let mut whole = Zeroizing::new(pieces.next().unwrap_or_default().to_owned());
+    let mut filled = Zeroizing::new(pieces.next().unwrap_or_default().to_owned());
     for piece in pieces {
         // Always succeeds: `Placeholders::hold` wrote the index and `_`.
         let (index, rest) = piece.split_once('_').unwrap_or_default();
         if let Some(held) = index.parse::<usize>().ok().and_then(|index| held.get(index)) {
-            whole.push_str(held);
+            filled.push_str(held);
         }
-        whole.push_str(rest);
+        filled.push_str(rest);
     }
-    whole
+    filled
 }
 
 fn any_text(node: &Node, is: &impl Fn(&str) -> bool) -> bool {

@@ -57,7 +57,11 @@ pub fn kind(error: &anyhow::Error) -> Option<ErrorKind> {
 
 /// The permissions needed to find an ESS and reach its database; some only in some cases.
 pub fn rights(cluster: &Cluster) -> anyhow::Result<Vec<Right>> {
-    let custom = if cluster.knows_operator()? { Right::CUSTOM } else { &[] };
+    let custom = if cluster.has_operator_api()? {
+        Right::CUSTOM
+    } else {
+        &[]
+    };
     let forward = if cluster.is_around_us() { &[] } else { Right::FORWARD };
     Ok([Right::FIND, custom, Right::DATABASE, Right::PASSWORD, forward].concat())
 }
@@ -185,7 +189,7 @@ pub fn reach(
         };
         (on.cluster.password(at).map_err(or_listed)?, Some(secret))
     };
-    let (params, forward) = way(context, on, &database)?;
+    let (params, forward) = route(context, on, &database)?;
     // The cluster supplies all parameters, so libpq's environment variables are ignored.
     let mut conninfo =
         Conninfo::from_params(params, Some(password))?.resolve(&|name| std::env::var(name).ok(), false)?;
@@ -210,7 +214,7 @@ fn through<'a>(on: &OnKube, database: &'a Database) -> Option<&'a PodPort> {
 }
 
 /// The parameters to reach the database with from here, and the forwarded port that must live meanwhile.
-fn way(
+fn route(
     context: &Context,
     on: &OnKube,
     database: &Database,

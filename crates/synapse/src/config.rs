@@ -219,12 +219,12 @@ impl Config {
         let nearest = self
             .path_map
             .iter()
-            .filter_map(|(theirs, ours)| path.strip_prefix(theirs).ok().map(|rest| (ours, rest)))
+            .filter_map(|(original, here)| path.strip_prefix(original).ok().map(|rest| (here, rest)))
             .min_by_key(|(_, rest)| rest.components().count());
         match nearest {
             // Joining an empty path would append a slash, which the path of a file must not end with.
-            Some((ours, rest)) if rest.as_os_str().is_empty() => ours.clone(),
-            Some((ours, rest)) => ours.join(rest),
+            Some((here, rest)) if rest.as_os_str().is_empty() => here.clone(),
+            Some((here, rest)) => here.join(rest),
             None => path,
         }
     }
@@ -476,7 +476,7 @@ fn absolute(path: &Path) -> Result<PathBuf, ConfigError> {
 fn unmap(path: &Path, path_map: &[(PathBuf, PathBuf)]) -> PathBuf {
     path_map
         .iter()
-        .find_map(|(theirs, ours)| path.strip_prefix(ours).ok().map(|rest| theirs.join(rest)))
+        .find_map(|(original, here)| path.strip_prefix(here).ok().map(|rest| original.join(rest)))
         .unwrap_or_else(|| path.to_owned())
 }
 

@@ -178,7 +178,7 @@ impl Secrets {
             errors: Vec::new(),
         };
         let signing_keys = reader.signing_key();
-        let signing_keys = reader.kept(signing_keys.map(Some)).unwrap_or_default();
+        let signing_keys = reader.value_of(signing_keys.map(Some)).unwrap_or_default();
         let macaroon = reader.macaroon_and_registration();
         for row in TABLE {
             reader.row(row);
@@ -211,7 +211,7 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     /// The value of a success; an error is added to `errors`.
-    fn kept<T>(&mut self, outcome: Result<Option<T>, ConfigError>) -> Option<T> {
+    fn value_of<T>(&mut self, outcome: Result<Option<T>, ConfigError>) -> Option<T> {
         outcome.map_err(|error| self.errors.push(error)).ok().flatten()
     }
 
@@ -223,7 +223,7 @@ impl Reader<'_> {
         let found = match row.read {
             Read::Inline => self.inline(row.option),
             Read::Either(path) => self.either(row.option, path),
-            Read::File => self.whole_file(row.option),
+            Read::File => self.complete_file(row.option),
             Read::OwnMethod => return,
         };
         self.add(row.id, row.option, found);
@@ -231,7 +231,7 @@ impl Reader<'_> {
 
     /// Adds a secret. An empty value counts as not set, as most options do in Synapse.
     fn add(&mut self, id: SecretId, option: &str, found: Result<Option<FoundValue>, ConfigError>) {
-        let found = self.kept(found);
+        let found = self.value_of(found);
         if let Some(FoundValue { value, origin }) = found.filter(|found| !found.value.is_empty()) {
             let value = SecretSlice::from(value.to_vec());
             self.secrets.push(Secret {
@@ -291,7 +291,7 @@ impl Reader<'_> {
     }
 
     /// The content of a file, byte for byte.
-    fn whole_file(&self, option: &str) -> Result<Option<FoundValue>, ConfigError> {
+    fn complete_file(&self, option: &str) -> Result<Option<FoundValue>, ConfigError> {
         let Some(path) = self.config.set(option) else {
             return Ok(None);
         };
@@ -353,9 +353,9 @@ impl Reader<'_> {
 
     fn macaroon_and_registration(&mut self) -> Macaroon {
         let registration = self.registration();
-        let registration = self.kept(registration);
+        let registration = self.value_of(registration);
         let own = self.either("macaroon_secret_key", "macaroon_secret_key_path");
-        let own = self.kept(own);
+        let own = self.value_of(own);
         let (macaroon, found) = match (own, &registration) {
             (Some(own), _) if !own.value.is_empty() => (Macaroon::Own, Some(own)),
             (_, Some(found)) if !found.value.is_empty() => {
@@ -395,7 +395,7 @@ impl Reader<'_> {
     fn listener_key(&mut self) {
         if self.config.has_tls_listener() {
             let option = "tls_private_key_path";
-            let found = self.whole_file(option);
+            let found = self.complete_file(option);
             self.add(SecretId::ListenerKey, option, found);
         }
     }
@@ -452,12 +452,12 @@ impl Reader<'_> {
         };
         for index in 0..count("app_service_config_files") {
             let option = format!("app_service_config_files.{index}");
-            let found = self.whole_file(&option);
+            let found = self.complete_file(&option);
             self.add(SecretId::AppServiceRegistration, &option, found);
         }
         for index in 0..count("saml2_config.sp_config.encryption_keypairs") {
             let option = format!("saml2_config.sp_config.encryption_keypairs.{index}.key_file");
-            let found = self.whole_file(&option);
+            let found = self.complete_file(&option);
             self.add(SecretId::SamlEncryptionKey, &option, found);
         }
         for index in 0..count("media_storage_providers") {
@@ -474,7 +474,7 @@ impl Reader<'_> {
         let Some(Database::Postgres {
             password: Some(password),
             ..
-        }) = self.kept(database.map(Some))
+        }) = self.value_of(database.map(Some))
         else {
             return;
         };

@@ -65,19 +65,19 @@ mod tests {
     fn a_document_is_read_as_clients_and_servers_do() {
         let of = |name: &str, status, body: &str| match read(name, &response(status, body)) {
             Served::Absent => "absent".to_owned(),
-            Served::Valid(_) => "says".to_owned(),
+            Served::Valid(_) => "valid".to_owned(),
             Served::Broken(why) => why,
         };
         assert_eq!(of("server", 404, ""), "absent");
         assert_eq!(of("server", 503, ""), "the server returns HTTP status 503");
         assert_eq!(of("server", 200, "<html>"), "it is not JSON");
         assert_eq!(of("server", 200, "{}"), "it lacks m.server");
-        assert_eq!(of("server", 200, r#"{"m.server": "a:443"}"#), "says");
+        assert_eq!(of("server", 200, r#"{"m.server": "a:443"}"#), "valid");
         assert_eq!(
             of("client", 200, r#"{"m.homeserver": {}}"#),
             "it lacks m.homeserver.base_url"
         );
-        assert_eq!(of("support", 200, "{}"), "says");
+        assert_eq!(of("support", 200, "{}"), "valid");
 
         let mut of_browser = response(200, "{}");
         assert_eq!(readable("client", &of_browser), None);

@@ -15,7 +15,7 @@ use ess_cli::{Context, Exit, Stop};
 use ess_document::{FenceState, Identity, Next, SourceCheck, Wipe, now};
 use ess_files::make_directory;
 use ess_postgres::{Conninfo, Inventory, Reading, change_since, count_by_kind};
-use ess_proof::{Expected, Fence, Proving, SourceToCheck, State, Target, wait_until_unused, way_back};
+use ess_proof::{Expected, Fence, Proving, SourceToCheck, State, Target, undo_command, wait_until_unused};
 use ess_run::text::count;
 use ess_run::{Installation, Need, Report, choose, in_quotes, processors};
 use ess_servers::{LiftArgs, SourceArgs, TargetArgs};
@@ -90,7 +90,7 @@ pub struct Args {
 pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     if args.undo {
         // The export alone is enough to undo a wipe: it contains the saved documents.
-        context.adopt_kept();
+        context.adopt_saved();
     }
     let reached = ess_servers::needed(context, &args.target)?;
     let conninfo = &reached.conninfo;
@@ -150,7 +150,7 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     );
     let undo = backup
         .as_deref()
-        .map(|backup| way_back(&context.document, backup, Some(&server_name)));
+        .map(|backup| undo_command(&context.document, backup, Some(&server_name)));
     // Save the document before anything is erased, so that it shows how to undo the wipe even if this run is killed.
     let planned = Done {
         plan: Some(&plan),
@@ -159,7 +159,7 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
         ..Done::default()
     };
     context.document.wipe = Some(section(context, args, planned));
-    context.keep()?;
+    context.save()?;
     plan.execute(&target, (!args.no_fence).then_some(&fence), held.flatten().as_ref())?;
     let what = count(plan.objects.len(), "object");
     let fenced = if args.no_fence {
@@ -203,7 +203,7 @@ fn already(
     source: &SourceToCheck,
 ) -> anyhow::Result<Option<FenceState>> {
     let expected = Expected::of_dump(dump);
-    ess_proof::can_take(target, &dump.inventory)?;
+    ess_proof::require_compatible(target, &dump.inventory)?;
     let name = context.application_name();
     let proving = proving(args, context, conninfo, target, &name);
     check_source(args, &proving, source, &expected)?;
@@ -236,7 +236,7 @@ fn leave_it(args: &Args, context: &mut Context, target: Target, fence: FenceStat
     let server_name = guards::server_name(context, &target, None)?;
     let undo = backup
         .as_deref()
-        .map(|backup| way_back(&context.document, backup, Some(&server_name)));
+        .map(|backup| undo_command(&context.document, backup, Some(&server_name)));
     record(
         context,
         args,

@@ -275,5 +275,5 @@ fn planned(context: &Context, hash: &str) -> Option<Vec<String>> {
         let wipe = document.wipe.as_ref()?;
         (wipe.plan.as_deref() == Some(hash) && !wipe.planned.is_empty()).then(|| wipe.planned.clone())
     };
-    of(&context.document).or_else(|| context.kept_documents().iter().find_map(of))
+    of(&context.document).or_else(|| context.saved_documents().iter().find_map(of))
 }

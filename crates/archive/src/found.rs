@@ -116,13 +116,13 @@ pub fn place_of(from: Option<&Path>, document: &Document) -> anyhow::Result<Opti
     let Some(from) = from else { return Ok(known) };
     let from = ess_files::absolute(from)?;
     match known {
-        Some(known) if known != from => Err(Stop::usage(format!(
-            "--from is {}, but the document's `dump.path` is {}",
-            from.display(),
-            known.display()
-        ))
-        .hint("to use another dump than the document's, give -n and --target")
-        .into()),
+        Some(known) if known != from => {
+            Err(
+                Stop::contradiction("--from", from.display(), "dump.path", known.display())
+                    .hint("to use another dump than the document's, give -n and --target")
+                    .into(),
+            )
+        }
         _ => Ok(Some(from)),
     }
 }

@@ -224,12 +224,10 @@ fn export(out: Option<&Path>, known: Option<&Path>) -> anyhow::Result<PathBuf> {
     let out = out.map(ess_files::absolute).transpose()?;
     match (out, known) {
         (Some(out), Some(known)) if out != known => {
-            let (out, known) = (out.display(), known.display());
-            Err(
-                Stop::usage(format!("--out is {out}, but the document's `export` is {known}"))
-                    .hint("drop --out, or name the export's directory on this host with --export")
-                    .into(),
-            )
+            let stop = Stop::contradiction("--out", out.display(), "export", known.display());
+            Err(stop
+                .hint("drop --out, or name the export's directory on this host with --export")
+                .into())
         }
         (Some(out), _) => Ok(out),
         (None, Some(known)) => Ok(known.to_owned()),

@@ -71,6 +71,32 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
         Stop::usage("no source: neither -c, nor --source, nor a document that names one")
             .hint("give -c /etc/matrix-synapse/homeserver.yaml, or --source postgresql://USER@HOST/DBNAME")
     })?;
+    let out = lock_place(args, context)?;
+    let name = context.application_name();
+    let session = Session::connect(&conninfo, &name, Access::ReadOnly)?;
+    let facts = identify(args, context, &session)?;
+    let running = is_running(args, &session)?;
+    refuse_older_target(context, &facts)?;
+
+    let existing = match existing_dump(args, context, &out, &session, &conninfo, &facts, running) {
+        Err(error) if args.replace && error.is::<Stop>() => {
+            context.console.note(&format!("{error}; it will be moved aside"));
+            None
+        }
+        existing => existing?,
+    };
+    let was_kept = existing.is_some();
+    let (manifest, sha256) = match existing {
+        Some(existing) => existing,
+        None => dump(args, context, &out, &session, &conninfo, &facts, running)?,
+    };
+    record(context, &out, &manifest, sha256, was_kept);
+    context.finish()?;
+    Ok(Exit::Done)
+}
+
+/// Locks the directory of the dump, and creates that of the export if the dump is to be in it.
+fn lock_place(args: &Args, context: &mut Context) -> anyhow::Result<PathBuf> {
     let out = place(args, &context.document)?;
     if context.was_read && context.document.target.is_none() && !ess_servers::names_a_server() {
         // In a pipeline, ess-wipe would otherwise stop for it only after the dump.
@@ -84,78 +110,75 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
         make_directory(&export)?;
     }
     context.lock_around(&out)?;
+    Ok(out)
+}
 
-    let name = context.application_name();
-    let session = Session::connect(&conninfo, &name, Access::ReadOnly)?;
+/// Takes the lock of the source, and records in the document which database and homeserver it is.
+fn identify(args: &Args, context: &mut Context, session: &Session) -> anyhow::Result<Facts> {
     // end_leftovers below terminates sessions by their application_name: without the lock, a second run on this
     // source would terminate ours.
-    ess_proof::take_lock(&session)?;
-    let ended = end_leftovers(&session, &["pgdump-wrap", "pg_dump"])?;
+    ess_proof::take_lock(session)?;
+    let ended = end_leftovers(session, &["pgdump-wrap", "pg_dump"])?;
     if ended > 0 {
         context.console.note(&format!(
             "terminated {} that an earlier run had left on the source",
             count(ended, "session")
         ));
     }
-    let facts = server_facts(&session)?;
+    let facts = server_facts(session)?;
     ess_servers::name_server(context, args.server_name.as_deref())?;
     context.source_section().identity = Some(facts.identity.clone());
-    ess_proof::require_primary(&session, facts.standby)?;
-    ess_proof::require_public(&session, &facts.user, "source")?;
+    ess_proof::require_primary(session, facts.standby)?;
+    ess_proof::require_public(session, &facts.user, "source")?;
     if context.source_section().server_name.is_none() {
         // If the users have several server names, leave it unset: preflight reports that.
-        let mut names = server_names(&session)?;
+        let mut names = server_names(session)?;
         context.source_section().server_name = names.pop().filter(|_| names.is_empty());
     }
-    let running = is_running(args, &session)?;
-    refuse_older_target(context, &facts)?;
+    Ok(facts)
+}
 
-    let kept = match existing_dump(args, context, &out, &session, &conninfo, &facts, running) {
-        Err(error) if args.replace && error.is::<Stop>() => {
-            context.console.note(&format!("{error}; it will be moved aside"));
-            None
-        }
-        kept => kept?,
-    };
-    let was_kept = kept.is_some();
-    let (manifest, sha256) = if let Some(kept) = kept {
-        kept
-    } else {
-        let programs = programs(args, context, &facts)?;
-        sound::check(&session, &facts, &context.console)?;
-        let aside = std::fs::symlink_metadata(&out).is_ok().then(|| aside(&out));
-        let taken = take(
-            &Dumping {
-                conninfo: &conninfo,
-                facts: &facts,
-                application_name: &name,
-                programs: &programs,
-                jobs: args.jobs.map_or_else(processors, usize::from),
-                layout: match args.format {
-                    FormatArg::Directory => DumpLayout::Directory,
-                    FormatArg::Custom => DumpLayout::Custom,
-                },
-                compression: Compression(args.compress.clone()),
-                kind: DumpKind::Migration,
-                id: context.document.id.as_deref().unwrap_or("-"),
-                server_name: context.document.source.as_ref().and_then(|s| s.server_name.as_deref()),
-                source_is_running: running,
-                report: &context.console,
+/// Dumps the source; a previous dump at `out` is moved aside. Returns the manifest and its SHA-256.
+fn dump(
+    args: &Args,
+    context: &Context,
+    out: &Path,
+    session: &Session,
+    conninfo: &Conninfo,
+    facts: &Facts,
+    running: bool,
+) -> anyhow::Result<(Manifest, String)> {
+    let programs = programs(args, context, facts)?;
+    sound::check(session, facts, &context.console)?;
+    let aside = std::fs::symlink_metadata(out).is_ok().then(|| aside(out));
+    let taken = take(
+        &Dumping {
+            conninfo,
+            facts,
+            application_name: &context.application_name(),
+            programs: &programs,
+            jobs: args.jobs.map_or_else(processors, usize::from),
+            layout: match args.format {
+                FormatArg::Directory => DumpLayout::Directory,
+                FormatArg::Custom => DumpLayout::Custom,
             },
-            &out,
-            aside.as_deref(),
-        )
-        .context("the dump failed, and its partial files were removed")?;
-        if let Some(aside) = aside {
-            context
-                .console
-                .note(&format!("moved the previous {} to {}", out.display(), aside.display()));
-        }
-        (taken.manifest, taken.sha256)
-    };
-    record(context, &out, &manifest, sha256, was_kept);
-    context.finish()?;
-    Ok(Exit::Done)
+            compression: Compression(args.compress.clone()),
+            kind: DumpKind::Migration,
+            id: context.document.id.as_deref().unwrap_or("-"),
+            server_name: context.document.source.as_ref().and_then(|s| s.server_name.as_deref()),
+            source_is_running: running,
+            report: &context.console,
+        },
+        out,
+        aside.as_deref(),
+    )
+    .context("the dump failed, and its partial files were removed")?;
+    if let Some(aside) = aside {
+        context
+            .console
+            .note(&format!("moved the previous {} to {}", out.display(), aside.display()));
+    }
+    Ok((taken.manifest, taken.sha256))
 }
 
 fn place(args: &Args, document: &Document) -> anyhow::Result<PathBuf> {

@@ -14,7 +14,7 @@ use ess_proof::{
     Conclusion, Expected, Loaded, Loading, Proving, State, Target, Way, not_empty, undo_command, wait_until_unused,
 };
 use ess_run::text::count;
-use ess_run::{Report, processors};
+use ess_run::{Installation, Report, processors};
 use ess_servers::{LiftArgs, SourceArgs, TargetArgs};
 use ess_synapse::schema::ONE_TIME_KEYS_TABLE;
 
@@ -60,6 +60,9 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     }
     outcome
 }
+
+const STILL_FENCED: &str =
+    "the target is fenced, so Synapse cannot start on it; fix the cause, then re-run the same command";
 
 fn load_and_prove(args: &Args, context: &mut Context, undo: &mut Option<String>) -> anyhow::Result<Exit> {
     let reached = ess_servers::needed(context, &args.target)?;
@@ -116,36 +119,13 @@ fn load_and_prove(args: &Args, context: &mut Context, undo: &mut Option<String>)
     }
 
     let programs = origin.programs(args.pg_bin.as_deref(), &target.facts.version_text)?;
-    let loading = Loading {
-        conninfo,
-        target: &target,
-        programs: &programs,
-        jobs,
-        maintenance_mib: args.maintenance_work_mem.into(),
-        id: context.document.id.clone().unwrap_or_default(),
-        source: identity(context, &found),
-        application_name: context.application_name(),
-        report: &context.console,
-    };
-    let mut loaded = loading.load(&found).context(
-        "the target is fenced or unchanged, and Synapse cannot start on a partial load; fix the cause, then re-run \
-             the same command",
-    )?;
-    target.fence = Some(loaded.fence.clone());
-
-    list_left_out(&found, &mut loaded);
-    let still = "the target is fenced, so Synapse cannot start on it; fix the cause, then re-run the same command";
+    let mut loaded = load(args, context, &proving, &mut target, &programs, &found)?;
     let (keys, expected) = match expected {
         Some(expected) if expected.against == Against::Manifest => (keys(&found), expected),
         Some(expected) => (Some(keys_of_the_source()), expected),
-        None => {
-            let keys = delete_one_time_keys(&target.session, &mut loaded)?;
-            let mut inventory = ess_proof::live_inventory(conninfo, &name, jobs, &context.console).context(still)?;
-            inventory.schema = loaded.schema.clone();
-            (keys, Expected::accepted(inventory))
-        }
+        None => accept(&proving, &target, &mut loaded)?,
     };
-    let conclusion = proving.conclude(&target, &expected, &way).context(still)?;
+    let conclusion = proving.conclude(&target, &expected, &way).context(STILL_FENCED)?;
     if let Some(differences) = conclusion.differences() {
         return Err(Stop::no(format!(
             "the target does not hold what the source held: {differences}; it stays fenced"
@@ -161,6 +141,54 @@ fn load_and_prove(args: &Args, context: &mut Context, undo: &mut Option<String>)
         conclusion,
     };
     finish(args, context, &from, done)
+}
+
+/// Loads the dump into the target, which is fenced from the first transaction on.
+fn load(
+    args: &Args,
+    context: &Context,
+    proving: &Proving<'_>,
+    target: &mut Target,
+    programs: &Installation,
+    found: &FoundDump,
+) -> anyhow::Result<Loaded> {
+    let loading = Loading {
+        conninfo: proving.conninfo,
+        target,
+        programs,
+        jobs: proving.jobs,
+        maintenance_mib: args.maintenance_work_mem.into(),
+        id: context.document.id.clone().unwrap_or_default(),
+        source: identity(context, found),
+        application_name: context.application_name(),
+        report: &context.console,
+    };
+    let mut loaded = loading.load(found).context(
+        "the target is fenced or unchanged, and Synapse cannot start on a partial load; fix the cause, then re-run \
+             the same command",
+    )?;
+    target.fence = Some(loaded.fence.clone());
+    list_left_out(found, &mut loaded);
+    Ok(loaded)
+}
+
+/// What to expect of a dump whose contents nothing shows: what was loaded, without its one-time keys.
+fn accept(
+    proving: &Proving<'_>,
+    target: &Target,
+    loaded: &mut Loaded,
+) -> anyhow::Result<(Option<OneTimeKeys>, Expected)> {
+    let keys = delete_one_time_keys(&target.session, loaded)?;
+    let Proving {
+        conninfo,
+        application_name,
+        jobs,
+        report,
+        ..
+    } = *proving;
+    let mut inventory = ess_proof::live_inventory(conninfo, application_name, jobs, report).context(STILL_FENCED)?;
+    inventory.schema = loaded.schema.clone();
+    Ok((keys, Expected::accepted(inventory)))
 }
 
 /// The dump to load, and its path. Its files are checked later, while the structure is loaded.

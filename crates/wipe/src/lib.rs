@@ -113,12 +113,23 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
         ess_proof::require_locale(&target.facts)?;
     }
     if let Some(dump) = &dump
-        && let Some(fence) = already(args, context, conninfo, &target, dump, &source)?
+        && let Some(fence) = already_loaded(args, context, conninfo, &target, dump, &source)?
     {
-        return leave_it(args, context, target, fence);
+        return keep_loaded(args, context, target, fence);
     }
-
     let resumed = guards::check(args, context, &target, identity.as_ref(), dump.as_ref())?;
+    erase(args, context, conninfo, target, identity, resumed)
+}
+
+/// Prints the plan; if it is confirmed, backs up the target and erases it.
+fn erase(
+    args: &Args,
+    context: &mut Context,
+    conninfo: &Conninfo,
+    target: Target,
+    identity: Option<Identity>,
+    resumed: bool,
+) -> anyhow::Result<Exit> {
     let server_name = guards::server_name(context, &target, None)?;
     let plan = Plan::of(&target, vec![format!("homeserver {server_name}")])?;
     let needs_backup = !args.no_backup && !resumed && !plan.objects.is_empty();
@@ -161,29 +172,24 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     context.document.wipe = Some(section(context, args, planned));
     context.save()?;
     plan.execute(&target, (!args.no_fence).then_some(&fence), held.flatten().as_ref())?;
-    let what = count(plan.objects.len(), "object");
-    let fenced = if args.no_fence {
-        "no fence was left"
+    let (fence, end) = if args.no_fence {
+        (FenceState::Absent, "no fence was left")
     } else {
-        "Synapse cannot start on the target until a restore is proven"
+        (
+            FenceState::Standing,
+            "Synapse cannot start on the target until a restore is proven",
+        )
     };
-    context.console.line(&format!("ess-wipe: erased {what}; {fenced}"));
-    let fence = if args.no_fence {
-        FenceState::Absent
-    } else {
-        FenceState::Standing
+    let erased = count(plan.objects.len(), "object");
+    context.console.line(&format!("ess-wipe: erased {erased}; {end}"));
+    let done = Done {
+        plan: Some(&plan),
+        backup,
+        fence,
+        undo,
+        undone: false,
     };
-    record(
-        context,
-        args,
-        Done {
-            plan: Some(&plan),
-            backup,
-            fence,
-            undo,
-            undone: false,
-        },
-    );
+    record(context, args, done);
     drop(target);
     context.finish()?;
     Ok(Exit::Done)
@@ -194,7 +200,7 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
 /// # Errors
 ///
 /// The dump could not be loaded into the target, or its source has changed since.
-fn already(
+fn already_loaded(
     args: &Args,
     context: &Context,
     conninfo: &Conninfo,
@@ -220,7 +226,7 @@ fn already(
 }
 
 /// Ends a run on a target that already holds the dump: nothing is erased, and the first backup stays the undo.
-fn leave_it(args: &Args, context: &mut Context, target: Target, fence: FenceState) -> anyhow::Result<Exit> {
+fn keep_loaded(args: &Args, context: &mut Context, target: Target, fence: FenceState) -> anyhow::Result<Exit> {
     context.console.line(match fence {
         FenceState::Standing => "ess-wipe: the dump is already loaded behind the fence; restore will prove it",
         _ => "ess-wipe: the target already holds the dump, proven; there is nothing to erase",
@@ -312,7 +318,7 @@ fn dump(context: &Context) -> anyhow::Result<Option<Manifest>> {
         return Ok(None);
     };
     let place = context.document.locate(&section.path);
-    let whole = || -> anyhow::Result<Manifest> {
+    let complete = || -> anyhow::Result<Manifest> {
         let found = find(&place)?;
         check_is_of(&found, Some(section))?;
         let FoundDump::WithManifest { manifest, .. } = found else {
@@ -323,7 +329,7 @@ fn dump(context: &Context) -> anyhow::Result<Option<Manifest>> {
         manifest.check_unchanged(&place, &context.console)?;
         Ok(*manifest)
     };
-    whole().map(Some).context("nothing was erased")
+    complete().map(Some).context("nothing was erased")
 }
 
 /// Refuses to erase anything if no client program on this host can load the dump into the target.
@@ -380,10 +386,7 @@ fn source_identity(args: &Args, context: &Context) -> anyhow::Result<Option<Iden
     if let Some(known) = known
         && known != given
     {
-        return Err(Stop::usage(format!(
-            "--source-identity is {given}, but the document's `source.identity` is {known}"
-        ))
-        .into());
+        return Err(Stop::contradiction("--source-identity", given, "source.identity", known).into());
     }
     Ok(Some(given))
 }

@@ -388,5 +388,4 @@ impl Partition<'_> {
 }
 
 #[cfg(test)]
-#[path = "carry_tests.rs"]
 mod tests;

@@ -399,5 +399,4 @@ fn max_upload_size(config: &Config) -> Option<String> {
 }
 
 #[cfg(test)]
-#[path = "ess_tests.rs"]
 mod tests;

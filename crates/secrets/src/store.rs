@@ -321,5 +321,4 @@ fn remove_copy(export: &Path, file: &Path) -> anyhow::Result<()> {
 }
 
 #[cfg(test)]
-#[path = "store_tests.rs"]
 mod tests;

@@ -241,5 +241,4 @@ pub(crate) fn join(path: &str, name: &str) -> String {
 }
 
 #[cfg(test)]
-#[path = "yaml_tests.rs"]
 mod tests;

@@ -260,14 +260,14 @@ fn dump_and_read(
         jobs: dumping.jobs,
     };
     thread::scope(|scope| {
-        let (is_whole, whole) = mpsc::channel();
-        let seal = scope.spawn(move || seal(sealing, dumping.layout, &whole));
+        let (finish, finished) = mpsc::channel();
+        let seal = scope.spawn(move || seal(sealing, dumping.layout, &finished));
         let dump = move || {
             program
                 .finish(dumping.report)
                 .with_context(|| format!("cannot dump {}", dumping.conninfo))?;
             // Lets the sealing thread hash the remaining files while the remaining digests are computed.
-            let _ = is_whole.send(());
+            let _ = finish.send(());
             Ok(())
         };
         let sums = shared.run(tables.len(), dump, |slots| {
@@ -287,15 +287,15 @@ fn dump_and_read(
     })
 }
 
-/// Seals files while `pg_dump` writes them, and the rest once `whole` reports that it has finished. Returns nothing if
+/// Seals files while `pg_dump` writes them, and the rest once `finished` reports that it has ended. Returns nothing if
 /// `pg_dump` failed, which closes the channel.
 fn seal(
     mut sealing: Sealing<'_>,
     layout: DumpLayout,
-    whole: &Receiver<()>,
+    finished: &Receiver<()>,
 ) -> anyhow::Result<BTreeMap<String, FileRecord>> {
     loop {
-        match whole.recv_timeout(Duration::from_millis(200)) {
+        match finished.recv_timeout(Duration::from_millis(200)) {
             Ok(()) => return sealing.finish(),
             Err(RecvTimeoutError::Disconnected) => return Ok(BTreeMap::new()),
             // Not for a custom archive: at its end pg_dump seeks back and rewrites the table of contents with the

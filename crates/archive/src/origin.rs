@@ -236,12 +236,12 @@ mod tests {
 
     #[test]
     fn a_beginning_that_is_cut_or_damaged_names_nothing() {
-        let whole = archive(16, 1, [Some("synapse"), Some("16.4"), Some("16.4")]);
-        for length in 0..whole.len() {
-            assert_eq!(of(&whole[..length]), None, "{length} bytes");
+        let complete = archive(16, 1, [Some("synapse"), Some("16.4"), Some("16.4")]);
+        for length in 0..complete.len() {
+            assert_eq!(of(&complete[..length]), None, "{length} bytes");
         }
-        for at in 0..whole.len() {
-            let mut damaged = whole.clone();
+        for at in 0..complete.len() {
+            let mut damaged = complete.clone();
             damaged[at] = 0xff;
             // The result does not matter, only that it returns without a panic.
             let _ = of(&damaged);

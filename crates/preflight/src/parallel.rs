@@ -411,7 +411,7 @@ struct State {
 /// The source's schema version rows; a finding if it is fenced, or not a database of Synapse.
 fn rows_of(source: &OpenSource, findings: &mut Vec<Finding>) -> Option<SchemaRows> {
     let fence = standing(&source.session);
-    if let Standing::Whole(_) = found(fence, "the fence of an earlier migration", findings)? {
+    if let Standing::Complete(_) = found(fence, "the fence of an earlier migration", findings)? {
         findings.push(
             blocker(
                 &SOURCE_FENCED,

@@ -15,7 +15,7 @@ mod undo_command;
 pub use compare::differences;
 pub use conclude::{Allow, Conclusion, Expected, State, Way};
 pub use expected::live_inventory;
-pub use fence::{Fence, Half, Standing, standing};
+pub use fence::{Fence, IncompleteFence, Standing, standing};
 pub use fit::{locks_needed, other_tables, require_compatible, require_locale, require_own_tables};
 pub use load::{Loaded, Loading, not_empty};
 pub use movement::{SourceToCheck, identify, source_of};

@@ -72,11 +72,13 @@ impl Target {
         require_public(&session, &role, "target")?;
         let fence = match standing(&session)? {
             Standing::Nothing => None,
-            Standing::Whole(fence) => Some(fence),
-            Standing::Half(half) => {
-                return Err(Stop::no(format!("the target has an incomplete fence: {}", half.what))
-                    .hint(half.remedy)
-                    .into());
+            Standing::Complete(fence) => Some(fence),
+            Standing::Incomplete(incomplete) => {
+                return Err(
+                    Stop::no(format!("the target has an incomplete fence: {}", incomplete.what))
+                        .hint(incomplete.remedy)
+                        .into(),
+                );
             }
         };
         Ok(Self {

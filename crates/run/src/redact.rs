@@ -177,8 +177,8 @@ impl Lines {
         } else if prefix.is_empty() && self.within == Within::Values {
             return None;
         } else {
-            let (shown, whole) = without_values(rest);
-            (shown, if whole { Within::Message } else { Within::Values })
+            let (shown, is_complete) = without_values(rest);
+            (shown, if is_complete { Within::Message } else { Within::Values })
         };
         self.within = within;
         Some(format!("{prefix}{shown}{end}"))

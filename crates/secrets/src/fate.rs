@@ -109,10 +109,6 @@ pub(crate) const MACAROON: Fate = Fate {
 };
 
 /// The table of Synapse's secrets, with a row for each. A private key has no row of its own: its option decides.
-#[expect(
-    clippy::too_many_lines,
-    reason = "a table, in which the compiler requires each secret"
-)]
 pub(crate) fn of(id: SecretId, option: &str) -> Fate {
     match id {
         SecretId::SigningKey => Fate {

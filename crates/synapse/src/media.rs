@@ -102,7 +102,7 @@ pub struct Measured {
     /// The number of these entries that were counted completely.
     pub done: u64,
     /// The files in the entries that were counted completely.
-    whole: Usage,
+    complete: Usage,
 }
 
 impl Measured {
@@ -121,8 +121,8 @@ impl Measured {
             u64::try_from(n).unwrap_or(u64::MAX)
         };
         Usage {
-            bytes: all(self.whole.bytes).max(self.seen.bytes),
-            files: all(self.whole.files).max(self.seen.files),
+            bytes: all(self.complete.bytes).max(self.seen.bytes),
+            files: all(self.complete.files).max(self.seen.files),
         }
     }
 }
@@ -219,11 +219,11 @@ impl Media {
     ) -> ControlFlow<()> {
         let measured = &mut self.kinds[kind as usize];
         let mut here = Usage::default();
-        let mut whole = true;
+        let mut complete = true;
         let mut flow = ControlFlow::Continue(());
         for file in WalkDir::new(part).follow_root_links(false) {
             if is_over(until) {
-                whole = false;
+                complete = false;
                 break;
             }
             let file = file.and_then(|file| Ok((file.metadata()?, file)));
@@ -238,7 +238,7 @@ impl Media {
                     }
                     flow = visit(kind, file.path().strip_prefix(place).unwrap_or(file.path()));
                     if flow.is_break() {
-                        whole = false;
+                        complete = false;
                         break;
                     }
                 }
@@ -247,8 +247,8 @@ impl Media {
             }
         }
         measured.seen = measured.seen.plus(here);
-        if whole {
-            measured.whole = measured.whole.plus(here);
+        if complete {
+            measured.complete = measured.complete.plus(here);
             measured.done += 1;
         }
         flow

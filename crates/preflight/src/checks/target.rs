@@ -158,10 +158,10 @@ fn content(target: &Target) -> Findings {
     let source = target.source.as_ref().map(|facts| &facts.identity);
     match standing(&target.session)? {
         Standing::Nothing => {}
-        Standing::Whole(fence) => return Ok(vec![fenced(&fence, source)]),
-        Standing::Half(half) => {
-            let message = format!("the target has an incomplete fence: {}", half.what);
-            return Ok(vec![blocker(&TARGET_FENCED, message).hint(half.remedy)]);
+        Standing::Complete(fence) => return Ok(vec![fenced(&fence, source)]),
+        Standing::Incomplete(incomplete) => {
+            let message = format!("the target has an incomplete fence: {}", incomplete.what);
+            return Ok(vec![blocker(&TARGET_FENCED, message).hint(incomplete.remedy)]);
         }
     }
     let mut found = Vec::new();

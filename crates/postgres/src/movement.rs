@@ -72,9 +72,9 @@ pub struct SchemaRows {
 
 /// Describes a change to the database since `then`, for a message; `None` if it contains the same as then.
 ///
-/// Quick checks come first. Tables are read by the sessions of `reading`. If `reading` is `None`, this session reads them
-/// alone, because it holds locks that would block other sessions. The caller has verified that this is the database of
-/// `then`.
+/// Quick checks come first. Tables are read by the sessions of `reading`. If `reading` is `None`, this session reads
+/// them alone, because it holds locks that would block other sessions. The caller has verified that this is the
+/// database of `then`.
 pub fn change_since(
     session: &Session,
     reading: Option<&Reading<'_>>,

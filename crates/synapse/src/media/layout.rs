@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use super::MediaKind;
 
-/// The path of an upload below [`MediaKind::Local`]'s directory (`local_media_filepath_rel`); `None` for an id that Synapse
-/// would refuse.
+/// The path of an upload below [`MediaKind::Local`]'s directory (`local_media_filepath_rel`); `None` for an id that
+/// Synapse would refuse.
 pub fn path_of(media_id: &str) -> Option<PathBuf> {
     let parts = split(media_id)?;
     is_place(MediaKind::Local, &parts).then(|| parts.iter().collect())

@@ -130,7 +130,8 @@ fn looks_like_float(text: &str) -> bool {
         && (exponent.is_none() || !whole.contains(':'))
 }
 
-/// `construct_yaml_int`: binary, hexadecimal, octal, decimal or sexagesimal. `ScalarKind::Int(None)` is one of over 128 bits.
+/// `construct_yaml_int`: binary, hexadecimal, octal, decimal or sexagesimal. `ScalarKind::Int(None)` is one of over 128
+/// bits.
 fn int(text: &str) -> Result<ScalarKind, &'static str> {
     const NOT_INT: &str = "this looks like an integer but has no valid digits";
     let text = text.replace('_', "");

@@ -61,7 +61,7 @@ pub fn verify() -> ExitCode {
 
 /// Creates the well-known documents and DNS changes, and checks them.
 pub fn well_known() -> ExitCode {
-    ess_cli::main("well-known", EmptyPipe::Fails, ess_wellknown::run)
+    ess_cli::main("well-known", EmptyPipe::Fails, ess_well_known::run)
 }
 
 /// Prints a Kubernetes Job that runs a pipeline next to the database.

@@ -10,23 +10,24 @@ use anyhow::Context;
 use ess_document::{Carried, Dropped, now};
 use ess_files::{make_directory, sync_directory};
 use ess_postgres::{
-    Access, Conninfo, Digest, Facts, Inventory, Mark, NotInADump, Reading, Session, Table, digests, escape_identifier,
-    extension_rows, foreign_tables, mark, not_in_a_dump, plausible_schema_rows, stream_positions, tables, unreadable,
+    Access, Conninfo, DatabaseState, Digest, Facts, Inventory, NotInADump, Reading, Session, Table, database_state,
+    database_tables, digests, escape_identifier, extension_rows, foreign_tables, not_in_a_dump, plausible_schema_rows,
+    stream_positions, unreadable_objects,
 };
-use ess_run::{Installation, Program, Report};
+use ess_run::{Installation, Program, Report, joined};
 use ess_stop::{Exit, Stop};
 use ess_synapse::schema::{FENCE_TABLES, ONE_TIME_KEYS_TABLE, UNLOGGED_TABLES};
 
-use crate::beside::Beside;
 use crate::compression::{Compression, has_room};
-use crate::manifest::{FileRecord, Format, Kind, MANIFEST, Manifest};
+use crate::manifest::{DumpKind, FileRecord, MANIFEST, Manifest, ManifestFormat};
 use crate::restoring::check_sql;
 use crate::sealing::Sealing;
 use crate::sequences::archived_sequences;
+use crate::slots::SharedSlots;
 
 /// Layout of a dump on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Layout {
+pub enum DumpLayout {
     /// `pg_dump -Fd`: a directory, which several workers dump and load in parallel.
     Directory,
     /// `pg_dump -Fc`: a single file.
@@ -46,11 +47,11 @@ pub struct Dumping<'a> {
     /// The maximum number of sessions that work at the same time.
     pub jobs: usize,
     /// The layout on disk.
-    pub layout: Layout,
+    pub layout: DumpLayout,
     /// How it is compressed.
     pub compression: Compression,
     /// The purpose of the dump.
-    pub kind: Kind,
+    pub kind: DumpKind,
     /// The migration's id.
     pub id: &'a str,
     /// The homeserver's name, if it is known.
@@ -126,7 +127,7 @@ fn remove_partial(partial: &Path) -> anyhow::Result<()> {
 
 /// Refuses, before anything is dumped, if the session's role cannot read everything.
 fn refuse_unreadable(dumping: &Dumping<'_>, holder: &Session) -> anyhow::Result<()> {
-    let forbidden = unreadable(holder)?;
+    let forbidden = unreadable_objects(holder)?;
     if !forbidden.is_empty() {
         let some: Vec<&str> = forbidden.iter().take(5).map(String::as_str).collect();
         let message = format!(
@@ -146,27 +147,27 @@ fn fill(dumping: &Dumping<'_>, partial: &Path) -> anyhow::Result<Taken> {
     let report = dumping.report;
     let holder = Session::connect(dumping.conninfo, dumping.application_name, Access::ReadOnly)?;
     refuse_unreadable(dumping, &holder)?;
-    let before = mark(&holder)?;
+    let before = database_state(&holder)?;
     holder.batch("begin the snapshot", "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")?;
     let snapshot: String = holder
         .one("export the snapshot", "SELECT pg_export_snapshot()", &[])?
         .get(0);
     let taken_at = now();
-    let all = tables(&holder)?;
+    let all = database_tables(&holder)?;
     let carried = |table: &Table| carried(table, dumping.source_is_running);
     // Only a migration must be of a Synapse database: a backup is taken of whatever a wipe erases.
-    if dumping.kind == Kind::Migration {
+    if dumping.kind == DumpKind::Migration {
         plausible_schema_rows(&holder)?.map_err(|why| not_a_homeserver(&why))?;
     }
     let left_out = not_in_a_dump(&holder)?
         .into_iter()
-        .filter(|left| left.erased || dumping.kind == Kind::Migration)
+        .filter(|left| left.erased || dumping.kind == DumpKind::Migration)
         .map(|NotInADump { entry, reason, .. }| Dropped { entry, reason })
         .collect();
 
     let data = PathBuf::from(match dumping.layout {
-        Layout::Directory => "data",
-        Layout::Custom => "data.dump",
+        DumpLayout::Directory => "data",
+        DumpLayout::Custom => "data.dump",
     });
     let records: Vec<(&Table, Carried)> = all.iter().map(|table| (table, carried(table))).collect();
     let to_read: Vec<&Table> = all.iter().filter(|table| carried(table) == Carried::Rows).collect();
@@ -181,7 +182,7 @@ fn fill(dumping: &Dumping<'_>, partial: &Path) -> anyhow::Result<Taken> {
     } else {
         before.sequences.clone()
     };
-    let mark_of_dump = Mark {
+    let mark_of_dump = DatabaseState {
         sequences,
         stream_positions: stream_positions(&holder)?,
         ..before.clone()
@@ -190,7 +191,7 @@ fn fill(dumping: &Dumping<'_>, partial: &Path) -> anyhow::Result<Taken> {
     holder.batch("end the snapshot", "COMMIT")?;
     check_sql(&partial.join(&data), dumping.programs, report).context("restore could not load this dump")?;
 
-    let after = mark(&holder)?;
+    let after = database_state(&holder)?;
     if !dumping.source_is_running
         && (after.sequences != before.sequences || after.stream_positions != before.stream_positions)
     {
@@ -200,7 +201,7 @@ fn fill(dumping: &Dumping<'_>, partial: &Path) -> anyhow::Result<Taken> {
     }
 
     let manifest = Manifest {
-        format: Format::V1,
+        format: ManifestFormat::V1,
         kind: dumping.kind,
         id: dumping.id.to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -252,54 +253,54 @@ fn dump_and_read(
     // Keeps the child's password file in existence until pg_dump has ended.
     let child = dumping.conninfo.child_environment(&name, Access::ReadOnly, &[])?;
     let program = program.envs(&child.vars);
-    let beside = Beside {
+    let shared = SharedSlots {
         conninfo: dumping.conninfo,
         application_name: dumping.application_name,
         child: &name,
         jobs: dumping.jobs,
     };
     thread::scope(|scope| {
-        let (is_whole, whole) = mpsc::channel();
-        let seal = scope.spawn(move || seal(sealing, dumping.layout, &whole));
+        let (finish, finished) = mpsc::channel();
+        let seal = scope.spawn(move || seal(sealing, dumping.layout, &finished));
         let dump = move || {
             program
                 .finish(dumping.report)
                 .with_context(|| format!("cannot dump {}", dumping.conninfo))?;
             // Lets the sealing thread hash the remaining files while the remaining digests are computed.
-            let _ = is_whole.send(());
+            let _ = finish.send(());
             Ok(())
         };
-        let sums = beside.run(tables.len(), dump, |places| {
+        let sums = shared.run(tables.len(), dump, |slots| {
             let reading = Reading {
                 conninfo: dumping.conninfo,
                 application_name: dumping.application_name,
                 snapshot: Some(snapshot),
                 jobs: dumping.jobs,
-                queue: Some(places),
+                queue: Some(slots),
                 access: Access::ReadOnly,
                 report: dumping.report,
             };
             digests(&reading, tables)
         });
-        let files = seal.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let files = joined(seal.join());
         Ok((sums?, files?))
     })
 }
 
-/// Seals files while `pg_dump` writes them, and the rest once `whole` reports that it has finished. Returns nothing if
+/// Seals files while `pg_dump` writes them, and the rest once `finished` reports that it has ended. Returns nothing if
 /// `pg_dump` failed, which closes the channel.
 fn seal(
     mut sealing: Sealing<'_>,
-    layout: Layout,
-    whole: &Receiver<()>,
+    layout: DumpLayout,
+    finished: &Receiver<()>,
 ) -> anyhow::Result<BTreeMap<String, FileRecord>> {
     loop {
-        match whole.recv_timeout(Duration::from_millis(200)) {
+        match finished.recv_timeout(Duration::from_millis(200)) {
             Ok(()) => return sealing.finish(),
             Err(RecvTimeoutError::Disconnected) => return Ok(BTreeMap::new()),
             // Not for a custom archive: at its end pg_dump seeks back and rewrites the table of contents with the
             // offsets of the data (_CloseArchive in pg_backup_custom.c), so hashing early would hash stale bytes.
-            Err(RecvTimeoutError::Timeout) if layout == Layout::Directory => sealing.follow()?,
+            Err(RecvTimeoutError::Timeout) if layout == DumpLayout::Directory => sealing.follow()?,
             Err(RecvTimeoutError::Timeout) => {}
         }
     }
@@ -338,8 +339,8 @@ fn command(
         // Sealing syncs each file already, while pg_dump still runs.
         .arg("--no-sync");
     let program = match dumping.layout {
-        Layout::Directory => program.args(["--format", "directory", "--jobs", &dumping.jobs.to_string()]),
-        Layout::Custom => program.args(["--format", "custom"]),
+        DumpLayout::Directory => program.args(["--format", "directory", "--jobs", &dumping.jobs.to_string()]),
+        DumpLayout::Custom => program.args(["--format", "custom"]),
     };
     let program = program.arg("--file").arg(partial.join(data));
     let program = excluded.iter().fold(program, Program::arg);

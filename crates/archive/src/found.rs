@@ -9,13 +9,13 @@ use ess_stop::{Exit, Stop};
 use serde_json::Value;
 
 use crate::manifest::{MANIFEST, Manifest, read_small, regular};
-use crate::plain::{Format, detect};
+use crate::plain::{DumpFormat, detect};
 
 /// What kind of dump a path contains.
 #[derive(Debug)]
-pub enum Found {
+pub enum FoundDump {
     /// A dump with a manifest, made by these tools.
-    Ours {
+    WithManifest {
         /// The directory that contains the manifest.
         dump: PathBuf,
         /// The manifest.
@@ -30,7 +30,7 @@ pub enum Found {
 }
 
 /// Examines a path: a dump by these tools, the export that contains one, the data of one, or any other dump.
-pub fn find(path: &Path) -> anyhow::Result<Found> {
+pub fn find(path: &Path) -> anyhow::Result<FoundDump> {
     let failed = || format!("cannot read the dump at {}", path.display());
     let looked = match std::fs::metadata(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -45,7 +45,7 @@ pub fn find(path: &Path) -> anyhow::Result<Found> {
     }
     for dump in [path.to_owned(), path.join("dump")] {
         if std::fs::symlink_metadata(dump.join(MANIFEST)).is_ok() && (dump != path || !is_of_others(&dump, None)?) {
-            return ours(dump);
+            return with_manifest(dump);
         }
     }
     if let Some(dump) = path.parent()
@@ -53,7 +53,7 @@ pub fn find(path: &Path) -> anyhow::Result<Found> {
         && dump.join(MANIFEST).is_file()
         && !is_of_others(dump, Some(&name.to_string_lossy()))?
     {
-        return ours(dump.to_owned());
+        return with_manifest(dump.to_owned());
     }
     let unknown = || {
         Stop::data(format!("{} is not a dump", path.display())).hint(
@@ -74,15 +74,15 @@ pub fn find(path: &Path) -> anyhow::Result<Found> {
         }
     }
     Ok(match detect(path).with_context(failed)? {
-        Format::Custom | Format::Directory | Format::Tar => Found::Archive(path.to_owned()),
-        Format::Plain | Format::PlainGzip => Found::Plain(path.to_owned()),
-        Format::Unknown => return Err(unknown().into()),
+        DumpFormat::Custom | DumpFormat::Directory | DumpFormat::Tar => FoundDump::Archive(path.to_owned()),
+        DumpFormat::Plain | DumpFormat::PlainGzip => FoundDump::Plain(path.to_owned()),
+        DumpFormat::Unknown => return Err(unknown().into()),
     })
 }
 
-fn ours(dump: PathBuf) -> anyhow::Result<Found> {
+fn with_manifest(dump: PathBuf) -> anyhow::Result<FoundDump> {
     let (manifest, sha256) = Manifest::read(&dump)?;
-    Ok(Found::Ours {
+    Ok(FoundDump::WithManifest {
         dump,
         manifest: Box::new(manifest),
         sha256,
@@ -116,24 +116,24 @@ pub fn place_of(from: Option<&Path>, document: &Document) -> anyhow::Result<Opti
     let Some(from) = from else { return Ok(known) };
     let from = ess_files::absolute(from)?;
     match known {
-        Some(known) if known != from => Err(Stop::usage(format!(
-            "--from is {}, but the document's `dump.path` is {}",
-            from.display(),
-            known.display()
-        ))
-        .hint("to use another dump than the document's, give -n and --target")
-        .into()),
+        Some(known) if known != from => {
+            Err(
+                Stop::contradiction("--from", from.display(), "dump.path", known.display())
+                    .hint("to use another dump than the document's, give -n and --target")
+                    .into(),
+            )
+        }
         _ => Ok(Some(from)),
     }
 }
 
 /// Refuses a dump whose manifest is not the one that the document's section names by its SHA-256.
-pub fn check_is_of(found: &Found, section: Option<&Dump>) -> Result<(), Stop> {
+pub fn check_is_of(found: &FoundDump, section: Option<&Dump>) -> Result<(), Stop> {
     match (found, section) {
-        (Found::Ours { dump, sha256, .. }, Some(section)) if section.manifest_sha256 != *sha256 => Err(Stop::data(
-            format!("the dump at {} is not the one in the document", dump.display()),
-        )
-        .hint("the SHA-256 of its manifest differs; give the dump that pgdump-wrap made in this migration")),
+        (FoundDump::WithManifest { dump, sha256, .. }, Some(section)) if section.manifest_sha256 != *sha256 => Err(
+            Stop::data(format!("the dump at {} is not the one in the document", dump.display()))
+                .hint("the SHA-256 of its manifest differs; give the dump that pgdump-wrap made in this migration"),
+        ),
         _ => Ok(()),
     }
 }

@@ -1,6 +1,5 @@
 //! A dump on disk: made by `pg_dump`, described by a manifest, loaded by `pg_restore`.
 
-mod beside;
 mod compression;
 mod dumping;
 mod found;
@@ -10,13 +9,14 @@ mod plain;
 mod restoring;
 mod sealing;
 mod sequences;
+mod slots;
 mod toc;
 
 pub use compression::Compression;
-pub use dumping::{Dumping, Layout, Taken, carried, child_name, finish_rename, take};
-pub use found::{Found, check_is_of, find, place_of};
-pub use manifest::{FileRecord, Kind, MANIFEST, Manifest, major};
+pub use dumping::{DumpLayout, Dumping, Taken, carried, child_name, finish_rename, take};
+pub use found::{FoundDump, check_is_of, find, place_of};
+pub use manifest::{DumpKind, FileRecord, MANIFEST, Manifest, major};
 pub use origin::Origin;
-pub use plain::{Format, Nowhere, Outcome as PlainOutcome, PlainError, Taker, detect, open_plain, scan};
+pub use plain::{DumpFormat, Nowhere, Outcome as PlainOutcome, PlainError, Taker, detect, open_plain, scan};
 pub use restoring::{Restoring, check_schema, read_back};
 pub use toc::{Entry, Toc};

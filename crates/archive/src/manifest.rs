@@ -11,7 +11,7 @@ use anyhow::Context;
 use ess_document::{Carried, Dropped, Identity, OneTimeKeys};
 use ess_files::{hash_file, hex, write_file};
 use ess_postgres::{Inventory, TableRecord};
-use ess_run::{Report, processors};
+use ess_run::{Report, joined, processors};
 use ess_stop::Stop;
 use ess_synapse::schema::{FENCE_TABLES, ONE_TIME_KEYS_TABLE, UNLOGGED_TABLES};
 use serde::{Deserialize, Serialize};
@@ -25,9 +25,9 @@ pub const MANIFEST: &str = "manifest.json";
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
     /// The format of the manifest; unknown formats are refused.
-    pub format: Format,
+    pub format: ManifestFormat,
     /// The purpose of the dump.
-    pub kind: Kind,
+    pub kind: DumpKind,
     /// The id of the migration.
     pub id: String,
     /// The version of the tool that made the dump.
@@ -64,7 +64,7 @@ const UNSEALED: &str = "00000000000000000000000000000000000000000000000000000000
 
 /// Format of a manifest. A new format is needed only if readers of the old one would misread the manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Format {
+pub enum ManifestFormat {
     /// The first format.
     #[serde(rename = "ess-dump/1")]
     V1,
@@ -73,7 +73,7 @@ pub enum Format {
 /// The purpose of a dump.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
+pub enum DumpKind {
     /// To be loaded into the target.
     Migration,
     /// A copy of what a wipe erases, to undo the wipe.
@@ -149,7 +149,7 @@ impl Manifest {
                 ));
             }
         }
-        if self.kind == Kind::Backup {
+        if self.kind == DumpKind::Backup {
             // The rest holds for Synapse's database only; a backup may be of any database.
             return None;
         }
@@ -255,9 +255,7 @@ impl Manifest {
         };
         thread::scope(|scope| {
             let threads: Vec<_> = (0..processors()).map(|_| scope.spawn(check)).collect();
-            threads
-                .into_iter()
-                .try_for_each(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            threads.into_iter().try_for_each(|thread| joined(thread.join()))
         })?;
         report.done();
         Ok(())

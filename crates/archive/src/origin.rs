@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use ess_run::{Installation, LAST_WITHOUT_TRANSACTION_TIMEOUT, Need, choose};
 use ess_stop::Stop;
 
-use crate::found::Found;
-use crate::manifest::{Kind, Manifest, major};
-use crate::plain::{Format, detect};
+use crate::found::FoundDump;
+use crate::manifest::{DumpKind, Manifest, major};
+use crate::plain::{DumpFormat, detect};
 
 /// The versions that made a dump. A field is empty if the dump does not record it, as SQL text does not.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -26,22 +26,22 @@ pub struct Origin {
 
 impl Origin {
     /// The versions that a dump records.
-    pub fn of(found: &Found) -> io::Result<Self> {
+    pub fn of(found: &FoundDump) -> io::Result<Self> {
         match found {
-            Found::Ours { dump, manifest, .. } => Ok(Self::of_ours(dump, manifest)),
-            Found::Archive(path) => Ok(Self {
+            FoundDump::WithManifest { dump, manifest, .. } => Ok(Self::of_manifest(dump, manifest)),
+            FoundDump::Archive(path) => Ok(Self {
                 way_out: format!(
                     "dump again with pg_dump {LAST_WITHOUT_TRANSACTION_TIMEOUT} or older, or {}",
                     as_sql(path)
                 ),
                 ..head(path)?.unwrap_or_default()
             }),
-            Found::Plain(_) => Ok(Self::default()),
+            FoundDump::Plain(_) => Ok(Self::default()),
         }
     }
 
     /// The versions that the manifest of the dump in this directory records.
-    pub fn of_ours(dump: &Path, manifest: &Manifest) -> Self {
+    pub fn of_manifest(dump: &Path, manifest: &Manifest) -> Self {
         let data = dump.join(&manifest.data);
         // Ignore missing or damaged data here: the check of the dump's files reports it.
         let head = head(&data).ok().flatten().unwrap_or_default();
@@ -50,10 +50,10 @@ impl Origin {
             pg_dump: Some(manifest.pg_dump_version.clone()),
             compression: head.compression,
             way_out: match manifest.kind {
-                Kind::Migration => {
+                DumpKind::Migration => {
                     "install the PostgreSQL client of the target's version, then run pgdump-wrap --replace".to_owned()
                 }
-                Kind::Backup => as_sql(&data),
+                DumpKind::Backup => as_sql(&data),
             },
         }
     }
@@ -110,13 +110,13 @@ const HEAD: u64 = 1 << 16;
 fn head(archive: &Path) -> io::Result<Option<Origin>> {
     let format = detect(archive)?;
     let file = match format {
-        Format::Directory => archive.join("toc.dat"),
+        DumpFormat::Directory => archive.join("toc.dat"),
         _ => PathBuf::from(archive),
     };
     let mut bytes = Vec::new();
     File::open(file)?.take(HEAD).read_to_end(&mut bytes)?;
     // A tar archive begins with the header of its first member, which is toc.dat.
-    let start = if format == Format::Tar { 512 } else { 0 };
+    let start = if format == DumpFormat::Tar { 512 } else { 0 };
     Ok(bytes.get(start..).and_then(|bytes| Head { bytes, integer: 4 }.read()))
 }
 
@@ -236,12 +236,12 @@ mod tests {
 
     #[test]
     fn a_beginning_that_is_cut_or_damaged_names_nothing() {
-        let whole = archive(16, 1, [Some("synapse"), Some("16.4"), Some("16.4")]);
-        for length in 0..whole.len() {
-            assert_eq!(of(&whole[..length]), None, "{length} bytes");
+        let complete = archive(16, 1, [Some("synapse"), Some("16.4"), Some("16.4")]);
+        for length in 0..complete.len() {
+            assert_eq!(of(&complete[..length]), None, "{length} bytes");
         }
-        for at in 0..whole.len() {
-            let mut damaged = whole.clone();
+        for at in 0..complete.len() {
+            let mut damaged = complete.clone();
             damaged[at] = 0xff;
             // The result does not matter, only that it returns without a panic.
             let _ = of(&damaged);

@@ -16,7 +16,7 @@ use std::io::BufRead;
 use ess_postgres::{Conninfo, Error, SchemaRows};
 
 pub use error::PlainError;
-pub use format::{Format, detect, open_plain};
+pub use format::{DumpFormat, detect, open_plain};
 use input::Input;
 use statement::{Name, Row, Statement, Verdict};
 
@@ -114,11 +114,11 @@ impl Scanner<'_> {
             match byte {
                 b' ' | b'\t'..=b'\r' => self.input.skip(1),
                 b'-' if self.input.peek(1)? == Some(b'-') => {
-                    let whole = self.input.at_line_start();
+                    let at_line_start = self.input.at_line_start();
                     let comment = self.comment()?;
                     match comment.trim_ascii_end() {
-                        COMPLETE if whole => self.complete = true,
-                        CLUSTER if whole => {
+                        COMPLETE if at_line_start => self.complete = true,
+                        CLUSTER if at_line_start => {
                             return Err(PlainError::Cluster {
                                 line: self.input.line(),
                             });

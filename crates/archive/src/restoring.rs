@@ -12,7 +12,7 @@ use ess_stop::Stop;
 
 use crate::dumping::child_name;
 use crate::manifest::Manifest;
-use crate::plain::{self, Format, Nowhere, Outcome, PlainError, Taker};
+use crate::plain::{self, DumpFormat, Nowhere, Outcome, PlainError, Taker};
 use crate::toc::{Entry, Toc};
 
 /// Where and how a dump is loaded.
@@ -82,7 +82,7 @@ impl Restoring<'_> {
             let mut target = Target::new(session);
             let sql = self.sql(archive, &list, "--section=pre-data");
             sql.read("the structure", &mut target)?;
-            session.batch("set up the fence", &as_ours(after))?;
+            session.batch("set up the fence", &in_empty_search_path(after))?;
             may_commit()
         };
         self.transaction(load)
@@ -93,7 +93,7 @@ impl Restoring<'_> {
         let list = list_file(entries)?;
         let child = self.child("pg_restore")?;
         // pg_restore does not support parallel restore from a tar archive.
-        let jobs = if plain::detect(archive)? == Format::Tar {
+        let jobs = if plain::detect(archive)? == DumpFormat::Tar {
             1
         } else {
             self.jobs
@@ -117,7 +117,7 @@ impl Restoring<'_> {
             let scanned = plain::scan(&mut reader, &mut Target::new(session));
             let outcome = scanned.map_err(refused).with_context(failed)?;
             check_schema(&outcome.schema, path)?;
-            session.batch("set up the fence", &as_ours(after))?;
+            session.batch("set up the fence", &in_empty_search_path(after))?;
             Ok(outcome)
         };
         self.transaction(load)
@@ -265,7 +265,7 @@ pub fn read_back(dump: &Path, manifest: &Manifest, programs: &Installation, repo
 }
 
 /// Our own statements, for a session in which a dump may have changed the `search_path`.
-fn as_ours(statements: &str) -> String {
+fn in_empty_search_path(statements: &str) -> String {
     format!("SET search_path = ''; {statements}")
 }
 

@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_begin_like_others_are_told_apart() {
+    fn names_that_begin_alike_are_distinguished() {
         let toc = Toc::parse(
             "4; 2615 2200 SCHEMA - public pg_database_owner\n5; 2615 16400 SCHEMA - public x synapse\n\
              6; 2615 16401 SCHEMA - public synapse\n7; 0 1 TABLE DATA public users x synapse\n\

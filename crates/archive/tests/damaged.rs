@@ -134,8 +134,8 @@ fn a_manifest_that_leads_out_of_its_dump_is_refused() {
             let dump = dump(manifest.to_string().as_bytes());
             let error = Manifest::read(dump.path()).unwrap_err();
             assert_eq!(exit_of(&error), Exit::Data);
-            let said = format!("names {outside}, which is outside the dump");
-            assert!(error.to_string().contains(&said), "{error}");
+            let wanted = format!("names {outside}, which is outside the dump");
+            assert!(error.to_string().contains(&wanted), "{error}");
         }
     }
 }
@@ -173,7 +173,7 @@ fn a_manifest_that_declares_rows_away_is_refused() {
     let set = |place: &'static str, value: Value| {
         changed(&move |manifest| *manifest.pointer_mut(place).unwrap() = value.clone())
     };
-    for (read, said) in [
+    for (read, wanted) in [
         (
             with(table("events", "structure")),
             "it marks the rows of table \"public.events\" differently from pgdump-wrap",
@@ -216,7 +216,7 @@ fn a_manifest_that_declares_rows_away_is_refused() {
     ] {
         let error = read.unwrap_err();
         assert_eq!(exit_of(&error), Exit::Data);
-        assert!(error.to_string().contains(said), "{error}");
+        assert!(error.to_string().contains(wanted), "{error}");
     }
 }
 

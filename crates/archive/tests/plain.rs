@@ -2,55 +2,23 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "../../postgres/tests/server/mod.rs"]
+mod server;
+
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
-use std::sync::OnceLock;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
 
-use ess_archive::{Format, Nowhere, PlainError, PlainOutcome, Restoring, detect, open_plain, scan};
+use ess_archive::{DumpFormat, Nowhere, PlainError, PlainOutcome, Restoring, detect, open_plain, scan};
 use ess_postgres::Conninfo;
 use tempfile::TempDir;
 
+use server::{bin, run, serve};
+
 /// A temporary server on one Unix socket.
 struct Server(TempDir);
-
-fn run(command: &mut Command) -> Output {
-    let output = command.output().unwrap();
-    assert!(
-        output.status.success(),
-        "{command:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    output
-}
-
-/// The directory of the server's programs, which also contains a `psql` of the same version.
-fn bin() -> &'static Path {
-    static BIN: OnceLock<PathBuf> = OnceLock::new();
-    BIN.get_or_init(|| {
-        let all = ess_run::installations(None).into_iter().rev();
-        let mut directories = all.map(|installation| installation.directory);
-        let found = directories.find(|directory| directory.join("initdb").is_file());
-        found.expect("these tests need a PostgreSQL server: install postgresql")
-    })
-}
-
-/// Runs a server program, as `nobody` if this process is root, since these programs refuse to run as root.
-fn serve(program: &str, args: &[&str], dir: &Path) {
-    let program = bin().join(program);
-    let mut command = if fs::metadata("/proc/self").unwrap().uid() == 0 {
-        let mut command = Command::new("setpriv");
-        command
-            .args(["--reuid=nobody", "--regid=nogroup", "--clear-groups"])
-            .arg(program);
-        command
-    } else {
-        Command::new(program)
-    };
-    run(command.args(args).current_dir(dir));
-}
 
 impl Server {
     fn start() -> Self {
@@ -269,14 +237,14 @@ fn dumps_of_a_server_and_broken_ones_change_nothing() {
     let mut encoder = flate2::write::GzEncoder::new(fs::File::create(&path).unwrap(), flate2::Compression::fast());
     encoder.write_all(&whole).unwrap();
     encoder.finish().unwrap();
-    assert_eq!(detect(&path).unwrap(), Format::PlainGzip);
+    assert_eq!(detect(&path).unwrap(), DumpFormat::PlainGzip);
     scan(&mut open_plain(&path).unwrap(), &mut Nowhere).unwrap();
 
     for (format, expected) in [
-        ("c", Format::Custom),
-        ("t", Format::Tar),
-        ("d", Format::Directory),
-        ("p", Format::Plain),
+        ("c", DumpFormat::Custom),
+        ("t", DumpFormat::Tar),
+        ("d", DumpFormat::Directory),
+        ("p", DumpFormat::Plain),
     ] {
         let path = server.0.path().join(format);
         run(server

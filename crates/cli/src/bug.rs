@@ -1,7 +1,9 @@
 //! A panic is a bug in these tools: it becomes one sentence and exit status 70, never a backtrace that may quote data.
 
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
+
+use ess_run::locked;
 
 use crate::{Exit, Stop};
 
@@ -11,14 +13,14 @@ static PLACE: Mutex<Option<String>> = Mutex::new(None);
 /// Replaces the printing panic hook by one that stores the place, so that a panic that is caught prints nothing.
 pub(crate) fn remember_panics() {
     panic::set_hook(Box::new(|panic| {
-        *PLACE.lock().unwrap_or_else(PoisonError::into_inner) = panic.location().map(ToString::to_string);
+        *locked(&PLACE) = panic.location().map(ToString::to_string);
     }));
 }
 
 /// Runs the tool's work; a panic becomes an error.
 pub(crate) fn catch<T>(work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
     panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
-        let place = PLACE.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let place = locked(&PLACE).take();
         let place = place.unwrap_or_else(|| "an unknown place".to_owned());
         Err(
             Stop::new(Exit::Software, format!("this is a bug in these tools, at {place}"))

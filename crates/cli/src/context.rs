@@ -29,7 +29,7 @@ pub struct Context {
     pub started_at: String,
     locks: Vec<Lock>,
     /// The file in the export in which this run has saved its document, if it has.
-    kept: Option<PathBuf>,
+    saved: Option<PathBuf>,
 }
 
 impl Context {
@@ -53,7 +53,7 @@ impl Context {
             console,
             started_at: now(),
             locks: Vec::new(),
-            kept: None,
+            saved: None,
         })
     }
 
@@ -114,8 +114,8 @@ impl Context {
     ///
     /// Locks are released first: the next program of the pipeline starts when this output ends.
     pub fn finish(&mut self) -> anyhow::Result<()> {
-        let kept = self.keep()?;
-        self.hand_on(kept)
+        let saved = self.save()?;
+        self.hand_on(saved)
     }
 
     /// Writes something other than the document to standard output, such as manifests for kubectl.
@@ -126,29 +126,29 @@ impl Context {
 
     /// As [`Context::finish`], for a tool that only checks: a document that cannot be saved is a note, not an error.
     pub fn finish_anyway(&mut self) -> anyhow::Result<()> {
-        let kept = self.lock_export().and_then(|()| self.keep()).unwrap_or_else(|error| {
+        let saved = self.lock_export().and_then(|()| self.save()).unwrap_or_else(|error| {
             self.console
                 .note(&format!("the document was not saved in the export: {error:#}"));
             None
         });
-        self.hand_on(kept)
+        self.hand_on(saved)
     }
 
-    fn hand_on(&mut self, kept: Option<PathBuf>) -> anyhow::Result<()> {
+    fn hand_on(&mut self, saved: Option<PathBuf>) -> anyhow::Result<()> {
         self.locks.clear();
         self.console.clear();
         if output::discards(&io::stdout()) {
-            let saved = kept
+            let place = saved
                 .as_ref()
                 .map_or_else(String::new, |path| format!("; it is saved as {}", path.display()));
             self.console.note(&format!(
-                "standard output is closed or discarded, so the document is not passed on{saved}"
+                "standard output is closed or discarded, so the document is not passed on{place}"
             ));
         }
         deliver(&self.document).map_err(|error| {
             let message = format!("cannot write the document to standard output: {error}");
             let stop = Stop::new(Exit::Io, message);
-            let stop = match kept {
+            let stop = match saved {
                 Some(path) => stop.hint(format!(
                     "the work is done and the document is saved; continue with: NEXT-TOOL < {}",
                     path.display()
@@ -160,60 +160,60 @@ impl Context {
     }
 
     /// The saved documents in the export, the newest first. Files that are not documents are skipped.
-    pub fn kept_documents(&self) -> Vec<Document> {
+    pub fn saved_documents(&self) -> Vec<Document> {
         let directory = self.document.export.as_ref().map(|export| export.join("documents"));
         let entries = directory.and_then(|directory| std::fs::read_dir(directory).ok());
-        let mut kept: Vec<(u32, PathBuf)> = entries
+        let mut saved: Vec<(u32, PathBuf)> = entries
             .into_iter()
             .flatten()
             .flatten()
             .filter_map(|entry| Some((number_of(&entry.file_name())?, entry.path())))
             .collect();
-        kept.sort_unstable_by(|one, other| other.cmp(one));
-        let parsed = kept
+        saved.sort_unstable_by(|one, other| other.cmp(one));
+        let parsed = saved
             .iter()
             .filter_map(|(_, path)| Document::parse(&ess_files::read(path, MAX_BYTES).ok()?).ok());
         parsed.collect()
     }
 
     /// If no document was read, continues with the newest saved document that names the target.
-    pub fn adopt_kept(&mut self) {
+    pub fn adopt_saved(&mut self) {
         if self.was_read {
             return;
         }
         let export = self.document.export.clone();
         let names_target = |document: &&Document| document.target.as_ref().is_some_and(|t| t.identity.is_some());
         // Prefer one that shows how to undo a wipe: a later `preflight` or `verify` may have used another target.
-        let names_way_back = |document: &&Document| {
+        let names_backup = |document: &&Document| {
             let wipe = document.wipe.as_ref();
             names_target(document) && wipe.is_some_and(|wipe| wipe.next.go_back.is_some())
         };
-        let kept = self.kept_documents();
-        let kept = kept
+        let saved = self.saved_documents();
+        let saved = saved
             .iter()
-            .find(names_way_back)
-            .or_else(|| kept.iter().find(names_target));
-        if let Some(kept) = kept.cloned() {
-            self.document = Document { export, ..kept };
+            .find(names_backup)
+            .or_else(|| saved.iter().find(names_target));
+        if let Some(saved) = saved.cloned() {
+            self.document = Document { export, ..saved };
         }
     }
 
     /// Saves the document as `EXPORT/documents/NN-TOOL.json`, if there is an export. Each run has one such file, which
     /// later calls overwrite.
-    pub fn keep(&mut self) -> anyhow::Result<Option<PathBuf>> {
+    pub fn save(&mut self) -> anyhow::Result<Option<PathBuf>> {
         let Some(export) = self.document.export.as_deref().filter(|e| e.is_dir()) else {
             return Ok(None);
         };
         let directory = export.join("documents");
         make_directory(&directory)?;
-        let path = match &self.kept {
+        let path = match &self.saved {
             Some(path) => path.clone(),
             None => directory.join(format!("{:02}-{}.json", next_number(&directory)?, self.tool)),
         };
         let mut text = serde_json::to_vec_pretty(&self.document).context("cannot write the document")?;
         text.push(b'\n');
         write_file(&path, &text)?;
-        self.kept = Some(path.clone());
+        self.saved = Some(path.clone());
         Ok(Some(path))
     }
 }

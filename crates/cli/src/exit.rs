@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn files_that_fail_are_told_from_files_that_are_forbidden() {
+    fn files_that_fail_are_distinguished_from_forbidden_ones() {
         let of_io = |kind| exit_of(&anyhow::Error::from(io::Error::from(kind)));
         assert_eq!(of_io(io::ErrorKind::StorageFull), Exit::Io);
         assert_eq!(of_io(io::ErrorKind::PermissionDenied), Exit::Permission);

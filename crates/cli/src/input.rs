@@ -27,7 +27,7 @@ pub enum EmptyPipe {
 
 /// Reads the document on standard input, if there is one.
 pub(crate) fn read(common: &Common, empty_pipe: EmptyPipe, console: &Console) -> anyhow::Result<Option<Document>> {
-    if common.no_input || !holds_a_document() {
+    if common.no_input || !is_pipe_or_file() {
         return Ok(None);
     }
     let bytes = read_all(console)?;
@@ -69,7 +69,7 @@ fn peek() -> Option<Vec<u8>> {
 }
 
 /// Whether standard input is a pipe or a file, not a terminal, /dev/null, a socket or closed.
-fn holds_a_document() -> bool {
+fn is_pipe_or_file() -> bool {
     rustix::fs::fstat(io::stdin()).is_ok_and(|stat| {
         matches!(
             FileType::from_raw_mode(stat.st_mode),

@@ -5,7 +5,7 @@ use std::os::fd::AsFd as _;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use ess_run::Report;
+use ess_run::{Report, locked};
 use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::exit::hint_of;
@@ -35,7 +35,7 @@ struct Stage {
     what: String,
     bar: ProgressBar,
     started: Instant,
-    said: Instant,
+    reported: Instant,
 }
 
 impl Console {
@@ -62,7 +62,7 @@ impl Console {
     }
 
     fn held(&self) -> MutexGuard<'_, Option<Vec<String>>> {
-        self.0.held.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        locked(&self.0.held)
     }
 
     /// Prints an error with its causes and, if there is one, its hint.
@@ -121,7 +121,7 @@ impl Console {
     }
 
     fn stage_now(&self) -> MutexGuard<'_, Option<Stage>> {
-        self.0.stage.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        locked(&self.0.stage)
     }
 
     fn print(&self, text: &str) {
@@ -184,7 +184,7 @@ impl Report for Console {
             what: what.to_owned(),
             bar,
             started: now,
-            said: now,
+            reported: now,
         });
     }
 
@@ -192,8 +192,8 @@ impl Report for Console {
         let mut stage = self.stage_now();
         let Some(stage) = stage.as_mut() else { return };
         stage.bar.inc(bytes);
-        if !self.0.terminal && stage.said.elapsed() >= EVERY {
-            stage.said = Instant::now();
+        if !self.0.terminal && stage.reported.elapsed() >= EVERY {
+            stage.reported = Instant::now();
             let done = stage.bar.position();
             let of = stage
                 .bar

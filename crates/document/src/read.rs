@@ -55,10 +55,10 @@ impl fmt::Display for ReadError {
             } => {
                 write!(f, "at `{place}`: {message}")?;
                 if let (Some(section), Some(version)) = (section, written_by) {
-                    let ours = env!("CARGO_PKG_VERSION");
+                    let own = env!("CARGO_PKG_VERSION");
                     write!(
                         f,
-                        " (section `{section}` was written by version {version}, this is version {ours})"
+                        " (section `{section}` was written by version {version}, this is version {own})"
                     )?;
                 }
                 Ok(())

@@ -9,7 +9,7 @@ use proptest::sample::{Index, select};
 use serde_json::{Value, json};
 
 /// A document that went through the whole line.
-fn whole() -> Value {
+fn complete() -> Value {
     let times =
         json!({"version": "0.1.0", "started_at": "2026-11-22T20:00:00Z", "finished_at": "2026-11-22T20:01:00Z"});
     let section = |rest: Value| {
@@ -110,14 +110,14 @@ fn read_or_refused(bytes: &[u8]) {
 
 #[test]
 fn the_whole_document_is_one() {
-    let text = whole().to_string();
+    let text = complete().to_string();
     let document = Document::parse(text.as_bytes()).unwrap();
     assert_eq!(document.dump.unwrap().bytes, 9_007_199_254_740_993);
 }
 
 #[test]
 fn one_that_is_cut_off_anywhere_is_refused() {
-    let text = whole().to_string();
+    let text = complete().to_string();
     for end in 0..text.len() {
         assert!(Document::parse(&text.as_bytes()[..end]).is_err(), "cut off at {end}");
     }
@@ -140,7 +140,7 @@ proptest! {
 
     #[test]
     fn changed_bytes_make_no_panic(changes in vec((any::<Index>(), any::<u8>()), 1..8), cut in any::<Index>()) {
-        let mut bytes = whole().to_string().into_bytes();
+        let mut bytes = complete().to_string().into_bytes();
         for (place, byte) in changes {
             let place = place.index(bytes.len());
             bytes[place] = byte;
@@ -151,7 +151,7 @@ proptest! {
 
     #[test]
     fn a_part_that_is_replaced_makes_no_panic(section in any::<Index>(), field in any::<Index>(), other in any_json()) {
-        let mut document = whole();
+        let mut document = complete();
         let sections: Vec<&mut Value> = document.as_object_mut().unwrap().values_mut().collect();
         let count = sections.len();
         let section = sections.into_iter().nth(section.index(count)).unwrap();
@@ -168,7 +168,7 @@ proptest! {
     #[test]
     fn no_json_makes_it_panic(json in any_json()) {
         read_or_refused(json.to_string().as_bytes());
-        let mut document = whole();
+        let mut document = complete();
         if let Value::Object(fields) = json {
             document.as_object_mut().unwrap().extend(fields);
         }

@@ -6,11 +6,15 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::ValueEnum;
-use ess_archive::{Compression, Dumping, Found, Kind, Layout, Manifest, Origin, find, finish_rename, major, take};
+use ess_archive::{
+    Compression, DumpKind, DumpLayout, Dumping, FoundDump, Manifest, Origin, find, finish_rename, major, take,
+};
 use ess_cli::{Context, Exit, Stop};
 use ess_document::{Document, Dropped, Dump, Next, now};
 use ess_files::make_directory;
-use ess_postgres::{Access, Conninfo, Facts, Reading, Session, end_leftovers, facts, moved, server_names};
+use ess_postgres::{
+    Access, Conninfo, Facts, Reading, Session, change_since, end_leftovers, server_facts, server_names,
+};
 use ess_run::text::{count, size};
 use ess_run::{Installation, LAST_WITHOUT_TRANSACTION_TIMEOUT, Need, Report, choose, processors};
 use ess_servers::{PgVariables, SourceArgs};
@@ -75,6 +79,32 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
         Stop::usage("no source: neither -c, nor --source, nor a document that names one")
             .hint("give -c /etc/matrix-synapse/homeserver.yaml, or --source postgresql://USER@HOST/DBNAME")
     })?;
+    let out = lock_place(args, context)?;
+    let name = context.application_name();
+    let session = Session::connect(&conninfo, &name, Access::ReadOnly)?;
+    let facts = identify(args, context, &session)?;
+    let running = is_running(args, &session)?;
+    refuse_older_target(context, &facts)?;
+
+    let existing = match existing_dump(args, context, &out, &session, &conninfo, &facts, running) {
+        Err(error) if args.replace && error.is::<Stop>() => {
+            context.console.note(&format!("{error}; it will be moved aside"));
+            None
+        }
+        existing => existing?,
+    };
+    let was_kept = existing.is_some();
+    let (manifest, sha256) = match existing {
+        Some(existing) => existing,
+        None => dump(args, context, &out, &session, &conninfo, &facts, running)?,
+    };
+    record(context, &out, &manifest, sha256, was_kept);
+    context.finish()?;
+    Ok(Exit::Done)
+}
+
+/// Locks the directory of the dump, and creates that of the export if the dump is to be in it.
+fn lock_place(args: &Args, context: &mut Context) -> anyhow::Result<PathBuf> {
     let out = place(args, &context.document)?;
     if context.was_read && context.document.target.is_none() && !ess_servers::names_a_server() {
         // In a pipeline, ess-wipe would otherwise stop for it only after the dump.
@@ -88,78 +118,75 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
         make_directory(&export)?;
     }
     context.lock_around(&out)?;
+    Ok(out)
+}
 
-    let name = context.application_name();
-    let session = Session::connect(&conninfo, &name, Access::ReadOnly)?;
+/// Takes the lock of the source, and records in the document which database and homeserver it is.
+fn identify(args: &Args, context: &mut Context, session: &Session) -> anyhow::Result<Facts> {
     // end_leftovers below terminates sessions by their application_name: without the lock, a second run on this
     // source would terminate ours.
-    ess_proof::take_lock(&session)?;
-    let ended = end_leftovers(&session, &["pgdump-wrap", "pg_dump"])?;
+    ess_proof::take_lock(session)?;
+    let ended = end_leftovers(session, &["pgdump-wrap", "pg_dump"])?;
     if ended > 0 {
         context.console.note(&format!(
             "terminated {} that an earlier run had left on the source",
             count(ended, "session")
         ));
     }
-    let facts = facts(&session)?;
+    let facts = server_facts(session)?;
     ess_servers::name_server(context, args.server_name.as_deref())?;
     context.source_section().identity = Some(facts.identity.clone());
-    ess_proof::require_primary(&session, facts.standby)?;
-    ess_proof::require_public(&session, &facts.user, "source")?;
+    ess_proof::require_primary(session, facts.standby)?;
+    ess_proof::require_public(session, &facts.user, "source")?;
     if context.source_section().server_name.is_none() {
         // If the users have several server names, leave it unset: preflight reports that.
-        let mut names = server_names(&session)?;
+        let mut names = server_names(session)?;
         context.source_section().server_name = names.pop().filter(|_| names.is_empty());
     }
-    let running = is_running(args, &session)?;
-    refuse_older_target(context, &facts)?;
+    Ok(facts)
+}
 
-    let kept = match kept(args, context, &out, &session, &conninfo, &facts, running) {
-        Err(error) if args.replace && error.is::<Stop>() => {
-            context.console.note(&format!("{error}; it will be moved aside"));
-            None
-        }
-        kept => kept?,
-    };
-    let was_kept = kept.is_some();
-    let (manifest, sha256) = if let Some(kept) = kept {
-        kept
-    } else {
-        let programs = programs(args, context, &facts)?;
-        sound::check(&session, &facts, &context.console)?;
-        let aside = std::fs::symlink_metadata(&out).is_ok().then(|| aside(&out));
-        let taken = take(
-            &Dumping {
-                conninfo: &conninfo,
-                facts: &facts,
-                application_name: &name,
-                programs: &programs,
-                jobs: args.jobs.map_or_else(processors, usize::from),
-                layout: match args.format {
-                    FormatArg::Directory => Layout::Directory,
-                    FormatArg::Custom => Layout::Custom,
-                },
-                compression: Compression(args.compress.clone()),
-                kind: Kind::Migration,
-                id: context.document.id.as_deref().unwrap_or("-"),
-                server_name: context.document.source.as_ref().and_then(|s| s.server_name.as_deref()),
-                source_is_running: running,
-                report: &context.console,
+/// Dumps the source; a previous dump at `out` is moved aside. Returns the manifest and its SHA-256.
+fn dump(
+    args: &Args,
+    context: &Context,
+    out: &Path,
+    session: &Session,
+    conninfo: &Conninfo,
+    facts: &Facts,
+    running: bool,
+) -> anyhow::Result<(Manifest, String)> {
+    let programs = programs(args, context, facts)?;
+    sound::check(session, facts, &context.console)?;
+    let aside = std::fs::symlink_metadata(out).is_ok().then(|| aside(out));
+    let taken = take(
+        &Dumping {
+            conninfo,
+            facts,
+            application_name: &context.application_name(),
+            programs: &programs,
+            jobs: args.jobs.map_or_else(processors, usize::from),
+            layout: match args.format {
+                FormatArg::Directory => DumpLayout::Directory,
+                FormatArg::Custom => DumpLayout::Custom,
             },
-            &out,
-            aside.as_deref(),
-        )
-        .context("the dump failed, and its partial files were removed")?;
-        if let Some(aside) = aside {
-            context
-                .console
-                .note(&format!("moved the previous {} to {}", out.display(), aside.display()));
-        }
-        (taken.manifest, taken.sha256)
-    };
-    record(context, &out, &manifest, sha256, was_kept);
-    context.finish()?;
-    Ok(Exit::Done)
+            compression: Compression(args.compress.clone()),
+            kind: DumpKind::Migration,
+            id: context.document.id.as_deref().unwrap_or("-"),
+            server_name: context.document.source.as_ref().and_then(|s| s.server_name.as_deref()),
+            source_is_running: running,
+            report: &context.console,
+        },
+        out,
+        aside.as_deref(),
+    )
+    .context("the dump failed, and its partial files were removed")?;
+    if let Some(aside) = aside {
+        context
+            .console
+            .note(&format!("moved the previous {} to {}", out.display(), aside.display()));
+    }
+    Ok((taken.manifest, taken.sha256))
 }
 
 fn place(args: &Args, document: &Document) -> anyhow::Result<PathBuf> {
@@ -226,7 +253,7 @@ fn programs(args: &Args, context: &Context, source: &Facts) -> anyhow::Result<In
 }
 
 /// The existing dump, if it is a complete dump of this source and the source has not changed since.
-fn kept(
+fn existing_dump(
     args: &Args,
     context: &Context,
     out: &Path,
@@ -242,7 +269,8 @@ fn kept(
         Stop::no(format!("{} already exists: {why}", out.display()))
             .hint("give --replace to move it aside and dump again")
     };
-    let Found::Ours { manifest, sha256, .. } = find(out).map_err(|error| refuse(format!("{error:#}")))? else {
+    let FoundDump::WithManifest { manifest, sha256, .. } = find(out).map_err(|error| refuse(format!("{error:#}")))?
+    else {
         return Err(refuse("it is not a dump by pgdump-wrap".to_owned()).into());
     };
     if manifest.source != facts.identity {
@@ -253,7 +281,7 @@ fn kept(
         .into());
     }
     if let Some(target) = target_version(context) {
-        Origin::of_ours(out, &manifest)
+        Origin::of_manifest(out, &manifest)
             .may_go_to(target)
             .map_err(|stop| refuse(stop.to_string()))?;
     }
@@ -273,8 +301,8 @@ fn kept(
         .map_err(|error| refuse(format!("{error:#}")))?;
     let name = context.application_name();
     let jobs = args.jobs.map_or_else(processors, usize::from);
-    let beside = Reading::now(conninfo, &name, jobs, &context.console);
-    if let Some(change) = moved(session, Some(&beside), &manifest.inventory)? {
+    let reading = Reading::now(conninfo, &name, jobs, &context.console);
+    if let Some(change) = change_since(session, Some(&reading), &manifest.inventory)? {
         return Err(refuse(format!("the source has changed since: {change}")).into());
     }
     context

@@ -4,8 +4,8 @@
 
 use ess_cli::Stop;
 use ess_postgres::{
-    Condition, Facts, Held, PAST_INDEXES, Session, conditions, dump_locks, foreign_keys, lock_table, not_utf8,
-    unique_keys, without_support,
+    Condition, Facts, Held, PAST_INDEXES, Session, conditions, dump_locks, foreign_keys, lock_table,
+    objects_without_support, text_not_in_utf8, unique_keys,
 };
 use ess_run::Report;
 use ess_run::text::count;
@@ -18,7 +18,7 @@ const SMALL: i64 = 1 << 20;
 pub(crate) fn check(session: &Session, facts: &Facts, report: &dyn Report) -> anyhow::Result<()> {
     require_encoding(session, facts)?;
     require_locks(session)?;
-    if let Some(first) = without_support(session)?.into_iter().next() {
+    if let Some(first) = objects_without_support(session)?.into_iter().next() {
         return Err(Stop::no(format!(
             "the dump would be incomplete: {first}, which dumps do not contain"
         ))
@@ -38,7 +38,7 @@ fn require_encoding(session: &Session, facts: &Facts) -> anyhow::Result<()> {
     if facts.encoding == "UTF8" {
         return Ok(());
     }
-    let wrong = match not_utf8(session)? {
+    let wrong = match text_not_in_utf8(session)? {
         Some((table, column)) => format!("; column {column} of table {table} contains bytes that are not UTF-8"),
         None => String::new(),
     };

@@ -114,8 +114,8 @@ fn read_all(file: &File, before: &Metadata, limit: u64) -> io::Result<Zeroizing<
     }
     let after = file.metadata()?;
     let state = |of: &Metadata| (of.len(), of.mtime(), of.mtime_nsec());
-    let is_whole = before.len() == 0 || before.len() == content.len() as u64;
-    if state(before) != state(&after) || !is_whole {
+    let is_complete = before.len() == 0 || before.len() == content.len() as u64;
+    if state(before) != state(&after) || !is_complete {
         let message = "it changed while it was read; try again";
         return Err(io::Error::new(io::ErrorKind::ResourceBusy, message));
     }

@@ -29,7 +29,7 @@ use tokio::runtime::{Builder, Runtime};
 use tower::retry::RetryLayer;
 use tower::{BoxError, ServiceBuilder};
 
-use crate::error::{Error, Kind};
+use crate::error::{Error, ErrorKind};
 use crate::proxy::is_exempt;
 
 /// Timeout of a request; streams have no limit.
@@ -76,7 +76,7 @@ impl Cluster {
         thread::Builder::new()
             .name(THREADS.to_owned())
             .spawn(connect)
-            .map_err(|error| Error::new(Kind::Unavailable, FINDING, error.to_string()))?;
+            .map_err(|error| Error::new(ErrorKind::Unavailable, FINDING, error.to_string()))?;
         loop {
             match made.recv_timeout(Duration::from_millis(50)) {
                 Ok(outcome) => return outcome,
@@ -87,7 +87,7 @@ impl Cluster {
                     }
                 }
                 Err(RecvTimeoutError::Disconnected) => {
-                    return Err(Error::new(Kind::Unavailable, FINDING, "the client library failed"));
+                    return Err(Error::new(ErrorKind::Unavailable, FINDING, "the client library failed"));
                 }
             }
         }
@@ -100,7 +100,7 @@ impl Cluster {
             .thread_name(THREADS)
             .enable_all()
             .build()
-            .map_err(|error| Error::new(Kind::Unavailable, FINDING, error.to_string()))?;
+            .map_err(|error| Error::new(ErrorKind::Unavailable, FINDING, error.to_string()))?;
         let runtime = Worker(Some(runtime));
         // Fails if a provider is installed already, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
@@ -110,7 +110,7 @@ impl Cluster {
         if token.is_some_and(|token| token.contains(char::is_control)) {
             let why = "the token of the kubeconfig's user contains a line break or another control character";
             let hint = "write the token without a line break, also at its end";
-            return Err(Error::new(Kind::Unavailable, FINDING, why).hint(hint));
+            return Err(Error::new(ErrorKind::Unavailable, FINDING, why).hint(hint));
         }
         if let Some(exec) = config.auth_info.exec.as_mut().filter(|_| !io::stdin().is_terminal()) {
             // An interactive plugin would read the document, or other input of the calling script, as its answer.
@@ -200,19 +200,19 @@ impl Cluster {
         let what = format!("cannot change {} {namespace}/{name}", kind::<K>());
         for _ in 0..TRIES {
             let Some(object) = self.get::<K>(namespace, name)? else {
-                return Err(Error::new(Kind::NotFound, what, "it does not exist"));
+                return Err(Error::new(ErrorKind::NotFound, what, "it does not exist"));
             };
             let Some(mut patch) = change(&object) else {
                 return Ok(object);
             };
             patch["metadata"]["resourceVersion"] = object.meta().resource_version.clone().into();
             match self.patch(namespace, name, &patch) {
-                Err(error) if error.kind() == Kind::Conflict => self.pause(Duration::from_millis(200))?,
+                Err(error) if error.kind() == ErrorKind::Conflict => self.pause(Duration::from_millis(200))?,
                 outcome => return outcome,
             }
         }
         Err(Error::new(
-            Kind::Conflict,
+            ErrorKind::Conflict,
             what,
             format!("another client changed it {TRIES} times meanwhile"),
         )
@@ -228,7 +228,7 @@ impl Cluster {
         };
         match self.wait(&what, self.api::<K>(namespace).delete(name, &params)) {
             Ok(_) => Ok(()),
-            Err(error) if error.kind() == Kind::NotFound => Ok(()),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),
         }
     }
@@ -243,11 +243,11 @@ impl Cluster {
         match deleted {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => match Error::api(&what, &error) {
-                error if error.kind() == Kind::NotFound => Ok(()),
+                error if error.kind() == ErrorKind::NotFound => Ok(()),
                 error => Err(error),
             },
             Err(_) => Err(Error::new(
-                Kind::Unavailable,
+                ErrorKind::Unavailable,
                 what,
                 "the API server did not answer within 10 s",
             )),
@@ -268,7 +268,7 @@ impl Cluster {
             match tokio::time::timeout(PATIENCE, work).await {
                 Ok(outcome) => outcome.map_err(|error| Error::api(what, &error)),
                 Err(_) => Err(Error::new(
-                    Kind::Unavailable,
+                    ErrorKind::Unavailable,
                     what,
                     format!("the API server did not answer within {} s", PATIENCE.as_secs()),
                 )),
@@ -416,7 +416,7 @@ fn kubeconfigs(named: Option<&OsStr>, home: Option<&Path>) -> Option<Vec<PathBuf
 /// The kubeconfig's cluster and the name of its context, or the cluster of the pod in which this program runs.
 async fn config(context: Option<&str>) -> Result<(Config, Option<String>), Error> {
     let what = FINDING;
-    let unavailable = |why: String| Error::new(Kind::Unavailable, what, why);
+    let unavailable = |why: String| Error::new(ErrorKind::Unavailable, what, why);
     let Some(files) = usual_kubeconfigs() else {
         if context.is_none() && is_in_a_pod() {
             return match Config::incluster_env() {
@@ -451,7 +451,7 @@ async fn config(context: Option<&str>) -> Result<(Config, Option<String>), Error
     let known: Vec<String> = read.contexts.iter().map(|context| context.name.clone()).collect();
     let names_proxy = names_proxy(&read, context.as_deref());
     let mut config = Config::from_custom_kubeconfig(read, &options).await.map_err(|error| {
-        Error::new(Kind::Usage, what, error.to_string()).hint(format!(
+        Error::new(ErrorKind::Usage, what, error.to_string()).hint(format!(
             "choose one of the kubeconfig's contexts with --kube-context: {}",
             known.join(", ")
         ))

@@ -6,8 +6,8 @@ use k8s_openapi::api::core::v1::{ConfigMap, Container, PodSpec};
 use serde_yaml::Value;
 
 use crate::Cluster;
-use crate::error::{Error, Kind};
-use crate::ess::{COMPONENT, Candidate, Ess, MAS, PART_OF, Profile, SYNAPSE, SecretKey, Wanted};
+use crate::error::{Error, ErrorKind};
+use crate::ess::{COMPONENT, Candidate, Distribution, Ess, MAS, PART_OF, SYNAPSE, SecretKey, Wanted};
 use crate::workload::{Workload, WorkloadKind};
 
 /// A label of each of Synapse's workloads, with the value `RELEASE-synapse`.
@@ -31,7 +31,7 @@ pub(crate) fn candidates(workloads: &[Workload]) -> Vec<Candidate> {
     });
     let candidate = |workload| {
         Some(Candidate {
-            profile: Profile::Community,
+            distribution: Distribution::Community,
             release: release_of(workload)?.to_owned(),
         })
     };
@@ -50,7 +50,7 @@ pub(crate) fn ess(namespace: &str, release: &str, workloads: Vec<Workload>) -> E
         }
     }
     Ess {
-        profile: Profile::Community,
+        distribution: Distribution::Community,
         namespace: namespace.to_owned(),
         release: release.to_owned(),
         synapse,
@@ -70,7 +70,7 @@ const PASSWORD: &str = "SYNAPSE_POSTGRES_PASSWORD";
 pub(crate) fn database(cluster: &Cluster, ess: &Ess) -> Result<Wanted, Error> {
     let what = format!("cannot find the database of {}", ess.place());
     let missing = |why: String| {
-        Error::new(Kind::Unrecognised, &what, why)
+        Error::new(ErrorKind::Unrecognised, &what, why)
             .hint("the chart may be newer than this tool: give --target postgresql://..., and report it as a bug")
     };
     let main = ess.main().ok_or_else(|| missing("it has no synapse-main".to_owned()))?;

@@ -9,8 +9,8 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use secrecy::SecretString;
 use zeroize::Zeroize;
 
-use crate::error::{Error, Kind};
-use crate::ess::{Ess, Profile, SecretKey};
+use crate::error::{Error, ErrorKind};
+use crate::ess::{Distribution, Ess, SecretKey};
 use crate::{Cluster, Right, community, operator};
 
 /// How Synapse connects to its database.
@@ -47,9 +47,9 @@ const KEPT: [&str; 5] = ["host", "port", "user", "sslmode", "sslrootcert"];
 impl Cluster {
     /// Finds the database of an ESS.
     pub fn database(&self, ess: &Ess) -> Result<Database, Error> {
-        let wanted = match ess.profile {
-            Profile::Community => community::database(self, ess)?,
-            Profile::Operator => operator::database(ess)?,
+        let wanted = match ess.distribution {
+            Distribution::Community => community::database(self, ess)?,
+            Distribution::Operator => operator::database(ess)?,
         };
         let what = format!("cannot find the database of {}", ess.place());
         let get = |name: &str| wanted.args.get(name).cloned();
@@ -60,7 +60,7 @@ impl Cluster {
         let dbname = get("dbname").or_else(|| get("database"));
         let (Some(host), Some(dbname)) = (get("host"), dbname) else {
             return Err(Error::new(
-                Kind::Unrecognised,
+                ErrorKind::Unrecognised,
                 what,
                 "its configuration names no host or no database",
             ));
@@ -92,7 +92,7 @@ impl Cluster {
                 Ok(None) => None,
                 // Then it is a DNS name.
                 Err(error)
-                    if error.kind() == Kind::Forbidden && namespace != ess.namespace && !host.contains(".svc") =>
+                    if error.kind() == ErrorKind::Forbidden && namespace != ess.namespace && !host.contains(".svc") =>
                 {
                     None
                 }
@@ -128,7 +128,7 @@ impl Cluster {
     /// Reads the password from a Secret.
     pub fn password(&self, at: &SecretKey) -> Result<SecretString, Error> {
         let what = format!("cannot read {at}");
-        let missing = |why: &str| Error::new(Kind::NotFound, &what, why);
+        let missing = |why: &str| Error::new(ErrorKind::NotFound, &what, why);
         let secret = self.get::<Secret>(&at.namespace, &at.name)?;
         let mut data = secret
             .and_then(|secret| secret.data)
@@ -154,7 +154,7 @@ impl Cluster {
         let what = format!("cannot find the pod behind Service {namespace}/{name}");
         let selector = spec.selector.unwrap_or_default();
         if selector.is_empty() {
-            return Err(Error::new(Kind::Unrecognised, what, "it selects no pods")
+            return Err(Error::new(ErrorKind::Unrecognised, what, "it selects no pods")
                 .hint("give --target postgresql://... with an address that can be reached from here"));
         }
         let labels: Vec<String> = selector.iter().map(|(name, value)| format!("{name}={value}")).collect();
@@ -174,16 +174,16 @@ impl Cluster {
         let pod = match ready.as_slice() {
             [one] => *one,
             [] if others.is_empty() => {
-                return Err(Error::new(Kind::Unavailable, what, "there is no such pod")
+                return Err(Error::new(ErrorKind::Unavailable, what, "there is no such pod")
                     .hint("start the database: it must run during the migration"));
             }
             [] => {
                 let why = format!("none is ready: {}", names(&others));
-                return Err(Error::new(Kind::Unavailable, what, why).hint("see `kubectl describe pod`"));
+                return Err(Error::new(ErrorKind::Unavailable, what, why).hint("see `kubectl describe pod`"));
             }
             several => {
                 let why = format!("there are several, and only one accepts writes: {}", names(several));
-                return Err(Error::new(Kind::Unrecognised, what, why)
+                return Err(Error::new(ErrorKind::Unrecognised, what, why)
                     .hint("give --target postgresql://... with the address of the primary"));
             }
         };
@@ -194,7 +194,7 @@ impl Cluster {
             .flatten()
             .find(|served| Some(served.port) == wanted.map(i32::from));
         let found = served.map_or(wanted, |served| port_of(served, pod));
-        let port = found.ok_or_else(|| Error::new(Kind::Unrecognised, &what, format!("it has no port {port}")))?;
+        let port = found.ok_or_else(|| Error::new(ErrorKind::Unrecognised, &what, format!("it has no port {port}")))?;
         Ok(PodPort {
             namespace: namespace.to_owned(),
             pod: pod.metadata.name.clone().unwrap_or_default(),
@@ -253,7 +253,7 @@ mod tests {
     use super::service_of;
 
     #[test]
-    fn a_service_is_told_from_a_server_outside() {
+    fn a_service_is_distinguished_from_a_server_outside() {
         let of = |host| service_of(host, "ess").map(|(namespace, name)| format!("{namespace}/{name}"));
         assert_eq!(
             of("ess-postgres.ess.svc.cluster.local").as_deref(),

@@ -10,13 +10,13 @@ use kube::client::AuthError;
 #[derive(Debug)]
 pub struct Error {
     what: String,
-    kind: Kind,
+    kind: ErrorKind,
     stop: Stop,
 }
 
 /// The kinds of errors that callers distinguish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum ErrorKind {
     /// The command line is wrong.
     Usage,
     /// The object does not exist.
@@ -39,11 +39,11 @@ pub enum Kind {
 
 impl Error {
     /// An error whose message is `what`, and whose cause is `why`.
-    pub fn new(kind: Kind, what: impl Into<String>, why: impl Into<String>) -> Self {
+    pub fn new(kind: ErrorKind, what: impl Into<String>, why: impl Into<String>) -> Self {
         let exit = match kind {
-            Kind::Usage => Exit::Usage,
-            Kind::Forbidden => Exit::Permission,
-            Kind::Unrecognised => Exit::No,
+            ErrorKind::Usage => Exit::Usage,
+            ErrorKind::Forbidden => Exit::Permission,
+            ErrorKind::Unrecognised => Exit::No,
             _ => Exit::Unavailable,
         };
         Self {
@@ -61,7 +61,7 @@ impl Error {
     }
 
     /// The kind of the error.
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> ErrorKind {
         self.kind
     }
 
@@ -76,43 +76,43 @@ impl Error {
     }
 
     pub(crate) fn interrupted(what: &str, interrupted: Interrupted) -> Self {
-        Self::new(Kind::Interrupted, what, interrupted.to_string())
+        Self::new(ErrorKind::Interrupted, what, interrupted.to_string())
     }
 
     /// An error of the client library, with its causes in one line.
     pub(crate) fn api(what: &str, cause: &kube::Error) -> Self {
         let (kind, why) = match cause {
-            kube::Error::Api(status) => (of_code(status.code), said(status)),
+            kube::Error::Api(status) => (of_code(status.code), message_of(status)),
             kube::Error::UpgradeConnection(kube::client::UpgradeConnectionError::ProtocolSwitch(code)) => (
                 of_code(code.as_u16()),
                 format!("the API server answered {code} instead of opening the stream"),
             ),
-            kube::Error::Service(cause) => (Kind::Unavailable, chain(&**cause)),
-            other => (Kind::Unavailable, chain(other)),
+            kube::Error::Service(cause) => (ErrorKind::Unavailable, chain(&**cause)),
+            other => (ErrorKind::Unavailable, chain(other)),
         };
         let error = Self::new(kind, what, why);
         match kind {
-            Kind::Unavailable if matches!(cause, kube::Error::Service(_)) => {
+            ErrorKind::Unavailable if matches!(cause, kube::Error::Service(_)) => {
                 error.hint("check that `kubectl get pods` works on this host")
             }
-            Kind::Forbidden => error.hint("ask the cluster's administrator for this permission, or log in again"),
+            ErrorKind::Forbidden => error.hint("ask the cluster's administrator for this permission, or log in again"),
             _ => error,
         }
     }
 }
 
-fn of_code(code: u16) -> Kind {
+fn of_code(code: u16) -> ErrorKind {
     match code {
-        401 | 403 => Kind::Forbidden,
-        404 => Kind::NotFound,
-        409 => Kind::Conflict,
-        410 => Kind::Gone,
-        _ => Kind::Unavailable,
+        401 | 403 => ErrorKind::Forbidden,
+        404 => ErrorKind::NotFound,
+        409 => ErrorKind::Conflict,
+        410 => ErrorKind::Gone,
+        _ => ErrorKind::Unavailable,
     }
 }
 
 /// The API server's own message.
-fn said(status: &kube::core::Status) -> String {
+fn message_of(status: &kube::core::Status) -> String {
     if status.message.is_empty() {
         format!("the API server answered {} {}", status.code, status.reason)
     } else {
@@ -124,8 +124,8 @@ fn said(status: &kube::core::Status) -> String {
 fn of_plugin(error: &AuthError) -> String {
     match error {
         AuthError::AuthExecRun { status, out, .. } => {
-            let said = String::from_utf8_lossy(&out.stderr);
-            match said.lines().rfind(|line| !line.trim().is_empty()) {
+            let output = String::from_utf8_lossy(&out.stderr);
+            match output.lines().rfind(|line| !line.trim().is_empty()) {
                 Some(last) => format!("the plugin failed ({status}): {last}"),
                 None => format!("the plugin failed ({status})"),
             }

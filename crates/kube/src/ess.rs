@@ -10,14 +10,14 @@ use crate::workload::Workload;
 
 /// How an ESS was installed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Profile {
+pub enum Distribution {
     /// ESS Community: the Helm chart matrix-stack.
     Community,
     /// The older element-onprem, whose operator manages everything from custom resources.
     Operator,
 }
 
-impl fmt::Display for Profile {
+impl fmt::Display for Distribution {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Community => "ESS Community (Helm chart matrix-stack)",
@@ -30,7 +30,7 @@ impl fmt::Display for Profile {
 #[derive(Debug, Clone)]
 pub struct Ess {
     /// How it was installed.
-    pub profile: Profile,
+    pub distribution: Distribution,
     /// Where it is.
     pub namespace: String,
     /// The Helm release, or the name of the operator's custom resources.
@@ -63,7 +63,7 @@ impl Ess {
 /// Something in a namespace that looks like an ESS.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Candidate {
-    pub(crate) profile: Profile,
+    pub(crate) distribution: Distribution,
     pub(crate) release: String,
 }
 
@@ -116,7 +116,7 @@ impl fmt::Display for SecretKey {
     }
 }
 
-/// The database according to a profile's own configuration.
+/// The database according to a distribution's own configuration.
 pub(crate) struct Wanted {
     /// `database.args`.
     pub(crate) args: BTreeMap<String, String>,

@@ -19,7 +19,7 @@ use tokio_tungstenite::tungstenite::{Bytes, Error as SocketError, Message};
 
 use crate::Cluster;
 use crate::cluster::{Worker, stoppable};
-use crate::error::{Error, Kind};
+use crate::error::{Error, ErrorKind};
 
 /// Interval of pings: some load balancers cut an idle connection after a minute.
 pub(crate) const PING: Duration = Duration::from_secs(20);
@@ -92,7 +92,7 @@ impl Cluster {
             .stderr(true);
         let request = Request::new(format!("/api/v1/namespaces/{}/pods", self.namespace()))
             .exec(pod, command.iter().copied(), &params)
-            .map_err(|error| Error::new(Kind::Usage, &what, error.to_string()))?;
+            .map_err(|error| Error::new(ErrorKind::Usage, &what, error.to_string()))?;
         let connection = self.wait(&what, self.client.connect(request))?;
         let ends_input = connection.supports_stream_close();
         let (sink, stream) = connection.into_stream().split();
@@ -139,8 +139,14 @@ impl Exec {
         let Self {
             what, ended, runtime, ..
         } = &mut self;
-        let lost = || Err(Error::new(Kind::Dropped, what.as_str(), "the stream to it was lost"));
-        let late = || Err(Error::new(Kind::Dropped, what.as_str(), "it did not end in time"));
+        let lost = || {
+            Err(Error::new(
+                ErrorKind::Dropped,
+                what.as_str(),
+                "the stream to it was lost",
+            ))
+        };
+        let late = || Err(Error::new(ErrorKind::Dropped, what.as_str(), "it did not end in time"));
         let ended = async {
             match timeout(limit, ended).await {
                 Ok(ended) => ended.unwrap_or_else(|_| lost()),
@@ -174,7 +180,7 @@ impl Write for Input {
         message.push(STDIN);
         message.extend_from_slice(part);
         let sending = stoppable(&self.what, async {
-            let gone = |_| Error::new(Kind::Dropped, self.what.as_str(), "the stream to it has ended");
+            let gone = |_| Error::new(ErrorKind::Dropped, self.what.as_str(), "the stream to it has ended");
             self.sender.send(message).await.map_err(gone)
         });
         self.runtime.block_on(sending).map_err(|error| broken(&error))?;
@@ -273,7 +279,7 @@ async fn receive(
     };
     let why = format!("the stream was cut before the program ended: {cut}");
     let _ = output.send(Err(why.clone())).await;
-    let _ = end.send(Err(Error::new(Kind::Dropped, what, why)));
+    let _ = end.send(Err(Error::new(ErrorKind::Dropped, what, why)));
 }
 
 /// The exit status, from the API server's last message.
@@ -289,7 +295,7 @@ fn ended(what: &str, status: &[u8], stderr: String) -> Result<Ended, Error> {
     match code {
         Some(code) => Ok(Ended { code, stderr }),
         None => Err(Error::new(
-            Kind::Unavailable,
+            ErrorKind::Unavailable,
             what,
             status["message"]
                 .as_str()
@@ -304,7 +310,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_end_of_a_program_is_told_from_a_program_that_never_ran() {
+    fn the_end_of_a_program_is_distinguished_from_one_that_never_ran() {
         let end = |status: &str| ended("cannot run it", status.as_bytes(), "said".to_owned());
         let code = |status| end(status).map(|ended| ended.code).map_err(|error| error.why());
         assert_eq!(code(r#"{"status":"Success"}"#), Ok(0));

@@ -1,7 +1,7 @@
 //! Finds the ESS in a namespace, by the labels and owners of its workloads and by custom resources; never guesses.
 
-use crate::error::{Error, Kind};
-use crate::ess::{COMPONENT, Candidate, Custom, Ess, Profile};
+use crate::error::{Error, ErrorKind};
+use crate::ess::{COMPONENT, Candidate, Custom, Distribution, Ess};
 use crate::workload::Workload;
 use crate::{Cluster, community, operator};
 
@@ -12,7 +12,7 @@ impl Cluster {
         let workloads = self.workloads(namespace)?;
         let custom = match self.custom_resources(namespace) {
             // The custom resources are those of an older ESS elsewhere in the cluster, and not needed for this one.
-            Err(error) if error.kind() == Kind::Forbidden && !community::candidates(&workloads).is_empty() => {
+            Err(error) if error.kind() == ErrorKind::Forbidden && !community::candidates(&workloads).is_empty() => {
                 Vec::new()
             }
             outcome => outcome?,
@@ -25,9 +25,9 @@ impl Cluster {
         let [one] = fitting.as_slice() else {
             return Err(not_one(namespace, release, &fitting, &candidates, &workloads, &custom));
         };
-        Ok(match one.profile {
-            Profile::Community => community::ess(namespace, &one.release, workloads),
-            Profile::Operator => operator::ess(namespace, &one.release, workloads, custom),
+        Ok(match one.distribution {
+            Distribution::Community => community::ess(namespace, &one.release, workloads),
+            Distribution::Operator => operator::ess(namespace, &one.release, workloads, custom),
         })
     }
 }
@@ -51,12 +51,12 @@ fn not_one(
 ) -> Error {
     let what = format!("cannot identify the ESS in namespace {namespace}");
     let listed = |candidates: &mut dyn Iterator<Item = &Candidate>| {
-        let listed = candidates.map(|candidate| format!("{}: {}", candidate.release, candidate.profile));
+        let listed = candidates.map(|candidate| format!("{}: {}", candidate.release, candidate.distribution));
         listed.collect::<Vec<_>>().join("; ")
     };
     if let [first, ..] = fitting {
         return Error::new(
-            Kind::Unrecognised,
+            ErrorKind::Unrecognised,
             what,
             format!("there are several: {}", listed(&mut fitting.iter().copied())),
         )
@@ -68,7 +68,7 @@ fn not_one(
     if let Some(release) = release.filter(|_| !candidates.is_empty()) {
         let others = listed(&mut candidates.iter());
         return Error::new(
-            Kind::Unrecognised,
+            ErrorKind::Unrecognised,
             what,
             format!("there is no {release}; found {others}"),
         )
@@ -92,6 +92,6 @@ fn not_one(
     } else {
         format!("none of its objects is a Synapse of ESS: {}", seen.join(", "))
     };
-    Error::new(Kind::Unrecognised, what, seen)
+    Error::new(ErrorKind::Unrecognised, what, seen)
         .hint("find it with `kubectl get statefulsets -A -l app.kubernetes.io/component=matrix-server`, or give --target postgresql://...")
 }

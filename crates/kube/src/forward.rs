@@ -23,7 +23,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Bytes, Error as SocketError, Message};
 
 use crate::cluster::Worker;
-use crate::error::{Error, Kind};
+use crate::error::{Error, ErrorKind};
 use crate::exec::{BLOCK, PING};
 use crate::{Cluster, PodPort};
 
@@ -125,7 +125,11 @@ impl Cluster {
 }
 
 fn cannot_listen(to: &PodPort, error: &io::Error) -> Error {
-    Error::new(Kind::Unavailable, format!("cannot listen for {to}"), error.to_string())
+    Error::new(
+        ErrorKind::Unavailable,
+        format!("cannot listen for {to}"),
+        error.to_string(),
+    )
 }
 
 /// The destination of a listener's connections.

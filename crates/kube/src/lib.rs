@@ -21,8 +21,8 @@ mod workload;
 
 pub use cluster::Cluster;
 pub use database::{Database, PodPort};
-pub use error::{Error, Kind};
-pub use ess::{Custom, Ess, Operator, Profile, SecretKey};
+pub use error::{Error, ErrorKind};
+pub use ess::{Custom, Distribution, Ess, Operator, SecretKey};
 pub use exec::{Ended, Exec, Input, Output};
 pub use forward::Forward;
 pub use gitops::GitOps;

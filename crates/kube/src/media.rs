@@ -3,8 +3,8 @@
 use k8s_openapi::api::core::v1::{Container, PersistentVolumeClaim, Pod, PodSecurityContext, PodSpec, SecurityContext};
 
 use crate::database::is_ready;
-use crate::error::{Error, Kind};
-use crate::ess::{Ess, Profile};
+use crate::error::{Error, ErrorKind};
+use crate::ess::{Distribution, Ess};
 use crate::workload::Workload;
 use crate::{Cluster, PodPort, operator};
 
@@ -35,11 +35,11 @@ pub struct Media {
     pub capacity: Option<String>,
 }
 
-/// The default user of each profile's Synapse.
-fn usual_user(profile: Profile) -> i64 {
-    match profile {
-        Profile::Community => 10_091,
-        Profile::Operator => 10_991,
+/// The default user of each distribution's Synapse.
+fn usual_user(distribution: Distribution) -> i64 {
+    match distribution {
+        Distribution::Community => 10_091,
+        Distribution::Operator => 10_991,
     }
 }
 
@@ -56,17 +56,18 @@ impl Cluster {
             .iter()
             .filter_map(|workload| Some((workload, claim_of(workload.template.spec.as_ref()?)?)))
             .collect();
-        let usual = usual_user(ess.profile);
+        let usual = usual_user(ess.distribution);
         let (workload, claim) = match mounting.as_slice() {
             [one] => (Some(one.0), one.1.clone()),
-            [] if ess.profile == Profile::Operator && ess.synapse.is_empty() => {
+            [] if ess.distribution == Distribution::Operator && ess.synapse.is_empty() => {
                 let claim = operator::media_claim(self, ess)?.and_then(|claim| claim.metadata.name);
-                let claim = claim.ok_or_else(|| Error::new(Kind::Unrecognised, &what, "there is no claim for it"))?;
+                let claim =
+                    claim.ok_or_else(|| Error::new(ErrorKind::Unrecognised, &what, "there is no claim for it"))?;
                 (None, claim)
             }
             [] => {
                 return Err(Error::new(
-                    Kind::Unrecognised,
+                    ErrorKind::Unrecognised,
                     what,
                     format!("no process of Synapse mounts a PersistentVolumeClaim at {MOUNT}"),
                 ));
@@ -77,7 +78,7 @@ impl Cluster {
                     .map(|(workload, claim)| format!("{workload}: {claim}"))
                     .collect();
                 let why = format!("several processes of Synapse mount one: {}", names.join(", "));
-                return Err(Error::new(Kind::Unrecognised, what, why));
+                return Err(Error::new(ErrorKind::Unrecognised, what, why));
             }
         };
         let pods = match workload {

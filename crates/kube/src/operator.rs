@@ -9,8 +9,8 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 
 use crate::Cluster;
-use crate::error::{Error, Kind};
-use crate::ess::{COMPONENT, Candidate, Custom, Ess, Operator, PART_OF, Profile, SYNAPSE, SecretKey, Wanted};
+use crate::error::{Error, ErrorKind};
+use crate::ess::{COMPONENT, Candidate, Custom, Distribution, Ess, Operator, PART_OF, SYNAPSE, SecretKey, Wanted};
 use crate::workload::{Workload, WorkloadKind};
 
 /// The group of the operator's custom resources.
@@ -65,7 +65,7 @@ fn resource(version: &str, kind: &str, plural: &str) -> ApiResource {
 
 impl Cluster {
     /// Whether the custom resource definitions of the older ESS are installed in the cluster.
-    pub fn knows_operator(&self) -> Result<bool, Error> {
+    pub fn has_operator_api(&self) -> Result<bool, Error> {
         Ok(self.operator_group()?.is_some())
     }
 
@@ -124,7 +124,7 @@ impl Cluster {
         let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &custom.namespace, &resource);
         match self.wait(&what, api.delete(&custom.name, &DeleteParams::background())) {
             Ok(_) => Ok(()),
-            Err(error) if error.kind() == Kind::NotFound => Ok(()),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),
         }
     }
@@ -134,7 +134,7 @@ impl Cluster {
         let (kind, name) = (text_of(&definition["kind"]), text_of(&definition["metadata"]["name"]));
         let namespace = text_of(&definition["metadata"]["namespace"]);
         let what = format!("cannot create {kind} {namespace}/{name}");
-        let broken = |why: String| Error::new(Kind::Unrecognised, &what, why);
+        let broken = |why: String| Error::new(ErrorKind::Unrecognised, &what, why);
         let version = text_of(&definition["apiVersion"]);
         let (Some(version), "Synapse") = (version.strip_prefix(&format!("{GROUP}/")), kind) else {
             return Err(broken("its saved definition is damaged".to_owned()));
@@ -145,7 +145,7 @@ impl Cluster {
         let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &resource);
         match self.wait(&what, api.create(&PostParams::default(), &object)) {
             Ok(_) => Ok(()),
-            Err(error) if error.kind() == Kind::Conflict => Ok(()),
+            Err(error) if error.kind() == ErrorKind::Conflict => Ok(()),
             Err(error) => Err(error),
         }
     }
@@ -158,7 +158,7 @@ fn text_of(value: &Value) -> &str {
 /// Adds `apiVersion` and `kind`, which the items of a list do not have.
 fn with_type(object: &DynamicObject, resource: &ApiResource, what: &str) -> Result<Value, Error> {
     let mut value =
-        serde_json::to_value(object).map_err(|error| Error::new(Kind::Unrecognised, what, error.to_string()))?;
+        serde_json::to_value(object).map_err(|error| Error::new(ErrorKind::Unrecognised, what, error.to_string()))?;
     value["apiVersion"] = resource.api_version.clone().into();
     value["kind"] = resource.kind.clone().into();
     Ok(value)
@@ -180,7 +180,7 @@ pub(crate) fn candidates(workloads: &[Workload], custom: &[Custom]) -> Vec<Candi
         .filter_map(owner_of);
     let names = custom.iter().map(|custom| custom.name.as_str());
     let candidate = |release: &str| Candidate {
-        profile: Profile::Operator,
+        distribution: Distribution::Operator,
         release: release.to_owned(),
     };
     owners.chain(names).map(candidate).collect()
@@ -200,7 +200,7 @@ pub(crate) fn ess(namespace: &str, release: &str, workloads: Vec<Workload>, cust
         }
     }
     Ess {
-        profile: Profile::Operator,
+        distribution: Distribution::Operator,
         namespace: namespace.to_owned(),
         release: release.to_owned(),
         synapse: workloads.into_iter().filter(is_synapse).collect(),
@@ -241,13 +241,13 @@ pub(crate) fn database(ess: &Ess) -> Result<Wanted, Error> {
         (None, Some(found)) => (found, None),
         (None, None) => {
             let why = "there is neither a Synapse nor an ElementDeployment of that name";
-            return Err(Error::new(Kind::Unrecognised, what, why));
+            return Err(Error::new(ErrorKind::Unrecognised, what, why));
         }
     };
     let (args, password) = found;
     if password.name.is_empty() {
         let why = "its custom resource names no Secret";
-        return Err(Error::new(Kind::Unrecognised, what, why));
+        return Err(Error::new(ErrorKind::Unrecognised, what, why));
     }
     Ok(Wanted {
         args,

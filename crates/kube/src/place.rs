@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::error::{Error, Kind};
+use crate::error::{Error, ErrorKind};
 
 /// The namespace of an ESS, and its release when one must be chosen.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,7 +24,7 @@ impl Place {
             None => (rest, None),
         };
         let wrong = |what: &str| {
-            Error::new(Kind::Usage, format!("cannot use {text:?}"), what)
+            Error::new(ErrorKind::Usage, format!("cannot use {text:?}"), what)
                 .hint("write kube:NAMESPACE or kube:NAMESPACE/RELEASE; the cluster is that of the kubeconfig")
         };
         if !is_label(namespace) {

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use crate::Cluster;
-use crate::error::{Error, Kind};
+use crate::error::{Error, ErrorKind};
 use crate::operator::GROUP;
 
 /// A permission.
@@ -164,7 +164,7 @@ impl Missing {
     /// An error that names all of them, with the Role that would grant them.
     pub fn error(&self) -> Error {
         let what = format!("cannot work in namespace {}", self.namespace);
-        Error::new(Kind::Forbidden, what, self.sentence()).hint(self.remedy())
+        Error::new(ErrorKind::Forbidden, what, self.sentence()).hint(self.remedy())
     }
 
     /// A hint with the Role that would grant them.

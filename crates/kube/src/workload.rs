@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, 
 use serde_json::{Value, json};
 
 use crate::Cluster;
-use crate::error::{Error, Kind};
+use crate::error::{Error, ErrorKind};
 
 /// The annotation with the number of replicas that a workload had before it was scaled down.
 pub const REPLICAS: &str = "ess-migrate/replicas";
@@ -161,7 +161,7 @@ impl Cluster {
         if workload.selector.is_empty() {
             let what = format!("cannot find the pods of {workload}");
             return Err(Error::new(
-                Kind::Unrecognised,
+                ErrorKind::Unrecognised,
                 what,
                 "it does not select them by labels",
             ));

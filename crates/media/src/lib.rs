@@ -1,6 +1,5 @@
 //! media-sync: copy the media store, as often as needed, and check it against the database.
 
-mod found;
 mod frame;
 mod link;
 mod pace;
@@ -8,6 +7,7 @@ mod pod;
 mod receive;
 mod rows;
 mod send;
+mod tally;
 mod tree;
 mod walk;
 
@@ -15,7 +15,7 @@ use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -24,20 +24,20 @@ use clap::ValueEnum;
 use ess_cli::{Context, Exit, Stop};
 use ess_document::{Amount, Document, Media, Next, now};
 use ess_files::make_directory;
-use ess_postgres::{Access, Session, has_media_repo, others};
+use ess_postgres::{Access, Session, has_media_repo, other_sessions};
 use ess_run::text::{count, counted, size};
-use ess_run::{Program, Report, processors};
+use ess_run::{Program, Report, joined, locked, processors};
 use ess_servers::{PgVariables, SourceArgs};
-use ess_synapse::media::{Kind, is_media_repo};
+use ess_synapse::media::{MediaKind, is_media_repo};
 use ess_synapse::yaml::Value;
 
-use found::Found;
 use frame::{Frame, IDLE};
 use link::Link;
 use pace::{Pace, rate};
 use pod::Volume;
 use rows::Expected;
 use send::{Sending, is_early};
+use tally::Tally;
 
 /// What the receiver refuses: only the sender would act on it.
 const OF_THE_SENDER: [&str; 18] = [
@@ -136,11 +136,11 @@ enum Without {
 }
 
 impl Without {
-    fn covers(self, kind: Kind) -> bool {
+    fn covers(self, kind: MediaKind) -> bool {
         match self {
-            Self::Remote => matches!(kind, Kind::Remote | Kind::RemoteThumbnail),
-            Self::Previews => matches!(kind, Kind::UrlPreview | Kind::UrlPreviewThumbnail),
-            Self::Thumbnails => kind == Kind::LocalThumbnail,
+            Self::Remote => matches!(kind, MediaKind::Remote | MediaKind::RemoteThumbnail),
+            Self::Previews => matches!(kind, MediaKind::UrlPreview | MediaKind::UrlPreviewThumbnail),
+            Self::Thumbnails => kind == MediaKind::LocalThumbnail,
         }
     }
 
@@ -173,11 +173,11 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
         serve(store, Duration::from_secs(args.timeout.into()))?;
         return Ok(Exit::Done);
     }
-    let source = Source::find(args, context)?;
+    let source = StoreToCopy::find(args, context)?;
     let copy = destination(args, context, &source.store)?;
-    let kinds: Vec<Kind> = Kind::ALL
+    let kinds: Vec<MediaKind> = MediaKind::ALL
         .into_iter()
-        .filter(|kind| *kind != Kind::Other && !args.without.iter().any(|without| without.covers(*kind)))
+        .filter(|kind| *kind != MediaKind::Other && !args.without.iter().any(|without| without.covers(*kind)))
         .collect();
     if args.without.contains(&Without::Thumbnails) && !source.makes_thumbnails {
         context
@@ -193,11 +193,11 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
         .into());
     }
     let running = match &source.session {
-        Some(session) => !others(session, &[])?.is_empty(),
+        Some(session) => !other_sessions(session, &[])?.is_empty(),
         None => false,
     };
     let console = context.console.clone();
-    let mut found = Found::new(&console);
+    let mut tally = Tally::new(&console);
     let pace = Pace::new(args.bwlimit);
     let sending = Sending {
         store: &source.store,
@@ -215,9 +215,9 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
         report: &console,
     };
     let sent = match &copy {
-        Copy::Here(directory) => send_here(&sending, directory, &mut found),
-        Copy::Far(command) => send_far(&sending, command, &console, &mut found),
-        Copy::Pod(volume) => volume.send(&sending, context, &mut found),
+        Copy::Here(directory) => send_here(&sending, directory, &mut tally),
+        Copy::Far(command) => send_far(&sending, command, &console, &mut tally),
+        Copy::Pod(volume) => volume.send(&sending, context, &mut tally),
     };
     let sent =
         sent.context("not all media were copied; those that were are kept, and the next run resumes from there")?;
@@ -227,13 +227,13 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
         let expected = Expected {
             session,
             store: &source.store,
-            with_previews: kinds.contains(&Kind::UrlPreview),
+            with_previews: kinds.contains(&MediaKind::UrlPreview),
             providers: source.providers,
         };
-        elsewhere = expected.check(&mut found)?;
+        elsewhere = expected.check(&mut tally)?;
         console.done();
     }
-    let media = section(args, context, &source.store, &copy, &found, sent, elsewhere, running);
+    let media = section(args, context, &source.store, &copy, &tally, sent, elsewhere, running);
     print_summary(&media, context);
     let exit = if media.complete { Exit::Done } else { Exit::No };
     context.document.media = Some(media);
@@ -242,7 +242,7 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
 }
 
 /// The store to copy, and what is known about it.
-struct Source {
+struct StoreToCopy {
     store: PathBuf,
     session: Option<Session>,
     /// Media may be in a storage provider instead of the store.
@@ -250,7 +250,7 @@ struct Source {
     makes_thumbnails: bool,
 }
 
-impl Source {
+impl StoreToCopy {
     fn find(args: &Args, context: &mut Context) -> anyhow::Result<Self> {
         let config = ess_servers::config(context, &args.source.configuration)?;
         let store = match (&args.source_dir, &config) {
@@ -355,16 +355,16 @@ fn destination(args: &Args, context: &mut Context, store: &Path) -> anyhow::Resu
 /// Whether the store contains uploads, which no other server has. Other kinds do not count: their directories may be
 /// on other disks.
 fn has_uploads(store: &Path) -> bool {
-    std::fs::read_dir(store.join(Kind::Local.name())).is_ok_and(|mut entries| entries.next().is_some())
+    std::fs::read_dir(store.join(MediaKind::Local.name())).is_ok_and(|mut entries| entries.next().is_some())
 }
 
-fn send_here(sending: &Sending<'_>, directory: &Path, found: &mut Found<'_>) -> anyhow::Result<Amount> {
+fn send_here(sending: &Sending<'_>, directory: &Path, tally: &mut Tally<'_>) -> anyhow::Result<Amount> {
     // No time limit: a local disk may be slow.
-    let (ours, theirs) = link::pair(Duration::MAX);
+    let (sender, receiver) = link::pair(Duration::MAX);
     thread::scope(|scope| {
-        let writing = scope.spawn(|| receive::receive(directory, theirs));
-        let sent = sending.run(ours, found);
-        let received = writing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let writing = scope.spawn(|| receive::receive(directory, receiver));
+        let sent = sending.run(sender, tally);
+        let received = joined(writing.join());
         ess_run::stop_if_interrupted()?;
         // Report the receiver's own error rather than the closed channel that follows from it.
         match (received, sent) {
@@ -378,7 +378,7 @@ fn send_far(
     sending: &Sending<'_>,
     command: &[OsString],
     report: &dyn Report,
-    found: &mut Found<'_>,
+    tally: &mut Tally<'_>,
 ) -> anyhow::Result<Amount> {
     // What ssh and kubectl need from the environment.
     let environment: Vec<(String, OsString)> = ["SSH_AUTH_SOCK", "KUBECONFIG"]
@@ -388,8 +388,8 @@ fn send_far(
     let program = Program::new(&command[0]).args(&command[1..]).envs(&environment);
     let idle = Duration::from_secs(sending.idle.into());
     let program = program.patience(idle);
-    let (ours, theirs) = link::pair(idle);
-    let Link { out, incoming } = theirs;
+    let (sender, receiver) = link::pair(idle);
+    let Link { out, incoming } = receiver;
     thread::scope(|scope| {
         let far = scope.spawn(move || {
             let mut incoming = Some(incoming);
@@ -405,8 +405,8 @@ fn send_far(
                 },
             )
         });
-        let sent = sending.run(ours, found);
-        let far = far.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let sent = sending.run(sender, tally);
+        let far = joined(far.join());
         ess_run::stop_if_interrupted()?;
         match (sent, far) {
             // Prefer what the receiver itself reported. If it only ended, report how the command failed: perhaps it
@@ -423,21 +423,21 @@ fn send_far(
 
 /// Runs the receiver on standard input and output; fails if the sender reads no answer for `idle`.
 fn serve(store: &Path, idle: Duration) -> anyhow::Result<()> {
-    let (ours, theirs) = link::pair(idle);
-    let Link { out, incoming } = theirs;
+    let (receiver, stdio) = link::pair(idle);
+    let Link { out, incoming } = stdio;
     // `None` once standard input has ended.
     let open = Arc::new(Mutex::new(Some(out.clone())));
     let reading = Arc::clone(&open);
     // Not joined: it may block in a read of standard input, and ends with the process.
     thread::spawn(move || {
         link::read_all(&mut io::stdin().lock(), &out);
-        *reading.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *locked(&reading) = None;
     });
     let (end, ended) = channel();
     // Not joined either: it may block in a write that the sender does not read.
     thread::spawn(move || {
         let written = link::write_all(&incoming, &mut io::stdout().lock());
-        if let (Err(error), Some(out)) = (&written, &*open.lock().unwrap_or_else(PoisonError::into_inner)) {
+        if let (Err(error), Some(out)) = (&written, &*locked(&open)) {
             // The sender keeps its end open, perhaps waiting for the very answer that could not be written: end the
             // receiver, which would wait for the sender.
             let (exit, why) = (Exit::Io as u8, format!("the sender has ended: {error}"));
@@ -445,11 +445,11 @@ fn serve(store: &Path, idle: Duration) -> anyhow::Result<()> {
         }
         let _ = end.send(written);
     });
-    received_and_told(receive::receive(store, ours), &ended, idle)
+    finish_answers(receive::receive(store, receiver), &ended, idle)
 }
 
 /// Waits until the last answer is written, for at most `idle`.
-fn received_and_told(
+fn finish_answers(
     received: anyhow::Result<()>,
     ended: &Receiver<io::Result<()>>,
     idle: Duration,
@@ -477,13 +477,13 @@ fn section(
     context: &Context,
     store: &Path,
     copy: &Copy,
-    found: &Found<'_>,
+    tally: &Tally<'_>,
     sent: Amount,
     elsewhere: u64,
     source_was_running: bool,
 ) -> Media {
     let export = context.document.export.as_deref();
-    let refetchable = found.kinds.iter().filter(|(kind, _)| kind.is_cache());
+    let refetchable = tally.kinds.iter().filter(|(kind, _)| kind.is_cache());
     Media {
         version: context.version(),
         started_at: context.started_at.clone(),
@@ -504,25 +504,25 @@ fn section(
             files: sum.files + amount.files,
             bytes: sum.bytes + amount.bytes,
         }),
-        kinds: found
+        kinds: tally
             .kinds
             .iter()
             .map(|(kind, amount)| (kind.name().to_owned(), *amount))
             .collect(),
         sent,
-        unchanged: found.unchanged,
+        unchanged: tally.unchanged,
         verified: args.verify,
-        rows_compared: found.rows,
+        rows_compared: tally.rows,
         elsewhere,
-        left: found.left.clone(),
-        missing: found.missing.clone(),
-        wrong: found.wrong.clone(),
-        unknown: found.unknown.clone(),
-        damaged: found.damaged.clone(),
-        surplus: found.surplus.clone(),
-        removed: found.removed,
+        left: tally.left.clone(),
+        missing: tally.missing.clone(),
+        wrong: tally.wrong.clone(),
+        unknown: tally.unknown.clone(),
+        damaged: tally.damaged.clone(),
+        surplus: tally.surplus.clone(),
+        removed: tally.removed,
         source_was_running,
-        complete: found.is_complete(),
+        complete: tally.is_complete(),
         next: Next {
             go_on: vec!["ess-wipe".to_owned(), "restore".to_owned()],
             go_back: None,
@@ -574,7 +574,7 @@ fn print_summary(media: &Media, context: &Context) {
         ));
     }
     let by = |name: &str| media.kinds.get(name).copied().unwrap_or_default();
-    let remote = [by(Kind::Remote.name()), by(Kind::RemoteThumbnail.name())];
+    let remote = [by(MediaKind::Remote.name()), by(MediaKind::RemoteThumbnail.name())];
     let bytes: u64 = remote.iter().map(|amount| amount.bytes).sum();
     if bytes > 0 {
         console.note(&format!(

@@ -1,8 +1,10 @@
 //! `--bwlimit`: a limit on the bytes sent per second.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
+
+use ess_run::locked;
 
 /// The limit, shared by all lanes.
 pub(crate) struct Pace {
@@ -24,7 +26,7 @@ impl Pace {
         let Some(rate) = self.rate else { return Ok(()) };
         let now = Instant::now();
         let turn = {
-            let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut next = locked(&self.next);
             let turn = (*next).max(now);
             let nanoseconds = u128::from(bytes) * 1_000_000_000 / u128::from(rate.max(1));
             *next = turn + Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX));

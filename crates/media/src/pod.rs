@@ -12,9 +12,9 @@ use ess_run::Report as _;
 use ess_servers::Named;
 use serde_json::{from_value, json};
 
-use crate::found::Found;
 use crate::link::{self, Link};
 use crate::send::{Sending, is_early};
+use crate::tally::Tally;
 
 /// The receiver for Synapse's image, which has Python but none of these programs.
 const RECEIVER: &str = include_str!("receive.py");
@@ -104,17 +104,17 @@ impl Volume {
         &self,
         sending: &Sending<'_>,
         context: &Context,
-        found: &mut Found<'_>,
+        tally: &mut Tally<'_>,
     ) -> anyhow::Result<Amount> {
         if let Some(pod) = &self.media.pod {
-            return self.send_to(pod, &self.media.container, sending, found);
+            return self.send_to(pod, &self.media.container, sending, tally);
         }
         self.cluster.require(Right::HELPER)?;
         let name = format!("{}-media-sync", self.ess.release);
         let made = self.make(&name, context)?;
         let sent = self
             .ready(&name)
-            .and_then(|()| self.send_to(&name, CONTAINER, sending, found));
+            .and_then(|()| self.send_to(&name, CONTAINER, sending, tally));
         // After a failure, the helper pod of another run is kept: that run may still be using it.
         if (made || sent.is_ok())
             && let Err(error) = self.cluster.clean_up::<Pod>(&self.ess.namespace, &name)
@@ -229,15 +229,15 @@ impl Volume {
         pod: &str,
         container: &str,
         sending: &Sending<'_>,
-        found: &mut Found<'_>,
+        tally: &mut Tally<'_>,
     ) -> anyhow::Result<Amount> {
         let command = ["python3", "-c", BOOT, &self.store()];
         let mut exec: Exec = self.cluster.exec(pod, container, &command, true)?;
         let idle = Duration::from_secs(sending.idle.into());
         exec.stdout.limited(idle);
         let stdin = exec.stdin.take();
-        let (ours, theirs) = link::pair(idle);
-        let Link { out, incoming } = theirs;
+        let (sender, receiver) = link::pair(idle);
+        let Link { out, incoming } = receiver;
         let sent = thread::scope(|scope| {
             scope.spawn(move || {
                 let mut stdin = stdin.ok_or(io::ErrorKind::BrokenPipe)?;
@@ -246,7 +246,7 @@ impl Volume {
             });
             let stdout = &mut exec.stdout;
             scope.spawn(move || link::read_all(stdout, &out));
-            sending.run(ours, found)
+            sending.run(sender, tally)
         });
         ess_run::stop_if_interrupted()?;
         match sent {

@@ -7,13 +7,14 @@ use std::io::{self, Read as _, Write as _};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Condvar, Mutex};
 use std::thread::{self, Builder, Scope};
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use ess_cli::{Exit, Stop};
-use ess_synapse::media::{Kind, is_place};
+use ess_run::{locked, unpoisoned};
+use ess_synapse::media::{MediaKind, is_place};
 use rustix::fs::Advice;
 use sha2::{Digest as _, Sha256};
 
@@ -132,7 +133,7 @@ enum Order {
     Frame(Frame),
     /// A marker: the lane drops it when everything before it is done.
     Done {
-        _told: Sender<()>,
+        _done: Sender<()>,
     },
 }
 
@@ -141,7 +142,7 @@ impl Router<'_, '_> {
         while let Some(frame) = next(incoming, failures, self.idle)? {
             match frame {
                 Frame::List { kinds } => self.list(&kinds)?,
-                Frame::More { units } => self.credit.give(Some(units)),
+                Frame::More { units } => self.credit.add(Some(units)),
                 Frame::File { lane, .. }
                 | Frame::Data { lane, .. }
                 | Frame::End { lane }
@@ -184,7 +185,7 @@ impl Router<'_, '_> {
     fn wait(&self) -> anyhow::Result<()> {
         let (done, all) = channel();
         for lane in self.lanes.values() {
-            let _ = lane.send(Order::Done { _told: done.clone() });
+            let _ = lane.send(Order::Done { _done: done.clone() });
         }
         drop(done);
         while all.recv_timeout(Duration::from_millis(100)) == Err(RecvTimeoutError::Timeout) {
@@ -205,7 +206,7 @@ impl Router<'_, '_> {
                 let (tree, out, failed) = (self.tree, self.out, self.failed.clone());
                 Builder::new()
                     .spawn_scoped(self.scope, move || {
-                        let mut lane = Lane {
+                        let mut lane = LaneWriter {
                             number,
                             tree,
                             out,
@@ -237,7 +238,7 @@ impl Router<'_, '_> {
             return Err(Stop::data("the sender requested a list before the last one was complete").into());
         }
         self.credit.start();
-        let kinds: Vec<Kind> = Kind::ALL
+        let kinds: Vec<MediaKind> = MediaKind::ALL
             .into_iter()
             .filter(|kind| kinds.iter().any(|name| name == kind.name()))
             .collect();
@@ -257,17 +258,17 @@ impl Router<'_, '_> {
             // Odd entries of the copy do no harm; a file whose place one of them occupies is refused when it arrives.
             let listed = walk.run(&mut |_| {}, &mut |_, unit| {
                 if credit.take() {
-                    send_unit(unit, out).map_err(|_| Unlisted::Unheard)
+                    send_unit(unit, out).map_err(|_| Unlisted::SenderGone)
                 } else {
-                    Err(Unlisted::Unwanted)
+                    Err(Unlisted::RunOver)
                 }
             });
             // Before `Listed` is sent: the sender may request the next list at once.
             is_listing.store(false, Ordering::SeqCst);
             match listed {
                 Ok(()) => drop(out.send(Frame::Listed)),
-                Err(Unlisted::Unheard) => drop(failed.send(sender_is_gone())),
-                Err(Unlisted::Unwanted) => {}
+                Err(Unlisted::SenderGone) => drop(failed.send(sender_is_gone())),
+                Err(Unlisted::RunOver) => {}
             }
         };
         Builder::new().spawn_scoped(self.scope, list).context(NO_THREAD)?;
@@ -277,10 +278,10 @@ impl Router<'_, '_> {
 
 /// Why a list was not sent to its end.
 enum Unlisted {
-    /// The sender does not accept it.
-    Unheard,
+    /// The sender has ended.
+    SenderGone,
     /// The run is over.
-    Unwanted,
+    RunOver,
 }
 
 /// Sends a unit in frames that are smaller than the limit of the protocol.
@@ -313,12 +314,12 @@ struct Credit(Mutex<(u64, bool)>, Condvar);
 impl Credit {
     /// Resets the credit, for a new list.
     fn start(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).0 = 0;
+        locked(&self.0).0 = 0;
     }
 
     /// Adds units; with `None`, [`Credit::take`] returns false from now on.
-    fn give(&self, units: Option<u32>) {
-        let mut credit = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    fn add(&self, units: Option<u32>) {
+        let mut credit = locked(&self.0);
         match units {
             Some(units) => credit.0 = credit.0.saturating_add(units.into()),
             None => credit.1 = true,
@@ -328,7 +329,7 @@ impl Credit {
 
     /// Waits for credit for one unit; false when there will be no more.
     fn take(&self) -> bool {
-        let mut credit = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut credit = locked(&self.0);
         loop {
             if credit.1 {
                 return false;
@@ -337,7 +338,7 @@ impl Credit {
                 credit.0 -= 1;
                 return true;
             }
-            credit = self.1.wait(credit).unwrap_or_else(PoisonError::into_inner);
+            credit = unpoisoned(self.1.wait(credit));
         }
     }
 }
@@ -347,7 +348,7 @@ struct EndOfCredit<'a>(&'a Credit);
 
 impl Drop for EndOfCredit<'_> {
     fn drop(&mut self) {
-        self.0.give(None);
+        self.0.add(None);
     }
 }
 
@@ -361,14 +362,14 @@ struct Partial {
 }
 
 /// Writes files one after another.
-struct Lane<'a> {
+struct LaneWriter<'a> {
     number: u8,
     tree: &'a Tree,
     out: &'a Out,
     file: Option<Partial>,
 }
 
-impl Lane<'_> {
+impl LaneWriter<'_> {
     fn carry_out(&mut self, frame: Frame) -> anyhow::Result<()> {
         match frame {
             Frame::File { path, time, .. } => {

@@ -7,10 +7,10 @@ use std::path::Path;
 use ess_files::hex;
 use ess_postgres::{Error, Session, UPLOADS_PAGE, not_uploads, upload_digests, uploads};
 use ess_run::text::count;
-use ess_synapse::media::{Kind, id_at, path_of, preview_path_of};
+use ess_synapse::media::{MediaKind, id_at, path_of, preview_path_of};
 
-use crate::found::Found;
 use crate::frame::Sha256;
+use crate::tally::Tally;
 
 /// Files that are still to be compared with the database, in batches.
 pub(crate) struct Rows<'a> {
@@ -29,48 +29,48 @@ impl<'a> Rows<'a> {
     }
 
     /// Adds a file of the store.
-    pub(crate) fn there(&mut self, path: &str, found: &mut Found<'_>) -> Result<(), Error> {
+    pub(crate) fn present(&mut self, path: &str, tally: &mut Tally<'_>) -> Result<(), Error> {
         if self.session.is_some()
             && let Some(id) = id_of(path)
         {
             self.ids.push(id);
             if self.ids.len() >= UPLOADS_PAGE {
-                self.ask(found)?;
+                self.query(tally)?;
             }
         }
         Ok(())
     }
 
     /// Adds the digest of a file that was read.
-    pub(crate) fn read(&mut self, path: &str, sha256: Sha256, found: &mut Found<'_>) -> Result<(), Error> {
+    pub(crate) fn read(&mut self, path: &str, sha256: Sha256, tally: &mut Tally<'_>) -> Result<(), Error> {
         if self.session.is_some()
             && let Some(id) = id_of(path)
         {
             self.digests.push((id, sha256));
             if self.digests.len() >= UPLOADS_PAGE {
-                self.compare(found)?;
+                self.compare(tally)?;
             }
         }
         Ok(())
     }
 
     /// Compares the rest.
-    pub(crate) fn finish(&mut self, found: &mut Found<'_>) -> Result<(), Error> {
-        self.ask(found)?;
-        self.compare(found)
+    pub(crate) fn finish(&mut self, tally: &mut Tally<'_>) -> Result<(), Error> {
+        self.query(tally)?;
+        self.compare(tally)
     }
 
-    fn ask(&mut self, found: &mut Found<'_>) -> Result<(), Error> {
+    fn query(&mut self, tally: &mut Tally<'_>) -> Result<(), Error> {
         let ids = std::mem::take(&mut self.ids);
         if let Some(session) = self.session.filter(|_| !ids.is_empty()) {
             for id in not_uploads(session, &ids)? {
-                found.unknown(id);
+                tally.unknown(id);
             }
         }
         Ok(())
     }
 
-    fn compare(&mut self, found: &mut Found<'_>) -> Result<(), Error> {
+    fn compare(&mut self, tally: &mut Tally<'_>) -> Result<(), Error> {
         let digests = std::mem::take(&mut self.digests);
         let Some(session) = self.session.filter(|_| !digests.is_empty()) else {
             return Ok(());
@@ -80,7 +80,7 @@ impl<'a> Rows<'a> {
         for (id, sha256) in digests {
             let is = hex(&sha256);
             if let Some(noted) = known.get(&id).filter(|noted| !noted.eq_ignore_ascii_case(&is)) {
-                found.wrong(&id, &format!("its SHA-256 is {is}, the database has {noted}"));
+                tally.wrong(&id, &format!("its SHA-256 is {is}, the database has {noted}"));
             }
         }
         Ok(())
@@ -99,7 +99,7 @@ pub(crate) struct Expected<'a> {
 
 impl Expected<'_> {
     /// Checks that each row has its file. Returns how many files may be in a storage provider instead.
-    pub(crate) fn check(&self, found: &mut Found<'_>) -> anyhow::Result<u64> {
+    pub(crate) fn check(&self, tally: &mut Tally<'_>) -> anyhow::Result<u64> {
         let (mut last, mut rows, mut elsewhere) = (String::new(), 0, 0);
         loop {
             let page = uploads(self.session, &last, self.with_previews)?;
@@ -108,9 +108,9 @@ impl Expected<'_> {
                 ess_run::stop_if_interrupted()?;
                 rows += 1;
                 let (kind, path) = if upload.is_preview {
-                    (Kind::UrlPreview, preview_path_of(&upload.media_id))
+                    (MediaKind::UrlPreview, preview_path_of(&upload.media_id))
                 } else {
-                    (Kind::Local, path_of(&upload.media_id))
+                    (MediaKind::Local, path_of(&upload.media_id))
                 };
                 let place = path.map(|path| self.store.join(kind.name()).join(path));
                 let size = match place.map(fs::symlink_metadata) {
@@ -126,8 +126,8 @@ impl Expected<'_> {
                     // Synapse generates it again.
                     None if upload.is_preview => {}
                     None if self.providers => elsewhere += 1,
-                    None => found.missing(format!("{} ({})", upload.media_id, count(upload.length, "byte"))),
-                    Some(size) if u64::try_from(upload.length) != Ok(size) => found.wrong(
+                    None => tally.missing(format!("{} ({})", upload.media_id, count(upload.length, "byte"))),
+                    Some(size) if u64::try_from(upload.length) != Ok(size) => tally.wrong(
                         &upload.media_id,
                         &format!("it has {}, the database has {}", count(size, "byte"), upload.length),
                     ),
@@ -136,7 +136,7 @@ impl Expected<'_> {
                 last = upload.media_id;
             }
             if is_last {
-                found.rows = Some(rows);
+                tally.rows = Some(rows);
                 return Ok(elsewhere);
             }
         }
@@ -145,6 +145,6 @@ impl Expected<'_> {
 
 /// The media id of an upload, from its path relative to the store.
 fn id_of(path: &str) -> Option<String> {
-    let below = path.strip_prefix(Kind::Local.name())?.strip_prefix('/')?;
+    let below = path.strip_prefix(MediaKind::Local.name())?.strip_prefix('/')?;
     id_at(Path::new(below))
 }

@@ -6,22 +6,22 @@ mod merge;
 
 use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, channel, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
 use ess_cli::{Exit, Stop};
 use ess_document::Amount;
 use ess_postgres::Session;
-use ess_run::Report;
-use ess_synapse::media::Kind;
+use ess_run::{Report, joined, locked};
+use ess_synapse::media::MediaKind;
 
-use crate::found::Found;
 use crate::frame::{Frame, MAGIC, Owner, Sha256 as Digest};
 use crate::link::{self, Link, Out};
 use crate::pace::Pace;
 use crate::rows::Rows;
-use answers::{Event, Shared, listen, lock};
+use crate::tally::Tally;
+use answers::{Event, Shared, listen};
 use lane::Lane;
 use merge::Merge;
 
@@ -34,7 +34,7 @@ const WAITING: usize = 256;
 /// How one store is sent.
 pub(crate) struct Sending<'a> {
     pub(crate) store: &'a Path,
-    pub(crate) kinds: &'a [Kind],
+    pub(crate) kinds: &'a [MediaKind],
     pub(crate) owner: Owner,
     /// How long the receiver may send nothing, in seconds.
     pub(crate) idle: u32,
@@ -50,7 +50,7 @@ pub(crate) struct Sending<'a> {
 
 impl Sending<'_> {
     /// Sends what the copy does not have; returns the amount that was sent.
-    pub(crate) fn run(&self, link: Link, found: &mut Found<'_>) -> anyhow::Result<Amount> {
+    pub(crate) fn run(&self, link: Link, tally: &mut Tally<'_>) -> anyhow::Result<Amount> {
         let Link { out, incoming } = link;
         let shared = Shared::new(self.lanes);
         let (events, happened) = channel();
@@ -65,7 +65,7 @@ impl Sending<'_> {
                 out: &out,
                 happened: &happened,
                 shared,
-                found,
+                tally,
                 rows: Rows::new(self.session),
             };
             let outcome = talk.run();
@@ -77,14 +77,14 @@ impl Sending<'_> {
             drop((out, working));
             outcome
         });
-        if let Some(stop) = shared.failed.lock().unwrap_or_else(PoisonError::into_inner).take()
+        if let Some(stop) = locked(&shared.failed).take()
             && outcome.is_err()
             && ess_run::interrupted().is_none()
         {
             return Err(stop.into());
         }
         outcome?;
-        Ok(lock(&shared.results).sent)
+        Ok(locked(&shared.results).sent)
     }
 }
 
@@ -94,7 +94,7 @@ struct Talk<'a, 'f> {
     out: &'a Out,
     happened: &'a Receiver<Event>,
     shared: &'a Shared,
-    found: &'a mut Found<'f>,
+    tally: &'a mut Tally<'f>,
     rows: Rows<'a>,
 }
 
@@ -103,7 +103,7 @@ impl Talk<'_, '_> {
         let Sending {
             owner, idle, report, ..
         } = *self.sending;
-        self.say(Frame::Hello {
+        self.send_frame(Frame::Hello {
             magic: MAGIC.to_owned(),
             owner,
             idle,
@@ -122,23 +122,23 @@ impl Talk<'_, '_> {
             self.read_back()?;
         }
         self.take_results()?;
-        self.rows.finish(self.found)?;
+        self.rows.finish(self.tally)?;
         report.done();
         Ok(())
     }
 
     /// Goes once through the store and the copy.
     fn pass(&mut self, pass: Pass) -> anyhow::Result<()> {
-        self.say(Frame::List {
+        self.send_frame(Frame::List {
             kinds: self.sending.kinds.iter().map(|kind| kind.name().to_owned()).collect(),
         })?;
-        self.say(Frame::More { units: AHEAD })?;
+        self.send_frame(Frame::More { units: AHEAD })?;
         self.with_lanes(|talk, jobs| {
             let mut merge = Merge {
                 talk,
                 pass,
                 jobs,
-                theirs: None,
+                remote: None,
                 is_over: false,
                 before: String::new(),
                 unreadable: Vec::new(),
@@ -148,10 +148,10 @@ impl Talk<'_, '_> {
         self.sync()
     }
 
-    /// Runs the lanes on the jobs that `give` sends.
+    /// Runs the lanes on the jobs that `feed` sends.
     fn with_lanes(
         &mut self,
-        give: impl FnOnce(&mut Self, &SyncSender<Job>) -> anyhow::Result<()>,
+        feed: impl FnOnce(&mut Self, &SyncSender<Job>) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
         let (sending, shared) = (self.sending, self.shared);
         let (jobs, todo) = sync_channel(WAITING);
@@ -173,23 +173,23 @@ impl Talk<'_, '_> {
                 })
                 .collect();
             drop(todo);
-            let given = give(self, &jobs);
+            let fed = feed(self, &jobs);
             drop(jobs);
             let mut outcome = Ok(());
             for lane in lanes {
-                let done = lane.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+                let done = joined(lane.join());
                 outcome = outcome.and(done);
             }
             // Report the lane's own error rather than the closed channel that follows from it.
-            outcome.and(given)
+            outcome.and(fed)
         })
     }
 
     /// Sends again the files whose copy differs from the store.
     fn repair(&mut self, pass: Pass) -> anyhow::Result<()> {
-        let again = std::mem::take(&mut lock(&self.shared.results).damaged);
+        let again = std::mem::take(&mut locked(&self.shared.results).damaged);
         for path in &again {
-            self.found.damaged(path.clone());
+            self.tally.damaged(path.clone());
         }
         let task = Task::Send(pass);
         self.work_off(again.into_iter().map(|path| Job { path, task }).collect())
@@ -197,7 +197,7 @@ impl Talk<'_, '_> {
 
     /// Lets the receiver read the files that were sent while both sides were being read.
     fn read_back(&mut self) -> anyhow::Result<()> {
-        let unread = std::mem::take(&mut lock(&self.shared.results).unread);
+        let unread = std::mem::take(&mut locked(&self.shared.results).unread);
         self.work_off(unread)
     }
 
@@ -211,7 +211,7 @@ impl Talk<'_, '_> {
             work.try_for_each(|job| jobs.send(job).map_err(|_| gone().into()))
         })?;
         self.sync()?;
-        match lock(&self.shared.results).damaged.first() {
+        match locked(&self.shared.results).damaged.first() {
             Some(path) => {
                 let message = format!("{path} was damaged repeatedly, in transit or on the receiver's disk");
                 Err(Stop::new(Exit::Unavailable, message).into())
@@ -223,35 +223,35 @@ impl Talk<'_, '_> {
     /// Takes over the results so far.
     fn take_results(&mut self) -> anyhow::Result<()> {
         let (digests, left) = {
-            let mut results = lock(&self.shared.results);
+            let mut results = locked(&self.shared.results);
             (std::mem::take(&mut results.digests), std::mem::take(&mut results.left))
         };
         for what in left {
-            self.found.left(what);
+            self.tally.left(what);
         }
         for (path, sha256) in digests {
-            self.rows.read(&path, sha256, self.found)?;
+            self.rows.read(&path, sha256, self.tally)?;
         }
         Ok(())
     }
 
     /// Waits until everything that was sent is on disk.
     fn sync(&self) -> anyhow::Result<()> {
-        self.say(Frame::Sync)?;
+        self.send_frame(Frame::Sync)?;
         match self.next()? {
             Event::Synced => Ok(()),
             _ => Err(out_of_order().into()),
         }
     }
 
-    fn say(&self, frame: Frame) -> anyhow::Result<()> {
+    fn send_frame(&self, frame: Frame) -> anyhow::Result<()> {
         {
-            let mut asked = lock(&self.shared.asked);
+            let mut requested = locked(&self.shared.requested);
             match &frame {
-                Frame::Hello { .. } => asked.ready += 1,
-                Frame::List { .. } => asked.lists += 1,
-                Frame::More { units } => asked.units += u64::from(*units),
-                Frame::Sync => asked.syncs += 1,
+                Frame::Hello { .. } => requested.ready += 1,
+                Frame::List { .. } => requested.lists += 1,
+                Frame::More { units } => requested.units += u64::from(*units),
+                Frame::Sync => requested.syncs += 1,
                 _ => {}
             }
         }
@@ -298,7 +298,7 @@ enum Task {
 /// The error if nothing more is known.
 const EARLY: &str = "the receiver ended unexpectedly";
 
-const GO_ON: &str = "check the receiver and its host, then re-run the same command; it resumes from here";
+const RESUME_HINT: &str = "check the receiver and its host, then re-run the same command; it resumes from here";
 
 /// Whether nothing more is known than that the receiver has ended.
 pub(crate) fn is_early(error: &anyhow::Error) -> bool {
@@ -310,5 +310,5 @@ fn out_of_order() -> Stop {
 }
 
 fn gone() -> Stop {
-    Stop::new(Exit::Unavailable, EARLY).hint(GO_ON)
+    Stop::new(Exit::Unavailable, EARLY).hint(RESUME_HINT)
 }

@@ -41,7 +41,7 @@ impl Tree {
         let root = rustix::fs::open(&path, DIRECTORY, Mode::empty())
             .map_err(io::Error::from)
             .with_context(failed)?;
-        give(&root, owner).with_context(failed)?;
+        set_owner(&root, owner).with_context(failed)?;
         if made.is_err() {
             let found = rustix::fs::fstat(&root).map_err(io::Error::from).with_context(failed)?;
             // Only others, not the group: Kubernetes itself gives a volume's group access (`fsGroup`).
@@ -98,7 +98,7 @@ impl Tree {
             },
         };
         rustix::fs::futimens(file, &times)?;
-        give(file, self.owner)?;
+        set_owner(file, self.owner)?;
         let (directory, name) = self.parent(path, true)?;
         Ok(rustix::fs::renameat(&self.staging, lane.to_string(), directory, name)?)
     }
@@ -147,7 +147,7 @@ impl Tree {
         // Replaced meanwhile, for example by a link: a file that is sent to this place is refused.
         let Ok(file) = opened else { return Ok(()) };
         if is_anothers {
-            give(&file, self.owner)?;
+            set_owner(&file, self.owner)?;
         }
         if is_loose {
             let mode = Mode::from_raw_mode(metadata.mode());
@@ -195,12 +195,12 @@ fn make(at: &OwnedFd, name: &str, owner: Owner) -> io::Result<OwnedFd> {
     };
     let directory = rustix::fs::openat(at, name, DIRECTORY, Mode::empty())?;
     if made {
-        give(&directory, owner)?;
+        set_owner(&directory, owner)?;
     }
     Ok(directory)
 }
 
-fn give(what: impl std::os::fd::AsFd, owner: Owner) -> io::Result<()> {
+fn set_owner(what: impl std::os::fd::AsFd, owner: Owner) -> io::Result<()> {
     let Some((user, group)) = owner else { return Ok(()) };
     Ok(rustix::fs::fchown(
         what,

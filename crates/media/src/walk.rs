@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use ess_synapse::media::{Kind, is_directory, is_place};
+use ess_synapse::media::{MediaKind, is_directory, is_place};
 
 use crate::frame::{Entry, Time};
 
@@ -57,7 +57,7 @@ type Keep<'a> = &'a dyn Fn(&str, &Metadata);
 /// A walk through a store.
 pub(crate) struct Walk<'a> {
     pub(crate) store: &'a Path,
-    pub(crate) kinds: &'a [Kind],
+    pub(crate) kinds: &'a [MediaKind],
     /// Called for every file and directory whose path Synapse uses.
     pub(crate) keep: Option<Keep<'a>>,
 }
@@ -67,7 +67,7 @@ impl Walk<'_> {
     pub(crate) fn run<E>(
         &self,
         odd: &mut dyn FnMut(Odd),
-        visit: &mut dyn FnMut(Kind, Unit) -> Result<(), E>,
+        visit: &mut dyn FnMut(MediaKind, Unit) -> Result<(), E>,
     ) -> Result<(), E> {
         let mut kinds = self.kinds.to_vec();
         kinds.sort_unstable_by_key(|kind| kind.name());
@@ -101,7 +101,7 @@ impl Walk<'_> {
                 }
             }
             for name in self.directories(kind, &[&top], odd) {
-                if matches!(kind, Kind::Remote | Kind::RemoteThumbnail) {
+                if matches!(kind, MediaKind::Remote | MediaKind::RemoteThumbnail) {
                     for part in self.directories(kind, &[&top, &name], odd) {
                         visit(kind, self.unit(kind, &[&top, &name, &part], odd))?;
                     }
@@ -114,7 +114,7 @@ impl Walk<'_> {
     }
 
     /// The names of the directories in a directory, sorted.
-    fn directories(&self, kind: Kind, parts: &[&str], odd: &mut dyn FnMut(Odd)) -> Vec<String> {
+    fn directories(&self, kind: MediaKind, parts: &[&str], odd: &mut dyn FnMut(Odd)) -> Vec<String> {
         let mut names = Vec::new();
         let mut unit = Unit::default();
         let mut level = Level {
@@ -124,7 +124,7 @@ impl Walk<'_> {
             odd,
         };
         level.entries(parts, |_, found| {
-            if let Found::Directory(name) = found {
+            if let Accepted::Directory(name) = found {
                 names.push(name);
             }
         });
@@ -132,7 +132,7 @@ impl Walk<'_> {
         names
     }
 
-    fn unit(&self, kind: Kind, parts: &[&str], odd: &mut dyn FnMut(Odd)) -> Unit {
+    fn unit(&self, kind: MediaKind, parts: &[&str], odd: &mut dyn FnMut(Odd)) -> Unit {
         let mut unit = Unit {
             path: parts.join("/"),
             ..Unit::default()
@@ -148,12 +148,12 @@ impl Walk<'_> {
     }
 
     /// Calls `odd` for the entries of the store that are not directories of kinds.
-    pub(crate) fn beside(&self, odd: &mut dyn FnMut(Odd)) -> io::Result<()> {
+    pub(crate) fn other_entries(&self, odd: &mut dyn FnMut(Odd)) -> io::Result<()> {
         for entry in fs::read_dir(self.store)? {
             let entry = entry?;
             let name = entry.file_name();
             let is_empty = || fs::read_dir(entry.path()).map_or(true, |mut inside| inside.next().is_none());
-            if Kind::of(&name) == Kind::Other && name != OURS && !(name == "lost+found" && is_empty()) {
+            if MediaKind::of(&name) == MediaKind::Other && name != OURS && !(name == "lost+found" && is_empty()) {
                 odd(Odd {
                     path: shown(Path::new(&name)),
                     why: Why::Name,
@@ -164,14 +164,14 @@ impl Walk<'_> {
     }
 }
 
-enum Found {
+enum Accepted {
     Directory(String),
     File(String, Metadata),
 }
 
 struct Level<'a> {
     walk: &'a Walk<'a>,
-    kind: Kind,
+    kind: MediaKind,
     unit: &'a mut Unit,
     odd: &'a mut dyn FnMut(Odd),
 }
@@ -180,8 +180,8 @@ impl Level<'_> {
     fn descend(&mut self, parts: &[&str], unit: usize) {
         let mut directories = Vec::new();
         self.entries(parts, |level, found| match found {
-            Found::Directory(name) => directories.push(name),
-            Found::File(name, metadata) => {
+            Accepted::Directory(name) => directories.push(name),
+            Accepted::File(name, metadata) => {
                 let below = parts[unit..].iter().copied().chain([name.as_str()]);
                 level.unit.files.push(Entry {
                     path: below.collect::<Vec<_>>().join("/"),
@@ -197,7 +197,7 @@ impl Level<'_> {
     }
 
     /// Calls `take` for every entry of a directory whose path Synapse uses; `parts` starts with the kind's directory.
-    fn entries(&mut self, parts: &[&str], mut take: impl FnMut(&mut Self, Found)) {
+    fn entries(&mut self, parts: &[&str], mut take: impl FnMut(&mut Self, Accepted)) {
         let relative: PathBuf = parts.iter().collect();
         let entries = match fs::read_dir(self.walk.store.join(&relative)) {
             Ok(entries) => entries,
@@ -213,8 +213,8 @@ impl Level<'_> {
                 Ok(found) => {
                     if let (Some(keep), Some(path)) = (self.walk.keep, path.to_str()) {
                         match &found {
-                            Found::File(_, metadata) => keep(path, metadata),
-                            Found::Directory(_) => entry.metadata().iter().for_each(|metadata| keep(path, metadata)),
+                            Accepted::File(_, metadata) => keep(path, metadata),
+                            Accepted::Directory(_) => entry.metadata().iter().for_each(|metadata| keep(path, metadata)),
                         }
                     }
                     take(self, found);
@@ -230,7 +230,7 @@ impl Level<'_> {
         }
     }
 
-    fn judge(&self, parts: &[&str], entry: &DirEntry) -> Result<Found, Why> {
+    fn judge(&self, parts: &[&str], entry: &DirEntry) -> Result<Accepted, Why> {
         let kind = entry.file_type().map_err(Why::Unreadable)?;
         if kind.is_symlink() {
             return Err(Why::Special("a link"));
@@ -239,7 +239,7 @@ impl Level<'_> {
         let place: Vec<&str> = parts[1..].iter().copied().chain([name.as_str()]).collect();
         if kind.is_dir() {
             let is = is_directory(self.kind, &place);
-            return is.then_some(Found::Directory(name)).ok_or(Why::Name);
+            return is.then_some(Accepted::Directory(name)).ok_or(Why::Name);
         }
         if !kind.is_file() {
             return Err(Why::Special("neither a file nor a directory"));
@@ -248,7 +248,7 @@ impl Level<'_> {
             return Err(Why::Name);
         }
         let metadata = entry.metadata().map_err(Why::Unreadable)?;
-        Ok(Found::File(name, metadata))
+        Ok(Accepted::File(name, metadata))
     }
 
     fn unreadable(&mut self, path: &Path, error: io::Error) {
@@ -279,8 +279,8 @@ fn shown(path: &Path) -> String {
 }
 
 /// The kind of a unit's path.
-pub(crate) fn kind_of(path: &str) -> Kind {
-    Kind::of(OsStr::new(path.split('/').next().unwrap_or_default()))
+pub(crate) fn kind_of(path: &str) -> MediaKind {
+    MediaKind::of(OsStr::new(path.split('/').next().unwrap_or_default()))
 }
 
 /// The order of units: by components.
@@ -306,14 +306,14 @@ mod tests {
         store
     }
 
-    fn walk(store: &Path, kinds: &[Kind]) -> (Vec<Unit>, Vec<String>) {
+    fn walk(store: &Path, kinds: &[MediaKind]) -> (Vec<Unit>, Vec<String>) {
         let (mut units, mut odd) = (Vec::new(), Vec::new());
         let walk = Walk {
             store,
             kinds,
             keep: None,
         };
-        walk.beside(&mut |found| odd.push(found.to_string())).unwrap();
+        walk.other_entries(&mut |found| odd.push(found.to_string())).unwrap();
         walk.run::<io::Error>(&mut |found| odd.push(found.to_string()), &mut |_, unit| {
             units.push(unit);
             Ok(())
@@ -334,7 +334,7 @@ mod tests {
             "remote_content/a.example:1/Ab/Cd/x",
             "url_cache/2024-01-01/x",
         ]);
-        let (units, odd) = walk(store.path(), &Kind::ALL[..6]);
+        let (units, odd) = walk(store.path(), &MediaKind::ALL[..6]);
         let paths: Vec<&str> = units.iter().map(|unit| unit.path.as_str()).collect();
         assert_eq!(
             paths,
@@ -374,7 +374,7 @@ mod tests {
         symlink("/etc/passwd", store.path().join("local_content/Ab/Cd/link")).unwrap();
         fs::write(store.path().join("local_content/Ab/line\nbreak"), "").unwrap();
 
-        let (units, odd) = walk(store.path(), &[Kind::Local]);
+        let (units, odd) = walk(store.path(), &[MediaKind::Local]);
 
         assert_eq!(units.iter().map(|unit| unit.files.len()).sum::<usize>(), 1);
         assert_eq!(

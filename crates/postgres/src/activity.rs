@@ -33,7 +33,7 @@ impl std::fmt::Display for Other {
 /// Sessions of these tools are left out, because locks keep two runs apart. So are sessions that a pooler in session
 /// mode keeps idle, which are recognised by the `DISCARD ALL` with which it reset them, if our role is allowed to see
 /// their last query. `backend_type` cannot be used instead: for sessions of other roles, an ordinary role sees null.
-pub fn others(session: &Session, ignored_roles: &[String]) -> Result<Vec<Other>, Error> {
+pub fn other_sessions(session: &Session, ignored_roles: &[String]) -> Result<Vec<Other>, Error> {
     let rows = session.rows(
         "list other sessions",
         include_str!("../sql/others.sql"),
@@ -102,7 +102,7 @@ pub fn end_leftovers(session: &Session, tools: &[&str]) -> Result<usize, Error> 
 /// Tries to take the lock that only one run at a time can hold on a database, until the session ends.
 ///
 /// Returns whether it was taken.
-pub fn lock(session: &Session) -> Result<bool, Error> {
+pub fn lock_database(session: &Session) -> Result<bool, Error> {
     // "ess-migr" as a number; the lock is per database.
     let sql = "SELECT pg_try_advisory_lock(7310309011223338354)";
     Ok(session.one("lock the database", sql, &[])?.get(0))

@@ -23,7 +23,7 @@ pub fn catalogue(session: &Session) -> Result<Vec<String>, Error> {
 }
 
 /// The lines of the catalogue that name what a server must already have.
-pub fn needs(session: &Session) -> Result<Vec<String>, Error> {
+pub fn catalogue_needs(session: &Session) -> Result<Vec<String>, Error> {
     let mut lines = objects(session)?;
     lines.retain(|line| is_need(line));
     Ok(lines)
@@ -88,7 +88,7 @@ pub fn dump_locks(session: &Session) -> Result<i64, Error> {
 /// What a catalogue needs and the session's server lacks, such as `role grafana`, each with a remedy.
 ///
 /// `role` is the role that is to own everything there.
-pub fn lacking(session: &Session, role: &str, catalogue: &[String]) -> Result<Vec<(String, String)>, Error> {
+pub fn missing_needs(session: &Session, role: &str, catalogue: &[String]) -> Result<Vec<(String, String)>, Error> {
     let needs: Vec<&str> = catalogue.iter().filter_map(|line| line.strip_prefix(NEEDS)).collect();
     let lacks = names(
         session,
@@ -136,7 +136,7 @@ fn remedy(need: &str) -> String {
 }
 
 /// Tables, sequences and large objects that the session's role is not allowed to read completely.
-pub fn unreadable(session: &Session) -> Result<Vec<String>, Error> {
+pub fn unreadable_objects(session: &Session) -> Result<Vec<String>, Error> {
     names(
         session,
         "check our read permissions",

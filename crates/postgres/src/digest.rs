@@ -7,7 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Column, Error, Kind, Session, Table, escape_identifier};
+use crate::{Column, ColumnKind, Error, Session, Table, escape_identifier};
 
 /// How rows are hashed. Only digests of the same algorithm can be compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -70,10 +70,10 @@ fn link(before: String, column: &Column) -> String {
         }
     };
     match column.kind {
-        Kind::Boolean => number(format!("{value}::int4::int8")),
-        Kind::Integer => number(format!("{value}::int8")),
-        Kind::Other if !column.nullable => format!("hashtextextended({value}::text COLLATE \"C\", {before})"),
-        Kind::Other => format!(
+        ColumnKind::Boolean => number(format!("{value}::int4::int8")),
+        ColumnKind::Integer => number(format!("{value}::int8")),
+        ColumnKind::Other if !column.nullable => format!("hashtextextended({value}::text COLLATE \"C\", {before})"),
+        ColumnKind::Other => format!(
             "hashtextextended(coalesce({value}::text COLLATE \"C\", ''), \
              {before} # CASE WHEN {value} IS NULL THEN 1::int8 ELSE 0 END)"
         ),
@@ -94,7 +94,7 @@ mod tests {
         }
     }
 
-    fn column(name: &str, kind: Kind, nullable: bool) -> Column {
+    fn column(name: &str, kind: ColumnKind, nullable: bool) -> Column {
         Column {
             name: name.to_owned(),
             kind,
@@ -104,7 +104,10 @@ mod tests {
 
     #[test]
     fn each_column_is_seeded_with_those_before_it() {
-        let table = table(vec![column("R", Kind::Integer, true), column("j", Kind::Other, true)]);
+        let table = table(vec![
+            column("R", ColumnKind::Integer, true),
+            column("j", ColumnKind::Other, true),
+        ]);
         assert_eq!(
             statement(&table),
             "SELECT count(*), coalesce(sum(hashtextextended(coalesce(r.\"j\"::text COLLATE \"C\", ''), \
@@ -116,9 +119,9 @@ mod tests {
     #[test]
     fn what_cannot_be_null_is_hashed_as_it_is() {
         let table = table(vec![
-            column("b", Kind::Boolean, false),
-            column("n", Kind::Integer, false),
-            column("t", Kind::Other, false),
+            column("b", ColumnKind::Boolean, false),
+            column("n", ColumnKind::Integer, false),
+            column("t", ColumnKind::Other, false),
         ]);
         assert_eq!(
             statement(&table),

@@ -111,7 +111,7 @@ impl fmt::Display for Error {
                 write!(f, "cannot connect to {server}: {source}")
             }
             Self::Query { what, server, source } => {
-                write!(f, "cannot {what} on {server}: {}", Said(source))
+                write!(f, "cannot {what} on {server}: {}", ServerMessage(source))
             }
             Self::NoAnswer { what, server, limit } => {
                 write!(f, "cannot {what} on {server}: no answer within {limit:?}")
@@ -158,9 +158,9 @@ impl From<ConninfoError> for Error {
 }
 
 /// The server's message instead of the driver's "db error", without values from rows.
-struct Said<'a>(&'a tokio_postgres::Error);
+struct ServerMessage<'a>(&'a tokio_postgres::Error);
 
-impl fmt::Display for Said<'_> {
+impl fmt::Display for ServerMessage<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(db) = self.0.as_db_error() {
             f.write_str(&redact::message(db.message()))?;

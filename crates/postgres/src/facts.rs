@@ -34,7 +34,7 @@ pub struct Facts {
 }
 
 /// Reads the facts about the session's server and database.
-pub fn facts(session: &Session) -> Result<Facts, Error> {
+pub fn server_facts(session: &Session) -> Result<Facts, Error> {
     let row = session.one("read facts about the server", include_str!("../sql/facts.sql"), &[])?;
     Ok(Facts {
         identity: Identity {

@@ -1,16 +1,17 @@
 //! What a database contains, with a digest of every table, computed by several sessions in one snapshot.
 
 use std::collections::BTreeMap;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use ess_document::Carried;
-use ess_run::Report;
+use ess_run::{Report, joined, locked, unpoisoned};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Access, Algorithm, Conninfo, Digest, Error, Mark, SchemaRows, Session, Table, catalogue, digest, schema_rows,
+    Access, Algorithm, Conninfo, DatabaseState, Digest, Error, SchemaRows, Session, Table, catalogue, digest,
+    schema_rows,
 };
 
 /// What a database contains, in enough detail to verify that another contains the same.
@@ -22,7 +23,7 @@ pub struct Inventory {
     /// Every table.
     pub tables: Vec<TableRecord>,
     /// Its transactions, sequences and streams at that moment.
-    pub mark: Mark,
+    pub mark: DatabaseState,
     /// The rows of Synapse's schema version.
     pub schema: SchemaRows,
     /// Everything except rows, one line each.
@@ -53,7 +54,7 @@ impl Inventory {
         tables: &[Table],
         carried: impl Fn(&Table) -> Carried,
         digests: Vec<Digest>,
-        mark: Mark,
+        mark: DatabaseState,
     ) -> Result<Self, Error> {
         let mut digests = digests.into_iter();
         let record = |table: &Table| {
@@ -179,9 +180,7 @@ pub fn each_table<T: Send>(
             let table = tables[index];
             let outcome = work(&session, table);
             queue.done();
-            done.lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .insert(index, outcome?);
+            locked(&done).insert(index, outcome?);
             reading.report.advance(u64::try_from(table.bytes).unwrap_or(0));
         }
         Ok(())
@@ -197,18 +196,11 @@ pub fn each_table<T: Send>(
                 })
             })
             .collect();
-        workers
-            .into_iter()
-            .map(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-            .collect()
+        workers.into_iter().map(|worker| joined(worker.join())).collect()
     });
     outcomes.into_iter().collect::<Result<(), Error>>()?;
     // Every worker succeeded, so there is a result for each table.
-    Ok(done
-        .into_inner()
-        .unwrap_or_else(PoisonError::into_inner)
-        .into_values()
-        .collect())
+    Ok(unpoisoned(done.into_inner()).into_values().collect())
 }
 
 fn open(reading: &Reading<'_>) -> Result<Session, Error> {

@@ -50,8 +50,11 @@ use ess_document::Carried;
 use ess_run::text::count;
 use serde::{Deserialize, Serialize};
 
-use crate::mark::Later;
-use crate::{Digest, Error, Inventory, Mark, Reading, Session, Table, catalogue, digest, each_table, mark, tables};
+use crate::state::Later;
+use crate::{
+    DatabaseState, Digest, Error, Inventory, Reading, Session, Table, catalogue, database_state, database_tables,
+    digest, each_table,
+};
 
 /// The rows of Synapse's schema version, by which Synapse decides whether it can use a database.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,10 +72,14 @@ pub struct SchemaRows {
 
 /// Describes a change to the database since `then`, for a message; `None` if it contains the same as then.
 ///
-/// Quick checks come first. Tables are read by the sessions of `beside`. If `beside` is `None`, this session reads them
-/// alone, because it holds locks that would block other sessions. The caller has verified that this is the database of
-/// `then`.
-pub fn moved(session: &Session, beside: Option<&Reading<'_>>, then: &Inventory) -> Result<Option<String>, Error> {
+/// Quick checks come first. Tables are read by the sessions of `reading`. If `reading` is `None`, this session reads
+/// them alone, because it holds locks that would block other sessions. The caller has verified that this is the
+/// database of `then`.
+pub fn change_since(
+    session: &Session,
+    reading: Option<&Reading<'_>>,
+    then: &Inventory,
+) -> Result<Option<String>, Error> {
     let standby: bool = session
         .one("check whether it is a standby", "SELECT pg_is_in_recovery()", &[])?
         .get(0);
@@ -81,19 +88,19 @@ pub fn moved(session: &Session, beside: Option<&Reading<'_>>, then: &Inventory) 
             "it is now a standby, which does not show what is written to its primary".to_owned(),
         ));
     }
-    if beside.is_some()
+    if reading.is_some()
         && let Some(writer) = writer(session)?
     {
         return Ok(Some(writer));
     }
-    let now = mark(session)?;
+    let now = database_state(session)?;
     if let Some(change) = change(&then.mark, &now) {
         return Ok(Some(change));
     }
     if then.mark.is_same_moment(&now) {
         return Ok(None);
     }
-    let Some(beside) = beside else {
+    let Some(reading) = reading else {
         return look(session, None, then, &now);
     };
     // Read all tables in one snapshot.
@@ -104,11 +111,11 @@ pub fn moved(session: &Session, beside: Option<&Reading<'_>>, then: &Inventory) 
     let snapshot: String = session
         .one("export the snapshot", "SELECT pg_export_snapshot()", &[])?
         .get(0);
-    let beside = Reading {
+    let reading = Reading {
         snapshot: Some(&snapshot),
-        ..*beside
+        ..*reading
     };
-    let found = look(session, Some(&beside), then, &now)?;
+    let found = look(session, Some(&reading), then, &now)?;
     session.batch("end the check for changes", "COMMIT")?;
     if found.is_some() {
         return Ok(found);
@@ -116,16 +123,16 @@ pub fn moved(session: &Session, beside: Option<&Reading<'_>>, then: &Inventory) 
     // Sequences are not part of a snapshot, and transactions that are still open were not visible in this one.
     Ok(match writer(session)? {
         Some(writer) => Some(writer),
-        None => change(&then.mark, &mark(session)?),
+        None => change(&then.mark, &database_state(session)?),
     })
 }
 
-/// The slower checks of [`moved`], for a database that shows no obvious change between `then.mark` and `now`.
+/// The slower checks of [`change_since`], for a database that shows no obvious change between `then.mark` and `now`.
 fn look(
     session: &Session,
-    beside: Option<&Reading<'_>>,
+    reading: Option<&Reading<'_>>,
     then: &Inventory,
-    now: &Mark,
+    now: &DatabaseState,
 ) -> Result<Option<String>, Error> {
     if schema_rows(session)? != then.schema {
         return Ok(Some("its schema version has changed".to_owned()));
@@ -147,9 +154,9 @@ fn look(
             None => BTreeSet::new(),
         },
     };
-    let all = tables(session)?;
+    let all = database_tables(session)?;
     let asked: Vec<&Table> = all.iter().filter(|table| question.is_about(table)).collect();
-    let Some(beside) = beside else {
+    let Some(reading) = reading else {
         for table in asked {
             if let Some(change) = question.answer(session, table)? {
                 return Ok(Some(change));
@@ -158,10 +165,10 @@ fn look(
         return Ok(None);
     };
     let bytes = u64::try_from(asked.iter().map(|table| table.bytes).sum::<i64>()).ok();
-    beside.report.stage("checking for changes", bytes);
+    reading.report.stage("checking for changes", bytes);
     // Stop at the first change.
     let found = AtomicBool::new(false);
-    let answers = each_table(beside, &asked, &|session, table| {
+    let answers = each_table(reading, &asked, &|session, table| {
         if found.load(Ordering::Relaxed) {
             return Ok(None);
         }
@@ -169,7 +176,7 @@ fn look(
         found.fetch_or(answer.is_some(), Ordering::Relaxed);
         Ok(answer)
     })?;
-    beside.report.done();
+    reading.report.done();
     Ok(answers.into_iter().flatten().next())
 }
 
@@ -257,7 +264,7 @@ fn other_line(then: &[String], now: &[String]) -> Option<String> {
     Some(line.lines().next().unwrap_or_default().to_owned())
 }
 
-fn change(then: &Mark, now: &Mark) -> Option<String> {
+fn change(then: &DatabaseState, now: &DatabaseState) -> Option<String> {
     for sequence in &then.sequences {
         let found = now
             .sequences
@@ -322,7 +329,7 @@ pub fn plausible_schema_rows(session: &Session) -> Result<Result<SchemaRows, Str
 
 /// Why a backup could not preserve the tables of the schema version, for example because they contain rows of another
 /// program; `None` if it could.
-pub fn unkept_version(session: &Session) -> Result<Option<String>, Error> {
+pub fn version_not_kept(session: &Session) -> Result<Option<String>, Error> {
     for (table, rows) in [
         ("schema_version", version_rows(session)?),
         ("schema_compat_version", compat_rows(session)?),
@@ -425,7 +432,7 @@ fn compat_rows(session: &Session) -> Result<Vec<VersionRow>, Error> {
 
 /// The first two rows of one of the tables; empty if it does not exist.
 fn rows_of(session: &Session, table: &str, column: &str) -> Result<Vec<VersionRow>, Error> {
-    if !exists(session, table)? {
+    if !table_exists(session, table)? {
         return Ok(Vec::new());
     }
     // As JSON, because a table of another program with this name may lack these columns.
@@ -443,7 +450,7 @@ fn rows_of(session: &Session, table: &str, column: &str) -> Result<Vec<VersionRo
 }
 
 /// Whether a table (`schema.name`) exists.
-pub fn exists(session: &Session, table: &str) -> Result<bool, Error> {
+pub fn table_exists(session: &Session, table: &str) -> Result<bool, Error> {
     let row = session.one(
         "check whether a table exists",
         "SELECT to_regclass($1) IS NOT NULL",

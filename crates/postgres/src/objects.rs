@@ -21,7 +21,7 @@ pub struct Object {
 }
 
 /// Lists every object, in an order in which they can be dropped.
-pub fn objects(session: &Session) -> Result<Vec<Object>, Error> {
+pub fn database_objects(session: &Session) -> Result<Vec<Object>, Error> {
     let rows = session.rows(
         "list the objects in the database",
         include_str!("../sql/objects.sql"),
@@ -57,7 +57,7 @@ pub fn row_counts(session: &Session, tables: &[&str], limit: i64) -> Result<Vec<
 }
 
 /// What a wipe must leave unchanged, one line each.
-pub fn keepsakes(session: &Session) -> Result<Vec<String>, Error> {
+pub fn preserved_by_wipe(session: &Session) -> Result<Vec<String>, Error> {
     let rows = session.rows(
         "list what a wipe must not change",
         include_str!("../sql/keepsakes.sql"),

@@ -75,7 +75,7 @@ const NEEDED: &[&str] = &[
 ];
 
 /// The settings of our own sessions on a server of this version, with their values.
-pub(crate) fn ours(version: i32, access: Access) -> impl Iterator<Item = (&'static str, &'static str)> {
+pub(crate) fn of_session(version: i32, access: Access) -> impl Iterator<Item = (&'static str, &'static str)> {
     known(version)
         .chain([read_only(access)])
         .map(|(name, value, ..)| (name, value))
@@ -84,7 +84,7 @@ pub(crate) fn ours(version: i32, access: Access) -> impl Iterator<Item = (&'stat
 /// The settings that must already have the right values on the server, because a child program cannot be given them.
 pub(crate) fn needed(version: i32, access: Access) -> impl Iterator<Item = (&'static str, &'static str)> {
     // Not needed for reading: pg_dump makes its transaction read-only itself.
-    ours(version, access)
+    of_session(version, access)
         .filter(move |(name, _)| NEEDED.contains(name))
         .filter(move |(name, _)| access == Access::ReadWrite || *name != "default_transaction_read_only")
 }

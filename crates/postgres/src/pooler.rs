@@ -6,10 +6,11 @@
 //! them.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use ess_run::locked;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
 use tokio_postgres::{Client, SimpleQueryMessage};
@@ -133,7 +134,7 @@ async fn key_of(client: &Client) -> Option<i32> {
         .cancel_query_raw(paper.clone(), Nothing)
         .await
         .ok()?;
-    let written = paper.0.lock().unwrap_or_else(PoisonError::into_inner);
+    let written = locked(&paper.0);
     // Length, code, process ID, secret key; an SSLRequest may precede it.
     let process = written.len().checked_sub(8)?;
     Some(i32::from_be_bytes(written.get(process..process + 4)?.try_into().ok()?))
@@ -152,10 +153,7 @@ impl AsyncRead for Paper {
 
 impl AsyncWrite for Paper {
     fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .extend_from_slice(bytes);
+        locked(&self.0).extend_from_slice(bytes);
         Poll::Ready(Ok(bytes.len()))
     }
 

@@ -14,7 +14,7 @@ pub struct Rights {
 }
 
 /// Reads the permissions that concern a role; `None` if it does not exist.
-pub fn rights(session: &Session, role: &str) -> Result<Option<Rights>, Error> {
+pub fn role_rights(session: &Session, role: &str) -> Result<Option<Rights>, Error> {
     let rows = session.rows("read our permissions", include_str!("../sql/rights.sql"), &[&role])?;
     Ok(rows.first().map(|row| Rights {
         acts: row.get("acts"),

@@ -13,7 +13,7 @@ pub enum Elsewhere {
 }
 
 /// Checks whether Synapse, connected as `role`, finds or would create its tables in `public`; `None` if so.
-pub fn elsewhere(session: &Session, role: &str) -> Result<Option<Elsewhere>, Error> {
+pub fn tables_outside_public(session: &Session, role: &str) -> Result<Option<Elsewhere>, Error> {
     let what = "determine the schema of Synapse's tables";
     let path: String = session
         .one(what, include_str!("../sql/search_path.sql"), &[&role])?

@@ -2,11 +2,10 @@
 
 use std::io::Cursor;
 use std::pin::Pin;
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use ess_run::interrupted;
+use ess_run::{interrupted, locked};
 use futures_util::SinkExt;
 use tokio::runtime::{Builder, Runtime};
 use tokio_postgres::types::ToSql;
@@ -54,7 +53,7 @@ impl Session {
     /// and fails before any setting is changed there.
     pub fn connect(conninfo: &Conninfo, application_name: &str, access: Access) -> Result<Self, Error> {
         // Held during the check, so that other threads wait for its result instead of repeating it.
-        let mut met = conninfo.met().lock().unwrap_or_else(PoisonError::into_inner);
+        let mut met = locked(conninfo.met());
         if let Some(known) = *met {
             drop(met);
             let session = Self::open(conninfo, application_name)?;
@@ -112,7 +111,7 @@ impl Session {
             // Through a pooler, a child program cannot be given settings: they must already have the right values.
             self.read_back(pinned::needed(met.version, access))?;
         }
-        let wanted = || pinned::ours(met.version, access);
+        let wanted = || pinned::of_session(met.version, access);
         let set =
             |(name, value): (&str, &str)| format!("pg_catalog.set_config('{name}', {}, false)", escape_literal(value));
         let mut calls: Vec<String> = wanted().map(set).collect();

@@ -1,7 +1,6 @@
 //! What Synapse's database contains about the signing keys of its server.
 
-use crate::movement::exists;
-use crate::{Error, Session};
+use crate::{Error, Session, table_exists};
 
 /// Ids and bytes of a server's verify keys, as Synapse received them over federation.
 ///
@@ -9,7 +8,7 @@ use crate::{Error, Session};
 /// or if it had to verify a signature of its own with a key that its configuration no longer contains. So usually
 /// there are none.
 pub fn server_signature_keys(session: &Session, server_name: &str) -> Result<Vec<(String, Vec<u8>)>, Error> {
-    if !exists(session, "public.server_signature_keys")? {
+    if !table_exists(session, "public.server_signature_keys")? {
         return Ok(Vec::new());
     }
     let rows = session.rows(
@@ -22,7 +21,7 @@ pub fn server_signature_keys(session: &Session, server_name: &str) -> Result<Vec
 
 /// The newest event of a server's users, in JSON with its signatures; `None` if the last 10 000 events contain none.
 pub fn newest_own_event(session: &Session, server_name: &str) -> Result<Option<String>, Error> {
-    if !exists(session, "public.events")? || !exists(session, "public.event_json")? {
+    if !table_exists(session, "public.events")? || !table_exists(session, "public.event_json")? {
         return Ok(None);
     }
     let rows = session.rows(

@@ -96,11 +96,11 @@ impl UniqueKey {
     /// A query that selects `what` for each duplicate key.
     fn query(&self, what: &str) -> String {
         // Keys with a NULL are not equal to any other.
-        let there: Vec<String> = self.columns.iter().map(|c| format!("{c} IS NOT NULL")).collect();
+        let not_null: Vec<String> = self.columns.iter().map(|c| format!("{c} IS NOT NULL")).collect();
         format!(
             "SELECT {what} FROM ONLY {} WHERE {} GROUP BY {} HAVING count(*) > 1",
             self.table,
-            there.join(" AND "),
+            not_null.join(" AND "),
             self.columns.join(", ")
         )
     }
@@ -125,14 +125,14 @@ impl UniqueKey {
 
 impl ForeignKey {
     fn orphans_of(&self, what: &str) -> String {
-        let there: Vec<String> = self.columns.iter().map(|c| format!("r.{c} IS NOT NULL")).collect();
+        let not_null: Vec<String> = self.columns.iter().map(|c| format!("r.{c} IS NOT NULL")).collect();
         let pairs = self.columns.iter().zip(&self.other_columns);
-        let equal: Vec<String> = pairs.map(|(ours, theirs)| format!("o.{theirs} = r.{ours}")).collect();
+        let equal: Vec<String> = pairs.map(|(column, other)| format!("o.{other} = r.{column}")).collect();
         format!(
             "SELECT {what} FROM {}{} AS r WHERE {} AND NOT EXISTS (SELECT FROM {}{} AS o WHERE {})",
             self.only,
             self.table,
-            there.join(" AND "),
+            not_null.join(" AND "),
             self.other_only,
             self.other,
             equal.join(" AND ")
@@ -224,7 +224,7 @@ impl Condition {
 /// The first table and column, in order of table size, that contains text that is not UTF-8.
 ///
 /// For a database whose encoding is not UTF8: only there can such text exist.
-pub fn not_utf8(session: &Session) -> Result<Option<(String, String)>, Error> {
+pub fn text_not_in_utf8(session: &Session) -> Result<Option<(String, String)>, Error> {
     let sql = of_readable(include_str!("../sql/text_columns.sql"));
     for row in session.rows("list the text columns", &sql, &[])? {
         let (table, columns): (String, Vec<String>) = (row.get("table"), row.get("columns"));
@@ -264,7 +264,7 @@ fn is_utf8(session: &Session, table: &str, columns: &[String]) -> Result<bool, E
 
 /// Lists objects that a dump contains although they need an object that it does not contain, such as a view of a
 /// foreign table.
-pub fn without_support(session: &Session) -> Result<Vec<String>, Error> {
+pub fn objects_without_support(session: &Session) -> Result<Vec<String>, Error> {
     let sql = include_str!("../sql/without_support.sql");
     let rows = session.rows("check for objects that a dump cannot carry", sql, &[])?;
     Ok(rows.iter().map(|row| row.get(0)).collect())

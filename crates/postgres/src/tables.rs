@@ -23,14 +23,14 @@ pub struct Column {
     /// Its name.
     pub name: String,
     /// How its values are hashed.
-    pub kind: Kind,
+    pub kind: ColumnKind,
     /// Whether a value may be NULL.
     pub nullable: bool,
 }
 
 /// How a digest treats the values of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum ColumnKind {
     /// `boolean`.
     Boolean,
     /// An integer of at most 64 bits.
@@ -52,7 +52,7 @@ impl Table {
 }
 
 /// Lists every ordinary table outside the system's schemas and extensions, largest first.
-pub fn tables(session: &Session) -> Result<Vec<Table>, Error> {
+pub fn database_tables(session: &Session) -> Result<Vec<Table>, Error> {
     let rows = session.rows("list the tables", include_str!("../sql/tables.sql"), &[])?;
     Ok(rows
         .iter()
@@ -73,9 +73,9 @@ pub fn tables(session: &Session) -> Result<Vec<Table>, Error> {
                         name,
                         nullable,
                         kind: match kind.as_str() {
-                            "boolean" => Kind::Boolean,
-                            "integer" => Kind::Integer,
-                            _ => Kind::Other,
+                            "boolean" => ColumnKind::Boolean,
+                            "integer" => ColumnKind::Integer,
+                            _ => ColumnKind::Other,
                         },
                     })
                     .collect(),

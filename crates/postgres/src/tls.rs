@@ -173,7 +173,7 @@ impl Tls {
             };
             let mut what = error
                 .as_ref()
-                .map_or_else(|| format!("no answer within {limit:?}"), said);
+                .map_or_else(|| format!("no answer within {limit:?}"), message_of);
             if again > 0 {
                 what = format!(
                     "{} TLS: {what}",
@@ -268,7 +268,7 @@ impl fmt::Display for ConnectError {
 impl std::error::Error for ConnectError {}
 
 /// The server's message instead of the driver's "db error", or the cause of any other error.
-fn said(error: &tokio_postgres::Error) -> String {
+fn message_of(error: &tokio_postgres::Error) -> String {
     if let Some(report) = error.as_db_error() {
         return report.message().to_owned();
     }

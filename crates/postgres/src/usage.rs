@@ -1,7 +1,6 @@
 //! Whether a homeserver is in use or was only tried out, and its name.
 
-use crate::movement::exists;
-use crate::{Error, Session};
+use crate::{Error, Session, table_exists};
 
 /// The largest counts that still look like a trial: a login, a test room and a few uploads.
 const USERS: i64 = 5;
@@ -35,7 +34,7 @@ impl Usage {
 }
 
 /// Counts what a database contains. A missing table counts as empty.
-pub fn usage(session: &Session) -> Result<Usage, Error> {
+pub fn database_usage(session: &Session) -> Result<Usage, Error> {
     let mut found = Usage {
         users: count(session, &["users"], include_str!("../sql/usage_users.sql"), USERS)?,
         events: count(session, &["events"], include_str!("../sql/usage_events.sql"), EVENTS)?,
@@ -62,7 +61,7 @@ pub fn usage(session: &Session) -> Result<Usage, Error> {
 /// The server names of all users in a database, at most ten: exactly one on a homeserver, and none before its first
 /// user.
 pub fn server_names(session: &Session) -> Result<Vec<String>, Error> {
-    if !exists(session, "public.users")? {
+    if !table_exists(session, "public.users")? {
         return Ok(Vec::new());
     }
     let rows = session.rows(
@@ -75,7 +74,7 @@ pub fn server_names(session: &Session) -> Result<Vec<String>, Error> {
 
 fn count(session: &Session, tables: &[&str], sql: &str, limit: i64) -> Result<i64, Error> {
     for table in tables {
-        if !exists(session, &format!("public.{table}"))? {
+        if !table_exists(session, &format!("public.{table}"))? {
             return Ok(0);
         }
     }

@@ -3,19 +3,22 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod server;
+
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::OnceLock;
 use std::thread;
 use std::time::Duration;
 
 use ess_postgres::{Access, Conninfo, Error, Session};
 use tempfile::TempDir;
 use tokio_postgres::SimpleQueryMessage;
+
+use server::{bin, serve};
 
 /// A temporary server with one socket and one port, and a certificate authority.
 struct Server {
@@ -35,35 +38,7 @@ const PASSWORDS: [&str; 7] = [
 ];
 
 fn run(program: &str, args: &[&str], dir: &Path) -> Output {
-    let output = Command::new(program).args(args).current_dir(dir).output().unwrap();
-    assert!(
-        output.status.success(),
-        "{program} {args:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    output
-}
-
-/// The directory of the server's programs, which also contains a `psql` of the same version.
-fn bin() -> &'static Path {
-    static BIN: OnceLock<PathBuf> = OnceLock::new();
-    BIN.get_or_init(|| {
-        let all = ess_run::installations(None).into_iter().rev();
-        let mut directories = all.map(|installation| installation.directory);
-        let found = directories.find(|directory| directory.join("initdb").is_file());
-        found.expect("these tests need a PostgreSQL server: install postgresql")
-    })
-}
-
-/// Runs a server program, as `nobody` if this process is root, since these programs refuse to run as root.
-fn serve(program: &str, args: &[&str], dir: &Path) {
-    let program = bin().join(program).to_str().unwrap().to_owned();
-    if fs::metadata("/proc/self").unwrap().uid() == 0 {
-        let as_nobody = ["--reuid=nobody", "--regid=nogroup", "--clear-groups", &program];
-        run("setpriv", &[&as_nobody, args].concat(), dir);
-    } else {
-        run(&program, args, dir);
-    }
+    server::run(Command::new(program).args(args).current_dir(dir))
 }
 
 impl Server {

@@ -24,16 +24,16 @@ pub(crate) mod well_known;
 use std::time::Duration;
 
 use ess_document::Finding;
-use ess_postgres::{Access, Conninfo, Error, Facts, Session, facts};
+use ess_postgres::{Access, Conninfo, Error, Facts, Session, server_facts};
 
 use crate::finding::{Detail, blocker, info};
 use crate::ids::{NOT_CHECKED, UNKNOWN};
 
 /// The findings of a check on a server, or why it could not be completed.
-pub(crate) type Found = Result<Vec<Finding>, Error>;
+pub(crate) type Findings = Result<Vec<Finding>, Error>;
 
 /// A source with an open connection.
-pub(crate) struct Source {
+pub(crate) struct OpenSource {
     /// The connection, which only reads.
     pub(crate) session: Session,
     /// Properties of the server and the database.
@@ -41,7 +41,7 @@ pub(crate) struct Source {
 }
 
 /// A check on `T`: its subject, for messages, and its function.
-pub(crate) type Check<T> = (&'static str, fn(&T) -> Found);
+pub(crate) type Check<T> = (&'static str, fn(&T) -> Findings);
 
 /// Runs every check; one that fails becomes a finding.
 pub(crate) fn all<T>(on: &T, checks: &[Check<T>]) -> Vec<Finding> {
@@ -114,7 +114,7 @@ pub(crate) fn connect(conninfo: &Conninfo, name: &str) -> Result<(Session, Facts
         "set up the session",
         "SET statement_timeout = '30s'; SET lock_timeout = '5s'",
     )?;
-    let facts = facts(&session)?;
+    let facts = server_facts(&session)?;
     Ok((session, facts))
 }
 

@@ -3,8 +3,8 @@
 mod checks;
 mod finding;
 mod ids;
-mod look;
 mod metrics;
+mod parallel;
 mod report;
 mod select;
 
@@ -24,7 +24,7 @@ use rustix::termios::tcgetwinsize;
 use checks::endpoint;
 use checks::versions::SynapseVersion;
 use ids::Id;
-use look::look;
+use parallel::run_checks;
 use select::{Pattern, Selection};
 
 /// Commands that `--help` shows.
@@ -116,8 +116,8 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
         only: &args.only,
         skip: &args.skip,
     };
-    let mut findings = look(args, selection, context)?;
-    findings.retain(|finding| selection.wants(finding));
+    let mut findings = run_checks(args, selection, context)?;
+    findings.retain(|finding| selection.selects(finding));
     ess_run::stop_if_interrupted()?;
     findings.sort_by(|a, b| (a.severity, &a.id).cmp(&(b.severity, &b.id)));
     let accepted = accepted(&args.accept, &findings, context);
@@ -160,11 +160,11 @@ fn accepted(accept: &[&Id], findings: &[Finding], context: &Context) -> Vec<Stri
     ids.sort_unstable();
     ids.dedup();
     ids.retain(|id| {
-        let there = findings.iter().any(|f| f.severity == Severity::Blocker && f.id == *id);
-        if !there {
+        let is_found = findings.iter().any(|f| f.severity == Severity::Blocker && f.id == *id);
+        if !is_found {
             context.console.note(&format!("nothing to accept: {id} was not found"));
         }
-        there
+        is_found
     });
     ids
 }

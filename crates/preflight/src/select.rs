@@ -46,13 +46,13 @@ pub(crate) struct Selection<'a> {
 
 impl Selection<'_> {
     /// Whether to report the finding. A blocker is never skipped; a failed check (`not-checked`) is always reported.
-    pub(crate) fn wants(self, finding: &Finding) -> bool {
+    pub(crate) fn selects(self, finding: &Finding) -> bool {
         finding.id == NOT_CHECKED.name
             || (self.is_among(&finding.id) && (finding.severity == Severity::Blocker || !self.skips(&finding.id)))
     }
 
     /// Whether any finding of a check would be reported, so that the check is worth running. `finds` matches its ids.
-    pub(crate) fn wants_any(self, finds: impl Fn(&str) -> bool) -> bool {
+    pub(crate) fn selects_any(self, finds: impl Fn(&str) -> bool) -> bool {
         let mut ids = ALL.iter().filter(|id| finds(id.name));
         ids.any(|id| self.is_among(id.name) && !self.skips(id.name))
     }
@@ -90,10 +90,10 @@ mod tests {
     fn blockers_are_not_skipped() {
         let (dns, all) = (patterns(&["dns*"]), patterns(&["*"]));
         let only = Selection { only: &dns, skip: &[] };
-        assert!(only.wants(&info(&DNS, "")) && !only.wants(&info(&MEDIA, "")));
-        assert!(only.wants(&blocker(&NOT_CHECKED, "")) && !only.wants(&blocker(&SQLITE, "")));
+        assert!(only.selects(&info(&DNS, "")) && !only.selects(&info(&MEDIA, "")));
+        assert!(only.selects(&blocker(&NOT_CHECKED, "")) && !only.selects(&blocker(&SQLITE, "")));
         let skip = Selection { only: &[], skip: &all };
-        assert!(!skip.wants(&warning(&DNS_TTL, "")) && skip.wants(&blocker(&SQLITE, "")));
-        assert!(!skip.wants_any(|id| id.starts_with("dns")) && only.wants_any(|id| id.starts_with("dns")));
+        assert!(!skip.selects(&warning(&DNS_TTL, "")) && skip.selects(&blocker(&SQLITE, "")));
+        assert!(!skip.selects_any(|id| id.starts_with("dns")) && only.selects_any(|id| id.starts_with("dns")));
     }
 }

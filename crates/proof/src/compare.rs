@@ -167,7 +167,7 @@ fn unqualified(line: &str) -> (String, usize) {
 
 #[cfg(test)]
 mod tests {
-    use ess_postgres::{Algorithm, Mark, SchemaRows, TableRecord};
+    use ess_postgres::{Algorithm, DatabaseState, SchemaRows, TableRecord};
 
     use super::*;
 
@@ -183,7 +183,7 @@ mod tests {
                     sum: "7".to_owned(),
                 }),
             }],
-            mark: Mark {
+            mark: DatabaseState {
                 snapshot: None,
                 timeline: None,
                 written: None,

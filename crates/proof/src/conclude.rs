@@ -1,9 +1,11 @@
 //! Classifies what a target holds, and lifts the fence: the only code that does.
 
 use anyhow::Context as _;
-use ess_archive::{Kind, Manifest};
+use ess_archive::{DumpKind, Manifest};
 use ess_document::{Against, FenceState, Identity, SourceCheck};
-use ess_postgres::{Inventory, Session, objects, plausible_schema_rows, schema_rows, sequences, stream_positions};
+use ess_postgres::{
+    Inventory, Session, database_objects, plausible_schema_rows, schema_rows, sequences, stream_positions,
+};
 use ess_run::text::count;
 use ess_stop::Stop;
 
@@ -35,7 +37,7 @@ impl Expected {
         Self {
             inventory: manifest.inventory.clone(),
             against: Against::Manifest,
-            source: (manifest.kind == Kind::Migration).then(|| Origin {
+            source: (manifest.kind == DumpKind::Migration).then(|| Origin {
                 identity: manifest.source.clone(),
                 in_use: manifest.source_was_running,
             }),
@@ -162,7 +164,7 @@ impl Proving<'_> {
             };
             return Ok(if loaded { State::Loaded } else { State::Fenced });
         }
-        if objects(session)?.is_empty() {
+        if database_objects(session)?.is_empty() {
             return Ok(State::Empty);
         }
         if let Some(Expected { inventory, .. }) = expected

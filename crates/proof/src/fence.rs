@@ -144,14 +144,14 @@ pub enum Standing {
     /// Nothing.
     Nothing,
     /// All of it: no Synapse can start.
-    Whole(Fence),
+    Complete(Fence),
     /// A part of it, so that it is unknown whether a Synapse has run.
-    Half(Half),
+    Incomplete(IncompleteFence),
 }
 
 /// A fence that is damaged or was removed in part.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Half {
+pub struct IncompleteFence {
     /// What of it is wrong.
     pub what: String,
     /// How to turn it into a fence again, or into a live database.
@@ -181,15 +181,15 @@ fn judge(comment: Option<&str>, version: &Versions, compat: &Versions) -> Standi
         }
     });
     match (fence, damaged) {
-        (Some(Ok(fence)), None) => Standing::Whole(fence),
-        (Some(Ok(_)), Some((table, versions))) => Standing::Half(Half {
+        (Some(Ok(fence)), None) => Standing::Complete(fence),
+        (Some(Ok(_)), Some((table, versions))) => Standing::Incomplete(IncompleteFence {
             what: format!("its comment is present, but {table} {versions}"),
             remedy: format!(
                 "if Synapse has run on it since, declare it live: COMMENT ON TABLE public.schema_version IS NULL; if \
                  not, restore the fence: each version table must contain one row, with version {FENCE_VERSION}"
             ),
         }),
-        (other, None) => Standing::Half(Half {
+        (other, None) => Standing::Incomplete(IncompleteFence {
             what: match other {
                 Some(_) => "both version rows are present, but the comment is not one of these tools'".to_owned(),
                 None => "both version rows are present, but its comment is missing".to_owned(),
@@ -251,8 +251,8 @@ mod tests {
         let fence = Fence::new("i'd".to_owned(), None, Some("/x\\y".to_owned()));
         let text = fence.comment();
         assert_eq!(text, r#"{"ess-migrate":"fence","id":"i'd","backup":"/x\\y"}"#);
-        let whole = judge(Some(&text), &holds(FENCE_VERSION), &holds(FENCE_VERSION));
-        assert_eq!(whole, Standing::Whole(fence));
+        let complete = judge(Some(&text), &holds(FENCE_VERSION), &holds(FENCE_VERSION));
+        assert_eq!(complete, Standing::Complete(fence));
         for (comment, version, compat) in [
             (Some(text.as_str()), holds(94), holds(FENCE_VERSION)),
             (Some(&text), holds(FENCE_VERSION), holds(84)),
@@ -272,7 +272,7 @@ mod tests {
         ] {
             let judged = judge(comment, &version, &compat);
             assert!(
-                matches!(judged, Standing::Half(_)),
+                matches!(judged, Standing::Incomplete(_)),
                 "{comment:?} {version:?} {compat:?}: {judged:?}"
             );
         }

@@ -1,6 +1,6 @@
 //! Checks that a target can hold a dump, before anything is erased and again before anything is loaded.
 
-use ess_postgres::{Error, Facts, Inventory, LOCKS_PER_TABLE, Session, lacking, lock_table, objects};
+use ess_postgres::{Error, Facts, Inventory, LOCKS_PER_TABLE, Session, database_objects, lock_table, missing_needs};
 use ess_stop::Stop;
 
 use ess_run::in_quotes;
@@ -31,8 +31,8 @@ pub fn require_locale(facts: &Facts) -> Result<(), Stop> {
 }
 
 /// Refuses a target that lacks what a dump of `inventory` needs, or has too few locks to load it.
-pub fn can_take(target: &Target, inventory: &Inventory) -> anyhow::Result<()> {
-    if let Some((need, remedy)) = lacking(&target.session, &target.role, &inventory.catalogue)?
+pub fn require_compatible(target: &Target, inventory: &Inventory) -> anyhow::Result<()> {
+    if let Some((need, remedy)) = missing_needs(&target.session, &target.role, &inventory.catalogue)?
         .into_iter()
         .next()
     {
@@ -65,20 +65,23 @@ fn require_locks(session: &Session, loaded: usize) -> anyhow::Result<()> {
 }
 
 fn tables(session: &Session) -> Result<usize, Error> {
-    Ok(objects(session)?.iter().filter(|object| object.kind == "table").count())
+    Ok(database_objects(session)?
+        .iter()
+        .filter(|object| object.kind == "table")
+        .count())
 }
 
 /// The tables of a target that are neither Synapse's nor in `dumps`, and whether the target has any of Synapse's.
 ///
 /// They belong to a bridge that shares the database, or to another application, and are never dropped unannounced.
-pub fn strangers(session: &Session, dumps: &[&Inventory]) -> Result<(Vec<String>, bool), Error> {
+pub fn other_tables(session: &Session, dumps: &[&Inventory]) -> Result<(Vec<String>, bool), Error> {
     let is_synapses = |name: &str| name.strip_prefix("public.").is_some_and(|name| TABLES.contains(&name));
     let is_dumped = |name: &str| {
         let lines = dumps.iter().flat_map(|inventory| &inventory.catalogue);
         let relations = lines.filter_map(|line| line.strip_prefix("relation ")?.strip_prefix(name));
         relations.into_iter().any(|rest| rest.starts_with(" kind "))
     };
-    let mut names: Vec<String> = objects(session)?
+    let mut names: Vec<String> = database_objects(session)?
         .into_iter()
         .filter(|object| object.kind == "table")
         .map(|object| object.name)
@@ -89,10 +92,12 @@ pub fn strangers(session: &Session, dumps: &[&Inventory]) -> Result<(Vec<String>
 }
 
 /// Refuses to drop tables behind the fence that are neither Synapse's nor in the dump.
-pub fn is_ours_behind_the_fence(target: &Target, dump: &Inventory) -> anyhow::Result<()> {
-    let (strangers, _) = strangers(&target.session, &[dump])?;
-    let Some(first) = strangers.first() else { return Ok(()) };
-    let some: Vec<&str> = strangers.iter().take(5).map(String::as_str).collect();
+pub fn require_own_tables(target: &Target, dump: &Inventory) -> anyhow::Result<()> {
+    let (other_tables, _) = other_tables(&target.session, &[dump])?;
+    let Some(first) = other_tables.first() else {
+        return Ok(());
+    };
+    let some: Vec<&str> = other_tables.iter().take(5).map(String::as_str).collect();
     Err(Stop::no(format!(
         "the target contains tables that are neither Synapse's nor in the dump: {}",
         some.join(", ")

@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use ess_archive::{Entry, Found, Kind, Manifest, PlainOutcome, Restoring, Toc, check_schema};
+use ess_archive::{DumpKind, Entry, FoundDump, Manifest, PlainOutcome, Restoring, Toc, check_schema};
 use ess_document::{Dropped, Identity};
-use ess_postgres::{Conninfo, SchemaRows, drop_statements, escape_identifier, objects};
-use ess_run::{Installation, Report};
+use ess_postgres::{Conninfo, SchemaRows, database_objects, drop_statements, escape_identifier};
+use ess_run::{Installation, Report, joined};
 use ess_stop::Stop;
 use ess_synapse::schema::FENCE_TABLES;
 
@@ -46,7 +46,7 @@ pub struct Loading<'a> {
 
 impl Loading<'_> {
     /// Loads the complete dump. The target is fenced from the first transaction on.
-    pub fn load(&self, found: &Found) -> anyhow::Result<Loaded> {
+    pub fn load(&self, found: &FoundDump) -> anyhow::Result<Loaded> {
         let restoring = Restoring {
             conninfo: self.conninfo,
             application_name: &self.application_name,
@@ -57,9 +57,9 @@ impl Loading<'_> {
             report: self.report,
         };
         let (archive, manifest) = match found {
-            Found::Ours { dump, manifest, .. } => (dump.join(&manifest.data), Some((dump, manifest))),
-            Found::Archive(path) => (path.clone(), None),
-            Found::Plain(path) => {
+            FoundDump::WithManifest { dump, manifest, .. } => (dump.join(&manifest.data), Some((dump, manifest))),
+            FoundDump::Archive(path) => (path.clone(), None),
+            FoundDump::Plain(path) => {
                 self.report.stage("loading", None);
                 let outcome = restoring.load_plain(path, &self.before()?, &self.fence().raise())?;
                 self.report.done();
@@ -70,7 +70,7 @@ impl Loading<'_> {
             let check = |(dump, manifest): (&PathBuf, &Manifest)| manifest.check_files(dump, self.report);
             let mut check = manifest.map(|(dump, manifest)| scope.spawn(move || check((dump, manifest))));
             let mut checked = || match check.take() {
-                Some(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+                Some(thread) => joined(thread.join()),
                 None => Ok(()),
             };
             let manifest = manifest.map(|(_, manifest)| &**manifest);
@@ -134,7 +134,7 @@ impl Loading<'_> {
                     .into());
             }
             // A backup is restored unchanged, even if its schema version is implausible.
-            Some(manifest) if manifest.kind == Kind::Backup => {}
+            Some(manifest) if manifest.kind == DumpKind::Backup => {}
             _ => check_schema(&schema, archive)?,
         }
         restoring.check_post_data(archive, &rest)?;
@@ -148,7 +148,7 @@ impl Loading<'_> {
             .target
             .other_role()
             .map_or_else(String::new, |role| format!("SET ROLE {};\n", escape_identifier(role)));
-        let objects = objects(&self.target.session)?;
+        let objects = database_objects(&self.target.session)?;
         let fence = match &self.target.fence {
             Some(fence) => fence.require(),
             // Nothing is dropped unless it is behind a fence.

@@ -1,8 +1,8 @@
 //! Identifies the source, and checks that it has not changed since its dump.
 
-use ess_archive::{Kind, Manifest};
+use ess_archive::{DumpKind, Manifest};
 use ess_document::{Identity, SourceCheck};
-use ess_postgres::{Access, Conninfo, Error, Inventory, Reading, Session, facts, moved};
+use ess_postgres::{Access, Conninfo, Error, Inventory, Reading, Session, change_since, server_facts};
 use ess_run::Report;
 use ess_stop::Stop;
 
@@ -46,7 +46,7 @@ pub(crate) fn check_source(
         }
         SourceToCheck::Known(conninfo) => conninfo,
     };
-    match ask(proving, conninfo, identity, dumped) {
+    match compare_with_source(proving, conninfo, identity, dumped) {
         Ok(Answer::Unchanged) => Ok(SourceCheck::Unchanged),
         Ok(Answer::Changed(change)) => Err(Stop::no(format!("the old Synapse ran after the dump: {change}"))
             .hint("stop the old Synapse for good, then repeat the dump: pgdump-wrap --replace")
@@ -67,20 +67,25 @@ enum Answer {
     Another(Identity),
 }
 
-fn ask(proving: &Proving<'_>, source: &Conninfo, identity: &Identity, dumped: &Inventory) -> Result<Answer, Error> {
+fn compare_with_source(
+    proving: &Proving<'_>,
+    source: &Conninfo,
+    identity: &Identity,
+    dumped: &Inventory,
+) -> Result<Answer, Error> {
     let session = Session::connect(source, proving.application_name, Access::ReadOnly)?;
-    let found = facts(&session)?.identity;
+    let found = server_facts(&session)?.identity;
     if found != *identity {
         return Ok(Answer::Another(found));
     }
-    let beside = Reading::now(source, proving.application_name, proving.jobs, proving.report);
-    let change = moved(&session, Some(&beside), dumped)?;
+    let reading = Reading::now(source, proving.application_name, proving.jobs, proving.report);
+    let change = change_since(&session, Some(&reading), dumped)?;
     Ok(change.map_or(Answer::Unchanged, Answer::Changed))
 }
 
 /// The source's identity according to a dump; refuses a dump of a database other than the known source.
 pub fn source_of(manifest: &Manifest, known: Option<Identity>) -> Result<Option<Identity>, Stop> {
-    if manifest.kind != Kind::Migration {
+    if manifest.kind != DumpKind::Migration {
         return Ok(known);
     }
     match known {
@@ -103,7 +108,7 @@ pub fn identify(
         return Ok(None);
     };
     match Session::connect(source, application_name, Access::ReadOnly) {
-        Ok(session) => Ok(Some(facts(&session)?.identity)),
+        Ok(session) => Ok(Some(server_facts(&session)?.identity)),
         Err(error @ Error::Connect { .. }) => {
             report.note(&format!("cannot identify the source database: {error}"));
             Ok(None)

@@ -2,8 +2,8 @@
 
 use ess_document::Carried;
 use ess_postgres::{
-    Access, Conninfo, Error, Inventory, Mark, Reading, Session, Table, TableRecord, catalogue, digest, each_table,
-    exists, invalid_indexes, mark, not_owned_by, tables,
+    Access, Conninfo, DatabaseState, Error, Inventory, Reading, Session, Table, TableRecord, catalogue, database_state,
+    database_tables, digest, each_table, invalid_indexes, not_owned_by, table_exists,
 };
 use ess_run::Report;
 use ess_synapse::schema::{HOUSEKEEPING_TABLES, ONE_TIME_KEYS_TABLE};
@@ -35,7 +35,7 @@ pub struct Proof {
     /// Rows compared.
     pub rows: u64,
     /// The target's sequences and stream positions before its rows were read.
-    pub mark: Mark,
+    pub mark: DatabaseState,
 }
 
 impl Proof {
@@ -101,13 +101,13 @@ impl Proving<'_> {
 
     /// Reads the target, with the rows of those tables whose rows are expected.
     fn read(&self, session: &Session, expected: &Inventory, analyze: bool) -> anyhow::Result<Inventory> {
-        let all = tables(session)?;
+        let all = database_tables(session)?;
         let to_read: Vec<&Table> = all
             .iter()
             .filter(|table| expected.carried(table) == Carried::Rows)
             .collect();
         let bytes = u64::try_from(to_read.iter().map(|t| t.bytes).sum::<i64>()).ok();
-        let before = mark(session)?;
+        let before = database_state(session)?;
         self.report.stage("comparing every table", bytes);
         let reading = Reading {
             access: if analyze { Access::ReadWrite } else { Access::ReadOnly },
@@ -130,7 +130,7 @@ impl Proving<'_> {
 /// Whether a load was completed, by a cheap check: rows are not read, but sequences, stream positions and the structure
 /// must be equal, and a load creates indexes and constraints last.
 pub(crate) fn is_loaded(session: &Session, expected: &Inventory) -> Result<bool, Error> {
-    let now = mark(session)?;
+    let now = database_state(session)?;
     let mut structure = Vec::new();
     compare::catalogue(expected, &catalogue(session)?, &mut structure);
     Ok(now.sequences == expected.mark.sequences
@@ -148,7 +148,7 @@ fn leaves_keys_behind(expected: &Inventory) -> bool {
 
 fn holds_keys(session: &Session) -> Result<bool, Error> {
     let table = format!("public.{ONE_TIME_KEYS_TABLE}");
-    if !exists(session, &table)? {
+    if !table_exists(session, &table)? {
         return Ok(false);
     }
     let sql = format!("SELECT EXISTS (SELECT FROM {table})");

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use ess_document::Identity;
 use ess_postgres::{
-    Access, Conninfo, Elsewhere, Facts, Session, elsewhere, end_leftovers, escape_identifier, facts, lock, others,
-    owners_among, rights,
+    Access, Conninfo, Elsewhere, Facts, Session, end_leftovers, escape_identifier, lock_database, other_sessions,
+    owners_among, role_rights, server_facts, tables_outside_public,
 };
 use ess_run::Report;
 use ess_run::text::{count, counted};
@@ -56,7 +56,7 @@ impl Target {
                 count(ended, "session")
             ));
         }
-        let facts = facts(&session)?;
+        let facts = server_facts(&session)?;
         if let Some(known) = known
             && *known != facts.identity
         {
@@ -72,11 +72,13 @@ impl Target {
         require_public(&session, &role, "target")?;
         let fence = match standing(&session)? {
             Standing::Nothing => None,
-            Standing::Whole(fence) => Some(fence),
-            Standing::Half(half) => {
-                return Err(Stop::no(format!("the target has an incomplete fence: {}", half.what))
-                    .hint(half.remedy)
-                    .into());
+            Standing::Complete(fence) => Some(fence),
+            Standing::Incomplete(incomplete) => {
+                return Err(
+                    Stop::no(format!("the target has an incomplete fence: {}", incomplete.what))
+                        .hint(incomplete.remedy)
+                        .into(),
+                );
             }
         };
         Ok(Self {
@@ -96,7 +98,7 @@ impl Target {
     /// tables.
     pub fn require_role(&self) -> anyhow::Result<()> {
         let (user, role) = (&self.facts.user, &self.role);
-        let why = match rights(&self.session, role)? {
+        let why = match role_rights(&self.session, role)? {
             Some(rights) if rights.acts && rights.creates => return Ok(()),
             Some(rights) if rights.acts => {
                 return Err(Stop::new(
@@ -134,7 +136,7 @@ impl Target {
 /// Refuses a connecting role that can `SET ROLE` to `role` but does not inherit its privileges: the checks of these
 /// tools read the target without `SET ROLE`.
 fn require_inheritance(session: &Session, facts: &Facts, role: &str) -> anyhow::Result<()> {
-    match rights(session, role)? {
+    match role_rights(session, role)? {
         Some(rights) if rights.acts && !rights.inherits => Err(Stop::new(
             Exit::Permission,
             format!(
@@ -152,7 +154,7 @@ fn require_inheritance(session: &Session, facts: &Facts, role: &str) -> anyhow::
 ///
 /// A Synapse that does not find its tables sets up a new homeserver.
 pub fn require_public(session: &Session, role: &str, whose: &str) -> anyhow::Result<()> {
-    let stop = match elsewhere(session, role)? {
+    let stop = match tables_outside_public(session, role)? {
         None => return Ok(()),
         Some(Elsewhere::In(schema)) => Stop::no(format!(
             "Synapse's tables are in schema {schema} of the {whose}, not in public, the only one that these tools \
@@ -173,7 +175,7 @@ pub fn require_public(session: &Session, role: &str, whose: &str) -> anyhow::Res
 pub fn take_lock(session: &Session) -> anyhow::Result<()> {
     // The previous program of the pipeline may have exited a moment before the server releases its lock.
     for _ in 0..PATIENCE.as_millis() / STEP.as_millis() {
-        if lock(session)? {
+        if lock_database(session)? {
             return Ok(());
         }
         ess_run::stop_if_interrupted()?;
@@ -203,14 +205,14 @@ pub fn refuse_ignoring_synapse(session: &Session, ignored_roles: &[String]) -> a
 /// The role that owns the tables is Synapse's own and cannot be ignored.
 pub fn wait_until_unused(session: &Session, ignored_roles: &[String], whose: &str) -> anyhow::Result<()> {
     refuse_ignoring_synapse(session, ignored_roles)?;
-    let mut found = others(session, ignored_roles)?;
+    let mut found = other_sessions(session, ignored_roles)?;
     for _ in 0..PATIENCE.as_millis() / STEP.as_millis() {
         if found.is_empty() {
             return Ok(());
         }
         ess_run::stop_if_interrupted()?;
         thread::sleep(STEP);
-        found = others(session, ignored_roles)?;
+        found = other_sessions(session, ignored_roles)?;
     }
     let list: Vec<String> = found.iter().take(5).map(ToString::to_string).collect();
     let sessions = counted(found.len(), "other session is", "other sessions are");

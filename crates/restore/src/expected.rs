@@ -1,8 +1,8 @@
 //! What the target must hold when the restore is done.
 
-use ess_archive::Found;
+use ess_archive::FoundDump;
 use ess_cli::{Context, Stop};
-use ess_postgres::{Access, Conninfo, Session, facts};
+use ess_postgres::{Access, Conninfo, Session, server_facts};
 use ess_proof::{Expected, Proving, SourceToCheck};
 use ess_run::Report;
 
@@ -17,9 +17,9 @@ pub(crate) fn choose(
     args: &Args,
     proving: &Proving<'_>,
     source: &SourceToCheck,
-    found: &Found,
+    found: &FoundDump,
 ) -> anyhow::Result<Option<Expected>> {
-    if let Found::Ours { manifest, .. } = found {
+    if let FoundDump::WithManifest { manifest, .. } = found {
         let expected = Expected::of_dump(manifest);
         proving.require_source(&expected, source, args.lift.allow())?;
         return Ok(Some(expected));
@@ -48,7 +48,7 @@ pub(crate) fn choose(
 
 /// Reads what the stopped source holds; refuses a source that is in use or cannot be read completely.
 fn read(args: &Args, proving: &Proving<'_>, source: &Conninfo, session: &Session) -> anyhow::Result<Expected> {
-    let facts = facts(session)?;
+    let facts = server_facts(session)?;
     ess_proof::require_primary(session, facts.standby)?;
     ess_proof::refuse_subscriber(session)?;
     ess_proof::wait_until_unused(session, &args.ignore_role, "source")?;

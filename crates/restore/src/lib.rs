@@ -6,15 +6,15 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use ess_archive::{Found, Kind, Origin, check_is_of, find, place_of};
+use ess_archive::{DumpKind, FoundDump, Origin, check_is_of, find, place_of};
 use ess_cli::{Context, Exit, Stop};
 use ess_document::{Against, Document, Dropped, FenceState, Identity, Next, OneTimeKeys, Restore, now};
-use ess_postgres::{Session, exists};
+use ess_postgres::{Session, table_exists};
 use ess_proof::{
-    Conclusion, Expected, Loaded, Loading, Proving, State, Target, Way, not_empty, wait_until_unused, way_back,
+    Conclusion, Expected, Loaded, Loading, Proving, State, Target, Way, not_empty, undo_command, wait_until_unused,
 };
 use ess_run::text::count;
-use ess_run::{Report, processors};
+use ess_run::{Installation, Report, processors};
 use ess_servers::{LiftArgs, SourceArgs, TargetArgs};
 use ess_synapse::schema::ONE_TIME_KEYS_TABLE;
 
@@ -62,15 +62,18 @@ pub struct Args {
 
 /// Runs restore. If it ends with a fenced target, for whatever reason, it prints the command that undoes the wipe.
 pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
-    let mut way_back = None;
-    let outcome = load_and_prove(args, context, &mut way_back);
-    if let (Some(line), Err(_) | Ok(Exit::No)) = (way_back, &outcome) {
+    let mut undo = None;
+    let outcome = load_and_prove(args, context, &mut undo);
+    if let (Some(line), Err(_) | Ok(Exit::No)) = (undo, &outcome) {
         context.console.line(&format!("to undo the wipe: {line}"));
     }
     outcome
 }
 
-fn load_and_prove(args: &Args, context: &mut Context, way_back: &mut Option<String>) -> anyhow::Result<Exit> {
+const STILL_FENCED: &str =
+    "the target is fenced, so Synapse cannot start on it; fix the cause, then re-run the same command";
+
+fn load_and_prove(args: &Args, context: &mut Context, undo: &mut Option<String>) -> anyhow::Result<Exit> {
     let reached = ess_servers::needed(context, &args.target)?;
     let conninfo = &reached.conninfo;
     let source = ess_servers::source_to_check(context, &args.source)?;
@@ -78,7 +81,7 @@ fn load_and_prove(args: &Args, context: &mut Context, way_back: &mut Option<Stri
     let (from, found) = the_dump(args, context)?;
     ess_servers::identify_source(context, &source)?;
     let mut target = ess_servers::lock_target(context, conninfo)?;
-    *way_back = way_back_of(context, &target);
+    *undo = undo_command_of(context, &target);
     let origin = Origin::of(&found).with_context(|| format!("cannot read the dump at {}", from.display()))?;
     check_target(context, &target, &found, &origin)?;
     wait_until_unused(&target.session, &args.ignore_role, "target")?;
@@ -98,7 +101,7 @@ fn load_and_prove(args: &Args, context: &mut Context, way_back: &mut Option<Stri
         analyze: true,
     };
     let dumped = match &found {
-        Found::Ours { manifest, .. } => Some(Expected::of_dump(manifest)),
+        FoundDump::WithManifest { manifest, .. } => Some(Expected::of_dump(manifest)),
         _ => None,
     };
     // An earlier run may have been killed after its load: before its proof (the target is fenced) or before it wrote
@@ -125,36 +128,13 @@ fn load_and_prove(args: &Args, context: &mut Context, way_back: &mut Option<Stri
     }
 
     let programs = origin.programs(args.pg_bin.as_deref(), &target.facts.version_text)?;
-    let loading = Loading {
-        conninfo,
-        target: &target,
-        programs: &programs,
-        jobs,
-        maintenance_mib: args.maintenance_work_mem.into(),
-        id: context.document.id.clone().unwrap_or_default(),
-        source: identity(context, &found),
-        application_name: context.application_name(),
-        report: &context.console,
-    };
-    let mut loaded = loading.load(&found).context(
-        "the target is fenced or unchanged, and Synapse cannot start on a partial load; fix the cause, then re-run \
-             the same command",
-    )?;
-    target.fence = Some(loaded.fence.clone());
-
-    list_left_out(&found, &mut loaded);
-    let still = "the target is fenced, so Synapse cannot start on it; fix the cause, then re-run the same command";
+    let mut loaded = load(args, context, &proving, &mut target, &programs, &found)?;
     let (keys, expected) = match expected {
         Some(expected) if expected.against == Against::Manifest => (keys(&found), expected),
         Some(expected) => (Some(keys_of_the_source()), expected),
-        None => {
-            let keys = leave_keys_out(&target.session, &mut loaded)?;
-            let mut inventory = ess_proof::live_inventory(conninfo, &name, jobs, &context.console).context(still)?;
-            inventory.schema = loaded.schema.clone();
-            (keys, Expected::accepted(inventory))
-        }
+        None => accept(&proving, &target, &mut loaded)?,
     };
-    let conclusion = proving.conclude(&target, &expected, &way).context(still)?;
+    let conclusion = proving.conclude(&target, &expected, &way).context(STILL_FENCED)?;
     if let Some(differences) = conclusion.differences() {
         return Err(Stop::no(format!(
             "the target does not hold what the source held: {differences}; it stays fenced"
@@ -172,23 +152,71 @@ fn load_and_prove(args: &Args, context: &mut Context, way_back: &mut Option<Stri
     finish(args, context, &from, done)
 }
 
+/// Loads the dump into the target, which is fenced from the first transaction on.
+fn load(
+    args: &Args,
+    context: &Context,
+    proving: &Proving<'_>,
+    target: &mut Target,
+    programs: &Installation,
+    found: &FoundDump,
+) -> anyhow::Result<Loaded> {
+    let loading = Loading {
+        conninfo: proving.conninfo,
+        target,
+        programs,
+        jobs: proving.jobs,
+        maintenance_mib: args.maintenance_work_mem.into(),
+        id: context.document.id.clone().unwrap_or_default(),
+        source: identity(context, found),
+        application_name: context.application_name(),
+        report: &context.console,
+    };
+    let mut loaded = loading.load(found).context(
+        "the target is fenced or unchanged, and Synapse cannot start on a partial load; fix the cause, then re-run \
+             the same command",
+    )?;
+    target.fence = Some(loaded.fence.clone());
+    list_left_out(found, &mut loaded);
+    Ok(loaded)
+}
+
+/// What to expect of a dump whose contents nothing shows: what was loaded, without its one-time keys.
+fn accept(
+    proving: &Proving<'_>,
+    target: &Target,
+    loaded: &mut Loaded,
+) -> anyhow::Result<(Option<OneTimeKeys>, Expected)> {
+    let keys = delete_one_time_keys(&target.session, loaded)?;
+    let Proving {
+        conninfo,
+        application_name,
+        jobs,
+        report,
+        ..
+    } = *proving;
+    let mut inventory = ess_proof::live_inventory(conninfo, application_name, jobs, report).context(STILL_FENCED)?;
+    inventory.schema = loaded.schema.clone();
+    Ok((keys, Expected::accepted(inventory)))
+}
+
 /// The dump to load, and its path. Its files are checked later, while the structure is loaded.
-fn the_dump(args: &Args, context: &mut Context) -> anyhow::Result<(PathBuf, Found)> {
+fn the_dump(args: &Args, context: &mut Context) -> anyhow::Result<(PathBuf, FoundDump)> {
     let from = place_of(args.from.as_deref(), &context.document)?.ok_or_else(|| {
         Stop::usage("there is no dump: neither --from nor the document's `dump` names one")
             .hint("specify --from PATH (and --export DIR if the export was copied to this host)")
     })?;
     let found = find(&from)?;
     check_is_of(&found, context.document.dump.as_ref())?;
-    if let Found::Ours { manifest, .. } = &found {
+    if let FoundDump::WithManifest { manifest, .. } = &found {
         ess_servers::adopt_source(context, manifest)?;
     }
     Ok((from, found))
 }
 
 /// Adds what pgdump-wrap left out to what the load left out.
-fn list_left_out(found: &Found, loaded: &mut Loaded) {
-    if let Found::Ours { manifest, .. } = found {
+fn list_left_out(found: &FoundDump, loaded: &mut Loaded) {
+    if let FoundDump::WithManifest { manifest, .. } = found {
         let known: BTreeSet<String> = loaded.dropped.iter().map(|left| left.entry.clone()).collect();
         let more = manifest.left_out.iter().filter(|left| !known.contains(&left.entry));
         loaded.dropped.extend(more.cloned());
@@ -215,18 +243,18 @@ fn settled(
 }
 
 /// The command that undoes the wipe, if the fence names a backup.
-fn way_back_of(context: &Context, target: &Target) -> Option<String> {
+fn undo_command_of(context: &Context, target: &Target) -> Option<String> {
     let backup = target.fence.as_ref()?.backup.as_ref()?;
     let name = context.document.source.as_ref().and_then(|s| s.server_name.as_deref());
-    Some(way_back(&context.document, Path::new(backup), name))
+    Some(undo_command(&context.document, Path::new(backup), name))
 }
 
 /// Refuses a target that is the source, that Synapse could not use, that cannot hold the dump, or that is fenced for
 /// another source.
-fn check_target(context: &Context, target: &Target, found: &Found, origin: &Origin) -> anyhow::Result<()> {
+fn check_target(context: &Context, target: &Target, found: &FoundDump, origin: &Origin) -> anyhow::Result<()> {
     let facts = &target.facts;
     let manifest = match found {
-        Found::Ours { manifest, .. } => Some(manifest),
+        FoundDump::WithManifest { manifest, .. } => Some(manifest),
         _ => None,
     };
     let source = context.document.source.as_ref().and_then(|s| s.identity.as_ref());
@@ -234,14 +262,14 @@ fn check_target(context: &Context, target: &Target, found: &Found, origin: &Orig
     target.require_role()?;
     ess_proof::require_locale(facts)?;
     if let Some(manifest) = manifest {
-        ess_proof::can_take(target, &manifest.inventory)?;
+        ess_proof::require_compatible(target, &manifest.inventory)?;
     }
     origin.may_go_to(&facts.version_text)?;
     if let (Some(fence), Some(manifest)) = (&target.fence, manifest) {
-        if manifest.kind == Kind::Migration {
+        if manifest.kind == DumpKind::Migration {
             fence.awaits(&manifest.source)?;
         }
-        ess_proof::is_ours_behind_the_fence(target, &manifest.inventory)?;
+        ess_proof::require_own_tables(target, &manifest.inventory)?;
     }
     Ok(())
 }
@@ -271,18 +299,18 @@ fn keys_of_the_source() -> OneTimeKeys {
 }
 
 /// What a dump with a manifest records about one-time keys.
-fn keys(found: &Found) -> Option<OneTimeKeys> {
+fn keys(found: &FoundDump) -> Option<OneTimeKeys> {
     match found {
-        Found::Ours { manifest, .. } => manifest.one_time_keys(),
+        FoundDump::WithManifest { manifest, .. } => manifest.one_time_keys(),
         _ => None,
     }
 }
 
 /// Deletes one-time keys that were loaded from a dump without a manifest: the source may have been in use and have
 /// handed them out.
-fn leave_keys_out(session: &Session, loaded: &mut Loaded) -> anyhow::Result<Option<OneTimeKeys>> {
+fn delete_one_time_keys(session: &Session, loaded: &mut Loaded) -> anyhow::Result<Option<OneTimeKeys>> {
     let table = format!("public.{ONE_TIME_KEYS_TABLE}");
-    if !exists(session, &table)? {
+    if !table_exists(session, &table)? {
         return Ok(None);
     }
     session.batch("delete one-time keys", &format!("DELETE FROM {table}"))?;
@@ -299,9 +327,9 @@ fn leave_keys_out(session: &Session, loaded: &mut Loaded) -> anyhow::Result<Opti
 }
 
 /// The source whose contents are loaded, which the fence names until it is lifted.
-fn identity(context: &Context, found: &Found) -> Option<Identity> {
+fn identity(context: &Context, found: &FoundDump) -> Option<Identity> {
     match found {
-        Found::Ours { manifest, .. } => Some(manifest.source.clone()),
+        FoundDump::WithManifest { manifest, .. } => Some(manifest.source.clone()),
         _ => context
             .document
             .source

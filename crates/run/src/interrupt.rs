@@ -2,12 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicI32, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
+
+use crate::locked;
 
 static SIGNAL: AtomicI32 = AtomicI32::new(0);
 static CHILDREN: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
@@ -69,7 +71,7 @@ pub(crate) struct Watched(i32);
 impl Watched {
     pub(crate) fn new(pid: u32) -> Self {
         let pid = i32::try_from(pid).unwrap_or(0);
-        CHILDREN.lock().unwrap_or_else(PoisonError::into_inner).insert(pid);
+        locked(&CHILDREN).insert(pid);
         // A signal may have come after the child was started and before it was registered.
         if interrupted().is_some() {
             end(pid, Signal::TERM);
@@ -80,7 +82,7 @@ impl Watched {
 
 impl Drop for Watched {
     fn drop(&mut self) {
-        CHILDREN.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.0);
+        locked(&CHILDREN).remove(&self.0);
     }
 }
 
@@ -90,7 +92,7 @@ pub(crate) fn kill(pid: u32) {
 }
 
 fn end_all(signal: Signal) {
-    for pid in CHILDREN.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+    for pid in locked(&CHILDREN).iter() {
         end(*pid, signal);
     }
 }

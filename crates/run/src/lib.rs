@@ -7,12 +7,14 @@ mod program;
 pub mod redact;
 mod report;
 pub mod text;
+mod threads;
 
 pub use interrupt::{Interrupted, interrupt, interrupted, stop_if_interrupted};
 pub use memory_file::MemoryFile;
 pub use pg_tools::{Installation, LAST_WITHOUT_TRANSACTION_TIMEOUT, Need, choose, installations};
 pub use program::{Error, Program, in_quotes, quoted};
 pub use report::{Report, Silent};
+pub use threads::{joined, locked, unpoisoned};
 
 /// The default number of sessions: the number of processors.
 pub fn processors() -> usize {

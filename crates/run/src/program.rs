@@ -25,9 +25,9 @@ const INHERITED: [&str; 7] = [
 ];
 
 /// Writes a child's stdin.
-type Source<'a> = &'a mut (dyn FnMut(&mut dyn Write) -> io::Result<()> + Send);
+type StdinWriter<'a> = &'a mut (dyn FnMut(&mut dyn Write) -> io::Result<()> + Send);
 /// Reads a child's stdout.
-type Sink<'a> = &'a mut dyn FnMut(&mut dyn Read) -> io::Result<()>;
+type StdoutReader<'a> = &'a mut dyn FnMut(&mut dyn Read) -> io::Result<()>;
 
 /// Programs that print a server's messages, which may contain values of rows.
 const POSTGRES: [&str; 3] = ["pg_dump", "pg_restore", "psql"];
@@ -142,13 +142,13 @@ impl Program {
     /// Runs it to its end and returns what it wrote to stdout.
     pub fn capture(self, report: &dyn Report) -> Result<Vec<u8>, Error> {
         let mut output = Vec::new();
-        let sink: Sink<'_> = &mut |stdout: &mut dyn Read| stdout.read_to_end(&mut output).map(|_| ());
+        let sink: StdoutReader<'_> = &mut |stdout: &mut dyn Read| stdout.read_to_end(&mut output).map(|_| ());
         self.run(report, None, Some(sink))?;
         Ok(output)
     }
 
     /// Runs it to its end while `sink` reads its stdout.
-    pub fn read(self, report: &dyn Report, sink: Sink<'_>) -> Result<(), Error> {
+    pub fn read(self, report: &dyn Report, sink: StdoutReader<'_>) -> Result<(), Error> {
         self.run(report, None, Some(sink))
     }
 
@@ -158,11 +158,16 @@ impl Program {
     }
 
     /// Runs it to its end while `source` writes its stdin and `sink` reads its stdout.
-    pub fn converse(self, report: &dyn Report, source: Source<'_>, sink: Sink<'_>) -> Result<(), Error> {
+    pub fn converse(self, report: &dyn Report, source: StdinWriter<'_>, sink: StdoutReader<'_>) -> Result<(), Error> {
         self.run(report, Some(source), Some(sink))
     }
 
-    fn run(mut self, report: &dyn Report, source: Option<Source<'_>>, sink: Option<Sink<'_>>) -> Result<(), Error> {
+    fn run(
+        mut self,
+        report: &dyn Report,
+        source: Option<StdinWriter<'_>>,
+        sink: Option<StdoutReader<'_>>,
+    ) -> Result<(), Error> {
         report.command(&self.shown());
         if source.is_some() {
             self.command.stdin(Stdio::piped());
@@ -209,8 +214,8 @@ impl Program {
 fn pump(
     child: &mut Child,
     patience: Option<Duration>,
-    source: Option<Source<'_>>,
-    sink: Option<Sink<'_>>,
+    source: Option<StdinWriter<'_>>,
+    sink: Option<StdoutReader<'_>>,
     messages: &(dyn Fn(ChildStderr) -> String + Sync),
 ) -> (io::Result<()>, io::Result<()>, String, Option<Lingering>) {
     let stdin = child.stdin.take();

@@ -177,8 +177,8 @@ impl Lines {
         } else if prefix.is_empty() && self.within == Within::Values {
             return None;
         } else {
-            let (shown, whole) = without_values(rest);
-            (shown, if whole { Within::Message } else { Within::Values })
+            let (shown, is_complete) = without_values(rest);
+            (shown, if is_complete { Within::Message } else { Within::Values })
         };
         self.within = within;
         Some(format!("{prefix}{shown}{end}"))
@@ -252,7 +252,7 @@ mod tests {
 
     #[test]
     fn a_message_keeps_names_and_loses_values() {
-        for (said, kept) in [
+        for (printed, redacted) in [
             (
                 "invalid input syntax for type integer: \"s\"",
                 "invalid input syntax for type integer: \"...\"",
@@ -291,13 +291,13 @@ mod tests {
             ),
             ("a server's word, and 's'", "a server's word, and '...'"),
         ] {
-            assert_eq!(message(said), kept);
+            assert_eq!(message(printed), redacted);
         }
     }
 
     #[test]
     fn a_detail_keeps_columns_and_loses_values() {
-        for (said, kept) in [
+        for (printed, redacted) in [
             ("Key (token)=(s) already exists.", "Key (token)=(...) already exists."),
             ("Key (a, b)=(s, s) is duplicated.", "Key (a, b)=(...) is duplicated."),
             (
@@ -308,13 +308,13 @@ mod tests {
             ("Failing row contains (1, s)=(s, \"s\").", "Failing row contains (...)"),
             ("Token \"s\" is invalid.", "Token \"...\" is invalid."),
         ] {
-            assert_eq!(detail(said), kept);
+            assert_eq!(detail(printed), redacted);
         }
     }
 
     #[test]
     fn a_programs_lines_lose_rows_and_statements() {
-        let said = "pg_restore: while PROCESSING TOC:\n\
+        let printed = "pg_restore: while PROCESSING TOC:\n\
             pg_restore: from TOC entry 3512; 0 16410 TABLE DATA users synapse\n\
             pg_restore: error: COPY failed for table \"users\": ERROR:  duplicate key value violates unique constraint \"k\"\n\
             DETAIL:  Key (token)=(s\n\
@@ -334,7 +334,7 @@ mod tests {
             \ts\n\
             psql: error: connection to server at \"h\", port 1 failed: Connection refused\n\
             \tIs the server running on that host and accepting TCP/IP connections?\n";
-        let kept = "pg_restore: while PROCESSING TOC:\n\
+        let redacted = "pg_restore: while PROCESSING TOC:\n\
             pg_restore: from TOC entry 3512; 0 16410 TABLE DATA users synapse\n\
             pg_restore: error: COPY failed for table \"users\": ERROR:  duplicate key value violates unique constraint \"k\"\n\
             DETAIL:  Key (token)=(...)\n\
@@ -348,6 +348,6 @@ mod tests {
             CONTEXT:  JSON data, line 1\n\
             psql: error: connection to server at \"h\", port 1 failed: Connection refused\n\
             \tIs the server running on that host and accepting TCP/IP connections?\n";
-        assert_eq!(shown(said), kept);
+        assert_eq!(shown(printed), redacted);
     }
 }

@@ -7,7 +7,7 @@ mod waiting;
 use clap::ValueEnum;
 use ess_cli::{Context, Exit, Stop};
 use ess_document::{FenceState, Next, Scale, ScaleState, ScaledWorkload, now};
-use ess_kube::{Ess, Kind, OPERATOR_NAMESPACE, Profile, Right, Workload};
+use ess_kube::{Distribution, ErrorKind, Ess, OPERATOR_NAMESPACE, Right, Workload};
 use ess_run::{Report, quoted};
 use ess_servers::OnKube;
 
@@ -81,16 +81,16 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     context.lock_export()?;
     let args = &args.with(context)?;
     let on = found(args, context)?;
-    let warnings = who_would_undo(args, &on);
-    let workloads = match (args.action, on.ess.profile) {
+    let warnings = gitops_warnings(args, &on);
+    let workloads = match (args.action, on.ess.distribution) {
         (Action::Status, _) => status(args, context, &on),
-        (Action::Down, Profile::Community) => community::down(args, context, &on, &warnings)?,
-        (Action::Down, Profile::Operator) => operator::down(args, context, &on, &warnings)?,
-        (Action::Up, profile) => {
+        (Action::Down, Distribution::Community) => community::down(args, context, &on, &warnings)?,
+        (Action::Down, Distribution::Operator) => operator::down(args, context, &on, &warnings)?,
+        (Action::Up, distribution) => {
             starts(context)?;
-            match profile {
-                Profile::Community => community::up(args, context, &on)?,
-                Profile::Operator => operator::up(args, context, &on)?,
+            match distribution {
+                Distribution::Community => community::up(args, context, &on)?,
+                Distribution::Operator => operator::up(args, context, &on)?,
             }
         }
     };
@@ -113,16 +113,16 @@ fn found(args: &Args, context: &mut Context) -> anyhow::Result<OnKube> {
                 .hint("give --target kube:NAMESPACE; outside of a cluster, stop Synapse in the way it was started")
         })?;
     let cluster = ess_servers::connect(&named)?;
-    let knows_operator = cluster.knows_operator()?;
+    let has_operator_api = cluster.has_operator_api()?;
     let of_operator = Right::operator(args.operator_namespace());
     let mut rights = Right::FIND.to_vec();
-    if knows_operator {
+    if has_operator_api {
         rights.extend_from_slice(Right::CUSTOM);
     }
     if args.action != Action::Status {
         rights.extend_from_slice(Right::SCALE);
     }
-    if args.action != Action::Status && knows_operator {
+    if args.action != Action::Status && has_operator_api {
         rights.extend_from_slice(&of_operator);
     }
     let missing = cluster.missing(&rights)?;
@@ -131,20 +131,20 @@ fn found(args: &Args, context: &mut Context) -> anyhow::Result<OnKube> {
         return Err(missing.error().into());
     }
     let on = match (ess_servers::find(context, cluster, &named), missing) {
-        (Err(error), Some(missing)) if ess_servers::kind(&error) == Some(Kind::Forbidden) => {
+        (Err(error), Some(missing)) if ess_servers::kind(&error) == Some(ErrorKind::Forbidden) => {
             return Err(missing.error().into());
         }
         (found, _) => found?,
     };
     if let Some(missing) = missing
-        && (missing.lacks(Right::SCALE) || on.ess.profile == Profile::Operator && missing.lacks(&of_operator))
+        && (missing.lacks(Right::SCALE) || on.ess.distribution == Distribution::Operator && missing.lacks(&of_operator))
     {
-        // Name only the permissions that this profile needs.
-        let of_profile = match on.ess.profile {
-            Profile::Community => Vec::new(),
-            Profile::Operator => of_operator,
+        // Name only the permissions that this distribution needs.
+        let of_distribution = match on.ess.distribution {
+            Distribution::Community => Vec::new(),
+            Distribution::Operator => of_operator,
         };
-        on.cluster.require(&[Right::SCALE, &of_profile].concat())?;
+        on.cluster.require(&[Right::SCALE, &of_distribution].concat())?;
     }
     Ok(on)
 }
@@ -155,10 +155,10 @@ fn all(ess: &Ess) -> impl DoubleEndedIterator<Item = &Workload> {
 }
 
 /// A warning for each GitOps controller that manages the workloads, with the command that pauses it.
-fn who_would_undo(args: &Args, on: &OnKube) -> Vec<String> {
-    let operator = match on.ess.profile {
-        Profile::Community => None,
-        Profile::Operator => operator::controller(args, on).ok(),
+fn gitops_warnings(args: &Args, on: &OnKube) -> Vec<String> {
+    let operator = match on.ess.distribution {
+        Distribution::Community => None,
+        Distribution::Operator => operator::controller(args, on).ok(),
     };
     let owners = on.ess.gitops(operator.as_ref());
     owners
@@ -199,7 +199,7 @@ fn status(args: &Args, context: &Context, on: &OnKube) -> Vec<ScaledWorkload> {
             workload.ready, workload.replicas
         ));
     }
-    if on.ess.profile == Profile::Operator {
+    if on.ess.distribution == Distribution::Operator {
         operator::status(args, context, on);
     }
     let known = context.document.scale.as_ref().map(|scale| scale.workloads.clone());
@@ -207,9 +207,9 @@ fn status(args: &Args, context: &Context, on: &OnKube) -> Vec<ScaledWorkload> {
 }
 
 fn state(args: &Args, on: &OnKube) -> anyhow::Result<ScaleState> {
-    let operator = match on.ess.profile {
-        Profile::Community => None,
-        Profile::Operator => Some(operator::is_running(args, on)),
+    let operator = match on.ess.distribution {
+        Distribution::Community => None,
+        Distribution::Operator => Some(operator::is_running(args, on)),
     };
     if all(&on.ess).all(|workload| workload.replicas == 0) {
         let left = waiting::left(on)?;

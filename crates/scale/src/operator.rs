@@ -7,7 +7,7 @@ use ess_cli::{Context, Stop};
 use ess_document::{Scale, ScaledWorkload};
 use ess_kube::k8s_openapi::api::core::v1::ConfigMap;
 use ess_kube::k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use ess_kube::{Custom, Kind, OPERATOR, Workload, WorkloadKind};
+use ess_kube::{Custom, ErrorKind, OPERATOR, Workload, WorkloadKind};
 use ess_run::Report;
 use ess_servers::OnKube;
 use serde_json::{Value, json};
@@ -42,7 +42,7 @@ pub(crate) fn down(
     let synapse = on.ess.operator.as_ref().and_then(|operator| operator.synapse.as_ref());
     if let Some(synapse) = synapse {
         // Save it before it is deleted: the updater creates it again, but `up` must not depend on that.
-        keep(on, synapse)?;
+        record(on, synapse)?;
         on.cluster.delete_custom(synapse)?;
     }
     workloads.push(ScaledWorkload {
@@ -88,7 +88,7 @@ fn can_be_found_again(args: &Args, on: &OnKube) -> Result<(), Stop> {
 pub(crate) fn up(args: &Args, context: &Context, on: &OnKube) -> anyhow::Result<Vec<ScaledWorkload>> {
     let operator = on.ess.operator.as_ref();
     if operator.is_none_or(|operator| operator.synapse.is_none()) {
-        match kept(on)? {
+        match recorded(on)? {
             Some(definition) => on.cluster.create_custom(&definition)?,
             None if operator.is_some_and(|operator| operator.deployment.is_some()) => context.console.note(&format!(
                 "there is no ConfigMap {RECORD} with the custom resource of Synapse; the updater has to create it"
@@ -144,7 +144,7 @@ fn running(on: &OnKube, controller: &Workload) -> anyhow::Result<Vec<String>> {
 }
 
 /// Saves the definition in the cluster. That of an earlier run is replaced: the current one counts.
-fn keep(on: &OnKube, synapse: &Custom) -> anyhow::Result<()> {
+fn record(on: &OnKube, synapse: &Custom) -> anyhow::Result<()> {
     let text = synapse.definition().to_string();
     let data = BTreeMap::from([(RECORD_KEY.to_owned(), text.clone())]);
     let record = ConfigMap {
@@ -157,7 +157,7 @@ fn keep(on: &OnKube, synapse: &Custom) -> anyhow::Result<()> {
         ..ConfigMap::default()
     };
     match on.cluster.create(&on.ess.namespace, &record) {
-        Err(error) if error.kind() == Kind::Conflict => {
+        Err(error) if error.kind() == ErrorKind::Conflict => {
             on.cluster.change::<ConfigMap>(&on.ess.namespace, RECORD, |now| {
                 (now.data.as_ref() != Some(&data)).then(|| patch(&text))
             })?;
@@ -171,7 +171,7 @@ fn patch(text: &str) -> Value {
     json!({"data": {RECORD_KEY: text}})
 }
 
-fn kept(on: &OnKube) -> anyhow::Result<Option<Value>> {
+fn recorded(on: &OnKube) -> anyhow::Result<Option<Value>> {
     let Some(record) = on.cluster.get::<ConfigMap>(&on.ess.namespace, RECORD)? else {
         return Ok(None);
     };

@@ -44,8 +44,8 @@ pub(crate) fn notes(secrets: &[Secret]) -> Vec<String> {
             seen.push((name, text.to_owned().into(), option));
         }
         let token = |name| registration.get(name).and_then(Value::as_str);
-        if let (Some(ours), Some(theirs)) = (token("as_token"), token("hs_token"))
-            && ours == theirs
+        if let (Some(as_token), Some(hs_token)) = (token("as_token"), token("hs_token"))
+            && as_token == hs_token
         {
             notes.push(format!(
                 "`as_token` and `hs_token` in `{option}` are the same: each side could pose as the other"
@@ -57,12 +57,13 @@ pub(crate) fn notes(secrets: &[Secret]) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use ess_synapse::secrets::{Origin, Secret};
+    use ess_synapse::secrets::{Origin, Secret, SecretId};
 
     use super::notes;
 
     fn registrations(texts: &[&str]) -> Vec<Secret> {
         let secret = |(index, text): (usize, &&str)| Secret {
+            id: SecretId::AppServiceRegistration,
             option: format!("app_service_config_files.{index}"),
             value: text.as_bytes().to_vec().into(),
             origin: Origin {
@@ -70,8 +71,6 @@ mod tests {
                 config: None,
                 file: None,
             },
-            purpose: "",
-            destination: "",
         };
         texts.iter().enumerate().map(secret).collect()
     }
@@ -88,9 +87,9 @@ mod tests {
     }
 
     #[test]
-    fn what_would_go_wrong_is_said_without_the_tokens() {
+    fn mistakes_are_named_without_the_tokens() {
         let same = GOOD.replace("CANARY-ba9876543210", "CANARY-0123456789ab");
-        for (texts, said) in [
+        for (texts, wanted) in [
             (
                 vec![GOOD, GOOD],
                 "`as_token` is the same in `app_service_config_files.1` and `app_service_config_files.0`",
@@ -109,7 +108,7 @@ mod tests {
             (vec![&same], "are the same"),
         ] {
             let notes = notes(&registrations(&texts)).join("\n");
-            assert!(notes.contains(said) && !notes.contains("CANARY"), "{notes}");
+            assert!(notes.contains(wanted) && !notes.contains("CANARY"), "{notes}");
         }
     }
 }

@@ -25,7 +25,7 @@ pub(crate) const RECORD: &str = "secrets.tar.age.json";
 
 /// The format. It gets a new name only if a reader of the old one would misunderstand the new one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-enum Format {
+enum BundleFormat {
     #[serde(rename = "ess-bundle/1")]
     V1,
 }
@@ -34,7 +34,7 @@ enum Format {
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Record {
-    format: Format,
+    format: BundleFormat,
     server_name: String,
     /// The public keys that the bundle is encrypted to.
     recipients: BTreeSet<String>,
@@ -105,7 +105,7 @@ impl Bundle {
         export: &Path,
     ) -> anyhow::Result<Self> {
         let mut record = Record {
-            format: Format::V1,
+            format: BundleFormat::V1,
             server_name: server_name.to_owned(),
             recipients: recipients.iter().map(Recipient::to_string).collect(),
             sha256: String::new(),

@@ -198,7 +198,7 @@ fn keep_the_text_of_the_consent_version(rest: &mut Node) {
 fn inline_secrets(rest: &mut Node, secrets: &Secrets) -> BTreeSet<String> {
     let mut known = BTreeSet::new();
     for secret in &secrets.secrets {
-        if !matches!(fate::of(&secret.option).becomes, Becomes::Kept) {
+        if !matches!(fate::of(secret.id, &secret.option).becomes, Becomes::Kept) {
             // Not carried, such as `redis.password`: its section was removed before.
             continue;
         }
@@ -388,5 +388,4 @@ impl Partition<'_> {
 }
 
 #[cfg(test)]
-#[path = "carry_tests.rs"]
 mod tests;

@@ -7,12 +7,12 @@ use base64::engine::general_purpose::STANDARD;
 use ess_cli::Stop;
 use ess_synapse::Config;
 use ess_synapse::secrets::{Macaroon, Secret, Secrets};
-use ess_synapse::yaml::{Kind, Value};
+use ess_synapse::yaml::{ScalarKind, Value};
 use secrecy::ExposeSecret as _;
 use zeroize::Zeroizing;
 
-use crate::beside::Beside;
 use crate::carry::{Carried, Sorted};
+use crate::components::OtherComponents;
 use crate::files::{self, File};
 use crate::workers::workers;
 use crate::yaml::{self, Node};
@@ -54,13 +54,18 @@ struct Maker {
 }
 
 impl Ess {
-    pub(crate) fn new(config: &Config, secrets: &Secrets, beside: &Beside, namespace: &str) -> anyhow::Result<Self> {
+    pub(crate) fn new(
+        config: &Config,
+        secrets: &Secrets,
+        components: &OtherComponents,
+        namespace: &str,
+    ) -> anyhow::Result<Self> {
         let mut maker = Maker {
             namespace: namespace.to_owned(),
             manifests: Vec::new(),
             notes: Vec::new(),
         };
-        let mas_host = beside.mas.as_ref().and_then(|mas| mas.host.as_deref());
+        let mas_host = components.mas.as_ref().and_then(|mas| mas.host.as_deref());
         for (option, text) in [
             ("server_name", Some(config.server_name())),
             ("public_baseurl", config.get("public_baseurl").and_then(Value::as_str)),
@@ -76,8 +81,8 @@ impl Ess {
         maker.notes.extend(carried.notes.iter().cloned());
         let notes = notes(&carried.sorted);
         let mut values = vec![("serverName", Node::text(config.server_name()))];
-        values.extend(maker.hookshot(beside));
-        values.push(("matrixAuthenticationService", maker.mas(config, secrets, beside)?));
+        values.extend(maker.hookshot(components));
+        values.push(("matrixAuthenticationService", maker.mas(config, secrets, components)?));
         values.push(("synapse", maker.synapse(config, secrets, &carried)?));
         let mut text = heading(&carried.sorted);
         text.push_str(&yaml::write(&Node::map(values))?);
@@ -224,28 +229,28 @@ impl Maker {
 
     /// Disabled for a server whose users log in at Synapse itself: once enabled, ESS refuses to disable it, and syn2mas
     /// enables it later.
-    fn mas(&mut self, config: &Config, secrets: &Secrets, beside: &Beside) -> anyhow::Result<Node> {
+    fn mas(&mut self, config: &Config, secrets: &Secrets, components: &OtherComponents) -> anyhow::Result<Node> {
         let enabled = |option| config.get(option).is_some_and(Value::is_true);
         let in_use =
             enabled("matrix_authentication_service.enabled") || enabled("experimental_features.msc3861.enabled");
-        if !in_use && beside.mas.is_none() {
+        if !in_use && components.mas.is_none() {
             return Ok(Node::map([("enabled", Node::Bool(false))]));
         }
         let mut mas = vec![("enabled", Node::Bool(true))];
-        let Some(own) = &beside.mas else {
+        let Some(own) = &components.mas else {
             self.notes.push(
                 "Synapse delegates logins to Matrix Authentication Service, whose own secrets are missing: give \
                  --mas-config FILE"
                     .to_owned(),
             );
-            mas.extend(self.shared_secret(secrets, beside));
+            mas.extend(self.shared_secret(secrets, components));
             return Ok(Node::map(mas));
         };
         if let Some(config) = &own.config {
             let reference = self.config_secret(MAS, config)?;
             mas.push(("additional", Node::map([(SECRET, reference)])));
         }
-        if let Some(secret) = beside.find("mas.secrets.encryption") {
+        if let Some(secret) = components.find("mas.secrets.encryption") {
             let reference = self.reference(MAS, "encryption", secret.value.expose_secret());
             mas.push(("encryptionSecret", reference));
         }
@@ -254,7 +259,7 @@ impl Maker {
         }
         let mut keys = Vec::new();
         for (field, option) in &own.keys {
-            if let Some(secret) = beside.find(option) {
+            if let Some(secret) = components.find(option) {
                 let reference = self.reference(MAS, field, secret.value.expose_secret());
                 keys.push((*field, reference));
             }
@@ -262,20 +267,22 @@ impl Maker {
         if !keys.is_empty() {
             mas.push(("privateKeys", Node::map(keys)));
         }
-        mas.extend(self.shared_secret(secrets, beside));
+        mas.extend(self.shared_secret(secrets, components));
         Ok(Node::map(mas))
     }
 
-    fn shared_secret(&mut self, secrets: &Secrets, beside: &Beside) -> Option<(&'static str, Node)> {
-        let secret = find(secrets, "matrix_authentication_service.secret")
+    fn shared_secret(&mut self, secrets: &Secrets, components: &OtherComponents) -> Option<(&'static str, Node)> {
+        let of_synapse = find(secrets, "matrix_authentication_service.secret")
             .or_else(|| find(secrets, "experimental_features.msc3861.admin_token"))
-            .or_else(|| beside.find("mas.matrix.secret"))?;
-        let reference = self.reference(MAS, "synapse-shared-secret", secret.value.expose_secret());
+            .map(|secret| &secret.value);
+        let of_mas = || components.find("mas.matrix.secret").map(|secret| &secret.value);
+        let value = of_synapse.or_else(of_mas)?;
+        let reference = self.reference(MAS, "synapse-shared-secret", value.expose_secret());
         Some(("synapseSharedSecret", reference))
     }
 
-    fn hookshot(&mut self, beside: &Beside) -> Option<(&'static str, Node)> {
-        let secret = beside.find("hookshot.passFile")?;
+    fn hookshot(&mut self, components: &OtherComponents) -> Option<(&'static str, Node)> {
+        let secret = components.find("hookshot.passFile")?;
         let reference = self.reference(HOOKSHOT, "passkey.pem", secret.value.expose_secret());
         self.notes.push(
             "the values refer to Hookshot's passkey, but not to its other secrets and the rest of its configuration: \
@@ -375,8 +382,8 @@ fn heading(sorted: &Sorted) -> Zeroizing<String> {
 fn max_upload_size(config: &Config) -> Option<String> {
     let scalar = config.get("max_upload_size")?.as_scalar()?;
     let bytes = match scalar.kind {
-        Kind::Int(Some(bytes)) => u64::try_from(bytes).ok()?,
-        Kind::Text => {
+        ScalarKind::Int(Some(bytes)) => u64::try_from(bytes).ok()?,
+        ScalarKind::Text => {
             let text = scalar.text.as_str();
             let power = "KMGT".find(text.chars().last()?).map_or(0, |index| index + 1);
             let digits = if power == 0 { text } else { &text[..text.len() - 1] };
@@ -392,5 +399,4 @@ fn max_upload_size(config: &Config) -> Option<String> {
 }
 
 #[cfg(test)]
-#[path = "ess_tests.rs"]
 mod tests;

@@ -1,6 +1,10 @@
-//! What becomes of each secret on ESS, and what users would notice if it were lost.
+//! What each secret is for, where it belongs on ESS, what becomes of it there, and what users would notice if it were
+//! lost. How Synapse's are read is in the table of `ess_synapse::secrets`.
 
 use std::fmt;
+
+use ess_synapse::ess::OWNED;
+use ess_synapse::secrets::SecretId;
 
 /// What becomes of a secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,9 +30,13 @@ impl fmt::Display for Becomes {
     }
 }
 
-/// What becomes of one secret.
+/// What is known about one secret.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Fate {
+    /// What its component uses it for.
+    pub(crate) purpose: &'static str,
+    /// Where it belongs on ESS.
+    pub(crate) destination: &'static str,
     pub(crate) becomes: Becomes,
     /// What users would notice if the secret were lost.
     pub(crate) if_lost: &'static str,
@@ -37,235 +45,303 @@ pub(crate) struct Fate {
     pub(crate) installer: &'static str,
 }
 
-const ADDITIONAL_CONFIG: &str = r"Synapse \ Advanced \ Additional Config";
+/// A secret that is carried in its option.
+const fn kept(purpose: &'static str, destination: &'static str, if_lost: &'static str) -> Fate {
+    Fate {
+        purpose,
+        destination,
+        becomes: Becomes::Kept,
+        if_lost,
+        installer: r"Synapse \ Advanced \ Additional Config",
+    }
+}
+
+/// A secret that belongs in a field of ESS.
+const fn needed(purpose: &'static str, field: &'static str, if_lost: &'static str) -> Fate {
+    Fate {
+        purpose,
+        destination: field,
+        becomes: Becomes::NeededAs(field),
+        if_lost,
+        installer: NONE_KNOWN,
+    }
+}
+
+/// A secret that is not carried.
+const fn left(purpose: &'static str, becomes: Becomes) -> Fate {
+    Fate {
+        purpose,
+        destination: "not needed",
+        becomes,
+        if_lost: "nothing: it protects only what is not migrated",
+        installer: "none needed",
+    }
+}
+
+const ADDITIONAL: &str = "synapse.additional";
+const MAS_OR_ADDITIONAL: &str = "synapse.additional, or an upstream provider of Matrix Authentication Service";
+const A_VOLUME: &str = "an extra volume of Synapse";
+const SHARED_WITH_MAS: &str = "matrixAuthenticationService.synapseSharedSecret";
+const KEYS_OF_MAS: &str = "matrixAuthenticationService.privateKeys";
 /// Element's guide names no field.
 const NONE_KNOWN: &str = "none known";
-const NONE_NEEDED: &str = "none needed";
-const NOTHING: &str = "nothing: it protects only what is not migrated";
-const NO_IDENTITY_PROVIDER: &str = "users cannot log in through this identity provider";
+
 const NO_CALLS: &str = "calls fail between users behind NAT";
 const NO_CAPTCHA: &str = "the captcha always fails, so new users cannot register";
 const NO_EMAIL: &str = "no e-mail is sent: neither notifications nor password resets";
-
-/// A row of the table: an option without list indices, or a section that ends in a dot.
-type Row = (&'static str, Fate);
-
-const fn kept(option: &'static str, if_lost: &'static str) -> Row {
-    row(option, Becomes::Kept, if_lost, ADDITIONAL_CONFIG)
-}
-
-const fn needed(option: &'static str, field: &'static str, if_lost: &'static str, installer: &'static str) -> Row {
-    row(option, Becomes::NeededAs(field), if_lost, installer)
-}
-
-const fn left(option: &'static str, becomes: Becomes) -> Row {
-    row(option, becomes, NOTHING, NONE_NEEDED)
-}
-
-const fn row(option: &'static str, becomes: Becomes, if_lost: &'static str, installer: &'static str) -> Row {
-    let fate = Fate {
-        becomes,
-        if_lost,
-        installer,
-    };
-    (option, fate)
-}
-
-const SHARED_WITH_MAS: &str = "matrixAuthenticationService.synapseSharedSecret";
+const NO_FEATURE: &str = "the feature that uses it stops working";
+const NO_HOOKSHOT: &str = "the part of Hookshot that uses it stops working";
+const NO_IDENTITY_PROVIDER: &str = "users cannot log in through this identity provider";
+const NO_MAS: &str = "the part of Matrix Authentication Service that uses it stops working";
+const NO_OBJECT_STORAGE: &str = "media in the object store can be neither read nor written";
+const NO_SAML: &str = "users cannot log in through SAML";
 const NEW_ON_BOTH_SIDES: &str = "nothing, if both sides get the same new secret";
 
-/// Of the rows that match an option, the longest applies. A test requires a row for every option of `ess_synapse::secrets::options`.
-const FATES: &[Row] = &[
-    needed(
-        "signing_key",
-        "synapse.signingKey",
-        "other servers reject what this one signs: federation breaks, and old events cannot be verified",
-        "signingKey of the Secret synapse, in secrets.yml (inferred)",
-    ),
-    needed(
-        "macaroon_secret_key",
+/// The fate of Synapse's macaroon secret, also if Synapse derives it.
+pub(crate) const MACAROON: Fate = Fate {
+    installer: r"Secrets \ Synapse \ Macaroon",
+    ..needed(
+        "signs short-lived tokens",
         "synapse.macaroon",
         "guest accounts, single sign-on logins in progress and unsubscribe links in e-mails stop working; all other \
          logins stay valid",
-        r"Secrets \ Synapse \ Macaroon",
-    ),
-    needed(
-        "registration_shared_secret",
-        "synapse.registrationSharedSecret",
-        "scripts and bots that register users with it are refused",
-        "registrationSharedSecret of the Secret synapse, in secrets.yml (inferred)",
-    ),
-    kept(
-        "password_config.pepper",
-        "no password is accepted any more: every user has to reset theirs",
-    ),
-    kept(
-        "form_secret",
-        "consent forms, and links in e-mails that were already sent, are refused",
-    ),
-    kept("turn_shared_secret", NO_CALLS),
-    kept("turn_username", NO_CALLS),
-    kept("turn_password", NO_CALLS),
-    kept("recaptcha_public_key", NO_CAPTCHA),
-    kept("recaptcha_private_key", NO_CAPTCHA),
-    kept("email.smtp_user", NO_EMAIL),
-    kept("email.smtp_pass", NO_EMAIL),
-    kept("oidc_providers.client_secret", NO_IDENTITY_PROVIDER),
-    kept("oidc_providers.client_secret_jwt_key.key", NO_IDENTITY_PROVIDER),
-    kept("oidc_config.client_secret", NO_IDENTITY_PROVIDER),
-    kept("oidc_config.client_secret_jwt_key.key", NO_IDENTITY_PROVIDER),
-    kept("jwt_config.secret", "users cannot log in with a JSON Web Token"),
-    kept("saml2_config.", "users cannot log in through SAML"),
-    kept("sentry.dsn", "errors are no longer reported; users notice nothing"),
-    kept(
-        "media_storage_providers.",
-        "media in the object store can be neither read nor written",
-    ),
-    kept(
-        "key_server_signing_keys_path",
-        "servers that use this one as a notary reject its answers",
-    ),
-    needed(
-        "app_service_config_files",
-        "synapse.appservices",
-        "this bridge or bot stops working: Synapse and it reject each other's tokens",
-        NONE_KNOWN,
-    ),
-    needed(
-        "matrix_authentication_service.secret",
-        SHARED_WITH_MAS,
-        NEW_ON_BOTH_SIDES,
-        NONE_KNOWN,
-    ),
-    needed(
-        "experimental_features.msc3861.admin_token",
-        SHARED_WITH_MAS,
-        NEW_ON_BOTH_SIDES,
-        NONE_KNOWN,
-    ),
-    left("experimental_features.msc3861.client_secret", Becomes::Unneeded),
-    left("worker_replication_secret", Becomes::Replaced),
-    // Passwords and keys of connections to services that ESS includes.
-    left("database.", Becomes::Replaced),
-    left("databases.", Becomes::Replaced),
-    left("redis.", Becomes::Replaced),
-    // Synapse's manhole listens on the loopback address of its own host only.
-    left("manhole_settings.", Becomes::Unneeded),
-    left("tls_certificate_path", Becomes::Unneeded),
-    left("tls_private_key_path", Becomes::Unneeded),
-    needed("mas.matrix.secret", SHARED_WITH_MAS, NEW_ON_BOTH_SIDES, NONE_KNOWN),
-    needed(
-        "mas.secrets.encryption",
-        "matrixAuthenticationService.encryptionSecret",
-        "Matrix Authentication Service cannot decrypt its cookies or what it has encrypted in its database",
-        NONE_KNOWN,
-    ),
-    needed(
-        "mas.secrets.keys.key",
-        "matrixAuthenticationService.privateKeys",
-        "tokens that Matrix Authentication Service has issued to other services are no longer valid",
-        NONE_KNOWN,
-    ),
-    needed(
-        "mas.secrets.keys_dir",
-        "matrixAuthenticationService.privateKeys",
-        "tokens that Matrix Authentication Service has issued to other services are no longer valid",
-        NONE_KNOWN,
-    ),
-    left("mas.database.", Becomes::Replaced),
-    left("mas.http.", Becomes::Unneeded),
-    row(
-        "mas.",
-        Becomes::Kept,
-        "the part of Matrix Authentication Service that uses it stops working",
-        NONE_KNOWN,
-    ),
-    needed(
-        "hookshot.passFile",
-        "hookshot.passkey",
-        "Hookshot cannot decrypt its stored tokens: users must log in to GitHub, GitLab and Jira again",
-        NONE_KNOWN,
-    ),
-    row(
-        "hookshot.",
-        Becomes::Kept,
-        "the part of Hookshot that uses it stops working",
-        NONE_KNOWN,
-    ),
-];
+    )
+};
 
-/// What becomes of the secret of an option. `synapse.additional` carries every section that ESS does not own, and with it
-/// the secrets that were found in options of modules, which no table can list.
-pub(crate) fn of(option: &str) -> Fate {
-    let (_, fate) = listed(option).unwrap_or(kept("", "the feature that uses it stops working"));
-    fate
+/// The table of Synapse's secrets, with a row for each. A private key has no row of its own: its option decides.
+pub(crate) fn of(id: SecretId, option: &str) -> Fate {
+    match id {
+        SecretId::SigningKey => Fate {
+            installer: "signingKey of the Secret synapse, in secrets.yml (inferred)",
+            ..needed(
+                "this server's identity: signs its events and requests",
+                "synapse.signingKey",
+                "other servers reject what this one signs: federation breaks, and old events cannot be verified",
+            )
+        },
+        SecretId::MacaroonSecretKey => MACAROON,
+        SecretId::RegistrationSharedSecret => Fate {
+            installer: "registrationSharedSecret of the Secret synapse, in secrets.yml (inferred)",
+            ..needed(
+                "registers users even if registration is closed",
+                "synapse.registrationSharedSecret",
+                "scripts and bots that register users with it are refused",
+            )
+        },
+        SecretId::PasswordPepper => kept(
+            "mixed into every password hash; without it, no password is accepted",
+            "synapse.additional, or a password scheme's secret of Matrix Authentication Service",
+            "no password is accepted any more: every user has to reset theirs",
+        ),
+        SecretId::FormSecret => kept(
+            "authenticates the forms that are sent to users",
+            ADDITIONAL,
+            "consent forms, and links in e-mails that were already sent, are refused",
+        ),
+        SecretId::WorkerReplicationSecret => left("authenticates workers to each other", Becomes::Replaced),
+        SecretId::TurnSharedSecret => kept("credentials for the TURN server", ADDITIONAL, NO_CALLS),
+        SecretId::TurnUsername => kept("user of the TURN server", ADDITIONAL, NO_CALLS),
+        SecretId::TurnPassword => kept("password of the TURN server", ADDITIONAL, NO_CALLS),
+        SecretId::RecaptchaPublicKey | SecretId::RecaptchaPrivateKey => {
+            kept("captcha at registration", ADDITIONAL, NO_CAPTCHA)
+        }
+        SecretId::SmtpUser => kept("user of the mail server", ADDITIONAL, NO_EMAIL),
+        SecretId::SmtpPassword => kept("password of the mail server", ADDITIONAL, NO_EMAIL),
+        // Passwords and keys of connections to services that ESS includes.
+        SecretId::RedisPassword => Fate {
+            destination: "not needed, or synapse.redis.password",
+            ..left("password of Redis", Becomes::Replaced)
+        },
+        SecretId::RedisKey => left("authenticates to Redis", Becomes::Replaced),
+        SecretId::DatabasePassword => left("password of the old database", Becomes::Replaced),
+        SecretId::DatabaseKeyPassphrase => left("passphrase of the client key for the old database", Becomes::Replaced),
+        SecretId::MasSecret => MAS_SHARED_SECRET,
+        SecretId::Msc3861ClientSecret => left(
+            "authenticates Synapse to Matrix Authentication Service",
+            Becomes::Unneeded,
+        ),
+        SecretId::Msc3861AdminToken => needed(
+            "lets Matrix Authentication Service administer Synapse",
+            SHARED_WITH_MAS,
+            NEW_ON_BOTH_SIDES,
+        ),
+        SecretId::JwtSecret => kept(
+            "verifies JSON Web Tokens at login",
+            ADDITIONAL,
+            "users cannot log in with a JSON Web Token",
+        ),
+        SecretId::SamlKeyPassphrase => kept("passphrase of the SAML key", ADDITIONAL, NO_SAML),
+        SecretId::SamlKey => kept("signs SAML requests", A_VOLUME, NO_SAML),
+        SecretId::SamlEncryptionKey => kept("decrypts SAML messages", A_VOLUME, NO_SAML),
+        // Synapse's manhole listens on the loopback address of its own host only.
+        SecretId::ManholePassword => left("password of the manhole", Becomes::Unneeded),
+        SecretId::ManholeHostKey => left("host key of the manhole", Becomes::Unneeded),
+        SecretId::SentryDsn => kept(
+            "reports errors to Sentry",
+            ADDITIONAL,
+            "errors are no longer reported; users notice nothing",
+        ),
+        SecretId::KeyServerSigningKeys => kept(
+            "signs this server's answers about the keys of other servers",
+            ADDITIONAL,
+            "servers that use this one as a notary reject its answers",
+        ),
+        SecretId::ListenerKey => left("TLS of Synapse's own listeners", Becomes::Unneeded),
+        SecretId::OidcClientSecret => kept(
+            "authenticates Synapse to the identity provider",
+            MAS_OR_ADDITIONAL,
+            NO_IDENTITY_PROVIDER,
+        ),
+        SecretId::OidcClientSecretKey => kept(
+            "signs the client secret for the identity provider",
+            MAS_OR_ADDITIONAL,
+            NO_IDENTITY_PROVIDER,
+        ),
+        SecretId::AppServiceRegistration => needed(
+            "registration of an application service, with its tokens",
+            "synapse.appservices",
+            "this bridge or bot stops working: Synapse and it reject each other's tokens",
+        ),
+        SecretId::ObjectStorage => kept("access to media in object storage", ADDITIONAL, NO_OBJECT_STORAGE),
+        SecretId::PrivateKey => of_private_key(option),
+    }
 }
 
-/// The longest row that matches.
-fn listed(option: &str) -> Option<Row> {
-    let option = without_indices(option);
-    let matches = |row: &&Row| option == row.0 || (row.0.ends_with('.') && option.starts_with(row.0));
-    FATES.iter().filter(matches).max_by_key(|row| row.0.len()).copied()
+/// The fate of a private key that was found in a file which an option names that is in no table, by its section.
+/// `synapse.additional` carries every section that neither ESS owns nor the old host alone needs.
+fn of_private_key(option: &str) -> Fate {
+    const PURPOSE: &str = "a private key";
+    let section = option.split('.').next().unwrap_or_default();
+    match section {
+        _ if OWNED.iter().any(|(owned, _)| *owned == section) => left(PURPOSE, Becomes::Replaced),
+        "manhole_settings" => left(PURPOSE, Becomes::Unneeded),
+        _ if section.starts_with("tls_") => left(PURPOSE, Becomes::Unneeded),
+        "saml2_config" => kept(PURPOSE, A_VOLUME, NO_SAML),
+        "media_storage_providers" => kept(PURPOSE, A_VOLUME, NO_OBJECT_STORAGE),
+        _ => kept(PURPOSE, A_VOLUME, NO_FEATURE),
+    }
 }
 
-/// Removes list indices: `oidc_providers.0.client_secret` is `oidc_providers.client_secret` in the table.
-fn without_indices(option: &str) -> String {
-    let names: Vec<&str> = option
-        .split('.')
-        .filter(|name| name.parse::<usize>().is_err())
-        .collect();
-    names.join(".")
+/// The secret that Synapse and Matrix Authentication Service share, in the configuration of either.
+pub(crate) const MAS_SHARED_SECRET: Fate = needed(
+    "authenticates Synapse and Matrix Authentication Service to each other",
+    SHARED_WITH_MAS,
+    NEW_ON_BOTH_SIDES,
+);
+
+pub(crate) const MAS_ENCRYPTION: Fate = needed(
+    "encrypts cookies and data at rest",
+    "matrixAuthenticationService.encryptionSecret",
+    "Matrix Authentication Service cannot decrypt its cookies or what it has encrypted in its database",
+);
+
+pub(crate) const MAS_SIGNING_KEY: Fate = needed(
+    "signs tokens",
+    KEYS_OF_MAS,
+    "tokens that Matrix Authentication Service has issued to other services are no longer valid",
+);
+
+/// ESS has no field for it: the key has to be decrypted with it first.
+pub(crate) const MAS_SIGNING_KEY_PASSPHRASE: Fate = Fate {
+    if_lost: NO_MAS,
+    installer: NONE_KNOWN,
+    ..left("passphrase of a signing key", Becomes::Unneeded)
+};
+
+pub(crate) const MAS_DATABASE: Fate = left(
+    "access to the old database of Matrix Authentication Service",
+    Becomes::Replaced,
+);
+
+/// The fate of any other secret of Matrix Authentication Service, by its section. The sections whose secrets are not
+/// kept are those that the chart writes itself.
+pub(crate) fn of_mas_section(section: &str) -> Fate {
+    const PURPOSE: &str = "a secret of Matrix Authentication Service";
+    match section {
+        "database" | "matrix" | "secrets" => left(PURPOSE, Becomes::Replaced),
+        "http" => left(PURPOSE, Becomes::Unneeded),
+        _ => Fate {
+            installer: NONE_KNOWN,
+            ..kept(PURPOSE, "matrixAuthenticationService.additional", NO_MAS)
+        },
+    }
+}
+
+pub(crate) const HOOKSHOT_PASSKEY: Fate = needed(
+    "decrypts the tokens that Hookshot has stored",
+    "hookshot.passkey",
+    "Hookshot cannot decrypt its stored tokens: users must log in to GitHub, GitLab and Jira again",
+);
+
+pub(crate) const HOOKSHOT_PRIVATE_KEY: Fate = of_hookshot("a private key of Hookshot");
+
+pub(crate) const HOOKSHOT_SECRET: Fate = of_hookshot("a secret of Hookshot");
+
+const fn of_hookshot(purpose: &'static str) -> Fate {
+    Fate {
+        installer: NONE_KNOWN,
+        ..kept(
+            purpose,
+            "hookshot.additional, or an extra volume of Hookshot",
+            NO_HOOKSHOT,
+        )
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Becomes, FATES, listed, of};
+    use ess_synapse::secrets::SecretId;
+
+    use super::{Becomes, of, of_mas_section};
 
     #[test]
-    fn every_secret_of_synapse_has_a_row() {
-        for option in ess_synapse::secrets::options() {
-            assert!(
-                listed(&option).is_some(),
-                "{option} is read as a secret; add what becomes of it to FATES"
-            );
+    fn a_private_key_of_an_option_in_no_table_is_kept_if_its_section_is_carried() {
+        for (option, destination, becomes) in [
+            ("modules.0.config.dkim.key", "an extra volume of Synapse", Becomes::Kept),
+            (
+                "saml2_config.sp_config.other",
+                "an extra volume of Synapse",
+                Becomes::Kept,
+            ),
+            ("database.args.sslkey", "not needed", Becomes::Replaced),
+            ("listeners.0.key", "not needed", Becomes::Replaced),
+            ("tls_private_key_path", "not needed", Becomes::Unneeded),
+            ("manhole_settings.other", "not needed", Becomes::Unneeded),
+        ] {
+            let fate = of(SecretId::PrivateKey, option);
+            assert_eq!((fate.destination, fate.becomes), (destination, becomes), "{option}");
         }
     }
 
     #[test]
-    fn no_option_has_two_rows() {
-        let mut options: Vec<&str> = FATES.iter().map(|row| row.0).collect();
-        options.sort_unstable();
-        options.dedup();
-        assert_eq!(options.len(), FATES.len());
+    fn what_is_lost_is_named() {
+        assert_eq!(
+            of(SecretId::AppServiceRegistration, "").becomes,
+            Becomes::NeededAs("synapse.appservices")
+        );
+        assert!(of(SecretId::OidcClientSecret, "").if_lost.contains("identity provider"));
+        assert!(of(SecretId::ObjectStorage, "").if_lost.contains("object store"));
     }
 
     #[test]
-    fn each_of_an_array_has_the_same_fate() {
-        assert_eq!(
-            of("app_service_config_files.7").becomes,
-            Becomes::NeededAs("synapse.appservices")
-        );
-        assert!(
-            of("oidc_providers.2.client_secret")
-                .if_lost
-                .contains("identity provider")
-        );
-        assert!(
-            of("media_storage_providers.0.config.access_key_id")
-                .if_lost
-                .contains("object store")
-        );
+    fn the_sections_of_mas_that_the_chart_writes_are_not_kept() {
+        for section in ["database", "http", "matrix", "secrets"] {
+            assert_ne!(of_mas_section(section).becomes, Becomes::Kept, "{section}");
+        }
+        assert_eq!(of_mas_section("upstream_oauth2").becomes, Becomes::Kept);
     }
 
     #[test]
     fn the_runbooks_field_is_named() {
-        assert_eq!(of("macaroon_secret_key").installer, r"Secrets \ Synapse \ Macaroon");
+        let macaroon = of(SecretId::MacaroonSecretKey, "");
+        assert_eq!(macaroon.installer, r"Secrets \ Synapse \ Macaroon");
+        let becomes = |id| of(id, "").becomes.to_string();
         assert_eq!(
-            of("macaroon_secret_key").becomes.to_string(),
+            becomes(SecretId::MacaroonSecretKey),
             "needed by ESS as synapse.macaroon"
         );
-        assert_eq!(of("database.args.password").becomes.to_string(), "replaced by ESS");
-        assert_eq!(of("manhole_settings.password").becomes.to_string(), "no longer needed");
-        assert_eq!(of("password_config.pepper").becomes.to_string(), "kept");
+        assert_eq!(becomes(SecretId::DatabasePassword), "replaced by ESS");
+        assert_eq!(becomes(SecretId::ManholePassword), "no longer needed");
+        assert_eq!(becomes(SecretId::PasswordPepper), "kept");
     }
 }

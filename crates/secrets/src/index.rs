@@ -9,11 +9,12 @@ use ess_synapse::secrets::{self, Macaroon, Secrets};
 use serde::{Deserialize, Serialize};
 
 use crate::carry::Sorted;
-use crate::fate;
+use crate::components::ComponentSecret;
+use crate::fate::{self, Fate};
 
 /// The format. It gets a new name only if a reader of the old one would misunderstand the new one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Format {
+pub(crate) enum IndexFormat {
     #[serde(rename = "ess-secrets/1")]
     V1,
 }
@@ -22,7 +23,7 @@ pub(crate) enum Format {
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Index {
-    pub format: Format,
+    pub format: IndexFormat,
     pub server_name: String,
     pub secrets: Vec<Entry>,
     /// In the order of the key file: the first signs events.
@@ -104,12 +105,19 @@ impl Index {
     pub(crate) fn new(
         config: &Config,
         secrets: &Secrets,
-        beside: &[secrets::Secret],
+        of_components: &[ComponentSecret],
         copies: Vec<ConfigFile>,
         options: Sorted,
         notes: Vec<String>,
     ) -> Self {
-        let mut entries: Vec<Entry> = secrets.secrets.iter().chain(beside).map(Entry::of).collect();
+        let own = secrets.secrets.iter().map(|secret| {
+            let fate = fate::of(secret.id, &secret.option);
+            Entry::with_file(&secret.option, &secret.origin, fate)
+        });
+        let others = of_components
+            .iter()
+            .map(|secret| Entry::with_file(&secret.option, &secret.origin, secret.fate));
+        let mut entries: Vec<Entry> = own.chain(others).collect();
         if secrets.macaroon == Macaroon::DerivedFromSigningKey {
             entries.push(Entry::derived_macaroon());
         }
@@ -118,7 +126,7 @@ impl Index {
             public_key: key.public_key.clone(),
         });
         Self {
-            format: Format::V1,
+            format: IndexFormat::V1,
             server_name: config.server_name().to_owned(),
             secrets: entries,
             signing_keys: signing_keys.collect(),
@@ -138,24 +146,25 @@ impl Index {
 }
 
 impl Entry {
-    fn of(secret: &secrets::Secret) -> Self {
-        let secrets::Origin { option, config, file } = secret.origin.clone();
+    fn with_file(option: &str, origin: &secrets::Origin, fate: Fate) -> Self {
+        let origin = Origin {
+            option: origin.option.clone(),
+            config: origin.config.clone(),
+            file: origin.file.clone(),
+        };
         Self {
-            file: Some(secret.option.clone()),
-            purpose: secret.purpose.to_owned(),
-            destination: secret.destination.to_owned(),
-            ..Self::without_file(&secret.option, Origin { option, config, file })
+            file: Some(option.to_owned()),
+            ..Self::without_file(option, origin, fate)
         }
     }
 
-    fn without_file(option: &str, origin: Origin) -> Self {
-        let fate = fate::of(option);
+    fn without_file(option: &str, origin: Origin, fate: Fate) -> Self {
         Self {
             option: option.to_owned(),
             file: None,
             origin,
-            purpose: String::new(),
-            destination: String::new(),
+            purpose: fate.purpose.to_owned(),
+            destination: fate.destination.to_owned(),
             becomes: fate.becomes.to_string(),
             if_lost: fate.if_lost.to_owned(),
             installer_field: fate.installer.to_owned(),
@@ -170,8 +179,6 @@ impl Entry {
             file: None,
         };
         Self {
-            purpose: "signs short-lived tokens".to_owned(),
-            destination: "synapse.macaroon".to_owned(),
             becomes: "replaced by ESS".to_owned(),
             derived: Some(
                 "it is not set, and what Synapse derives from the signing key is not text and cannot be carried; \
@@ -179,7 +186,7 @@ impl Entry {
                  e-mails stop working, and all other logins stay valid"
                     .to_owned(),
             ),
-            ..Self::without_file("macaroon_secret_key", origin)
+            ..Self::without_file("macaroon_secret_key", origin, fate::MACAROON)
         }
     }
 }

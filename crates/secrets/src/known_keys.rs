@@ -18,7 +18,7 @@ pub(crate) fn note(config: &Config, keys: &[SigningKey], application_name: &str)
         return difference(&answer, config.server_name(), keys)
             .map(|difference| format!("Synapse at {address} {difference}"));
     }
-    Some(match known(config, application_name) {
+    Some(match keys_in_database(config, application_name) {
         Ok(known) => format!(
             "Synapse does not answer, so the signing keys were compared with its database: {}",
             known.verdict(keys, &old_keys(config))
@@ -81,14 +81,14 @@ fn ids(keys: &[SigningKey], is_one: impl Fn(&SigningKey) -> bool) -> String {
 
 /// What the database contains about the server's keys.
 #[derive(Default)]
-struct Known {
+struct KeysInDatabase {
     /// The server's own rows of `server_signature_keys`.
     keys: Vec<SigningKey>,
     /// The ids of the keys that the server's newest event is signed with.
     signed_by: Vec<String>,
 }
 
-fn known(config: &Config, application_name: &str) -> anyhow::Result<Known> {
+fn keys_in_database(config: &Config, application_name: &str) -> anyhow::Result<KeysInDatabase> {
     let Database::Postgres { args, password, .. } = config.database()? else {
         anyhow::bail!("it is not a single PostgreSQL database");
     };
@@ -107,7 +107,7 @@ fn known(config: &Config, application_name: &str) -> anyhow::Result<Known> {
     let name = config.server_name();
     let keys = server_signature_keys(&session, name)?;
     let event = newest_own_event(&session, name)?.unwrap_or_default();
-    Ok(Known {
+    Ok(KeysInDatabase {
         keys: keys
             .into_iter()
             .map(|(id, bytes)| SigningKey::of_verify_key(id, &bytes))
@@ -137,13 +137,13 @@ fn old_keys(config: &Config) -> Vec<String> {
         .collect()
 }
 
-impl Known {
+impl KeysInDatabase {
     /// Compares with the keys of the configuration and the ids in `old_signing_keys`.
     ///
     /// Synapse stores its own keys in `server_signature_keys` only in special cases, so a missing key proves nothing.
     /// The result continues the sentence "the signing keys were compared with its database:".
     fn verdict(&self, keys: &[SigningKey], old: &[String]) -> String {
-        const ASK: &str = "is this the key file of this server?";
+        const QUESTION: &str = "is this the key file of this server?";
         let is_ours = |id: &String| keys.iter().any(|key| key.id == *id) || old.contains(id);
         let other = ids(&self.keys, |known| {
             keys.iter().any(|key| key.id == known.id && key != known)
@@ -153,12 +153,12 @@ impl Known {
         if !other.is_empty() {
             format!(
                 "it contains a different {other}, and servers that have that key reject what is signed with this one: \
-                 {ASK}"
+                 {QUESTION}"
             )
         } else if !signed_by.is_empty() && !self.signed_by.iter().any(is_ours) {
             format!(
                 "the newest event of this server is signed with {signed_by}, which is neither in the key file nor in \
-                 `old_signing_keys`: {ASK}"
+                 `old_signing_keys`: {QUESTION}"
             )
         } else if !unknown.is_empty() {
             format!(
@@ -182,7 +182,7 @@ impl Known {
 mod tests {
     use serde_json::json;
 
-    use super::{Known, SigningKey, difference, signatures};
+    use super::{KeysInDatabase, SigningKey, difference, signatures};
 
     fn key(id: &str, public_key: &str) -> SigningKey {
         SigningKey {
@@ -197,17 +197,17 @@ mod tests {
         let difference = |keys: &[SigningKey]| difference(&published, "a.example", keys);
 
         assert_eq!(difference(&[key("ed25519:a", "A")]), None);
-        assert!(difference(&[key("ed25519:a", "B")]).is_some_and(|said| said.contains("does not publish")));
-        assert!(difference(&[key("ed25519:b", "A")]).is_some_and(|said| said.contains("ed25519:b")));
-        assert!(difference(&[]).is_some_and(|said| said.contains("ed25519:a that the configuration does not name")));
-        let said = super::difference(&published, "b.example", &[]);
-        assert_eq!(said.as_deref(), Some("is another server: a.example"));
+        assert!(difference(&[key("ed25519:a", "B")]).is_some_and(|why| why.contains("does not publish")));
+        assert!(difference(&[key("ed25519:b", "A")]).is_some_and(|why| why.contains("ed25519:b")));
+        assert!(difference(&[]).is_some_and(|why| why.contains("ed25519:a that the configuration does not name")));
+        let why = super::difference(&published, "b.example", &[]);
+        assert_eq!(why.as_deref(), Some("is another server: a.example"));
     }
 
     #[test]
     fn the_database_is_taken_at_its_word_and_no_further() {
         let ours = [key("ed25519:a", "A")];
-        for (keys, signed_by, said) in [
+        for (keys, signed_by, wanted) in [
             (vec![key("ed25519:a", "A")], vec![], "they match"),
             (vec![key("ed25519:a", "B")], vec!["ed25519:a"], "a different ed25519:a"),
             (
@@ -225,12 +225,12 @@ mod tests {
             (vec![key("ed25519:old", "O")], vec![], "and no recent event of it"),
             (vec![], vec![], "and no recent event of it"),
         ] {
-            let known = Known {
+            let known = KeysInDatabase {
                 keys,
                 signed_by: signed_by.into_iter().map(str::to_owned).collect(),
             };
             let verdict = known.verdict(&ours, &["ed25519:old".to_owned()]);
-            assert!(verdict.contains(said), "{verdict}");
+            assert!(verdict.contains(wanted), "{verdict}");
         }
     }
 

@@ -1,9 +1,9 @@
 //! extract-secrets: writes a homeserver's secrets to one file each, with an index, and makes files for ESS.
 
 mod app_service;
-mod beside;
 mod bundle;
 mod carry;
+mod components;
 mod ess;
 mod fate;
 mod files;
@@ -28,11 +28,11 @@ use ess_synapse::config::Database;
 use ess_synapse::secrets::Secrets;
 use secrecy::ExposeSecret as _;
 
-use crate::beside::Beside;
 use crate::bundle::{Bundle, Sealed};
+use crate::components::OtherComponents;
 use crate::ess::Ess;
 use crate::index::Index;
-use crate::store::{Outcome, Plan};
+use crate::store::{ExportPlan, Outcome};
 
 /// Commands that `--help` shows.
 const EXAMPLES: &str = "\
@@ -131,15 +131,15 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
             .hint("give -c /etc/matrix-synapse/homeserver.yaml")
     })?;
     let secrets = read(&config, context)?;
-    let beside = beside(args, context)?;
-    let ess = Ess::new(&config, &secrets, &beside, &place_in_cluster(args, context).0)?;
+    let components = other_components(args, context)?;
+    let ess = Ess::new(&config, &secrets, &components, &place_in_cluster(args, context).0)?;
     let mut notes = secrets.notes.clone();
     notes.extend(app_service::notes(&secrets.secrets));
-    notes.extend(beside.notes.iter().chain(&ess.notes).cloned());
+    notes.extend(components.notes.iter().chain(&ess.notes).cloned());
     if args.emits(Form::Helm) {
         notes.extend(ess.notes_on_values.iter().cloned());
     }
-    let mut plan = Plan::new(&config, &secrets, &beside, ess.sorted.clone(), notes)?;
+    let mut plan = ExportPlan::new(&config, &secrets, &components, ess.sorted.clone(), notes)?;
     for (form, text) in [(Form::Kubernetes, &ess.manifests), (Form::Helm, &ess.values)] {
         if let Some(file) = form.file().filter(|_| args.emits(form)) {
             plan.emit(file, text);
@@ -169,11 +169,11 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
 fn read(config: &Config, context: &Context) -> anyhow::Result<Secrets> {
     let (secrets, mut errors) = Secrets::look(config);
     let Some(last) = errors.pop() else { return Ok(secrets) };
-    let told = |error| anyhow::Error::from(error).context("cannot read Synapse's secrets");
+    let in_context = |error| anyhow::Error::from(error).context("cannot read Synapse's secrets");
     for error in errors {
-        context.console.error(&told(error));
+        context.console.error(&in_context(error));
     }
-    Err(told(last))
+    Err(in_context(last))
 }
 
 impl Args {
@@ -201,7 +201,12 @@ fn recipients(args: &Args) -> anyhow::Result<Vec<Recipient>> {
     }
 }
 
-fn bundle(plan: &Plan, secrets: &Secrets, recipients: &[Recipient], export: &Path) -> anyhow::Result<Option<Bundle>> {
+fn bundle(
+    plan: &ExportPlan,
+    secrets: &Secrets,
+    recipients: &[Recipient],
+    export: &Path,
+) -> anyhow::Result<Option<Bundle>> {
     if recipients.is_empty() {
         return Ok(None);
     }
@@ -213,13 +218,13 @@ fn bundle(plan: &Plan, secrets: &Secrets, recipients: &[Recipient], export: &Pat
 }
 
 /// Reads the configurations of the other components that flags name.
-fn beside(args: &Args, context: &Context) -> anyhow::Result<Beside> {
+fn other_components(args: &Args, context: &Context) -> anyhow::Result<OtherComponents> {
     let source = context.document.source.as_ref();
     let path_map = match source.and_then(|source| source.config.as_ref()) {
         Some(config) => ess_servers::options(config)?.path_map,
         None => Vec::new(),
     };
-    Beside::read(args.mas_config.as_deref(), args.hookshot_config.as_deref(), &path_map)
+    OtherComponents::read(args.mas_config.as_deref(), args.hookshot_config.as_deref(), &path_map)
 }
 
 /// The directory of the export: that of the flag or of the document, which must not contradict each other.
@@ -227,12 +232,10 @@ fn export(out: Option<&Path>, known: Option<&Path>) -> anyhow::Result<PathBuf> {
     let out = out.map(ess_files::absolute).transpose()?;
     match (out, known) {
         (Some(out), Some(known)) if out != known => {
-            let (out, known) = (out.display(), known.display());
-            Err(
-                Stop::usage(format!("--out is {out}, but the document's `export` is {known}"))
-                    .hint("drop --out, or name the export's directory on this host with --export")
-                    .into(),
-            )
+            let stop = Stop::contradiction("--out", out.display(), "export", known.display());
+            Err(stop
+                .hint("drop --out, or name the export's directory on this host with --export")
+                .into())
         }
         (Some(out), _) => Ok(out),
         (None, Some(known)) => Ok(known.to_owned()),

@@ -14,8 +14,8 @@ use secrecy::{ExposeSecret as _, SecretSlice};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
-use crate::beside::Beside;
 use crate::carry::Sorted;
+use crate::components::OtherComponents;
 use crate::index::{ConfigFile, Emitted, Index};
 
 /// The directory of the secrets in an export.
@@ -26,10 +26,10 @@ pub(crate) const CONFIG_DIRECTORY: &str = "config";
 pub(crate) const ESS_DIRECTORY: &str = "ess";
 pub(crate) const INDEX: &str = "index.json";
 /// Largest file that is read back, in bytes. None that these tools write is larger, not even a bundle.
-const OURS: u64 = 256 << 20;
+const MAX_BYTES: u64 = 256 << 20;
 
 /// The intended content of an export.
-pub(crate) struct Plan<'a> {
+pub(crate) struct ExportPlan<'a> {
     pub(crate) index: Index,
     secrets: Vec<(&'a str, &'a SecretSlice<u8>)>,
     config: Vec<(PathBuf, Zeroizing<Vec<u8>>)>,
@@ -49,12 +49,12 @@ pub(crate) enum Outcome {
     Emitted,
 }
 
-impl<'a> Plan<'a> {
+impl<'a> ExportPlan<'a> {
     /// Reads the configuration files again, byte for byte, for their copies.
     pub(crate) fn new(
         config: &Config,
         secrets: &'a Secrets,
-        beside: &'a Beside,
+        components: &'a OtherComponents,
         options: Sorted,
         notes: Vec<String>,
     ) -> anyhow::Result<Self> {
@@ -64,7 +64,7 @@ impl<'a> Plan<'a> {
             .iter()
             .enumerate()
             .map(|(index, original)| (copy_name(index, original), original));
-        let others = beside
+        let others = components
             .files
             .iter()
             .map(|(component, original)| ((*component).to_owned(), original));
@@ -78,10 +78,12 @@ impl<'a> Plan<'a> {
                 original: original.clone(),
             });
         }
-        let all = secrets.secrets.iter().chain(&beside.secrets);
+        let own = secrets.secrets.iter().map(|secret| (&*secret.option, &secret.value));
+        let others = components.secrets.iter();
+        let others = others.map(|secret| (&*secret.option, &secret.value));
         Ok(Self {
-            index: Index::new(config, secrets, &beside.secrets, copies, options, notes),
-            secrets: all.map(|secret| (&*secret.option, &secret.value)).collect(),
+            index: Index::new(config, secrets, &components.secrets, copies, options, notes),
+            secrets: own.chain(others).collect(),
             config: contents,
             emitted: Vec::new(),
         })
@@ -121,7 +123,7 @@ fn copy_name(index: usize, original: &Path) -> String {
 
 /// Writes what the plan contains and the export lacks, and refuses if the export contains different secrets. The caller
 /// holds the lock of the export.
-pub(crate) fn put(plan: &mut Plan, export: &Path) -> anyhow::Result<Outcome> {
+pub(crate) fn put(plan: &mut ExportPlan, export: &Path) -> anyhow::Result<Outcome> {
     let directory = export.join(DIRECTORY);
     let mut directories = vec![directory.clone(), export.join(CONFIG_DIRECTORY)];
     directories.extend((!plan.emitted.is_empty()).then(|| export.join(ESS_DIRECTORY)));
@@ -202,7 +204,7 @@ fn old_index(directory: &Path) -> anyhow::Result<Option<Index>> {
 
 /// The secrets whose files are missing. An error names the secrets that differ from those of the export.
 fn compare<'a>(
-    plan: &Plan<'a>,
+    plan: &ExportPlan<'a>,
     old: Option<&Index>,
     directory: &Path,
 ) -> anyhow::Result<Vec<(&'a str, &'a SecretSlice<u8>)>> {
@@ -245,13 +247,13 @@ fn compare<'a>(
 }
 
 /// The files for ESS that are to be written. Refuses to replace a file that a user has edited.
-fn to_emit<'a>(plan: &Plan<'a>, old: Option<&Index>, export: &Path) -> anyhow::Result<Vec<(PathBuf, &'a str)>> {
+fn to_emit<'a>(plan: &ExportPlan<'a>, old: Option<&Index>, export: &Path) -> anyhow::Result<Vec<(PathBuf, &'a str)>> {
     let mut emit = Vec::new();
     for (name, text) in &plan.emitted {
         let path = export.join(ESS_DIRECTORY).join(name);
         match existing(&path)? {
             Some(found) if found.as_slice() == text.as_bytes() => {}
-            Some(found) if !is_ours(old, name, &found) => {
+            Some(found) if !is_unedited(old, name, &found) => {
                 let message = format!("will not replace {}: it was edited", path.display());
                 let hint = format!("to write it again, first move it away: mv {0} {0}.old", path.display());
                 return Err(Stop::no(message).hint(hint).into());
@@ -263,7 +265,7 @@ fn to_emit<'a>(plan: &Plan<'a>, old: Option<&Index>, export: &Path) -> anyhow::R
 }
 
 /// Whether a file is unchanged since an earlier run wrote it.
-fn is_ours(old: Option<&Index>, name: &str, found: &[u8]) -> bool {
+fn is_unedited(old: Option<&Index>, name: &str, found: &[u8]) -> bool {
     let sha256 = hex(&Sha256::digest(found));
     let mut emitted = old.iter().flat_map(|old| &old.emitted);
     emitted.any(|emitted| emitted.file.ends_with(name) && emitted.sha256 == sha256)
@@ -299,7 +301,7 @@ pub(crate) fn existing(path: &Path) -> anyhow::Result<Option<Zeroizing<Vec<u8>>>
     if found.permissions().mode() & 0o077 != 0 {
         return refuse("others can read it");
     }
-    let content = ess_files::read(path, OURS).with_context(|| format!("cannot read {}", path.display()))?;
+    let content = ess_files::read(path, MAX_BYTES).with_context(|| format!("cannot read {}", path.display()))?;
     Ok(Some(content))
 }
 
@@ -319,5 +321,4 @@ fn remove_copy(export: &Path, file: &Path) -> anyhow::Result<()> {
 }
 
 #[cfg(test)]
-#[path = "store_tests.rs"]
 mod tests;

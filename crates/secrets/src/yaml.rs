@@ -5,7 +5,7 @@
 use std::cell::RefCell;
 use std::fmt::Write as _;
 
-use ess_synapse::yaml::{Kind, Scalar, Value};
+use ess_synapse::yaml::{Scalar, ScalarKind, Value};
 use serde::ser::{Serialize, SerializeMap as _, SerializeSeq as _, Serializer};
 use zeroize::Zeroizing;
 
@@ -48,12 +48,14 @@ impl Node {
 
     fn of_scalar(scalar: &Scalar) -> Self {
         match scalar.kind {
-            Kind::Null => Self::Null,
-            Kind::Bool(value) => Self::Bool(value),
-            Kind::Int(Some(value)) => Self::Number(value.to_string()),
-            Kind::Float(value) => Self::Number(float(value)),
+            ScalarKind::Null => Self::Null,
+            ScalarKind::Bool(value) => Self::Bool(value),
+            ScalarKind::Int(Some(value)) => Self::Number(value.to_string()),
+            ScalarKind::Float(value) => Self::Number(float(value)),
             // Only Synapse's reader has dates, and where Synapse needs a string, it converts the date to this text.
-            Kind::Int(None) | Kind::Timestamp | Kind::Binary | Kind::Text => Self::Text(scalar.text.clone()),
+            ScalarKind::Int(None) | ScalarKind::Timestamp | ScalarKind::Binary | ScalarKind::Text => {
+                Self::Text(scalar.text.clone())
+            }
         }
     }
 
@@ -109,7 +111,7 @@ pub(crate) fn write(node: &Node) -> anyhow::Result<Zeroizing<String>> {
     while any_text(node, &|text| text.contains(&mark)) {
         mark.push('S');
     }
-    let layout = Layout {
+    let layout = Placeholders {
         mark: &mark,
         held: RefCell::default(),
     };
@@ -120,16 +122,16 @@ pub(crate) fn write(node: &Node) -> anyhow::Result<Zeroizing<String>> {
 /// Replaces the marks in the layout by the texts that they stand for.
 fn fill(text: &str, mark: &str, held: &[Zeroizing<String>]) -> Zeroizing<String> {
     let mut pieces = text.split(mark);
-    let mut whole = Zeroizing::new(pieces.next().unwrap_or_default().to_owned());
+    let mut filled = Zeroizing::new(pieces.next().unwrap_or_default().to_owned());
     for piece in pieces {
-        // Always succeeds: `Layout::hold` wrote the index and `_`.
+        // Always succeeds: `Placeholders::hold` wrote the index and `_`.
         let (index, rest) = piece.split_once('_').unwrap_or_default();
         if let Some(held) = index.parse::<usize>().ok().and_then(|index| held.get(index)) {
-            whole.push_str(held);
+            filled.push_str(held);
         }
-        whole.push_str(rest);
+        filled.push_str(rest);
     }
-    whole
+    filled
 }
 
 fn any_text(node: &Node, is: &impl Fn(&str) -> bool) -> bool {
@@ -143,12 +145,12 @@ fn any_text(node: &Node, is: &impl Fn(&str) -> bool) -> bool {
 
 /// Keeps texts and numbers away from serde_yaml, which would quote them by the rules of YAML 1.2 and does not wipe its
 /// buffers. It gets a mark in place of each, and [`fill`] replaces the marks.
-struct Layout<'a> {
+struct Placeholders<'a> {
     mark: &'a str,
     held: RefCell<Vec<Zeroizing<String>>>,
 }
 
-impl Layout<'_> {
+impl Placeholders<'_> {
     fn hold(&self, text: Zeroizing<String>) -> String {
         let mut held = self.held.borrow_mut();
         held.push(text);
@@ -167,7 +169,7 @@ impl Layout<'_> {
 
 struct Laid<'a> {
     node: &'a Node,
-    layout: &'a Layout<'a>,
+    layout: &'a Placeholders<'a>,
 }
 
 impl Serialize for Laid<'_> {
@@ -239,5 +241,4 @@ pub(crate) fn join(path: &str, name: &str) -> String {
 }
 
 #[cfg(test)]
-#[path = "yaml_tests.rs"]
 mod tests;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ess_cli::{Context, PasswordFile, Stop};
 use ess_document::{Kube, PasswordAt, Profile, Target};
-use ess_kube::{Cluster, Database, Error, Ess, Forward, Kind, Missing, Place, PodPort, Right};
+use ess_kube::{Cluster, Database, Error, ErrorKind, Ess, Forward, Missing, Place, PodPort, Right};
 use ess_postgres::Conninfo;
 
 use crate::args::TargetArgs;
@@ -42,7 +42,7 @@ pub fn target(context: &mut Context, args: &TargetArgs) -> anyhow::Result<Option
     if let Some(missing) = missing.filter(|missing| missing.lacks(Right::FIND) || missing.lacks(Right::DATABASE)) {
         return Err(missing.error().into());
     }
-    let is_refused = |error: &anyhow::Error| kind(error) == Some(Kind::Forbidden);
+    let is_refused = |error: &anyhow::Error| kind(error) == Some(ErrorKind::Forbidden);
     let on = match (find(context, cluster, &named), missing) {
         (Err(error), Some(missing)) if is_refused(&error) => return Err(missing.error().into()),
         (found, _) => found?,
@@ -51,13 +51,17 @@ pub fn target(context: &mut Context, args: &TargetArgs) -> anyhow::Result<Option
 }
 
 /// The kind of error, if it is one of a cluster.
-pub fn kind(error: &anyhow::Error) -> Option<Kind> {
+pub fn kind(error: &anyhow::Error) -> Option<ErrorKind> {
     error.downcast_ref().map(ess_kube::Error::kind)
 }
 
 /// The permissions needed to find an ESS and reach its database; some only in some cases.
 pub fn rights(cluster: &Cluster) -> anyhow::Result<Vec<Right>> {
-    let custom = if cluster.knows_operator()? { Right::CUSTOM } else { &[] };
+    let custom = if cluster.has_operator_api()? {
+        Right::CUSTOM
+    } else {
+        &[]
+    };
     let forward = if cluster.is_around_us() { &[] } else { Right::FORWARD };
     Ok([Right::FIND, custom, Right::DATABASE, Right::PASSWORD, forward].concat())
 }
@@ -130,9 +134,9 @@ pub fn connect(named: &Named) -> anyhow::Result<Cluster> {
 /// Finds the ESS in the cluster, and records it in the document.
 pub fn find(context: &mut Context, cluster: Cluster, named: &Named) -> anyhow::Result<OnKube> {
     let ess = cluster.find(named.place.release.as_deref())?;
-    let profile = match ess.profile {
-        ess_kube::Profile::Community => Profile::Community,
-        ess_kube::Profile::Operator => Profile::Operator,
+    let profile = match ess.distribution {
+        ess_kube::Distribution::Community => Profile::Community,
+        ess_kube::Distribution::Operator => Profile::Operator,
     };
     let target = context.document.target.get_or_insert_default();
     // Keep the recorded context when running in the cluster: the next program may run outside of it.
@@ -160,7 +164,7 @@ pub fn reach(
     same_role(args, &known)?;
     // A permission for this one Secret is enough, so a missing general permission is reported only if the read fails.
     let or_listed = |error: ess_kube::Error| match missing {
-        Some(missing) if error.kind() == Kind::Forbidden && missing.lacks(Right::PASSWORD) => missing.error(),
+        Some(missing) if error.kind() == ErrorKind::Forbidden && missing.lacks(Right::PASSWORD) => missing.error(),
         _ => error,
     };
     let database = on.cluster.database(&on.ess)?;
@@ -185,7 +189,7 @@ pub fn reach(
         };
         (on.cluster.password(at).map_err(or_listed)?, Some(secret))
     };
-    let (params, forward) = way(context, on, &database)?;
+    let (params, forward) = route(context, on, &database)?;
     // The cluster supplies all parameters, so libpq's environment variables are ignored.
     let mut conninfo =
         Conninfo::from_params(params, Some(password))?.resolve(&|name| std::env::var(name).ok(), false)?;
@@ -210,7 +214,7 @@ fn through<'a>(on: &OnKube, database: &'a Database) -> Option<&'a PodPort> {
 }
 
 /// The parameters to reach the database with from here, and the forwarded port that must live meanwhile.
-fn way(
+fn route(
     context: &Context,
     on: &OnKube,
     database: &Database,
@@ -219,7 +223,7 @@ fn way(
     if let Some(file) = params.get("sslrootcert").filter(|file| !Path::new(file).exists()) {
         let why = format!("Synapse verifies it by the certificates in {file}, a file of its pod that is missing here");
         let hint = "copy it to that path, or use --target postgresql://... with sslrootcert and --target-password-file";
-        return Err(Error::new(Kind::Unrecognised, "cannot reach the database", why)
+        return Err(Error::new(ErrorKind::Unrecognised, "cannot reach the database", why)
             .hint(hint)
             .into());
     }

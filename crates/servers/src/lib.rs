@@ -27,8 +27,7 @@ pub fn name_server(context: &mut Context, given: Option<&str>) -> Result<(), Sto
     }
 }
 
-/// The error for an option that contradicts the document.
+/// The error for an option that contradicts what the document records about a server.
 pub fn contradiction(flag: &str, given: &str, field: &str, known: &str) -> Stop {
-    Stop::usage(format!("{flag} is {given}, but the document's `{field}` is {known}"))
-        .hint("omit the option, or start with a document for that server")
+    Stop::contradiction(flag, given, field, known).hint("omit the option, or start with a document for that server")
 }

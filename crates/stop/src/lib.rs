@@ -86,6 +86,11 @@ impl Stop {
         Self::new(Exit::Usage, message)
     }
 
+    /// An option contradicts the document's `field`, whose value is `known`.
+    pub fn contradiction(option: &str, given: impl fmt::Display, field: &str, known: impl fmt::Display) -> Self {
+        Self::usage(format!("{option} is {given}, but the document's `{field}` is {known}"))
+    }
+
     /// A document or a dump is invalid.
     pub fn data(message: impl Into<String>) -> Self {
         Self::new(Exit::Data, message)

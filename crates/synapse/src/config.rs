@@ -12,7 +12,7 @@ use std::path::{Component, Path, PathBuf};
 use secrecy::SecretString;
 
 use crate::signing_key::SigningKeyError;
-use crate::yaml::{self, Kind, Map, Scalar, Value};
+use crate::yaml::{self, Map, Scalar, ScalarKind, Value};
 
 /// How Synapse's process finds its configuration, and where the same files are on this machine.
 #[derive(Debug, Clone, Default)]
@@ -33,7 +33,7 @@ pub struct Options {
 
 /// How the working directory was chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Layout {
+pub enum DirectoryChoice {
     /// Given with `--working-directory`.
     Given,
     /// The configuration is in `/etc/matrix-synapse`: `/var/lib/matrix-synapse`, as in Debian's systemd unit.
@@ -52,7 +52,7 @@ pub struct Config {
     server_name: String,
     files: Vec<PathBuf>,
     skipped: Vec<PathBuf>,
-    layout: Layout,
+    layout: DirectoryChoice,
     working_directory: PathBuf,
     keys_directory: PathBuf,
     path_map: Vec<(PathBuf, PathBuf)>,
@@ -114,7 +114,7 @@ impl Config {
         for (index, path) in files.iter().enumerate() {
             match read_file(path) {
                 Ok(Some(map)) => {
-                    for (key, value) in map.into_pairs().filter(|(key, _)| key.kind == Kind::Text) {
+                    for (key, value) in map.into_pairs().filter(|(key, _)| key.kind == ScalarKind::Text) {
                         merged.insert(key.text.to_string(), (value, index));
                     }
                 }
@@ -128,11 +128,13 @@ impl Config {
         errors.pop().map_or(Ok(()), Err)?;
 
         let (layout, working_directory) = match &options.working_directory {
-            Some(given) => (Layout::Given, absolute(given)?),
+            Some(given) => (DirectoryChoice::Given, absolute(given)?),
             None => match unmap(&directory, &options.path_map) {
-                seen if seen.starts_with("/etc/matrix-synapse") => (Layout::Debian, "/var/lib/matrix-synapse".into()),
-                seen if seen.starts_with("/data") => (Layout::Docker, "/".into()),
-                _ => (Layout::Here, absolute(Path::new("."))?),
+                seen if seen.starts_with("/etc/matrix-synapse") => {
+                    (DirectoryChoice::Debian, "/var/lib/matrix-synapse".into())
+                }
+                seen if seen.starts_with("/data") => (DirectoryChoice::Docker, "/".into()),
+                _ => (DirectoryChoice::Here, absolute(Path::new("."))?),
             },
         };
         let mut config = Self {
@@ -203,7 +205,7 @@ impl Config {
     }
 
     /// How the working directory was chosen.
-    pub fn layout(&self) -> Layout {
+    pub fn layout(&self) -> DirectoryChoice {
         self.layout
     }
 
@@ -217,12 +219,12 @@ impl Config {
         let nearest = self
             .path_map
             .iter()
-            .filter_map(|(theirs, ours)| path.strip_prefix(theirs).ok().map(|rest| (ours, rest)))
+            .filter_map(|(original, here)| path.strip_prefix(original).ok().map(|rest| (here, rest)))
             .min_by_key(|(_, rest)| rest.components().count());
         match nearest {
             // Joining an empty path would append a slash, which the path of a file must not end with.
-            Some((ours, rest)) if rest.as_os_str().is_empty() => ours.clone(),
-            Some((ours, rest)) => ours.join(rest),
+            Some((here, rest)) if rest.as_os_str().is_empty() => here.clone(),
+            Some((here, rest)) => here.join(rest),
             None => path,
         }
     }
@@ -395,11 +397,11 @@ impl Config {
 /// Python's `str()` of a string, number or boolean; `None` for any other scalar. A float keeps its source text.
 pub(crate) fn python_str(scalar: &Scalar) -> Option<String> {
     match scalar.kind {
-        Kind::Bool(true) => Some("True".into()),
-        Kind::Bool(false) => Some("False".into()),
-        Kind::Int(Some(value)) => Some(value.to_string()),
-        Kind::Int(None) | Kind::Float(_) | Kind::Text => Some(scalar.text.to_string()),
-        Kind::Null | Kind::Timestamp | Kind::Binary => None,
+        ScalarKind::Bool(true) => Some("True".into()),
+        ScalarKind::Bool(false) => Some("False".into()),
+        ScalarKind::Int(Some(value)) => Some(value.to_string()),
+        ScalarKind::Int(None) | ScalarKind::Float(_) | ScalarKind::Text => Some(scalar.text.to_string()),
+        ScalarKind::Null | ScalarKind::Timestamp | ScalarKind::Binary => None,
     }
 }
 
@@ -474,7 +476,7 @@ fn absolute(path: &Path) -> Result<PathBuf, ConfigError> {
 fn unmap(path: &Path, path_map: &[(PathBuf, PathBuf)]) -> PathBuf {
     path_map
         .iter()
-        .find_map(|(theirs, ours)| path.strip_prefix(ours).ok().map(|rest| theirs.join(rest)))
+        .find_map(|(original, here)| path.strip_prefix(here).ok().map(|rest| original.join(rest)))
         .unwrap_or_else(|| path.to_owned())
 }
 
@@ -640,5 +642,4 @@ impl fmt::Display for ConfigError {
 impl std::error::Error for ConfigError {}
 
 #[cfg(test)]
-#[path = "config_tests.rs"]
 mod tests;

@@ -15,7 +15,7 @@ pub use layout::{id_at, is_directory, is_media_repo, is_place, path_of, preview_
 
 /// The kind of media in a directory directly below the media store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
+pub enum MediaKind {
     /// Uploads of this server's users. No other server has them.
     Local,
     /// Thumbnails of uploads; needed unless `dynamic_thumbnails` is true.
@@ -32,7 +32,7 @@ pub enum Kind {
     Other,
 }
 
-impl Kind {
+impl MediaKind {
     /// In the order of [`Media::kinds`].
     pub const ALL: [Self; 7] = [
         Self::Local,
@@ -44,7 +44,7 @@ impl Kind {
         Self::Other,
     ];
 
-    /// The name of the directory (`synapse/media/filepath.py`); for [`Kind::Other`], a word for messages.
+    /// The name of the directory (`synapse/media/filepath.py`); for [`MediaKind::Other`], a word for messages.
     pub fn name(self) -> &'static str {
         match self {
             Self::Local => "local_content",
@@ -102,7 +102,7 @@ pub struct Measured {
     /// The number of these entries that were counted completely.
     pub done: u64,
     /// The files in the entries that were counted completely.
-    whole: Usage,
+    complete: Usage,
 }
 
 impl Measured {
@@ -121,8 +121,8 @@ impl Measured {
             u64::try_from(n).unwrap_or(u64::MAX)
         };
         Usage {
-            bytes: all(self.whole.bytes).max(self.seen.bytes),
-            files: all(self.whole.files).max(self.seen.files),
+            bytes: all(self.complete.bytes).max(self.seen.bytes),
+            files: all(self.complete.files).max(self.seen.files),
         }
     }
 }
@@ -130,7 +130,7 @@ impl Measured {
 /// The measurement of a media store.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Media {
-    kinds: [Measured; Kind::ALL.len()],
+    kinds: [Measured; MediaKind::ALL.len()],
     /// The number of files and directories that could not be read. If it is not 0, the figures are too low.
     pub unreadable: u64,
 }
@@ -144,13 +144,13 @@ impl Media {
     pub fn measure(
         store: &Path,
         budget: Option<Duration>,
-        mut visit: impl FnMut(Kind, &Path) -> ControlFlow<()>,
+        mut visit: impl FnMut(MediaKind, &Path) -> ControlFlow<()>,
     ) -> io::Result<Self> {
         let mut media = Self::default();
-        let mut places: Vec<(Kind, PathBuf)> = Vec::new();
+        let mut places: Vec<(MediaKind, PathBuf)> = Vec::new();
         for entry in fs::read_dir(store)? {
             match entry {
-                Ok(entry) => places.push((Kind::of(&entry.file_name()), entry.path())),
+                Ok(entry) => places.push((MediaKind::of(&entry.file_name()), entry.path())),
                 Err(_) => media.unreadable += 1,
             }
         }
@@ -173,12 +173,12 @@ impl Media {
     /// Counts a kind's directory entry by entry. Media ids are random, so some entries are a fair sample of all.
     fn walk(
         &mut self,
-        kind: Kind,
+        kind: MediaKind,
         place: &Path,
         until: Option<Instant>,
-        visit: &mut impl FnMut(Kind, &Path) -> ControlFlow<()>,
+        visit: &mut impl FnMut(MediaKind, &Path) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
-        let metadata = if kind == Kind::Other {
+        let metadata = if kind == MediaKind::Other {
             fs::symlink_metadata(place)
         } else {
             fs::metadata(place)
@@ -211,19 +211,19 @@ impl Media {
 
     fn part(
         &mut self,
-        kind: Kind,
+        kind: MediaKind,
         place: &Path,
         part: &Path,
         until: Option<Instant>,
-        visit: &mut impl FnMut(Kind, &Path) -> ControlFlow<()>,
+        visit: &mut impl FnMut(MediaKind, &Path) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
         let measured = &mut self.kinds[kind as usize];
         let mut here = Usage::default();
-        let mut whole = true;
+        let mut complete = true;
         let mut flow = ControlFlow::Continue(());
         for file in WalkDir::new(part).follow_root_links(false) {
             if is_over(until) {
-                whole = false;
+                complete = false;
                 break;
             }
             let file = file.and_then(|file| Ok((file.metadata()?, file)));
@@ -238,7 +238,7 @@ impl Media {
                     }
                     flow = visit(kind, file.path().strip_prefix(place).unwrap_or(file.path()));
                     if flow.is_break() {
-                        whole = false;
+                        complete = false;
                         break;
                     }
                 }
@@ -247,16 +247,16 @@ impl Media {
             }
         }
         measured.seen = measured.seen.plus(here);
-        if whole {
-            measured.whole = measured.whole.plus(here);
+        if complete {
+            measured.complete = measured.complete.plus(here);
             measured.done += 1;
         }
         flow
     }
 
     /// Every kind, including those without a file.
-    pub fn kinds(&self) -> impl Iterator<Item = (Kind, Measured)> {
-        Kind::ALL.into_iter().zip(self.kinds)
+    pub fn kinds(&self) -> impl Iterator<Item = (MediaKind, Measured)> {
+        MediaKind::ALL.into_iter().zip(self.kinds)
     }
 
     /// Whether all files of all kinds were counted.
@@ -274,7 +274,7 @@ impl Media {
         self.sum(|kind| !kind.is_cache())
     }
 
-    fn sum(&self, of: impl Fn(Kind) -> bool) -> Usage {
+    fn sum(&self, of: impl Fn(MediaKind) -> bool) -> Usage {
         self.kinds()
             .filter(|(kind, _)| of(*kind))
             .fold(Usage::default(), |sum, (_, measured)| sum.plus(measured.estimate()))
@@ -289,7 +289,7 @@ fn is_over(until: Option<Instant>) -> bool {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-    use super::{Kind, Media, Usage};
+    use super::{Media, MediaKind, Usage};
     use std::fs;
     use std::ops::ControlFlow;
     use std::os::unix::fs::symlink;
@@ -324,14 +324,14 @@ mod tests {
         .unwrap();
 
         let of = |kind| media.kinds().find(|(found, _)| *found == kind).unwrap().1.seen;
-        assert_eq!(of(Kind::Local), Usage { bytes: 15, files: 2 });
-        assert_eq!(of(Kind::RemoteThumbnail), Usage { bytes: 3, files: 1 });
-        assert_eq!(of(Kind::Remote), Usage::default());
-        assert_eq!(of(Kind::Other), Usage { bytes: 2, files: 2 });
+        assert_eq!(of(MediaKind::Local), Usage { bytes: 15, files: 2 });
+        assert_eq!(of(MediaKind::RemoteThumbnail), Usage { bytes: 3, files: 1 });
+        assert_eq!(of(MediaKind::Remote), Usage::default());
+        assert_eq!(of(MediaKind::Other), Usage { bytes: 2, files: 2 });
         assert_eq!(media.total(), Usage { bytes: 22, files: 6 });
         assert_eq!(media.irreplaceable(), Usage { bytes: 17, files: 4 });
         assert_eq!((media.unreadable, media.is_complete()), (0, true));
-        assert!(visited.contains(&(Kind::Local, PathBuf::from("aa/bb/rest"))));
+        assert!(visited.contains(&(MediaKind::Local, PathBuf::from("aa/bb/rest"))));
     }
 
     #[test]

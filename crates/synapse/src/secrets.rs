@@ -9,7 +9,6 @@ use secrecy::{ExposeSecret as _, SecretSlice};
 use zeroize::Zeroizing;
 
 use crate::config::{Config, ConfigError, Database, python_str};
-use crate::ess::OWNED;
 use crate::signing_key::{self, SigningKey, SigningKeyError};
 use crate::text;
 use crate::yaml::Value;
@@ -17,16 +16,14 @@ use crate::yaml::Value;
 /// One secret.
 #[derive(Debug)]
 pub struct Secret {
+    /// Which one it is.
+    pub id: SecretId,
     /// Dotted, without `_path`: `macaroon_secret_key`, `oidc_providers.0.client_secret`.
     pub option: String,
     /// The bytes that Synapse uses, after stripping and conversion.
     pub value: SecretSlice<u8>,
     /// Where the value was found.
     pub origin: Origin,
-    /// What Synapse uses it for.
-    pub purpose: &'static str,
-    /// Where it belongs in Element Server Suite.
-    pub destination: &'static str,
 }
 
 /// Where a secret was found.
@@ -64,156 +61,92 @@ pub struct Secrets {
     pub notes: Vec<String>,
 }
 
-/// An option that contains a secret.
-struct Spec {
+/// How an option is read.
+enum Read {
+    /// From the configuration itself.
+    Inline,
+    /// From the configuration, or from the file that this option names. Synapse strips the content of that file.
+    Either(&'static str),
+    /// From the file that the option names, whose complete content is the secret.
+    File,
+    /// By a method of [`Reader`].
+    OwnMethod,
+}
+
+/// A row of the table.
+struct Row {
+    id: SecretId,
+    /// Dotted, without list indices.
     option: &'static str,
-    /// The option that names a file with the secret instead. Synapse strips the content of that file.
-    path: Option<&'static str>,
+    read: Read,
     /// Synapse reads the option only if this one is true.
     needs: Option<&'static str>,
-    purpose: &'static str,
-    destination: &'static str,
 }
 
-const fn inline(option: &'static str, purpose: &'static str, destination: &'static str) -> Spec {
-    Spec {
-        option,
-        path: None,
-        needs: None,
-        purpose,
-        destination,
-    }
+/// Declares [`SecretId`] and the table: for each secret its id, its option, how it is read, and after `if` the option
+/// that must be true for Synapse to read it.
+macro_rules! secrets {
+    (@needs) => { None };
+    (@needs $needs:literal) => { Some($needs) };
+    ($($id:ident $option:literal $read:ident $(($path:literal))? $(if $needs:literal)?;)*) => {
+        /// Which secret of a configuration it is.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum SecretId {
+            $(#[doc = concat!("`", $option, "`")] $id,)*
+            /// A private key in a file that is named by an option which is not in the table.
+            PrivateKey,
+        }
+
+        const TABLE: &[Row] = &[
+            $(Row {
+                id: SecretId::$id,
+                option: $option,
+                read: Read::$read $(($path))?,
+                needs: secrets!(@needs $($needs)?),
+            },)*
+        ];
+    };
 }
 
-const fn either(option: &'static str, path: &'static str, purpose: &'static str, destination: &'static str) -> Spec {
-    Spec {
-        option,
-        path: Some(path),
-        needs: None,
-        purpose,
-        destination,
-    }
+// In the order of the output. What becomes of each on ESS is in `fate.rs` of the crate `secrets`.
+secrets! {
+    SigningKey "signing_key" OwnMethod;
+    MacaroonSecretKey "macaroon_secret_key" OwnMethod;
+    RegistrationSharedSecret "registration_shared_secret" OwnMethod;
+    PasswordPepper "password_config.pepper" Inline;
+    FormSecret "form_secret" Either("form_secret_path");
+    WorkerReplicationSecret "worker_replication_secret" Either("worker_replication_secret_path");
+    TurnSharedSecret "turn_shared_secret" Either("turn_shared_secret_path");
+    TurnUsername "turn_username" Inline;
+    TurnPassword "turn_password" Inline;
+    RecaptchaPublicKey "recaptcha_public_key" Either("recaptcha_public_key_path");
+    RecaptchaPrivateKey "recaptcha_private_key" Either("recaptcha_private_key_path");
+    SmtpUser "email.smtp_user" Inline;
+    SmtpPassword "email.smtp_pass" Inline;
+    RedisPassword "redis.password" Either("redis.password_path") if "redis.enabled";
+    MasSecret "matrix_authentication_service.secret" Either("matrix_authentication_service.secret_path") if "matrix_authentication_service.enabled";
+    Msc3861ClientSecret "experimental_features.msc3861.client_secret" Either("experimental_features.msc3861.client_secret_path");
+    Msc3861AdminToken "experimental_features.msc3861.admin_token" Either("experimental_features.msc3861.admin_token_path");
+    JwtSecret "jwt_config.secret" Inline if "jwt_config.enabled";
+    SamlKeyPassphrase "saml2_config.sp_config.key_file_passphrase" Inline;
+    DatabaseKeyPassphrase "database.args.sslpassword" Inline;
+    ManholePassword "manhole_settings.password" Inline;
+    SentryDsn "sentry.dsn" Inline;
+    KeyServerSigningKeys "key_server_signing_keys_path" File;
+    SamlKey "saml2_config.sp_config.key_file" File;
+    RedisKey "redis.private_key_file" File if "redis.use_tls";
+    ManholeHostKey "manhole_settings.ssh_priv_key_path" File;
+    ListenerKey "tls_private_key_path" OwnMethod;
+    OidcClientSecret "oidc_providers.client_secret" OwnMethod;
+    OidcClientSecretKey "oidc_providers.client_secret_jwt_key.key" OwnMethod;
+    AppServiceRegistration "app_service_config_files" OwnMethod;
+    SamlEncryptionKey "saml2_config.sp_config.encryption_keypairs.key_file" OwnMethod;
+    ObjectStorage "media_storage_providers.config" OwnMethod;
+    DatabasePassword "database.args.password" OwnMethod;
 }
-
-const ADDITIONAL: &str = "synapse.additional";
-const MAS_OR_ADDITIONAL: &str = "synapse.additional, or an upstream provider of Matrix Authentication Service";
-const OF_MAS: &str = "matrixAuthenticationService.synapseSharedSecret";
-const NOT_NEEDED: &str = "not needed";
-const A_VOLUME: &str = "an extra volume of Synapse";
-
-const SPECS: &[Spec] = &[
-    inline(
-        "password_config.pepper",
-        "mixed into every password hash; without it, no password is accepted",
-        "synapse.additional, or a password scheme's secret of Matrix Authentication Service",
-    ),
-    either(
-        "form_secret",
-        "form_secret_path",
-        "authenticates the forms that are sent to users",
-        ADDITIONAL,
-    ),
-    either(
-        "worker_replication_secret",
-        "worker_replication_secret_path",
-        "authenticates workers to each other",
-        NOT_NEEDED,
-    ),
-    either(
-        "turn_shared_secret",
-        "turn_shared_secret_path",
-        "credentials for the TURN server",
-        ADDITIONAL,
-    ),
-    inline("turn_username", "user of the TURN server", ADDITIONAL),
-    inline("turn_password", "password of the TURN server", ADDITIONAL),
-    either(
-        "recaptcha_public_key",
-        "recaptcha_public_key_path",
-        "captcha at registration",
-        ADDITIONAL,
-    ),
-    either(
-        "recaptcha_private_key",
-        "recaptcha_private_key_path",
-        "captcha at registration",
-        ADDITIONAL,
-    ),
-    inline("email.smtp_user", "user of the mail server", ADDITIONAL),
-    inline("email.smtp_pass", "password of the mail server", ADDITIONAL),
-    Spec {
-        option: "redis.password",
-        path: Some("redis.password_path"),
-        needs: Some("redis.enabled"),
-        purpose: "password of Redis",
-        destination: "not needed, or synapse.redis.password",
-    },
-    Spec {
-        option: "matrix_authentication_service.secret",
-        path: Some("matrix_authentication_service.secret_path"),
-        needs: Some("matrix_authentication_service.enabled"),
-        purpose: "authenticates Synapse and Matrix Authentication Service to each other",
-        destination: OF_MAS,
-    },
-    either(
-        "experimental_features.msc3861.client_secret",
-        "experimental_features.msc3861.client_secret_path",
-        "authenticates Synapse to Matrix Authentication Service",
-        NOT_NEEDED,
-    ),
-    either(
-        "experimental_features.msc3861.admin_token",
-        "experimental_features.msc3861.admin_token_path",
-        "lets Matrix Authentication Service administer Synapse",
-        OF_MAS,
-    ),
-    Spec {
-        option: "jwt_config.secret",
-        path: None,
-        needs: Some("jwt_config.enabled"),
-        purpose: "verifies JSON Web Tokens at login",
-        destination: ADDITIONAL,
-    },
-    inline(
-        "saml2_config.sp_config.key_file_passphrase",
-        "passphrase of the SAML key",
-        ADDITIONAL,
-    ),
-    inline(
-        "database.args.sslpassword",
-        "passphrase of the client key for the old database",
-        NOT_NEEDED,
-    ),
-    inline("manhole_settings.password", "password of the manhole", NOT_NEEDED),
-    inline("sentry.dsn", "reports errors to Sentry", ADDITIONAL),
-];
 
 /// Options whose value Synapse accepts as another type too and converts to a string.
 const STRINGIFIED: &[&str] = &["turn_username", "turn_password", "redis.password"];
-
-/// Options that name a file whose complete content is a secret, each with the option that must be true for Synapse to
-/// read it, the purpose and the destination.
-const FILES: &[(&str, Option<&str>, &str, &str)] = &[
-    (
-        "key_server_signing_keys_path",
-        None,
-        "signs this server's answers about the keys of other servers",
-        ADDITIONAL,
-    ),
-    ("saml2_config.sp_config.key_file", None, "signs SAML requests", A_VOLUME),
-    (
-        "redis.private_key_file",
-        Some("redis.use_tls"),
-        "authenticates to Redis",
-        NOT_NEEDED,
-    ),
-    (
-        "manhole_settings.ssh_priv_key_path",
-        None,
-        "host key of the manhole",
-        NOT_NEEDED,
-    ),
-];
 
 /// Options of `s3_storage_provider` that are secrets.
 const STORAGE_SECRETS: &[&str] = &[
@@ -223,34 +156,8 @@ const STORAGE_SECRETS: &[&str] = &[
     "sse_customer_key",
 ];
 
-/// Further options that are secrets and have a method of their own in [`Reader`], without list indices.
-const OWN_METHOD: &[&str] = &[
-    "signing_key",
-    "macaroon_secret_key",
-    "registration_shared_secret",
-    "tls_private_key_path",
-    "oidc_providers.client_secret",
-    "oidc_providers.client_secret_jwt_key.key",
-    "oidc_config.client_secret",
-    "oidc_config.client_secret_jwt_key.key",
-    "app_service_config_files",
-    "saml2_config.sp_config.encryption_keypairs.key_file",
-    "database.args.password",
-];
-
-/// Every option that is read as a secret, without list indices; not those of modules, which can have any name.
-pub fn options() -> impl Iterator<Item = String> {
-    let specs = SPECS.iter().map(|spec| spec.option.to_owned());
-    let files = FILES.iter().map(|(option, ..)| (*option).to_owned());
-    let storage = STORAGE_SECRETS
-        .iter()
-        .map(|key| format!("media_storage_providers.config.{key}"));
-    let own = OWN_METHOD.iter().map(|option| (*option).to_owned());
-    specs.chain(files).chain(storage).chain(own)
-}
-
 /// A value and where it was found.
-struct Found {
+struct FoundValue {
     value: Zeroizing<Vec<u8>>,
     origin: Origin,
 }
@@ -271,28 +178,12 @@ impl Secrets {
             errors: Vec::new(),
         };
         let signing_keys = reader.signing_key();
-        let signing_keys = reader.kept(signing_keys.map(Some)).unwrap_or_default();
+        let signing_keys = reader.value_of(signing_keys.map(Some)).unwrap_or_default();
         let macaroon = reader.macaroon_and_registration();
-        for spec in SPECS {
-            if spec.needs.is_some_and(|needs| config.set(needs).is_none()) {
-                continue;
-            }
-            let found = match spec.path {
-                Some(path) => reader.either(spec.option, path),
-                None => reader.inline(spec.option),
-            };
-            reader.add(spec.option, found, spec.purpose, spec.destination);
+        for row in TABLE {
+            reader.row(row);
         }
-        for (option, needs, purpose, destination) in FILES {
-            if needs.is_none_or(|needs| config.set(needs).is_some()) {
-                reader.add(option, reader.whole_file(option), purpose, destination);
-            }
-        }
-        if config.has_tls_listener() {
-            let option = "tls_private_key_path";
-            let found = reader.whole_file(option);
-            reader.add(option, found, "TLS of Synapse's own listeners", NOT_NEEDED);
-        }
+        reader.listener_key();
         reader.oidc();
         reader.lists();
         reader.database();
@@ -320,27 +211,34 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     /// The value of a success; an error is added to `errors`.
-    fn kept<T>(&mut self, outcome: Result<Option<T>, ConfigError>) -> Option<T> {
+    fn value_of<T>(&mut self, outcome: Result<Option<T>, ConfigError>) -> Option<T> {
         outcome.map_err(|error| self.errors.push(error)).ok().flatten()
     }
 
+    /// Reads and adds the secret of a row that has no method of its own.
+    fn row(&mut self, row: &Row) {
+        if row.needs.is_some_and(|needs| self.config.set(needs).is_none()) {
+            return;
+        }
+        let found = match row.read {
+            Read::Inline => self.inline(row.option),
+            Read::Either(path) => self.either(row.option, path),
+            Read::File => self.complete_file(row.option),
+            Read::OwnMethod => return,
+        };
+        self.add(row.id, row.option, found);
+    }
+
     /// Adds a secret. An empty value counts as not set, as most options do in Synapse.
-    fn add(
-        &mut self,
-        option: &str,
-        found: Result<Option<Found>, ConfigError>,
-        purpose: &'static str,
-        destination: &'static str,
-    ) {
-        let found = self.kept(found);
-        if let Some(Found { value, origin }) = found.filter(|found| !found.value.is_empty()) {
+    fn add(&mut self, id: SecretId, option: &str, found: Result<Option<FoundValue>, ConfigError>) {
+        let found = self.value_of(found);
+        if let Some(FoundValue { value, origin }) = found.filter(|found| !found.value.is_empty()) {
             let value = SecretSlice::from(value.to_vec());
             self.secrets.push(Secret {
+                id,
                 option: option.into(),
                 value,
                 origin,
-                purpose,
-                destination,
             });
         }
     }
@@ -354,7 +252,7 @@ impl Reader<'_> {
     }
 
     /// The value in the configuration itself.
-    fn inline(&self, option: &str) -> Result<Option<Found>, ConfigError> {
+    fn inline(&self, option: &str) -> Result<Option<FoundValue>, ConfigError> {
         let Some(value) = self.config.set(option) else {
             return Ok(None);
         };
@@ -363,14 +261,14 @@ impl Reader<'_> {
             _ => value.as_str().map(str::to_owned),
         };
         let text = text.ok_or_else(|| self.config.not_a("a string", option, value))?;
-        Ok(Some(Found {
+        Ok(Some(FoundValue {
             value: text.into_bytes().into(),
             origin: self.origin(option, None),
         }))
     }
 
     /// The value in the configuration, or the stripped content of the file that `path_option` names.
-    fn either(&self, option: &str, path_option: &str) -> Result<Option<Found>, ConfigError> {
+    fn either(&self, option: &str, path_option: &str) -> Result<Option<FoundValue>, ConfigError> {
         match (self.config.set(option), self.config.set(path_option)) {
             (_, None) => self.inline(option),
             (Some(_), Some(_)) => {
@@ -382,25 +280,25 @@ impl Reader<'_> {
     }
 
     /// The part of a text file that `part` returns.
-    fn file(&self, option: &str, path: &Value, part: impl Fn(&str) -> &str) -> Result<Found, ConfigError> {
+    fn file(&self, option: &str, path: &Value, part: impl Fn(&str) -> &str) -> Result<FoundValue, ConfigError> {
         let path = self.path(option, path)?;
         let text = text::read(&path).map_err(|source| cannot_read(option, &path, source))?;
         let value = part(&text).as_bytes().to_vec();
-        Ok(Found {
+        Ok(FoundValue {
             value: value.into(),
             origin: self.origin(option, Some(&path)),
         })
     }
 
     /// The content of a file, byte for byte.
-    fn whole_file(&self, option: &str) -> Result<Option<Found>, ConfigError> {
+    fn complete_file(&self, option: &str) -> Result<Option<FoundValue>, ConfigError> {
         let Some(path) = self.config.set(option) else {
             return Ok(None);
         };
         let path = self.path(option, path)?;
         let value =
             ess_files::read(&path, ess_files::CONFIGURATION).map_err(|source| cannot_read(option, &path, source))?;
-        Ok(Some(Found {
+        Ok(Some(FoundValue {
             value,
             origin: self.origin(option, Some(&path)),
         }))
@@ -416,8 +314,6 @@ impl Reader<'_> {
     /// `signing_key` wins over `signing_key_path`, even if it is null: `KeyConfig.read_config` only tests whether it is
     /// present.
     fn signing_key(&mut self) -> Result<Vec<SigningKey>, ConfigError> {
-        const PURPOSE: &str = "this server's identity: signs its events and requests";
-        const DESTINATION: &str = "synapse.signingKey";
         if let Some(value) = self.config.get("signing_key") {
             let text = value
                 .as_str()
@@ -429,11 +325,11 @@ impl Reader<'_> {
             })?;
             let mut line: Zeroizing<String> = text.split_whitespace().collect::<Vec<_>>().join(" ").into();
             line.push('\n');
-            let found = Found {
+            let found = FoundValue {
                 value: line.as_bytes().to_vec().into(),
                 origin: self.origin("signing_key", None),
             };
-            self.add("signing_key", Ok(Some(found)), PURPOSE, DESTINATION);
+            self.add(SecretId::SigningKey, "signing_key", Ok(Some(found)));
             return Ok(vec![key]);
         }
         let option = "signing_key_path";
@@ -447,23 +343,23 @@ impl Reader<'_> {
                 path: Some(path.clone()),
                 source,
             })?;
-        let found = Found {
+        let found = FoundValue {
             value,
             origin: self.origin(option, Some(&path)),
         };
-        self.add("signing_key", Ok(Some(found)), PURPOSE, DESTINATION);
+        self.add(SecretId::SigningKey, "signing_key", Ok(Some(found)));
         Ok(keys)
     }
 
     fn macaroon_and_registration(&mut self) -> Macaroon {
         let registration = self.registration();
-        let registration = self.kept(registration);
+        let registration = self.value_of(registration);
         let own = self.either("macaroon_secret_key", "macaroon_secret_key_path");
-        let own = self.kept(own);
+        let own = self.value_of(own);
         let (macaroon, found) = match (own, &registration) {
             (Some(own), _) if !own.value.is_empty() => (Macaroon::Own, Some(own)),
             (_, Some(found)) if !found.value.is_empty() => {
-                let same = Found {
+                let same = FoundValue {
                     value: found.value.clone(),
                     origin: found.origin.clone(),
                 };
@@ -471,24 +367,18 @@ impl Reader<'_> {
             }
             _ => (Macaroon::DerivedFromSigningKey, None),
         };
+        self.add(SecretId::MacaroonSecretKey, "macaroon_secret_key", Ok(found));
         self.add(
-            "macaroon_secret_key",
-            Ok(found),
-            "signs short-lived tokens",
-            "synapse.macaroon",
-        );
-        self.add(
+            SecretId::RegistrationSharedSecret,
             "registration_shared_secret",
             Ok(registration),
-            "registers users even if registration is closed",
-            "synapse.registrationSharedSecret",
         );
         macaroon
     }
 
     /// A missing file is not an error: nothing is lost, because Synapse creates it at the next start
     /// (`RegistrationConfig.generate_files`, `synapse/config/registration.py`).
-    fn registration(&mut self) -> Result<Option<Found>, ConfigError> {
+    fn registration(&mut self) -> Result<Option<FoundValue>, ConfigError> {
         match self.either("registration_shared_secret", "registration_shared_secret_path") {
             Err(ConfigError::File { option, path, source }) if source.kind() == io::ErrorKind::NotFound => {
                 self.notes.push(format!(
@@ -498,6 +388,15 @@ impl Reader<'_> {
                 Ok(None)
             }
             other => other,
+        }
+    }
+
+    /// The key of Synapse's own listeners, if one of them uses TLS.
+    fn listener_key(&mut self) {
+        if self.config.has_tls_listener() {
+            let option = "tls_private_key_path";
+            let found = self.complete_file(option);
+            self.add(SecretId::ListenerKey, option, found);
         }
     }
 
@@ -531,12 +430,7 @@ impl Reader<'_> {
                 Err(self.config.wrong(&secret, &message))
             }
         };
-        self.add(
-            &secret,
-            found,
-            "authenticates Synapse to the identity provider",
-            MAS_OR_ADDITIONAL,
-        );
+        self.add(SecretId::OidcClientSecret, &secret, found);
 
         let (key, path) = (
             format!("{name}.client_secret_jwt_key.key"),
@@ -546,12 +440,7 @@ impl Reader<'_> {
             Some(value) => self.file(&path, value, |text| text).map(Some),
             None => self.inline(&key),
         };
-        self.add(
-            &key,
-            found,
-            "signs the client secret for the identity provider",
-            MAS_OR_ADDITIONAL,
-        );
+        self.add(SecretId::OidcClientSecretKey, &key, found);
     }
 
     fn lists(&mut self) {
@@ -563,24 +452,19 @@ impl Reader<'_> {
         };
         for index in 0..count("app_service_config_files") {
             let option = format!("app_service_config_files.{index}");
-            let found = self.whole_file(&option);
-            self.add(
-                &option,
-                found,
-                "registration of an application service, with its tokens",
-                "synapse.appservices",
-            );
+            let found = self.complete_file(&option);
+            self.add(SecretId::AppServiceRegistration, &option, found);
         }
         for index in 0..count("saml2_config.sp_config.encryption_keypairs") {
             let option = format!("saml2_config.sp_config.encryption_keypairs.{index}.key_file");
-            let found = self.whole_file(&option);
-            self.add(&option, found, "decrypts SAML messages", A_VOLUME);
+            let found = self.complete_file(&option);
+            self.add(SecretId::SamlEncryptionKey, &option, found);
         }
         for index in 0..count("media_storage_providers") {
             for key in STORAGE_SECRETS {
                 let option = format!("media_storage_providers.{index}.config.{key}");
                 let found = self.inline(&option);
-                self.add(&option, found, "access to media in object storage", ADDITIONAL);
+                self.add(SecretId::ObjectStorage, &option, found);
             }
         }
     }
@@ -590,12 +474,12 @@ impl Reader<'_> {
         let Some(Database::Postgres {
             password: Some(password),
             ..
-        }) = self.kept(database.map(Some))
+        }) = self.value_of(database.map(Some))
         else {
             return;
         };
         let option = "database.args.password";
-        let found = Found {
+        let found = FoundValue {
             value: password.expose_secret().as_bytes().to_vec().into(),
             origin: self.origin(
                 if self.config.set("database").is_some() {
@@ -606,7 +490,7 @@ impl Reader<'_> {
                 None,
             ),
         };
-        self.add(option, Ok(Some(found)), "password of the old database", NOT_NEEDED);
+        self.add(SecretId::DatabasePassword, option, Ok(Some(found)));
     }
 
     /// Private keys in files named by options that are in no list here: `database.args.sslkey`, a module's DKIM key.
@@ -658,17 +542,14 @@ impl Reader<'_> {
             ));
             return;
         }
-        let section = option.split('.').next().unwrap_or_default();
-        let left_behind = section.starts_with("tls_") || OWNED.iter().any(|(owned, _)| *owned == section);
-        let destination = if left_behind { NOT_NEEDED } else { A_VOLUME };
         self.notes.push(format!(
             "`{option}` names a private key, which is extracted; the purpose of the option is unknown to these tools"
         ));
-        let found = Found {
+        let found = FoundValue {
             value: key,
             origin: self.origin(option, Some(path)),
         };
-        self.add(option, Ok(Some(found)), "a private key", destination);
+        self.add(SecretId::PrivateKey, option, Ok(Some(found)));
     }
 
     fn note_what_is_free_form(&mut self) {
@@ -713,5 +594,4 @@ fn cannot_read(option: &str, path: &Path, source: io::Error) -> ConfigError {
 }
 
 #[cfg(test)]
-#[path = "secrets_tests.rs"]
 mod tests;

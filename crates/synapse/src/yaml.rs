@@ -32,12 +32,12 @@ pub struct Scalar {
     /// As in the file, after removing quotes and folding lines.
     pub text: Zeroizing<String>,
     /// Its type.
-    pub kind: Kind,
+    pub kind: ScalarKind,
 }
 
 /// The Python type of a scalar.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Kind {
+pub enum ScalarKind {
     /// `None`
     Null,
     /// `True` or `False`
@@ -63,7 +63,7 @@ impl Map {
     pub fn get(&self, key: &str) -> Option<&Value> {
         self.0
             .iter()
-            .find(|(name, _)| name.kind == Kind::Text && *name.text == key)
+            .find(|(name, _)| name.kind == ScalarKind::Text && *name.text == key)
             .map(|(_, value)| value)
     }
 
@@ -82,7 +82,7 @@ impl Value {
     /// The text, if this is a string.
     pub fn as_str(&self) -> Option<&str> {
         match self {
-            Self::Scalar(scalar) if scalar.kind == Kind::Text => Some(&scalar.text),
+            Self::Scalar(scalar) if scalar.kind == ScalarKind::Text => Some(&scalar.text),
             _ => None,
         }
     }
@@ -114,14 +114,14 @@ impl Value {
     /// The integer, if this is one of at most 128 bits.
     pub fn as_int(&self) -> Option<i128> {
         match self.as_scalar()?.kind {
-            Kind::Int(value) => value,
+            ScalarKind::Int(value) => value,
             _ => None,
         }
     }
 
     /// Whether this is Python's `None`.
     pub fn is_null(&self) -> bool {
-        self.as_scalar().is_some_and(|scalar| scalar.kind == Kind::Null)
+        self.as_scalar().is_some_and(|scalar| scalar.kind == ScalarKind::Null)
     }
 
     /// Python's `bool()` of the value, which is how Synapse tests whether most options are set.
@@ -130,12 +130,12 @@ impl Value {
             Self::List(list) => !list.is_empty(),
             Self::Map(map) => !map.0.is_empty(),
             Self::Scalar(Scalar { text, kind }) => match kind {
-                Kind::Null => false,
-                Kind::Bool(value) => *value,
-                Kind::Int(value) => *value != Some(0),
-                Kind::Float(value) => *value != 0.0,
-                Kind::Timestamp => true,
-                Kind::Binary | Kind::Text => !text.is_empty(),
+                ScalarKind::Null => false,
+                ScalarKind::Bool(value) => *value,
+                ScalarKind::Int(value) => *value != Some(0),
+                ScalarKind::Float(value) => *value != 0.0,
+                ScalarKind::Timestamp => true,
+                ScalarKind::Binary | ScalarKind::Text => !text.is_empty(),
             },
         }
     }
@@ -146,13 +146,13 @@ impl Value {
             Self::List(_) => "a list",
             Self::Map(_) => "a mapping",
             Self::Scalar(scalar) => match scalar.kind {
-                Kind::Null => "null",
-                Kind::Bool(_) => "a boolean",
-                Kind::Int(_) => "an integer",
-                Kind::Float(_) => "a number",
-                Kind::Timestamp => "a date",
-                Kind::Binary => "binary data",
-                Kind::Text => "a string",
+                ScalarKind::Null => "null",
+                ScalarKind::Bool(_) => "a boolean",
+                ScalarKind::Int(_) => "an integer",
+                ScalarKind::Float(_) => "a number",
+                ScalarKind::Timestamp => "a date",
+                ScalarKind::Binary => "binary data",
+                ScalarKind::Text => "a string",
             },
         }
     }
@@ -221,7 +221,7 @@ impl std::error::Error for Error {}
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-    use super::{Kind, load};
+    use super::{ScalarKind, load};
 
     #[test]
     fn a_scalar_keeps_its_source_text() {
@@ -229,9 +229,9 @@ mod tests {
         let map = value.as_map().unwrap();
 
         let a = map.get("a").unwrap().as_scalar().unwrap();
-        assert_eq!((a.text.as_str(), a.kind), ("0x0A", Kind::Int(Some(10))));
+        assert_eq!((a.text.as_str(), a.kind), ("0x0A", ScalarKind::Int(Some(10))));
         let b = map.get("b").unwrap().as_scalar().unwrap();
-        assert_eq!((b.text.as_str(), b.kind), ("yes", Kind::Bool(true)));
+        assert_eq!((b.text.as_str(), b.kind), ("yes", ScalarKind::Bool(true)));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::{env, fs, thread};
 
-use ess_synapse::yaml::{self, Kind, Scalar, Value};
+use ess_synapse::yaml::{self, Scalar, ScalarKind, Value};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
@@ -88,13 +88,13 @@ fn typed(value: &Value) -> Json {
 
 fn typed_scalar(scalar: &Scalar) -> Json {
     match scalar.kind {
-        Kind::Null => Json::Null,
-        Kind::Bool(value) => json!(value),
-        Kind::Int(value) => json!({"int": value.map_or("big".into(), |value| value.to_string())}),
-        Kind::Float(value) => json!({"float": hex(value)}),
-        Kind::Timestamp => json!({"time": 1}),
-        Kind::Binary => json!({"bytes": 1}),
-        Kind::Text => json!({"str": *scalar.text}),
+        ScalarKind::Null => Json::Null,
+        ScalarKind::Bool(value) => json!(value),
+        ScalarKind::Int(value) => json!({"int": value.map_or("big".into(), |value| value.to_string())}),
+        ScalarKind::Float(value) => json!({"float": hex(value)}),
+        ScalarKind::Timestamp => json!({"time": 1}),
+        ScalarKind::Binary => json!({"bytes": 1}),
+        ScalarKind::Text => json!({"str": *scalar.text}),
     }
 }
 

@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use ess_archive::{Found, Manifest, check_is_of, find, place_of};
+use ess_archive::{FoundDump, Manifest, check_is_of, find, place_of};
 use ess_cli::{Context, Exit, Stop};
 use ess_document::{FenceState, Next, Verify, now};
-use ess_postgres::{Access, Conninfo, Session, facts};
+use ess_postgres::{Access, Conninfo, Session, server_facts};
 use ess_proof::{Conclusion, Expected, Proving, SourceToCheck, Target, Way, wait_until_unused};
 use ess_run::text::count;
 use ess_run::{Report, processors};
@@ -141,7 +141,7 @@ fn manifest(args: &Args, context: &Context) -> anyhow::Result<Option<Manifest>> 
     let found = find(&path)?;
     check_is_of(&found, context.document.dump.as_ref())?;
     match found {
-        Found::Ours { manifest, .. } => Ok(Some(*manifest)),
+        FoundDump::WithManifest { manifest, .. } => Ok(Some(*manifest)),
         _ => Err(
             Stop::data(format!("{} has no manifest to compare with", path.display()))
                 .hint("name the stopped source with -c or --source instead")
@@ -164,7 +164,7 @@ fn of_source(args: &Args, proving: &Proving<'_>, target: &Target, source: &Sourc
         }
     };
     let session = Session::connect(source, proving.application_name, Access::ReadOnly)?;
-    let facts = facts(&session)?;
+    let facts = server_facts(&session)?;
     target.refuse_if_source(Some(&facts.identity))?;
     ess_proof::require_primary(&session, facts.standby)?;
     ess_proof::refuse_subscriber(&session)?;

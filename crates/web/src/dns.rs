@@ -88,12 +88,12 @@ impl Dns {
         let zone = self.authority(name)?;
         let (mut all, mut failed) = (Vec::new(), None);
         for server in &zone.servers {
-            let said = self.addresses(server).and_then(|addresses| {
+            let answers = self.addresses(server).and_then(|addresses| {
                 let resolver = build(config(&addresses, self.port), false)?;
                 self.follow(name, kinds, Some(&resolver))
             });
-            match said {
-                Ok(said) => all.push((server.clone(), said)),
+            match answers {
+                Ok(answers) => all.push((server.clone(), answers)),
                 Err(error) => failed = Some(error),
             }
         }
@@ -111,10 +111,10 @@ impl Dns {
             let zone = self.authority(&name)?;
             let foreign = zone.name != own.name;
             let servers = home.filter(|_| !foreign).unwrap_or(&zone.resolver);
-            let alias = self.ask(servers, &name, RecordType::CNAME)?;
+            let alias = self.query(servers, &name, RecordType::CNAME)?;
             let Some(target) = alias.first().and_then(|alias| alias.target.clone()) else {
                 for kind in kinds {
-                    let answers = self.ask(servers, &name, *kind)?;
+                    let answers = self.query(servers, &name, *kind)?;
                     all.extend(answers.into_iter().map(|answer| Answer { foreign, ..answer }));
                 }
                 break;
@@ -181,7 +181,7 @@ impl Dns {
             .unwrap_or_else(|_| Err(NetError::from("no name server answered")))
     }
 
-    fn ask(&self, servers: &TokioResolver, name: &str, kind: RecordType) -> Result<Vec<Answer>, NetError> {
+    fn query(&self, servers: &TokioResolver, name: &str, kind: RecordType) -> Result<Vec<Answer>, NetError> {
         let mut all = self.look(servers, name, kind)?;
         // The answer section can also hold records of other kinds, such as the target of an alias.
         all.retain(|answer| answer.kind == kind_name(kind));

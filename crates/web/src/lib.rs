@@ -11,4 +11,4 @@ pub use hickory_resolver::proto::rr::RecordType;
 pub use https::{Detour, Response, agent, get, resolver};
 pub use names::{host_and_port, host_of_url};
 pub use ureq::Agent;
-pub use well_known::{Document, read, readable};
+pub use well_known::{Served, read, readable};

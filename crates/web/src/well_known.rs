@@ -5,24 +5,24 @@ use serde_json::Value;
 use crate::https::Response;
 
 /// What was found at the URL of a document.
-pub enum Document {
+pub enum Served {
     /// Nothing is served there: status 404 or 410.
     Absent,
     /// The content of a valid document.
-    Says(Value),
+    Valid(Value),
     /// Something is served, but it is not a valid document; with the reason.
     Broken(String),
 }
 
 /// Reads the response to a request for the document `name`: `server`, `client` or `support`.
-pub fn read(name: &str, response: &Response) -> Document {
+pub fn read(name: &str, response: &Response) -> Served {
     match response.status {
-        404 | 410 => return Document::Absent,
+        404 | 410 => return Served::Absent,
         200 => {}
-        status => return Document::Broken(format!("the server returns HTTP status {status}")),
+        status => return Served::Broken(format!("the server returns HTTP status {status}")),
     }
     let Ok(value) = serde_json::from_str::<Value>(&response.body) else {
-        return Document::Broken("it is not JSON".to_owned());
+        return Served::Broken("it is not JSON".to_owned());
     };
     let needed = match name {
         "server" => Some(("m.server", value["m.server"].is_string())),
@@ -30,8 +30,8 @@ pub fn read(name: &str, response: &Response) -> Document {
         _ => None,
     };
     match needed {
-        Some((field, false)) => Document::Broken(format!("it lacks {field}")),
-        _ => Document::Says(value),
+        Some((field, false)) => Served::Broken(format!("it lacks {field}")),
+        _ => Served::Valid(value),
     }
 }
 
@@ -64,20 +64,20 @@ mod tests {
     #[test]
     fn a_document_is_read_as_clients_and_servers_do() {
         let of = |name: &str, status, body: &str| match read(name, &response(status, body)) {
-            Document::Absent => "absent".to_owned(),
-            Document::Says(_) => "says".to_owned(),
-            Document::Broken(why) => why,
+            Served::Absent => "absent".to_owned(),
+            Served::Valid(_) => "valid".to_owned(),
+            Served::Broken(why) => why,
         };
         assert_eq!(of("server", 404, ""), "absent");
         assert_eq!(of("server", 503, ""), "the server returns HTTP status 503");
         assert_eq!(of("server", 200, "<html>"), "it is not JSON");
         assert_eq!(of("server", 200, "{}"), "it lacks m.server");
-        assert_eq!(of("server", 200, r#"{"m.server": "a:443"}"#), "says");
+        assert_eq!(of("server", 200, r#"{"m.server": "a:443"}"#), "valid");
         assert_eq!(
             of("client", 200, r#"{"m.homeserver": {}}"#),
             "it lacks m.homeserver.base_url"
         );
-        assert_eq!(of("support", 200, "{}"), "says");
+        assert_eq!(of("support", 200, "{}"), "valid");
 
         let mut of_browser = response(200, "{}");
         assert_eq!(readable("client", &of_browser), None);

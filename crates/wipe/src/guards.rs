@@ -3,8 +3,8 @@
 use ess_archive::Manifest;
 use ess_cli::{Context, Stop};
 use ess_document::Identity;
-use ess_postgres::{Inventory, lacking, needs, server_names, unkept_version, usage};
-use ess_proof::{Target, strangers};
+use ess_postgres::{Inventory, catalogue_needs, database_usage, missing_needs, server_names, version_not_kept};
+use ess_proof::{Target, other_tables};
 use ess_run::text::counted;
 use ess_run::{Report, quoted};
 
@@ -61,10 +61,13 @@ pub(crate) fn require_restorable(target: &Target) -> anyhow::Result<()> {
                 .into(),
         )
     };
-    if let Some((need, remedy)) = lacking(session, &target.role, &needs(session)?)?.into_iter().next() {
+    if let Some((need, remedy)) = missing_needs(session, &target.role, &catalogue_needs(session)?)?
+        .into_iter()
+        .next()
+    {
         return refuse(format!("loading it would need {need}"), remedy);
     }
-    match unkept_version(session)? {
+    match version_not_kept(session)? {
         Some(why) => refuse(why, "find out what created that table, and correct it".to_owned()),
         None => Ok(()),
     }
@@ -73,7 +76,7 @@ pub(crate) fn require_restorable(target: &Target) -> anyhow::Result<()> {
 /// Refuses tables of another program, such as a bridge that shares the database, unless `--also-erase` names them.
 /// Tables in `dumps` were loaded by these tools, so they are not another program's.
 pub(crate) fn foreign_tables(args: &Args, target: &Target, dumps: &[&Inventory]) -> anyhow::Result<()> {
-    let (mut foreign, has_synapses) = strangers(&target.session, dumps)?;
+    let (mut foreign, has_synapses) = other_tables(&target.session, dumps)?;
     foreign.retain(|name| !args.also_erase.contains(name));
     let Some(first) = foreign.first() else { return Ok(()) };
     let count = counted(
@@ -112,7 +115,7 @@ pub(crate) fn refuse_other_homeserver(context: &Context, target: &Target) -> any
 /// Refuses a database that people have used.
 pub(crate) fn refuse_used(args: &Args, target: &Target) -> anyhow::Result<()> {
     if !args.allow_used
-        && let Some(measure) = usage(&target.session)?.used()
+        && let Some(measure) = database_usage(&target.session)?.used()
     {
         let hint = if args.undo {
             "use --dump DIR with the dump that was restored, or --allow-used if everything done there since can be lost"
@@ -128,8 +131,8 @@ pub(crate) fn refuse_used(args: &Args, target: &Target) -> anyhow::Result<()> {
 
 /// The homeserver's name, from the document, a flag, the backup, or the target's own users.
 pub(crate) fn server_name(context: &Context, target: &Target, backup: Option<&str>) -> anyhow::Result<String> {
-    let said = context.document.source.as_ref().and_then(|s| s.server_name.as_deref());
-    if let Some(name) = said.or(backup) {
+    let documented = context.document.source.as_ref().and_then(|s| s.server_name.as_deref());
+    if let Some(name) = documented.or(backup) {
         return Ok(name.to_owned());
     }
     let mut names = server_names(&target.session)?;

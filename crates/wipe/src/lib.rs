@@ -8,13 +8,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use ess_archive::{
-    Compression, Dumping, Found, Kind, Layout, Manifest, Origin, check_is_of, find, finish_rename, read_back, take,
+    Compression, DumpKind, DumpLayout, Dumping, FoundDump, Manifest, Origin, check_is_of, find, finish_rename,
+    read_back, take,
 };
 use ess_cli::{Context, Exit, Stop};
 use ess_document::{FenceState, Identity, Next, SourceCheck, Wipe, now};
 use ess_files::make_directory;
-use ess_postgres::{Conninfo, Inventory, Reading, count_by_kind, moved};
-use ess_proof::{Expected, Fence, Proving, SourceToCheck, State, Target, wait_until_unused, way_back};
+use ess_postgres::{Conninfo, Inventory, Reading, change_since, count_by_kind};
+use ess_proof::{Expected, Fence, Proving, SourceToCheck, State, Target, undo_command, wait_until_unused};
 use ess_run::text::count;
 use ess_run::{Installation, Need, Report, choose, in_quotes, processors};
 use ess_servers::{LiftArgs, SourceArgs, TargetArgs};
@@ -99,7 +100,7 @@ pub struct Args {
 pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     if args.undo {
         // The export alone is enough to undo a wipe: it contains the saved documents.
-        context.adopt_kept();
+        context.adopt_saved();
     }
     let reached = ess_servers::needed(context, &args.target)?;
     let conninfo = &reached.conninfo;
@@ -122,12 +123,23 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
         ess_proof::require_locale(&target.facts)?;
     }
     if let Some(dump) = &dump
-        && let Some(fence) = already(args, context, conninfo, &target, dump, &source)?
+        && let Some(fence) = already_loaded(args, context, conninfo, &target, dump, &source)?
     {
-        return leave_it(args, context, target, fence);
+        return keep_loaded(args, context, target, fence);
     }
-
     let resumed = guards::check(args, context, &target, identity.as_ref(), dump.as_ref())?;
+    erase(args, context, conninfo, target, identity, resumed)
+}
+
+/// Prints the plan; if it is confirmed, backs up the target and erases it.
+fn erase(
+    args: &Args,
+    context: &mut Context,
+    conninfo: &Conninfo,
+    target: Target,
+    identity: Option<Identity>,
+    resumed: bool,
+) -> anyhow::Result<Exit> {
     let server_name = guards::server_name(context, &target, None)?;
     let plan = Plan::of(&target, vec![format!("homeserver {server_name}")])?;
     let needs_backup = !args.no_backup && !resumed && !plan.objects.is_empty();
@@ -159,7 +171,7 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     );
     let undo = backup
         .as_deref()
-        .map(|backup| way_back(&context.document, backup, Some(&server_name)));
+        .map(|backup| undo_command(&context.document, backup, Some(&server_name)));
     // Save the document before anything is erased, so that it shows how to undo the wipe even if this run is killed.
     let planned = Done {
         plan: Some(&plan),
@@ -168,31 +180,26 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
         ..Done::default()
     };
     context.document.wipe = Some(section(context, args, planned));
-    context.keep()?;
+    context.save()?;
     plan.execute(&target, (!args.no_fence).then_some(&fence), held.flatten().as_ref())?;
-    let what = count(plan.objects.len(), "object");
-    let fenced = if args.no_fence {
-        "no fence was left"
+    let (fence, end) = if args.no_fence {
+        (FenceState::Absent, "no fence was left")
     } else {
-        "Synapse cannot start on the target until a restore is proven"
+        (
+            FenceState::Standing,
+            "Synapse cannot start on the target until a restore is proven",
+        )
     };
-    context.console.line(&format!("ess-wipe: erased {what}; {fenced}"));
-    let fence = if args.no_fence {
-        FenceState::Absent
-    } else {
-        FenceState::Standing
+    let erased = count(plan.objects.len(), "object");
+    context.console.line(&format!("ess-wipe: erased {erased}; {end}"));
+    let done = Done {
+        plan: Some(&plan),
+        backup,
+        fence,
+        undo,
+        undone: false,
     };
-    record(
-        context,
-        args,
-        Done {
-            plan: Some(&plan),
-            backup,
-            fence,
-            undo,
-            undone: false,
-        },
-    );
+    record(context, args, done);
     drop(target);
     context.finish()?;
     Ok(Exit::Done)
@@ -203,7 +210,7 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
 /// # Errors
 ///
 /// The dump could not be loaded into the target, or its source has changed since.
-fn already(
+fn already_loaded(
     args: &Args,
     context: &Context,
     conninfo: &Conninfo,
@@ -212,7 +219,7 @@ fn already(
     source: &SourceToCheck,
 ) -> anyhow::Result<Option<FenceState>> {
     let expected = Expected::of_dump(dump);
-    ess_proof::can_take(target, &dump.inventory)?;
+    ess_proof::require_compatible(target, &dump.inventory)?;
     let name = context.application_name();
     let proving = proving(args, context, conninfo, target, &name);
     check_source(args, &proving, source, &expected)?;
@@ -229,7 +236,7 @@ fn already(
 }
 
 /// Ends a run on a target that already holds the dump: nothing is erased, and the first backup stays the undo.
-fn leave_it(args: &Args, context: &mut Context, target: Target, fence: FenceState) -> anyhow::Result<Exit> {
+fn keep_loaded(args: &Args, context: &mut Context, target: Target, fence: FenceState) -> anyhow::Result<Exit> {
     context.console.line(match fence {
         FenceState::Standing => "ess-wipe: the dump is already loaded behind the fence; restore will prove it",
         _ => "ess-wipe: the target already holds the dump, proven; there is nothing to erase",
@@ -245,7 +252,7 @@ fn leave_it(args: &Args, context: &mut Context, target: Target, fence: FenceStat
     let server_name = guards::server_name(context, &target, None)?;
     let undo = backup
         .as_deref()
-        .map(|backup| way_back(&context.document, backup, Some(&server_name)));
+        .map(|backup| undo_command(&context.document, backup, Some(&server_name)));
     record(
         context,
         args,
@@ -321,10 +328,10 @@ fn dump(context: &Context) -> anyhow::Result<Option<Manifest>> {
         return Ok(None);
     };
     let place = context.document.locate(&section.path);
-    let whole = || -> anyhow::Result<Manifest> {
+    let complete = || -> anyhow::Result<Manifest> {
         let found = find(&place)?;
         check_is_of(&found, Some(section))?;
-        let Found::Ours { manifest, .. } = found else {
+        let FoundDump::WithManifest { manifest, .. } = found else {
             return Err(Stop::data(format!("{} has no manifest", place.display()))
                 .hint("use the dump that pgdump-wrap made in this migration")
                 .into());
@@ -332,14 +339,14 @@ fn dump(context: &Context) -> anyhow::Result<Option<Manifest>> {
         manifest.check_unchanged(&place, &context.console)?;
         Ok(*manifest)
     };
-    whole().map(Some).context("nothing was erased")
+    complete().map(Some).context("nothing was erased")
 }
 
 /// Refuses to erase anything if no client program on this host can load the dump into the target.
 fn can_be_loaded(args: &Args, context: &Context, target: &Target, dump: &Manifest) -> anyhow::Result<()> {
     if let Some(section) = &context.document.dump {
         let place = context.document.locate(&section.path);
-        Origin::of_ours(&place, dump).programs(args.pg_bin.as_deref(), &target.facts.version_text)?;
+        Origin::of_manifest(&place, dump).programs(args.pg_bin.as_deref(), &target.facts.version_text)?;
     }
     Ok(())
 }
@@ -389,10 +396,7 @@ fn source_identity(args: &Args, context: &Context) -> anyhow::Result<Option<Iden
     if let Some(known) = known
         && known != given
     {
-        return Err(Stop::usage(format!(
-            "--source-identity is {given}, but the document's `source.identity` is {known}"
-        ))
-        .into());
+        return Err(Stop::contradiction("--source-identity", given, "source.identity", known).into());
     }
     Ok(Some(given))
 }
@@ -434,8 +438,8 @@ fn backup_place(args: &Args, context: &Context) -> anyhow::Result<PathBuf> {
 
 /// Whether `place` is a backup of this target.
 fn is_backup_of(place: &Path, target: &Target) -> bool {
-    matches!(find(place), Ok(Found::Ours { manifest, .. })
-        if manifest.kind == Kind::Backup && manifest.source == target.facts.identity)
+    matches!(find(place), Ok(FoundDump::WithManifest { manifest, .. })
+        if manifest.kind == DumpKind::Backup && manifest.source == target.facts.identity)
 }
 
 /// Backs up what is about to be erased and reads the backup back; returns what the target held.
@@ -464,10 +468,11 @@ fn back_up(
                 "move it elsewhere, or use another --backup DIR; it may be the backup that you need for an undo"
             })
         };
-        let Found::Ours { manifest, .. } = find(place).map_err(|error| refuse(format!("{error:#}")))? else {
+        let FoundDump::WithManifest { manifest, .. } = find(place).map_err(|error| refuse(format!("{error:#}")))?
+        else {
             return Err(refuse("it is not a backup made by ess-wipe".to_owned()).into());
         };
-        if manifest.kind != Kind::Backup {
+        if manifest.kind != DumpKind::Backup {
             return Err(refuse("it is a dump made by pgdump-wrap, which --undo cannot load".to_owned()).into());
         }
         if manifest.source != target.facts.identity {
@@ -475,8 +480,8 @@ fn back_up(
         }
         let name = context.application_name();
         let jobs = args.jobs.map_or_else(processors, usize::from);
-        let beside = Reading::now(conninfo, &name, jobs, &context.console);
-        if let Some(change) = moved(&target.session, Some(&beside), &manifest.inventory)? {
+        let reading = Reading::now(conninfo, &name, jobs, &context.console);
+        if let Some(change) = change_since(&target.session, Some(&reading), &manifest.inventory)? {
             return Err(refuse(format!("the target has changed since: {change}")).into());
         }
         read_back(place, &manifest, programs, &context.console).map_err(|error| refuse(format!("{error:#}")))?;
@@ -492,9 +497,9 @@ fn back_up(
             application_name: &context.application_name(),
             programs,
             jobs: args.jobs.map_or_else(processors, usize::from),
-            layout: Layout::Directory,
+            layout: DumpLayout::Directory,
             compression: Compression(None),
-            kind: Kind::Backup,
+            kind: DumpKind::Backup,
             id: context.document.id.as_deref().unwrap_or("-"),
             server_name: Some(server_name),
             source_is_running: false,

@@ -5,8 +5,8 @@ use ess_cli::{Console, Context, Exit, Stop};
 use ess_document::Document;
 use ess_files::hex;
 use ess_postgres::{
-    Error, Inventory, LOCKS_PER_TABLE, Object, Session, count_by_kind, drop_statements, escape_identifier, keepsakes,
-    lock_table, mark, moved, not_in_a_dump, objects, row_counts,
+    Error, Inventory, LOCKS_PER_TABLE, Object, Session, change_since, count_by_kind, database_objects, database_state,
+    drop_statements, escape_identifier, lock_table, not_in_a_dump, preserved_by_wipe, row_counts,
 };
 use ess_proof::{Fence, Target};
 use ess_run::Report;
@@ -32,7 +32,7 @@ pub(crate) struct Plan {
 impl Plan {
     /// Reads the target; refuses if it cannot be dropped completely. `more` are lines to add to the plan.
     pub(crate) fn of(target: &Target, more: Vec<String>) -> anyhow::Result<Self> {
-        let objects = objects(&target.session)?;
+        let objects = database_objects(&target.session)?;
         can_be_dropped(&target.session, &objects)?;
         let mut lines = vec![format!("database {}", target.facts.identity)];
         lines.extend_from_slice(&more);
@@ -156,15 +156,15 @@ impl Plan {
             return Err(changed(differences(&self.lines, &now.lines)).into());
         }
         if let Some(backup) = backup
-            && let Some(change) = moved(session, None, backup)?
+            && let Some(change) = change_since(session, None, backup)?
         {
             return Err(changed(change).into());
         }
-        let stays = keepsakes(session)?;
+        let stays = preserved_by_wipe(session)?;
         session
             .batch("drop everything", &drop_statements(&self.objects))
             .context("dropping failed")?;
-        let left = objects(session)?;
+        let left = database_objects(session)?;
         if let Some(object) = left.first() {
             return Err(Stop::new(
                 Exit::Software,
@@ -172,7 +172,7 @@ impl Plan {
             )
             .into());
         }
-        if keepsakes(session)? != stays {
+        if preserved_by_wipe(session)? != stays {
             return Err(Stop::new(Exit::Software, "dropping changed an extension or the schema public").into());
         }
         if let Some(fence) = fence {
@@ -248,7 +248,7 @@ fn lines(session: &Session, objects: &[Object]) -> Result<Vec<String>, Error> {
             format!("{kind} {name} owned by {owner}{rows}")
         })
         .collect();
-    let mark = mark(session)?;
+    let mark = database_state(session)?;
     lines.extend(mark.sequences.iter().map(|s| {
         let unused = if s.is_called { "" } else { " (unused)" };
         format!("sequence {}.{} at {}{unused}", s.schema, s.name, s.last_value)
@@ -275,5 +275,5 @@ fn planned(context: &Context, hash: &str) -> Option<Vec<String>> {
         let wipe = document.wipe.as_ref()?;
         (wipe.plan.as_deref() == Some(hash) && !wipe.planned.is_empty()).then(|| wipe.planned.clone())
     };
-    of(&context.document).or_else(|| context.kept_documents().iter().find_map(of))
+    of(&context.document).or_else(|| context.saved_documents().iter().find_map(of))
 }

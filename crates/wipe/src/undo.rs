@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use ess_archive::{Found, Kind, Manifest, Origin, find};
+use ess_archive::{DumpKind, FoundDump, Manifest, Origin, find};
 use ess_cli::{Context, Exit, Stop};
 use ess_document::FenceState;
 use ess_postgres::{Conninfo, Inventory};
@@ -16,6 +16,9 @@ use crate::{Args, Done, agreed, back_up, backup_programs, guards, proving, recor
 
 /// Memory for each index that is built, in MiB.
 const MAINTENANCE: u64 = 256;
+
+const STILL_FENCED: &str =
+    "the target is fenced, so Synapse cannot start on it; fix the cause, then re-run the same command";
 
 /// Loads the backup into the target, with the same checks as a wipe and behind the same fence.
 pub(crate) fn run(args: &Args, context: &mut Context, conninfo: &Conninfo) -> anyhow::Result<Exit> {
@@ -36,10 +39,11 @@ pub(crate) fn run(args: &Args, context: &mut Context, conninfo: &Conninfo) -> an
             .line("ess-wipe: the target already holds what it held before the wipe, proven; there is nothing to undo");
         return finish(args, context, target, None, backup);
     }
-    let programs = Origin::of_ours(&backup, manifest).programs(args.pg_bin.as_deref(), &target.facts.version_text)?;
-    let there = there(args, context, conninfo, &target, manifest, &state)?;
-    let to_be_kept = matches!(there, There::Used) && !args.no_backup;
-    let keepers = to_be_kept.then(|| backup_programs(args, &target)).transpose()?;
+    let programs =
+        Origin::of_manifest(&backup, manifest).programs(args.pg_bin.as_deref(), &target.facts.version_text)?;
+    let contents = contents(args, context, conninfo, &target, manifest, &state)?;
+    let needs_backup = matches!(contents, Contents::Used) && !args.no_backup;
+    let backup_programs = needs_backup.then(|| backup_programs(args, &target)).transpose()?;
     let plan = Plan::of(
         &target,
         vec![format!("homeserver {server_name}"), format!("backup {sha256}")],
@@ -64,12 +68,14 @@ pub(crate) fn run(args: &Args, context: &mut Context, conninfo: &Conninfo) -> an
 
     wait_until_unused(&target.session, &args.ignore_role, "target")?;
     manifest.check_files(&backup, &context.console)?;
-    let name_of_backup = backup.file_name().unwrap_or_default().to_string_lossy();
-    let beside = backup.with_file_name(format!("{name_of_backup}.undone"));
-    let keep = |programs: Installation| back_up(args, context, conninfo, &target, &server_name, &beside, &programs);
-    let held: Option<Inventory> = match there {
-        There::Unused(inventory) => Some(*inventory),
-        There::Used | There::Nothing => keepers.map(keep).transpose()?,
+    let held = match contents {
+        Contents::Unused(inventory) => Some(*inventory),
+        Contents::Used | Contents::Nothing => {
+            let place = place_of_undone(&backup);
+            let keep =
+                |programs: Installation| back_up(args, context, conninfo, &target, &server_name, &place, &programs);
+            backup_programs.map(keep).transpose()?
+        }
     };
     let fence = Fence::new(
         context.document.id.clone().unwrap_or_default(),
@@ -78,30 +84,61 @@ pub(crate) fn run(args: &Args, context: &mut Context, conninfo: &Conninfo) -> an
     );
     plan.execute(&target, Some(&fence), held.as_ref())?;
     target.fence = Some(fence);
-    let still = "the target is fenced, so Synapse cannot start on it; fix the cause, then re-run the same command";
-    let loaded = Loading {
+    load(args, context, conninfo, &mut target, &programs, &found, manifest).context(STILL_FENCED)?;
+    prove(args, context, conninfo, &target, manifest)?;
+    finish(args, context, target, Some(&plan), backup)
+}
+
+/// The path to which the backup of what an undo erases is written.
+fn place_of_undone(backup: &Path) -> PathBuf {
+    let name = backup.file_name().unwrap_or_default().to_string_lossy();
+    backup.with_file_name(format!("{name}.undone"))
+}
+
+/// Loads the backup into the erased target, which stays fenced.
+fn load(
+    args: &Args,
+    context: &Context,
+    conninfo: &Conninfo,
+    target: &mut Target,
+    programs: &Installation,
+    found: &FoundDump,
+    manifest: &Manifest,
+) -> anyhow::Result<()> {
+    let loading = Loading {
         conninfo,
-        target: &target,
-        programs: &programs,
+        target,
+        programs,
         jobs: args.jobs.map_or_else(processors, usize::from),
         maintenance_mib: MAINTENANCE,
         id: context.document.id.clone().unwrap_or_default(),
         source: Some(manifest.source.clone()),
         application_name: context.application_name(),
         report: &context.console,
-    }
-    .load(&found)
-    .context(still)?;
+    };
+    let loaded = loading.load(found)?;
     target.fence = Some(loaded.fence);
+    Ok(())
+}
+
+/// Compares the target with what it held before the wipe, and lifts the fence; refuses if they differ.
+fn prove(
+    args: &Args,
+    context: &Context,
+    conninfo: &Conninfo,
+    target: &Target,
+    manifest: &Manifest,
+) -> anyhow::Result<()> {
+    let name = context.application_name();
     let way = Way {
         source: &SourceToCheck::NotNamed,
         allow: args.lift.allow(),
         ignored_roles: &args.ignore_role,
         analyze: true,
     };
-    let conclusion = proving(args, context, conninfo, &target, &name)
-        .conclude(&target, &expected, &way)
-        .context(still)?;
+    let conclusion = proving(args, context, conninfo, target, &name)
+        .conclude(target, &Expected::of_dump(manifest), &way)
+        .context(STILL_FENCED)?;
     if let Some(differences) = conclusion.differences() {
         return Err(Stop::no(format!(
             "the target is not what it was before the wipe: {differences}; it stays fenced"
@@ -116,7 +153,7 @@ pub(crate) fn run(args: &Args, context: &mut Context, conninfo: &Conninfo) -> an
         count(proof.rows, "row"),
         except(manifest)
     ));
-    finish(args, context, target, Some(&plan), backup)
+    Ok(())
 }
 
 /// What the backup does not contain of the target, as an ending for "equal to what was there"; empty if it is complete.
@@ -161,8 +198,8 @@ fn place(args: &Args, context: &Context, target: &Target) -> anyhow::Result<Path
     ];
     let known: Vec<PathBuf> = known.into_iter().flatten().collect();
     // Prefer a path that exists: the export may have been moved to another host or directory since.
-    let there = known.iter().find(|place| place.exists()).or(known.first()).cloned();
-    let place = args.backup.clone().or(there).ok_or_else(|| {
+    let found = known.iter().find(|place| place.exists()).or(known.first()).cloned();
+    let place = args.backup.clone().or(found).ok_or_else(|| {
         Stop::usage("there is no backup to bring back: neither --backup, the document nor a fence names one")
             .hint("specify --backup DIR")
     })?;
@@ -170,9 +207,9 @@ fn place(args: &Args, context: &Context, target: &Target) -> anyhow::Result<Path
 }
 
 /// The manifest of a backup and its SHA-256; refuses anything but a backup that ess-wipe made of this target.
-fn of_this_target<'a>(found: &'a Found, place: &Path, target: &Target) -> Result<(&'a Manifest, &'a str), Stop> {
+fn of_this_target<'a>(found: &'a FoundDump, place: &Path, target: &Target) -> Result<(&'a Manifest, &'a str), Stop> {
     match found {
-        Found::Ours { manifest, sha256, .. } if manifest.kind == Kind::Backup => {
+        FoundDump::WithManifest { manifest, sha256, .. } if manifest.kind == DumpKind::Backup => {
             if manifest.source == target.facts.identity {
                 return Ok((manifest, sha256));
             }
@@ -191,7 +228,7 @@ fn of_this_target<'a>(found: &'a Found, place: &Path, target: &Target) -> Result
 }
 
 /// What an undo would erase.
-enum There {
+enum Contents {
     /// Contents that no dump holds, which the user allowed to erase.
     Used,
     /// The restored dump, to which people have added nothing: this inventory.
@@ -201,25 +238,25 @@ enum There {
 }
 
 /// What the undo would erase; refuses if it must not be erased.
-fn there(
+fn contents(
     args: &Args,
     context: &Context,
     conninfo: &Conninfo,
     target: &Target,
     backup: &Manifest,
     state: &State,
-) -> anyhow::Result<There> {
+) -> anyhow::Result<Contents> {
     match state {
         State::Foreign => {
             // First exclude other sessions: what they write during the check would be erased unnoticed.
             wait_until_unused(&target.session, &args.ignore_role, "target")?;
-            what_is_there(args, context, conninfo, target)
+            contents_in_use(args, context, conninfo, target)
         }
         State::Fenced | State::Loaded => {
             may_be_dropped(args, context, target, backup)?;
-            Ok(There::Nothing)
+            Ok(Contents::Nothing)
         }
-        State::Empty | State::Proven(_) => Ok(There::Nothing),
+        State::Empty | State::Proven(_) => Ok(Contents::Nothing),
     }
 }
 
@@ -259,17 +296,17 @@ fn may_be_dropped(args: &Args, context: &Context, target: &Target, backup: &Mani
 }
 
 /// What would be erased; refuses contents that no dump holds, unless the user allowed to erase them.
-fn what_is_there(args: &Args, context: &Context, conninfo: &Conninfo, target: &Target) -> anyhow::Result<There> {
+fn contents_in_use(args: &Args, context: &Context, conninfo: &Conninfo, target: &Target) -> anyhow::Result<Contents> {
     let Some((dump, place)) = dump(args, context)? else {
         guards::refuse_other_homeserver(context, target)?;
         guards::refuse_used(args, target)?;
-        return Ok(There::Used);
+        return Ok(Contents::Used);
     };
     let name = context.application_name();
     let (found, used) = proving(args, context, conninfo, target, &name).used_since(&target.session, &dump.inventory)?;
     match used {
         None => Ok(match dump.check_unchanged(&place, &context.console) {
-            Ok(()) => There::Unused(Box::new(found)),
+            Ok(()) => Contents::Unused(Box::new(found)),
             Err(error) => {
                 let then = if args.no_backup {
                     ""
@@ -279,10 +316,10 @@ fn what_is_there(args: &Args, context: &Context, conninfo: &Conninfo, target: &T
                 context.console.note(&format!(
                     "the dump of the target's contents is no longer complete{then}: {error:#}"
                 ));
-                There::Used
+                Contents::Used
             }
         }),
-        Some(_) if args.allow_used => Ok(There::Used),
+        Some(_) if args.allow_used => Ok(Contents::Used),
         Some(first) => Err(
             Stop::no(format!("the target has been used since it was restored: {first}"))
                 .hint("use --allow-used only if everything done there since can be lost; the target is backed up first")
@@ -300,7 +337,7 @@ fn dump(args: &Args, context: &Context) -> anyhow::Result<Option<(Manifest, Path
         return Ok(None);
     };
     match find(&place)? {
-        Found::Ours { manifest, .. } => Ok(Some((*manifest, place))),
+        FoundDump::WithManifest { manifest, .. } => Ok(Some((*manifest, place))),
         _ => Err(Stop::data(format!("{} has no manifest to compare with", place.display())).into()),
     }
 }

@@ -8,7 +8,7 @@ use flate2::bufread::MultiGzDecoder;
 
 /// One of `pg_dump`'s formats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
+pub enum DumpFormat {
     /// `-F c`
     Custom,
     /// `-F d`
@@ -26,27 +26,27 @@ pub enum Format {
 const GZIP: &[u8] = b"\x1f\x8b";
 
 /// Detects the format from the first bytes, or from the `toc.dat` of a directory; never from the name of a file.
-pub fn detect(path: &Path) -> io::Result<Format> {
+pub fn detect(path: &Path) -> io::Result<DumpFormat> {
     if path.is_dir() {
         let format = if path.join("toc.dat").is_file() {
-            Format::Directory
+            DumpFormat::Directory
         } else {
-            Format::Unknown
+            DumpFormat::Unknown
         };
         return Ok(format);
     }
     let mut start = Vec::new();
     File::open(path)?.take(512).read_to_end(&mut start)?;
     Ok(if start.starts_with(b"PGDMP") {
-        Format::Custom
+        DumpFormat::Custom
     } else if start.starts_with(GZIP) {
-        Format::PlainGzip
+        DumpFormat::PlainGzip
     } else if start.get(257..262) == Some(b"ustar") && start.starts_with(b"toc.dat\0") {
-        Format::Tar
+        DumpFormat::Tar
     } else if start.contains(&0) {
-        Format::Unknown
+        DumpFormat::Unknown
     } else {
-        Format::Plain
+        DumpFormat::Plain
     })
 }
 

@@ -256,7 +256,7 @@ fn rows_that_begin_with_an_end_mark_are_refused() {
 
 #[test]
 fn rows_that_are_not_taken_are_missed() {
-    for (text, said) in [
+    for (text, wanted) in [
         (
             "COPY public.t (a) FROM stdin;\n1\n2\n\\.\n",
             "rows of table public.t: 2 read, 1 stored by the server",
@@ -275,7 +275,7 @@ fn rows_that_are_not_taken_are_missed() {
             ..Recorder::default()
         };
         let error = scan(&mut format!("{text}{END}").as_bytes(), &mut recorder).unwrap_err();
-        assert!(error.to_string().ends_with(said), "{text}: {error}");
+        assert!(error.to_string().ends_with(wanted), "{text}: {error}");
     }
     for text in [
         "INSERT INTO public.t DEFAULT VALUES;",
@@ -301,7 +301,7 @@ fn no_statement_is_longer_than_memory() {
 }
 
 #[test]
-fn what_a_dump_says_never_speaks_to_a_terminal() {
+fn the_text_of_a_dump_never_controls_a_terminal() {
     let (outcome, _) = passed("GRANT \"a\u{1b}[2J\" TO x;\n\\connect \"b\u{7}\"\n");
     assert_eq!(outcome.dropped, ["GRANT \"a\u{fffd}[2J\" TO x", "\\connect b\u{fffd}"]);
     for text in [
@@ -315,7 +315,7 @@ fn what_a_dump_says_never_speaks_to_a_terminal() {
 
 #[test]
 fn what_pg_dump_does_not_write_is_refused() {
-    for (text, says) in [
+    for (text, wanted) in [
         (
             "COMMIT;",
             "line 1: not a statement that pg_dump writes for one database: COMMIT",
@@ -377,7 +377,7 @@ fn what_pg_dump_does_not_write_is_refused() {
         ),
     ] {
         let error = refused(text);
-        assert!(error.contains(says), "{text}: {error}");
+        assert!(error.contains(wanted), "{text}: {error}");
     }
 }
 
@@ -464,7 +464,7 @@ fn the_rows_of_the_schemas_version_are_taken_out() {
 }
 
 #[test]
-fn formats_are_told_by_their_first_bytes() {
+fn formats_are_recognised_by_their_first_bytes() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("toc.dat");
     let detected = |bytes: &[u8]| {
@@ -474,14 +474,14 @@ fn formats_are_told_by_their_first_bytes() {
     let mut tar = vec![0; 512];
     tar[..7].copy_from_slice(b"toc.dat");
     tar[257..262].copy_from_slice(b"ustar");
-    assert_eq!(detected(b"PGDMP\x01"), Format::Custom);
-    assert_eq!(detected(&tar), Format::Tar);
-    assert_eq!(detected(b"\x1f\x8b\x08"), Format::PlainGzip);
-    assert_eq!(detected(b"--\n"), Format::Plain);
-    assert_eq!(detected(b"a\0b"), Format::Unknown);
-    assert_eq!(detect(dir.path()).unwrap(), Format::Directory);
+    assert_eq!(detected(b"PGDMP\x01"), DumpFormat::Custom);
+    assert_eq!(detected(&tar), DumpFormat::Tar);
+    assert_eq!(detected(b"\x1f\x8b\x08"), DumpFormat::PlainGzip);
+    assert_eq!(detected(b"--\n"), DumpFormat::Plain);
+    assert_eq!(detected(b"a\0b"), DumpFormat::Unknown);
+    assert_eq!(detect(dir.path()).unwrap(), DumpFormat::Directory);
     std::fs::remove_file(&file).unwrap();
-    assert_eq!(detect(dir.path()).unwrap(), Format::Unknown);
+    assert_eq!(detect(dir.path()).unwrap(), DumpFormat::Unknown);
 }
 
 #[test]

@@ -2,16 +2,17 @@
 
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, Sender};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
 use ess_cli::{Exit, Stop};
 use ess_document::Amount;
-use ess_synapse::media::Kind;
+use ess_run::{locked, unpoisoned};
+use ess_synapse::media::MediaKind;
 
-use super::{GO_ON, Job, Pass, Task, gone};
-use crate::found::add;
+use super::{Job, Pass, RESUME_HINT, Task, gone};
 use crate::frame::{Entry, Frame, MAGIC, Sha256 as Digest};
+use crate::tally::add;
 use crate::walk::kind_of;
 
 /// A request of a lane that is not answered yet.
@@ -35,7 +36,7 @@ const SENTENCE: usize = 1000;
 
 /// Answers that were requested and have not arrived yet. No others are accepted.
 #[derive(Default)]
-pub(super) struct Asked {
+pub(super) struct Requested {
     pub(super) ready: u32,
     pub(super) lists: u32,
     pub(super) units: u64,
@@ -50,7 +51,7 @@ pub(super) struct Shared {
     pending: Vec<Mutex<VecDeque<Pending>>>,
     /// Signals that one of the queues has become shorter, or that the receiver has ended.
     answered: Condvar,
-    pub(super) asked: Mutex<Asked>,
+    pub(super) requested: Mutex<Requested>,
     pub(super) results: Mutex<Results>,
     /// The error that ended the run, as reported by the receiver or found in its answers.
     pub(super) failed: Mutex<Option<Stop>>,
@@ -63,7 +64,7 @@ impl Shared {
         Self {
             pending: (0..lanes).map(|_| Mutex::default()).collect(),
             answered: Condvar::new(),
-            asked: Mutex::default(),
+            requested: Mutex::default(),
             results: Mutex::default(),
             failed: Mutex::default(),
             over: Mutex::default(),
@@ -72,14 +73,14 @@ impl Shared {
 
     /// Records a request that a lane is about to send; waits while too many are unanswered.
     pub(super) fn expect(&self, lane: u8, pending: Pending) -> anyhow::Result<()> {
-        let mut queue = lock(&self.pending[usize::from(lane)]);
+        let mut queue = locked(&self.pending[usize::from(lane)]);
         while queue.len() >= UNANSWERED {
             ess_run::stop_if_interrupted()?;
-            if *lock(&self.over) {
+            if *locked(&self.over) {
                 return Err(gone().into());
             }
             let waited = self.answered.wait_timeout(queue, Duration::from_millis(100));
-            queue = waited.unwrap_or_else(PoisonError::into_inner).0;
+            queue = unpoisoned(waited).0;
         }
         queue.push_back(pending);
         Ok(())
@@ -87,7 +88,7 @@ impl Shared {
 
     /// Records that `bytes` of the lists were compared.
     pub(super) fn compared(&self, bytes: usize) {
-        lock(&self.asked).listed -= bytes;
+        locked(&self.requested).listed -= bytes;
     }
 }
 
@@ -100,10 +101,6 @@ pub(super) struct Results {
     pub(super) damaged: Vec<String>,
     /// Files that were sent while both sides were being read, and that the receiver has yet to read.
     pub(super) unread: Vec<Job>,
-}
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// An answer that does not belong to a lane.
@@ -132,18 +129,18 @@ pub(super) fn listen(incoming: &Receiver<Frame>, shared: &Shared, events: &Sende
                 }
             }
             Err(stop) => {
-                *lock(&shared.failed) = Some(stop);
+                *locked(&shared.failed) = Some(stop);
                 break;
             }
         }
     }
-    *lock(&shared.over) = true;
+    *locked(&shared.over) = true;
     shared.answered.notify_all();
 }
 
 /// What a frame means to the run.
 fn judge(frame: Frame, shared: &Shared) -> Result<Option<Event>, Stop> {
-    let mut asked = lock(&shared.asked);
+    let mut requested = locked(&shared.requested);
     Ok(match frame {
         Frame::Ready { magic } if magic != MAGIC => {
             return Err(
@@ -152,22 +149,22 @@ fn judge(frame: Frame, shared: &Shared) -> Result<Option<Event>, Stop> {
             );
         }
         Frame::Ready { .. } => {
-            asked.ready = asked.ready.checked_sub(1).ok_or_else(|| unasked("Ready"))?;
+            requested.ready = requested.ready.checked_sub(1).ok_or_else(|| unrequested("Ready"))?;
             Some(Event::Ready)
         }
         Frame::Unit { path, files, last } => {
-            if asked.lists == 0 || asked.units == 0 {
-                return Err(unasked("Unit"));
+            if requested.lists == 0 || requested.units == 0 {
+                return Err(unrequested("Unit"));
             }
-            asked.units -= u64::from(last);
+            requested.units -= u64::from(last);
             // Their approximate size in memory.
             let bytes = files
                 .iter()
                 .map(|file| file.path.len() + size_of::<Entry>())
                 .sum::<usize>()
                 + path.len();
-            asked.listed += bytes;
-            if asked.listed > LISTED {
+            requested.listed += bytes;
+            if requested.listed > LISTED {
                 let message = format!("listed more than {} MiB of names at a time", LISTED >> 20);
                 return Err(strange(&message));
             }
@@ -179,20 +176,20 @@ fn judge(frame: Frame, shared: &Shared) -> Result<Option<Event>, Stop> {
             })
         }
         Frame::Listed => {
-            asked.lists = asked.lists.checked_sub(1).ok_or_else(|| unasked("Listed"))?;
+            requested.lists = requested.lists.checked_sub(1).ok_or_else(|| unrequested("Listed"))?;
             Some(Event::Listed)
         }
         Frame::Synced => {
-            asked.syncs = asked.syncs.checked_sub(1).ok_or_else(|| unasked("Synced"))?;
+            requested.syncs = requested.syncs.checked_sub(1).ok_or_else(|| unrequested("Synced"))?;
             Some(Event::Synced)
         }
         Frame::Stored { lane, size, sha256 } => {
-            let pending = answered(shared, lane).ok_or_else(|| unasked("Stored"))?;
+            let pending = answered(shared, lane).ok_or_else(|| unrequested("Stored"))?;
             stored(shared, pending, size, sha256);
             None
         }
         Frame::Refused { lane, why } => {
-            let pending = answered(shared, lane).ok_or_else(|| unasked("Refused"))?;
+            let pending = answered(shared, lane).ok_or_else(|| unrequested("Refused"))?;
             refused(shared, pending, &sentence(&why));
             None
         }
@@ -201,7 +198,7 @@ fn judge(frame: Frame, shared: &Shared) -> Result<Option<Event>, Stop> {
             let exit = exit_of(exit);
             let stop = Stop::new(exit, sentence(&why));
             return Err(match exit {
-                Exit::Unavailable => stop.hint(GO_ON),
+                Exit::Unavailable => stop.hint(RESUME_HINT),
                 _ => stop,
             });
         }
@@ -214,7 +211,7 @@ fn strange(what: &str) -> Stop {
     Stop::new(Exit::Unavailable, format!("the receiver {what}"))
 }
 
-fn unasked(what: &str) -> Stop {
+fn unrequested(what: &str) -> Stop {
     strange(&format!("answered something that was not requested: {what}"))
         .hint("check that the receiver is media-sync -n --receive of the same release")
 }
@@ -225,13 +222,13 @@ fn sentence(text: &str) -> String {
 }
 
 fn answered(shared: &Shared, lane: u8) -> Option<Pending> {
-    let pending = lock(shared.pending.get(usize::from(lane))?).pop_front();
+    let pending = locked(shared.pending.get(usize::from(lane))?).pop_front();
     shared.answered.notify_all();
     pending
 }
 
 fn stored(shared: &Shared, pending: Pending, size: u64, sha256: Digest) {
-    let mut results = lock(&shared.results);
+    let mut results = locked(&shared.results);
     let path = pending.job.path;
     if size != pending.size || pending.sha256.is_some_and(|ours| ours != sha256) {
         results.damaged.push(path);
@@ -247,13 +244,13 @@ fn stored(shared: &Shared, pending: Pending, size: u64, sha256: Digest) {
             });
         }
     }
-    if kind_of(&path) == Kind::Local {
+    if kind_of(&path) == MediaKind::Local {
         results.digests.push((path, sha256));
     }
 }
 
 fn refused(shared: &Shared, pending: Pending, why: &str) {
-    let mut results = lock(&shared.results);
+    let mut results = locked(&shared.results);
     let path = pending.job.path;
     match pending.job.task {
         Task::Send(_) => results.left.push(format!("{path}: it cannot be written: {why}")),

@@ -6,10 +6,11 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::sync::mpsc::Receiver;
 
+use ess_run::locked;
 use rustix::fs::{Mode, OFlags};
 use sha2::{Digest as _, Sha256};
 
-use super::answers::{Pending, Shared, lock};
+use super::answers::{Pending, Shared};
 use super::{Job, Sending, Task, gone};
 use crate::frame::{CHUNK, Frame, Sha256 as Digest, Time};
 use crate::link::Out;
@@ -26,20 +27,20 @@ pub(super) struct Lane<'a> {
 impl Lane<'_> {
     pub(super) fn work(&self, todo: &Mutex<Receiver<Job>>) -> anyhow::Result<()> {
         loop {
-            let job = lock(todo).recv();
+            let job = locked(todo).recv();
             let Ok(job) = job else { return Ok(()) };
             ess_run::stop_if_interrupted()?;
             if let Task::ReadBack(size, sha256) = job.task {
-                self.ask(job, size, sha256)?;
+                self.request_hash(job, size, sha256)?;
                 continue;
             }
             match open(&self.sending.store.join(&job.path)) {
                 Ok(Some((file, time))) if matches!(job.task, Task::Send(_)) => self.send(job, file, time)?,
                 Ok(Some((file, _))) => self.read(job, file)?,
-                Ok(None) => self.leave(format!("{}: neither a file nor a directory", job.path)),
+                Ok(None) => self.leave_out(format!("{}: neither a file nor a directory", job.path)),
                 // Deleted since its name was read.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => self.leave(format!("{}: {error}", job.path)),
+                Err(error) => self.leave_out(format!("{}: {error}", job.path)),
             }
         }
     }
@@ -47,7 +48,7 @@ impl Lane<'_> {
     fn send(&self, job: Job, mut file: File, time: Time) -> anyhow::Result<()> {
         let lane = self.number;
         let path = job.path.clone();
-        self.give(Frame::File { lane, path, time })?;
+        self.send_frame(Frame::File { lane, path, time })?;
         let (mut size, mut sha256) = (0, Sha256::new());
         loop {
             ess_run::stop_if_interrupted()?;
@@ -57,8 +58,8 @@ impl Lane<'_> {
                 Ok(0) => break,
                 Ok(n) => n as u64,
                 Err(error) => {
-                    self.leave(format!("{}: {error}", job.path));
-                    return self.give(Frame::Drop { lane });
+                    self.leave_out(format!("{}: {error}", job.path));
+                    return self.send_frame(Frame::Drop { lane });
                 }
             };
             self.sending.pace.wait(n)?;
@@ -67,10 +68,10 @@ impl Lane<'_> {
             }
             size += n;
             self.sending.report.advance(n);
-            self.give(Frame::Data { lane, bytes })?;
+            self.send_frame(Frame::Data { lane, bytes })?;
         }
         self.expect(job, size, self.sending.hash.then(|| sha256.finalize().into()))?;
-        self.give(Frame::End { lane })
+        self.send_frame(Frame::End { lane })
     }
 
     fn read(&self, job: Job, mut file: File) -> anyhow::Result<()> {
@@ -85,19 +86,19 @@ impl Lane<'_> {
                     self.sending.report.advance(n as u64);
                 }
                 Err(error) => {
-                    self.leave(format!("{}: {error}", job.path));
+                    self.leave_out(format!("{}: {error}", job.path));
                     return Ok(());
                 }
             }
         }
-        self.ask(job, size, sha256.finalize().into())
+        self.request_hash(job, size, sha256.finalize().into())
     }
 
     /// Requests the size and digest of the copy, for comparison with these.
-    fn ask(&self, job: Job, size: u64, sha256: Digest) -> anyhow::Result<()> {
+    fn request_hash(&self, job: Job, size: u64, sha256: Digest) -> anyhow::Result<()> {
         let (lane, path) = (self.number, job.path.clone());
         self.expect(job, size, Some(sha256))?;
-        self.give(Frame::Hash { lane, path })
+        self.send_frame(Frame::Hash { lane, path })
     }
 
     /// Records a request. To be called before the request is sent, so that no answer arrives unexpectedly.
@@ -105,11 +106,11 @@ impl Lane<'_> {
         self.shared.expect(self.number, Pending { job, size, sha256 })
     }
 
-    fn leave(&self, what: String) {
-        lock(&self.shared.results).left.push(what);
+    fn leave_out(&self, what: String) {
+        locked(&self.shared.results).left.push(what);
     }
 
-    fn give(&self, frame: Frame) -> anyhow::Result<()> {
+    fn send_frame(&self, frame: Frame) -> anyhow::Result<()> {
         self.out.send(frame).map_err(|_| gone().into())
     }
 }

@@ -6,12 +6,13 @@ use std::collections::HashMap;
 use std::sync::mpsc::SyncSender;
 
 use anyhow::Context as _;
-use ess_synapse::media::Kind;
+use ess_run::locked;
+use ess_synapse::media::MediaKind;
 
-use super::answers::{Event, lock};
+use super::answers::Event;
 use super::{Job, Pass, Talk, Task, gone, out_of_order};
-use crate::found::add;
 use crate::frame::{Frame, Time};
+use crate::tally::add;
 use crate::walk::{Odd, Unit, Walk, Why, order};
 
 /// A merge of two walks in the same order: that of the store, and that of the copy, which the receiver sends.
@@ -20,7 +21,7 @@ pub(super) struct Merge<'m, 'a, 'f> {
     pub(super) pass: Pass,
     pub(super) jobs: &'m SyncSender<Job>,
     /// The next unit of the copy, if it was read ahead.
-    pub(super) theirs: Option<Unit>,
+    pub(super) remote: Option<Unit>,
     pub(super) is_over: bool,
     /// The path of the copy's last unit, to check their order.
     pub(super) before: String,
@@ -40,40 +41,40 @@ impl Merge<'_, '_, '_> {
         let odd = RefCell::new(Vec::new());
         let mut note = |found: Odd| odd.borrow_mut().push(found);
         if self.pass == Pass::Copy {
-            walk.beside(&mut note)
+            walk.other_entries(&mut note)
                 .with_context(|| format!("cannot read the media store {}", sending.store.display()))?;
         }
-        self.tell(odd.take());
+        self.note_odd(odd.take());
         walk.run(&mut note, &mut |kind, unit| {
-            self.tell(odd.take());
+            self.note_odd(odd.take());
             self.unit(kind, unit)
         })?;
-        self.tell(odd.take());
-        while let Some(unit) = self.their_next()? {
+        self.note_odd(odd.take());
+        while let Some(unit) = self.next_remote()? {
             self.surplus(&unit)?;
         }
         Ok(())
     }
 
-    fn tell(&mut self, odd: Vec<Odd>) {
+    fn note_odd(&mut self, odd: Vec<Odd>) {
         for odd in odd {
             if matches!(odd.why, Why::Unreadable(_)) {
                 self.unreadable.push(odd.path.clone());
             }
             if self.pass == Pass::Copy {
-                self.talk.found.left(odd.to_string());
+                self.talk.tally.left(odd.to_string());
             }
         }
     }
 
-    fn unit(&mut self, kind: Kind, ours: Unit) -> anyhow::Result<()> {
+    fn unit(&mut self, kind: MediaKind, local: Unit) -> anyhow::Result<()> {
         ess_run::stop_if_interrupted()?;
-        let mut there = HashMap::new();
-        while let Some(theirs) = self.their_next()? {
-            match order(&theirs.path, &ours.path) {
-                Ordering::Less => self.surplus(&theirs)?,
+        let mut copied = HashMap::new();
+        while let Some(remote) = self.next_remote()? {
+            match order(&remote.path, &local.path) {
+                Ordering::Less => self.surplus(&remote)?,
                 Ordering::Equal => {
-                    there = theirs
+                    copied = remote
                         .files
                         .into_iter()
                         .map(|file| (file.path, (file.size, file.time)))
@@ -81,22 +82,22 @@ impl Merge<'_, '_, '_> {
                     break;
                 }
                 Ordering::Greater => {
-                    self.theirs = Some(theirs);
+                    self.remote = Some(remote);
                     break;
                 }
             }
         }
-        for file in ours.files {
-            let path = format!("{}/{}", ours.path, file.path);
-            let is_same = there
+        for file in local.files {
+            let path = format!("{}/{}", local.path, file.path);
+            let is_same = copied
                 .remove(&file.path)
                 .is_some_and(|(size, time)| size == file.size && is_same_time(file.time, time));
             if self.pass == Pass::Copy {
-                let Talk { found, rows, .. } = &mut *self.talk;
-                found.there(kind, file.size);
-                rows.there(&path, found)?;
+                let Talk { tally, rows, .. } = &mut *self.talk;
+                tally.present(kind, file.size);
+                rows.present(&path, tally)?;
                 if is_same {
-                    add(&mut found.unchanged, file.size);
+                    add(&mut tally.unchanged, file.size);
                 }
             }
             let task = match self.pass {
@@ -106,26 +107,26 @@ impl Merge<'_, '_, '_> {
             };
             self.jobs.send(Job { path, task }).map_err(|_| gone())?;
         }
-        if lock(&self.talk.shared.results).digests.len() >= 1_000 {
+        if locked(&self.talk.shared.results).digests.len() >= 1_000 {
             self.talk.take_results()?;
         }
-        if !ours.partly {
-            let mut names: Vec<&String> = there.keys().collect();
+        if !local.partly {
+            let mut names: Vec<&String> = copied.keys().collect();
             names.sort_unstable();
             for name in names {
-                self.surplus_file(&format!("{}/{name}", ours.path))?;
+                self.surplus_file(&format!("{}/{name}", local.path))?;
             }
         }
         Ok(())
     }
 
-    fn surplus(&mut self, theirs: &Unit) -> anyhow::Result<()> {
-        let is_hidden = |place: &String| theirs.path == *place || theirs.path.starts_with(&format!("{place}/"));
+    fn surplus(&mut self, remote: &Unit) -> anyhow::Result<()> {
+        let is_hidden = |place: &String| remote.path == *place || remote.path.starts_with(&format!("{place}/"));
         if self.unreadable.iter().any(is_hidden) {
             return Ok(());
         }
-        for file in &theirs.files {
-            self.surplus_file(&format!("{}/{}", theirs.path, file.path))?;
+        for file in &remote.files {
+            self.surplus_file(&format!("{}/{}", remote.path, file.path))?;
         }
         Ok(())
     }
@@ -134,17 +135,17 @@ impl Merge<'_, '_, '_> {
         if self.pass == Pass::Verify {
             return Ok(());
         }
-        self.talk.found.surplus(path.to_owned());
+        self.talk.tally.surplus(path.to_owned());
         if self.talk.sending.delete {
-            self.talk.found.removed += 1;
+            self.talk.tally.removed += 1;
             let path = path.to_owned();
-            self.talk.say(Frame::Remove { path })?;
+            self.talk.send_frame(Frame::Remove { path })?;
         }
         Ok(())
     }
 
-    fn their_next(&mut self) -> anyhow::Result<Option<Unit>> {
-        if let Some(unit) = self.theirs.take() {
+    fn next_remote(&mut self) -> anyhow::Result<Option<Unit>> {
+        if let Some(unit) = self.remote.take() {
             return Ok(Some(unit));
         }
         let mut unit = Unit::default();
@@ -170,7 +171,7 @@ impl Merge<'_, '_, '_> {
                         }
                         self.before.clone_from(&unit.path);
                         self.talk.shared.compared(size);
-                        self.talk.say(Frame::More { units: 1 })?;
+                        self.talk.send_frame(Frame::More { units: 1 })?;
                         return Ok(Some(unit));
                     }
                 }
@@ -183,10 +184,10 @@ impl Merge<'_, '_, '_> {
 }
 
 /// Whether two times are equal, although some file systems store them only to 100 ns, a microsecond or a second.
-fn is_same_time(ours: Time, theirs: Time) -> bool {
-    let kept = |step: u32| ours.nanoseconds - ours.nanoseconds % step;
-    ours.seconds == theirs.seconds
+fn is_same_time(local: Time, remote: Time) -> bool {
+    let kept = |step: u32| local.nanoseconds - local.nanoseconds % step;
+    local.seconds == remote.seconds
         && [1, 100, 1_000, 1_000_000_000]
             .into_iter()
-            .any(|step| kept(step) == theirs.nanoseconds)
+            .any(|step| kept(step) == remote.nanoseconds)
 }

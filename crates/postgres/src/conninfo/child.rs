@@ -2,9 +2,8 @@
 
 use std::ffi::OsString;
 use std::process::Command;
-use std::sync::PoisonError;
 
-use ess_run::MemoryFile;
+use ess_run::{MemoryFile, locked};
 use secrecy::ExposeSecret;
 
 use super::{Conninfo, ConninfoError, KEYWORDS, OTHER_VARIABLES};
@@ -47,7 +46,7 @@ impl Conninfo {
         access: Access,
         more: &[(&str, &str)],
     ) -> Result<ChildEnvironment, ConninfoError> {
-        let met = *self.met().lock().unwrap_or_else(PoisonError::into_inner);
+        let met = *locked(self.met());
         let pinned = match met {
             Some(met) if met.pooled => None,
             met => Some(pinned::options(met.map_or(0, |met| met.version), access, more)),

@@ -129,7 +129,7 @@ fn a_password_is_looked_up_in_the_passfile() {
 
 #[test]
 fn values_that_make_no_sense_are_refused_without_being_repeated() {
-    for (text, says) in [
+    for (text, wanted) in [
         ("port=hunter2", "port: expected a number from 1 to 65535"),
         ("port=0", "port: expected"),
         ("port=70000", "port: expected"),
@@ -170,7 +170,7 @@ fn values_that_make_no_sense_are_refused_without_being_repeated() {
             format!("host=h {text}")
         };
         let error = resolved(&text, &[]).unwrap_err().to_string();
-        assert!(error.contains(says), "{text}: {error}");
+        assert!(error.contains(wanted), "{text}: {error}");
         assert!(!error.contains("hunter2"), "{error}");
     }
 }

@@ -1,12 +1,12 @@
 //! The target's cluster: permissions, space, and controllers that would interfere.
 
-mod way;
+mod reach;
 
-pub(crate) use way::{To, open};
+pub(crate) use reach::{ReachedTarget, open};
 
 use ess_document::Finding;
 use ess_kube::k8s_openapi::api::core::v1::ConfigMap;
-use ess_kube::{Error, Ess, Kind, OPERATOR, OPERATOR_NAMESPACE, PodPort, Profile, Workload, WorkloadKind};
+use ess_kube::{Distribution, Error, ErrorKind, Ess, OPERATOR, OPERATOR_NAMESPACE, PodPort, Workload, WorkloadKind};
 use ess_run::text::{count, size};
 use ess_servers::OnKube;
 
@@ -19,7 +19,7 @@ use crate::ids::{
 
 /// What is known about the source, for comparison with the cluster.
 #[derive(Clone, Copy)]
-pub(crate) struct Source {
+pub(crate) struct KnownSource {
     /// The size of its database, in bytes.
     pub(crate) database: Option<i64>,
     /// Whether it already delegates logins to MAS; `None` without its configuration.
@@ -34,12 +34,12 @@ pub(crate) fn media_size(findings: &[Finding]) -> Option<u64> {
 }
 
 /// Runs all checks of the cluster, and returns the volume for media too. An error only if interrupted.
-pub(crate) fn check(on: &OnKube, source: Source) -> anyhow::Result<(Vec<Finding>, Option<MediaVolume>)> {
+pub(crate) fn check(on: &OnKube, source: KnownSource) -> anyhow::Result<(Vec<Finding>, Option<MediaVolume>)> {
     let mut found = vec![images(&on.ess)];
     found.extend(versions(&on.ess));
     let operator = operator(on);
     let makes_it = operator.as_ref().ok().and_then(Option::as_ref);
-    found.extend(who_interferes(&on.ess, makes_it));
+    found.extend(gitops_controllers(&on.ess, makes_it));
     let mut volume = None;
     let media = media(on).map(|(media, finding)| {
         volume = media;
@@ -53,7 +53,7 @@ pub(crate) fn check(on: &OnKube, source: Source) -> anyhow::Result<(Vec<Finding>
     ] {
         match outcome {
             Ok(findings) => found.extend(findings),
-            Err(error) if error.kind() == Kind::Interrupted => return Err(error.into()),
+            Err(error) if error.kind() == ErrorKind::Interrupted => return Err(error.into()),
             Err(error) => {
                 let what = error.to_string();
                 let message = format!("not checked: {what}: {}", error.why());
@@ -64,7 +64,7 @@ pub(crate) fn check(on: &OnKube, source: Source) -> anyhow::Result<(Vec<Finding>
     Ok((found, volume))
 }
 
-type Found = Result<Vec<Finding>, Error>;
+type ClusterFindings = Result<Vec<Finding>, Error>;
 
 /// The version of Synapse, if the tag of its image is one.
 pub(crate) fn synapse_version(on: &OnKube) -> Option<SynapseVersion> {
@@ -94,7 +94,7 @@ fn images(ess: &Ess) -> Finding {
         format!(
             "the target is {}, {}, with Synapse {version} in {}",
             ess.place(),
-            ess.profile,
+            ess.distribution,
             count(ess.synapse.len(), "workload")
         ),
     )
@@ -122,7 +122,7 @@ fn versions(ess: &Ess) -> Option<Finding> {
     })
 }
 
-fn who_interferes(ess: &Ess, operator: Option<&Workload>) -> Option<Finding> {
+fn gitops_controllers(ess: &Ess, operator: Option<&Workload>) -> Option<Finding> {
     let owners = ess.gitops(operator);
     if owners.is_empty() {
         return None;
@@ -141,7 +141,7 @@ fn who_interferes(ess: &Ess, operator: Option<&Workload>) -> Option<Finding> {
 
 /// Checks that the volume is twice as large as the database: an index is built while its table is kept, and dead rows
 /// use space until they are vacuumed.
-fn database_space(on: &OnKube, needed: Option<i64>) -> Found {
+fn database_space(on: &OnKube, needed: Option<i64>) -> ClusterFindings {
     let Some(needed) = needed.and_then(|bytes| u64::try_from(bytes).ok()) else {
         return Ok(Vec::new());
     };
@@ -244,8 +244,8 @@ const MARKER: &str = "MATRIX_STACK_MSC3861";
 
 /// Checks that the source and ESS handle logins in the same way: a Synapse with its own logins cannot run where MAS has
 /// taken over.
-fn mas(on: &OnKube, source_has_mas: Option<bool>) -> Found {
-    if on.ess.profile != Profile::Community {
+fn mas(on: &OnKube, source_has_mas: Option<bool>) -> ClusterFindings {
+    if on.ess.distribution != Distribution::Community {
         return Ok(Vec::new());
     }
     let markers = on.cluster.list::<ConfigMap>(&on.ess.namespace, MARKERS)?;
@@ -259,9 +259,9 @@ fn mas(on: &OnKube, source_has_mas: Option<bool>) -> Found {
 }
 
 fn judge_mas(installed: bool, marker: Option<&str>, source_has_mas: Option<bool>) -> Finding {
-    let says = marker.map_or_else(String::new, |marker| format!(" (its deployment marker is {marker})"));
+    let marker_shown = marker.map_or_else(String::new, |marker| format!(" (its deployment marker is {marker})"));
     let state = if installed { "enabled" } else { "disabled" };
-    let message = format!("Matrix Authentication Service (MAS) is {state} in ESS{says}");
+    let message = format!("Matrix Authentication Service (MAS) is {state} in ESS{marker_shown}");
     let delegated = installed && marker != Some("legacy_auth");
     let finding = match (delegated, source_has_mas) {
         (true, Some(false)) => blocker(
@@ -288,7 +288,7 @@ fn judge_mas(installed: bool, marker: Option<&str>, source_has_mas: Option<bool>
 
 /// The Deployment of the operator that manages Synapse in the older ESS.
 fn operator(on: &OnKube) -> Result<Option<Workload>, Error> {
-    if on.ess.profile != Profile::Operator {
+    if on.ess.distribution != Distribution::Operator {
         return Ok(None);
     }
     on.cluster
@@ -297,8 +297,8 @@ fn operator(on: &OnKube) -> Result<Option<Workload>, Error> {
 
 /// The operator scales Synapse back up, so ess-scale stops the operator first. Reports in advance if ess-scale would
 /// refuse to.
-fn scales_back(ess: &Ess, operator: Result<Option<Workload>, Error>) -> Found {
-    if ess.profile != Profile::Operator {
+fn scales_back(ess: &Ess, operator: Result<Option<Workload>, Error>) -> ClusterFindings {
+    if ess.distribution != Distribution::Operator {
         return Ok(Vec::new());
     }
     let mut found = vec![match operator {
@@ -314,7 +314,7 @@ fn scales_back(ess: &Ess, operator: Result<Option<Workload>, Error>) -> Found {
         .hint(
             "find the operator with kubectl get deploy -A, and name its namespace with ess-scale --operator-namespace",
         ),
-        Err(error) if error.kind() == Kind::Forbidden => info(
+        Err(error) if error.kind() == ErrorKind::Forbidden => info(
             &CLUSTER_OPERATOR,
             format!("it is unknown whether the operator is running: {}", error.why()),
         ),

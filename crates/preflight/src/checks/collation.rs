@@ -7,7 +7,7 @@ use ess_postgres::{
     Condition, Error, Facts, ForeignKey, Held, PAST_INDEXES, Session, UniqueKey, conditions, foreign_keys, unique_keys,
 };
 
-use super::{Found, Source, is_canceled, not_checked};
+use super::{Findings, OpenSource, is_canceled, not_checked};
 use crate::finding::{Detail, blocker, info, number, warning};
 use crate::ids::{DUPLICATES, DUPLICATES_TRIED, ORPHANS, SOURCE_COLLATION, UNSOUND_ROWS};
 use ess_run::text::count;
@@ -17,7 +17,7 @@ const ALL: Duration = Duration::from_secs(15);
 const LARGEST: i64 = 64 << 20;
 
 /// Reports the source's collation, and checks some of its keys; pgdump-wrap checks all that may not hold.
-pub(crate) fn check(source: &Source) -> Found {
+pub(crate) fn check(source: &OpenSource) -> Findings {
     let sql = include_str!("../../sql/locale_provider.sql");
     let row = source.session.one("read the collation provider", sql, &[])?;
     let (provider, locale): (String, String) = (row.get("provider"), row.get("locale"));

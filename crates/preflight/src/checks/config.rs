@@ -14,7 +14,7 @@ use crate::ids::{CONFIGURATION_NOTE, MACAROON_SECRET, SECRETS, SIGNING_KEY};
 pub(crate) fn secrets(config: &Config) -> (Vec<Finding>, Vec<SigningKey>) {
     let (secrets, errors) = Secrets::look(config);
     let mut found: Vec<Finding> = errors.iter().map(unreadable).collect();
-    let is_whole = errors.is_empty();
+    let is_complete = errors.is_empty();
     let keys: Vec<_> = secrets
         .signing_keys
         .iter()
@@ -25,7 +25,7 @@ pub(crate) fn secrets(config: &Config) -> (Vec<Finding>, Vec<SigningKey>) {
         found.push(info(&SIGNING_KEY, format!("the signing key is {}", ids.join(", "))).with("keys", keys));
     }
     let options: Vec<&str> = secrets.secrets.iter().map(|secret| secret.option.as_str()).collect();
-    let of = if is_whole {
+    let of = if is_complete {
         "in the configuration"
     } else {
         "of the configuration (not all)"
@@ -34,7 +34,7 @@ pub(crate) fn secrets(config: &Config) -> (Vec<Finding>, Vec<SigningKey>) {
     match secrets.macaroon {
         Macaroon::Own => {}
         // A file that cannot be read may be the one with this secret.
-        _ if !is_whole => {}
+        _ if !is_complete => {}
         Macaroon::RegistrationSharedSecret => found.push(info(
             &MACAROON_SECRET,
             "macaroon_secret_key is not set: Synapse uses registration_shared_secret in its place, and so does \

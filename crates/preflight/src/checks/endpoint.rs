@@ -27,14 +27,14 @@ pub(crate) struct Endpoint {
 
 /// What the target's Synapse reports about itself.
 #[derive(Debug, Clone)]
-pub(crate) struct Said {
+pub(crate) struct Reported {
     pub(crate) version: Option<String>,
     pub(crate) server_name: Option<String>,
     /// Why there is no version.
     failed: Option<String>,
 }
 
-impl Said {
+impl Reported {
     /// The schema that this version has.
     pub(crate) fn schema(&self) -> Option<SynapseVersion> {
         SynapseVersion::parse(self.version.as_deref()?).ok()
@@ -50,7 +50,7 @@ pub(crate) fn parse(url: &str) -> Result<String, String> {
 }
 
 /// Queries the version and the server name.
-pub(crate) fn ask(endpoint: &Endpoint) -> Said {
+pub(crate) fn query(endpoint: &Endpoint) -> Reported {
     let agent = if endpoint.url.starts_with("https://") {
         ess_web::agent(endpoint.detours.clone(), endpoint.resolver)
     } else {
@@ -79,17 +79,17 @@ pub(crate) fn ask(endpoint: &Endpoint) -> Said {
             version = get(path).and_then(|answer| text(&answer, at));
         }
     }
-    Said {
+    Reported {
         server_name: keys.and_then(|keys| text(&keys, "/server_name")),
         failed: failed.filter(|_| version.is_none()),
         version,
     }
 }
 
-/// Compares the server name with `ours`, that of the homeserver being migrated, if known.
-pub(crate) fn check(url: &str, said: &Said, ours: Option<&str>) -> Vec<Finding> {
-    let Some(version) = &said.version else {
-        let why = said.failed.as_deref().unwrap_or("it does not report its version");
+/// Compares the server name with `own_name`, that of the homeserver being migrated, if known.
+pub(crate) fn check(url: &str, reported: &Reported, own_name: Option<&str>) -> Vec<Finding> {
+    let Some(version) = &reported.version else {
+        let why = reported.failed.as_deref().unwrap_or("it does not report its version");
         return vec![
             blocker(
                 &NOT_CHECKED,
@@ -98,22 +98,24 @@ pub(crate) fn check(url: &str, said: &Said, ours: Option<&str>) -> Vec<Finding> 
             .hint("check --target-endpoint; kubectl port-forward connects to a pod of ESS"),
         ];
     };
-    let serves = said
+    let serves = reported
         .server_name
         .as_ref()
         .map_or_else(String::new, |name| format!(" and serves {name}"));
     let mut found = vec![
         info(&TARGET_SYNAPSE, format!("the target's Synapse is {version}{serves}"))
             .with("version", version.as_str())
-            .with("server_name", said.server_name.as_deref()),
+            .with("server_name", reported.server_name.as_deref()),
     ];
-    if let (Some(theirs), Some(ours)) = (&said.server_name, ours)
-        && theirs != ours
+    if let (Some(other_name), Some(own_name)) = (&reported.server_name, own_name)
+        && other_name != own_name
     {
         found.push(
             blocker(
                 &TARGET_SERVER_NAME,
-                format!("the target's Synapse at {url} serves {theirs}, but the homeserver being migrated is {ours}"),
+                format!(
+                    "the target's Synapse at {url} serves {other_name}, but the homeserver being migrated is {own_name}"
+                ),
             )
             .hint("check --target-endpoint, or install ESS with the old server name"),
         );
@@ -130,12 +132,12 @@ mod tests {
         assert_eq!(parse("http://127.0.0.1:8008/").as_deref(), Ok("http://127.0.0.1:8008"));
         assert!(parse("127.0.0.1:8008").is_err() && parse("ftp://a").is_err() && parse("https://").is_err());
         let ids = |version: Option<&str>, name: &str| -> Vec<String> {
-            let said = Said {
+            let reported = Reported {
                 version: version.map(str::to_owned),
                 server_name: Some(name.to_owned()),
                 failed: None,
             };
-            let found = check("http://x", &said, Some("example.org"));
+            let found = check("http://x", &reported, Some("example.org"));
             found.into_iter().map(|found| found.id).collect()
         };
         assert_eq!(ids(Some("1.157.1"), "example.org"), ["target-synapse"]);

@@ -47,7 +47,7 @@ pub(crate) fn synapse(config: &Config, keys: &[SigningKey]) -> Vec<Finding> {
     let mut found = Vec::new();
     for address in addresses {
         let url = format!("http://{address}/health");
-        match ask(&agent, &url) {
+        match probe(&agent, &url) {
             Answer::Silent => silent.push(url),
             Answer::Unwell(why) => found.push(
                 warning(
@@ -100,7 +100,7 @@ fn other_keys(published: &Value, keys: &[SigningKey]) -> Option<Finding> {
     })
 }
 
-fn ask(agent: &Agent, url: &str) -> Answer {
+fn probe(agent: &Agent, url: &str) -> Answer {
     match get(agent, url) {
         Ok((200, _)) => Answer::Healthy,
         Ok((status, _)) => Answer::Unwell(format!("it returns HTTP status {status}")),
@@ -186,13 +186,16 @@ mod tests {
     #[test]
     fn a_server_that_answers_is_distinguished_from_one_that_does_not() {
         let agent = agent();
-        assert!(matches!(ask(&agent, &listening("200 OK")), Answer::Healthy));
+        assert!(matches!(probe(&agent, &listening("200 OK")), Answer::Healthy));
         assert!(
-            matches!(ask(&agent, &listening("503 Busy")), Answer::Unwell(why) if why == "it returns HTTP status 503")
+            matches!(probe(&agent, &listening("503 Busy")), Answer::Unwell(why) if why == "it returns HTTP status 503")
         );
         let free = TcpListener::bind("127.0.0.1:0")
             .and_then(|l| l.local_addr())
             .expect("there is a port");
-        assert!(matches!(ask(&agent, &format!("http://{free}/health")), Answer::Silent));
+        assert!(matches!(
+            probe(&agent, &format!("http://{free}/health")),
+            Answer::Silent
+        ));
     }
 }

@@ -9,7 +9,7 @@ use ess_synapse::schema::{SEQUENCES, Sequence};
 use serde_json::{Map, Value, json};
 
 use super::versions::of_schema;
-use super::{Check, Found, all, texts};
+use super::{Check, Findings, all, texts};
 use crate::finding::{Detail, blocker, info, number, some_of, warning};
 use crate::ids::{
     BACKGROUND_UPDATES, FOREIGN_USERS, SCHEMA, SCHEMA_INCOMPATIBLE, SCHEMA_NEWER, SCHEMA_UPGRADE,
@@ -50,39 +50,39 @@ pub(crate) fn schema(source: &SchemaRows, target: Option<&SchemaRows>) -> Vec<Fi
         &SCHEMA,
         format!("the source's schema has version {version} ({})", of_schema(version)),
     ))];
-    let Some(theirs) = target.and_then(|rows| rows.version) else {
+    let Some(target_version) = target.and_then(|rows| rows.version) else {
         return found;
     };
-    if let Some(compat) = source.compat_version.filter(|compat| *compat > theirs) {
+    if let Some(compat) = source.compat_version.filter(|compat| *compat > target_version) {
         found.push(data(
             blocker(
                 &SCHEMA_INCOMPATIBLE,
                 format!(
-                    "the source requires at least schema {compat} ({}), but the target's is {theirs} ({})",
+                    "the source requires at least schema {compat} ({}), but the target's is {target_version} ({})",
                     of_schema(compat),
-                    of_schema(theirs)
+                    of_schema(target_version)
                 ),
             )
             .hint("upgrade the target's Synapse first"),
         ));
-    } else if version > theirs {
+    } else if version > target_version {
         found.push(data(
             warning(
                 &SCHEMA_NEWER,
                 format!(
-                    "the source's schema {version} ({}) is newer than the target's {theirs} ({}): Synapse would be \
+                    "the source's schema {version} ({}) is newer than the target's {target_version} ({}): Synapse would be \
                      downgraded",
                     of_schema(version),
-                    of_schema(theirs)
+                    of_schema(target_version)
                 ),
             )
             .hint("upgrade the target's Synapse first"),
         ));
-    } else if version < theirs {
+    } else if version < target_version {
         let message = format!(
-            "the target's Synapse will upgrade the schema from {version} ({}) to {theirs} ({}) when it starts",
+            "the target's Synapse will upgrade the schema from {version} ({}) to {target_version} ({}) when it starts",
             of_schema(version),
-            of_schema(theirs)
+            of_schema(target_version)
         );
         found.push(data(info(&SCHEMA_UPGRADE, message)).hint(
             "if the upgrade takes longer than ESS's startup probe allows, raise synapse.startupProbe.failureThreshold",
@@ -105,7 +105,7 @@ fn relations(session: &Session) -> Result<Vec<String>, Error> {
     texts(session, "list the tables", include_str!("../../sql/relations.sql"))
 }
 
-fn background_updates(homeserver: &Homeserver<'_>) -> Found {
+fn background_updates(homeserver: &Homeserver<'_>) -> Findings {
     let sql = include_str!("../../sql/background_updates.sql");
     let names = texts(homeserver.session, "read the background updates", sql)?;
     if names.is_empty() {
@@ -124,7 +124,7 @@ fn background_updates(homeserver: &Homeserver<'_>) -> Found {
     ])
 }
 
-fn foreign_users(homeserver: &Homeserver<'_>) -> Found {
+fn foreign_users(homeserver: &Homeserver<'_>) -> Findings {
     let Some(server_name) = homeserver.server_name else {
         return Ok(Vec::new());
     };
@@ -161,7 +161,7 @@ struct Held {
 
 /// On a running server all these values grow, so tables and streams, which must not be ahead, are read before the
 /// sequences.
-fn lagging_sequences(homeserver: &Homeserver<'_>) -> Found {
+fn lagging_sequences(homeserver: &Homeserver<'_>) -> Findings {
     let session = homeserver.session;
     let relations = relations(session)?;
     let streams = streams(session, &relations)?;

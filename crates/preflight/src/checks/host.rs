@@ -119,10 +119,12 @@ fn other_run(export: &Path) -> Option<Finding> {
 /// Compares a server's clock with this machine's.
 pub(crate) fn clock(session: &Session, whose: &str) -> Result<Vec<Finding>, Error> {
     let before = now();
-    let theirs: f64 = session
+    let servers: f64 = session
         .one("read the clock", include_str!("../../sql/clock.sql"), &[])?
         .get(0);
-    Ok(skew(theirs - f64::midpoint(before, now()), whose).into_iter().collect())
+    Ok(skew(servers - f64::midpoint(before, now()), whose)
+        .into_iter()
+        .collect())
 }
 
 fn now() -> f64 {

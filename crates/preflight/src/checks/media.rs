@@ -11,7 +11,7 @@ use ess_postgres::{Error, Session, UPLOADS_PAGE, has_media_repo, not_uploads, up
 use ess_run::interrupted;
 use ess_run::text::{count, counted, size};
 use ess_synapse::Config;
-use ess_synapse::media::{Kind, Media, Usage, id_at, is_media_repo, path_of};
+use ess_synapse::media::{Media, MediaKind, Usage, id_at, is_media_repo, path_of};
 use serde_json::{Map, json};
 
 use super::not_checked;
@@ -88,23 +88,23 @@ pub(crate) fn check(place: &Place<'_>) -> Vec<Finding> {
             return found;
         }
         Err(error) => {
-            found.push(not_ours(format!(
+            found.push(unreadable(format!(
                 "the media store {} cannot be read: {error}",
                 store.display()
             )));
             return found;
         }
     };
-    unknown.ask();
+    unknown.check_batch();
     if media.unreadable > 0 {
         let message = format!(
             "{} of the media store {} cannot be read",
             counted(media.unreadable, "file or directory", "files or directories"),
             store.display()
         );
-        found.push(not_ours(message).with("unreadable", media.unreadable));
+        found.push(unreadable(message).with("unreadable", media.unreadable));
     }
-    found.push(holds(&media, &store));
+    found.push(contents(&media, &store));
     found.extend(rows.as_ref().and_then(|rows| missing(rows, &store, providers)));
     found.extend(unknown.finding());
     found.extend(partly(&media, rows.as_ref()));
@@ -141,11 +141,11 @@ fn absent(store: &Path, uploads: Option<bool>, providers: bool) -> Finding {
     }
 }
 
-fn not_ours(message: String) -> Finding {
+fn unreadable(message: String) -> Finding {
     blocker(&MEDIA_UNREADABLE, message).hint("run preflight as root, or as the user that Synapse runs as")
 }
 
-fn holds(media: &Media, store: &Path) -> Finding {
+fn contents(media: &Media, store: &Path) -> Finding {
     let shown = |usage: Usage| json!({"files": usage.files, "bytes": usage.bytes});
     let kinds: Map<_, _> = media
         .kinds()
@@ -187,7 +187,7 @@ fn holds(media: &Media, store: &Path) -> Finding {
 /// Uploads in the database, and whether they have a file.
 #[derive(Default)]
 struct Rows {
-    looked_at: usize,
+    examined: usize,
     missing: usize,
     bytes: i64,
     sample: Vec<String>,
@@ -196,13 +196,13 @@ struct Rows {
 
 fn rows_without_file(session: &Session, store: &Path, budget: Option<Duration>) -> Result<Rows, Error> {
     let (mut rows, mut last, started) = (Rows::default(), String::new(), Instant::now());
-    let content = store.join(Kind::Local.name());
+    let content = store.join(MediaKind::Local.name());
     loop {
         let page = uploads(session, &last, false)?;
         let is_last = page.len() < UPLOADS_PAGE;
         for upload in page {
             last = upload.media_id;
-            rows.looked_at += 1;
+            rows.examined += 1;
             // A file that cannot be accessed is not lost; `Media::measure` reports it as unreadable.
             let is_gone =
                 |path| fs::symlink_metadata(content.join(path)).is_err_and(|error| error.kind() == ErrorKind::NotFound);
@@ -229,11 +229,11 @@ fn missing(rows: &Rows, store: &Path, providers: bool) -> Option<Finding> {
         return None;
     }
     let some = some_of(&rows.sample);
-    let of = format!("{} of {}", rows.missing, count(rows.looked_at, "checked upload"));
+    let of = format!("{} of {}", rows.missing, count(rows.examined, "checked upload"));
     let found = if providers {
         let message = format!("the files of {of} are not in the media store, but may be in the storage provider");
         info(&MEDIA_ELSEWHERE, message)
-    } else if rows.missing == rows.looked_at {
+    } else if rows.missing == rows.examined {
         let message = format!("the files of all checked uploads are missing from {}", store.display());
         blocker(&MEDIA_MISSING, message).hint(
             "name the location of Synapse's paths: --working-directory DIR, or --path-map /data=/srv/synapse for a \
@@ -249,7 +249,7 @@ fn missing(rows: &Rows, store: &Path, providers: bool) -> Option<Finding> {
     Some(
         found
             .with("missing", rows.missing)
-            .with("looked_at", rows.looked_at)
+            .with("looked_at", rows.examined)
             .with("bytes", number(rows.bytes))
             .with("sample", rows.sample.as_slice())
             .with("complete", rows.complete),
@@ -276,17 +276,17 @@ impl<'a> Unknown<'a> {
         }
     }
 
-    fn visit(&mut self, kind: Kind, path: &Path) -> ControlFlow<()> {
+    fn visit(&mut self, kind: MediaKind, path: &Path) -> ControlFlow<()> {
         if interrupted().is_some() {
             return ControlFlow::Break(());
         }
-        if kind == Kind::Local && self.session.is_some() && self.failed.is_none() {
+        if kind == MediaKind::Local && self.session.is_some() && self.failed.is_none() {
             match id_at(path) {
                 Some(id) => self.batch.push(id),
                 None => self.note(path.display().to_string()),
             }
             if self.batch.len() >= UPLOADS_PAGE {
-                self.ask();
+                self.check_batch();
             }
         }
         ControlFlow::Continue(())
@@ -299,7 +299,7 @@ impl<'a> Unknown<'a> {
         }
     }
 
-    fn ask(&mut self) {
+    fn check_batch(&mut self) {
         let ids = std::mem::take(&mut self.batch);
         let Some(session) = self.session.filter(|_| !ids.is_empty()) else {
             return;
@@ -338,7 +338,7 @@ fn partly(media: &Media, rows: Option<&Rows>) -> Option<Finding> {
         .map(|(kind, measured)| format!("{} of {} directories of {}", measured.done, measured.parts, kind.name()))
         .chain(
             rows.filter(|_| rows_left)
-                .map(|rows| format!("{} in the database", count(rows.looked_at, "upload"))),
+                .map(|rows| format!("{} in the database", count(rows.examined, "upload"))),
         )
         .collect();
     Some(
@@ -424,13 +424,13 @@ mod tests {
 
     #[test]
     fn uploads_without_a_file_are_a_loss_only_without_a_provider() {
-        let rows = |missing, looked_at| Rows {
-            looked_at,
+        let rows = |missing, examined| Rows {
+            examined,
             missing,
             ..Rows::default()
         };
-        let id = |missing_: usize, looked_at, providers| {
-            missing(&rows(missing_, looked_at), Path::new("/x"), providers).map(|found| found.id)
+        let id = |missing_: usize, examined, providers| {
+            missing(&rows(missing_, examined), Path::new("/x"), providers).map(|found| found.id)
         };
         assert_eq!(id(0, 5, false), None);
         assert_eq!(id(1, 5, false).as_deref(), Some("media-files-missing"));

@@ -3,13 +3,13 @@
 use std::time::{Duration, Instant};
 
 use ess_document::Finding;
-use ess_postgres::{Error, Session, Table, tables};
+use ess_postgres::{Error, Session, Table, database_tables};
 use ess_run::text::count;
 use serde_json::{Map, Value, json};
 
 use super::source::dump_size;
 use super::target::Target;
-use super::{Source, not_checked, number_of};
+use super::{OpenSource, not_checked, number_of};
 use crate::finding::{Detail, info};
 use crate::ids::DOWNTIME;
 
@@ -49,7 +49,7 @@ struct Sizes {
 }
 
 /// Estimates the steps during which Synapse is down.
-pub(crate) fn check(source: &Source, target: Option<&Target>) -> Vec<Finding> {
+pub(crate) fn check(source: &OpenSource, target: Option<&Target>) -> Vec<Finding> {
     let mut found = Vec::new();
     let to = target.map(|target| within_limits(&target.session, measure));
     let to = to.and_then(|to| {
@@ -57,7 +57,7 @@ pub(crate) fn check(source: &Source, target: Option<&Target>) -> Vec<Finding> {
             .ok()
     });
     let from = within_limits(&source.session, |session| {
-        let all = tables(session)?;
+        let all = database_tables(session)?;
         let Some(largest) = all.iter().find(|table| !table.columns.is_empty()) else {
             return Ok(None);
         };

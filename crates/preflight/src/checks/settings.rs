@@ -3,17 +3,17 @@
 use ess_document::Finding;
 use ess_postgres::Session;
 
-use super::Found;
+use super::Findings;
 use crate::finding::{Detail, warning};
 use crate::ids::{DAMAGE_HIDDEN, LOG_HOLDS_ROWS, TEMP_FILE_LIMIT};
 
 /// Findings about the settings of the source.
-pub(crate) fn of_source(session: &Session) -> Found {
+pub(crate) fn of_source(session: &Session) -> Findings {
     Ok(set(session)?.iter().filter_map(|set| hidden(set, "source")).collect())
 }
 
 /// Findings about the settings of the target, including those that affect loading.
-pub(crate) fn of_target(session: &Session) -> Found {
+pub(crate) fn of_target(session: &Session) -> Findings {
     let finding = |set: &Set| hidden(set, "target").or_else(|| loading(set));
     Ok(set(session)?.iter().filter_map(finding).collect())
 }

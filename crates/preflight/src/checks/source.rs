@@ -2,14 +2,14 @@
 
 use ess_document::Finding;
 use ess_postgres::{
-    Facts, Table, dump_locks, invalid_indexes, lock_table, not_in_a_dump, not_utf8, others, tables, unreadable,
-    without_support,
+    Facts, Table, database_tables, dump_locks, invalid_indexes, lock_table, not_in_a_dump, objects_without_support,
+    other_sessions, text_not_in_utf8, unreadable_objects,
 };
 use ess_run::text::{count, size};
 use ess_synapse::schema::UNLOGGED_TABLES;
 use serde_json::Value;
 
-use super::{Check, Found, Source, all, is_canceled, number_of, texts};
+use super::{Check, Findings, OpenSource, all, is_canceled, number_of, texts};
 use crate::finding::{Detail, blocker, info, number, some_of, warning};
 use crate::ids::{
     EXTENSIONS, INVALID_INDEXES, LARGE_OBJECTS, LEFT_BEHIND, OTHER_SESSIONS, PREPARED_TRANSACTIONS, REPLICATION_SLOTS,
@@ -18,8 +18,8 @@ use crate::ids::{
 };
 
 /// Runs all checks of the source.
-pub(crate) fn check(source: &Source) -> Vec<Finding> {
-    let checks: &[Check<Source>] = &[
+pub(crate) fn check(source: &OpenSource) -> Vec<Finding> {
+    let checks: &[Check<OpenSource>] = &[
         ("the source's server", |source| Ok(server(&source.facts))),
         ("the source's encoding", encoding),
         ("the source's lock table", locks),
@@ -75,13 +75,13 @@ fn server(facts: &Facts) -> Vec<Finding> {
     found
 }
 
-fn encoding(source: &Source) -> Found {
+fn encoding(source: &OpenSource) -> Findings {
     let facts = &source.facts;
     if facts.encoding == "UTF8" {
         return Ok(Vec::new());
     }
     // This query can run into the time limit; then the column is not named.
-    let wrong = match not_utf8(&source.session) {
+    let wrong = match text_not_in_utf8(&source.session) {
         Err(error) if !is_canceled(&error) => return Err(error),
         wrong => wrong.ok().flatten(),
     };
@@ -109,7 +109,7 @@ fn encoding(source: &Source) -> Found {
 }
 
 /// Checks the size of the lock table: a dump locks every table until it ends.
-fn locks(source: &Source) -> Found {
+fn locks(source: &OpenSource) -> Findings {
     let (needed, table) = (dump_locks(&source.session)?, lock_table(&source.session)?);
     Ok(table
         .wanted(needed)
@@ -132,8 +132,8 @@ fn locks(source: &Source) -> Found {
         .collect())
 }
 
-fn parts(source: &Source) -> Found {
-    Ok(named(without_support(&source.session)?, |names| {
+fn parts(source: &OpenSource) -> Findings {
+    Ok(named(objects_without_support(&source.session)?, |names| {
         blocker(
             &SOURCE_PARTS,
             format!("something that is carried depends on something that is not: {names}"),
@@ -143,7 +143,7 @@ fn parts(source: &Source) -> Found {
 }
 
 /// Objects that a dump does not contain, without extensions, which have a separate finding.
-fn left_behind(source: &Source) -> Found {
+fn left_behind(source: &OpenSource) -> Findings {
     let entries = not_in_a_dump(&source.session)?.into_iter().map(|left| left.entry);
     let entries: Vec<String> = entries.filter(|entry| !entry.starts_with("EXTENSION ")).collect();
     Ok(named(entries, |names| {
@@ -155,8 +155,8 @@ fn left_behind(source: &Source) -> Found {
     }))
 }
 
-fn content(source: &Source) -> Found {
-    let tables = tables(&source.session)?;
+fn content(source: &OpenSource) -> Findings {
+    let tables = database_tables(&source.session)?;
     let largest: Vec<Value> = tables
         .iter()
         .take(10)
@@ -192,8 +192,8 @@ fn content(source: &Source) -> Found {
     Ok(found)
 }
 
-fn readable(source: &Source) -> Found {
-    let hidden = unreadable(&source.session)?;
+fn readable(source: &OpenSource) -> Findings {
+    let hidden = unreadable_objects(&source.session)?;
     if hidden.is_empty() {
         return Ok(Vec::new());
     }
@@ -208,7 +208,7 @@ fn readable(source: &Source) -> Found {
     ])
 }
 
-fn extensions(source: &Source) -> Found {
+fn extensions(source: &OpenSource) -> Findings {
     let names = texts(
         &source.session,
         "list the extensions",
@@ -222,7 +222,7 @@ fn extensions(source: &Source) -> Found {
     }))
 }
 
-fn schemas(source: &Source) -> Found {
+fn schemas(source: &OpenSource) -> Findings {
     let names = texts(
         &source.session,
         "list the schemas",
@@ -236,7 +236,7 @@ fn schemas(source: &Source) -> Found {
     }))
 }
 
-fn large_objects(source: &Source) -> Found {
+fn large_objects(source: &OpenSource) -> Findings {
     let sql = include_str!("../../sql/large_objects.sql");
     let objects = number_of(&source.session, "count the large objects", sql)?;
     if objects == 0 {
@@ -249,7 +249,7 @@ fn large_objects(source: &Source) -> Found {
     Ok(vec![info(&LARGE_OBJECTS, message).with("objects", number(objects))])
 }
 
-fn prepared(source: &Source) -> Found {
+fn prepared(source: &OpenSource) -> Findings {
     let names = texts(
         &source.session,
         "list prepared transactions",
@@ -264,7 +264,7 @@ fn prepared(source: &Source) -> Found {
     }))
 }
 
-fn replication_slots(source: &Source) -> Found {
+fn replication_slots(source: &OpenSource) -> Findings {
     let names = texts(
         &source.session,
         "list the replication slots",
@@ -278,7 +278,7 @@ fn replication_slots(source: &Source) -> Found {
     }))
 }
 
-fn indexes(source: &Source) -> Found {
+fn indexes(source: &OpenSource) -> Findings {
     Ok(named(invalid_indexes(&source.session)?, |names| {
         warning(
             &INVALID_INDEXES,
@@ -290,9 +290,9 @@ fn indexes(source: &Source) -> Found {
 
 /// Other sessions. Those of the connecting role and of the owner are taken for Synapse's, which may still be running;
 /// the programs that need it stopped check again.
-fn sessions(source: &Source) -> Found {
+fn sessions(source: &OpenSource) -> Findings {
     let synapse = [&source.facts.user, &source.facts.owner];
-    let (own, foreign): (Vec<_>, Vec<_>) = others(&source.session, &[])?
+    let (own, foreign): (Vec<_>, Vec<_>) = other_sessions(&source.session, &[])?
         .into_iter()
         .partition(|other| synapse.contains(&&other.user));
     let mut found = Vec::new();

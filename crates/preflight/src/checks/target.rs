@@ -2,13 +2,13 @@
 
 use ess_document::{Finding, Identity};
 use ess_postgres::{
-    Error, Facts, LockTable, Session, catalogue, lacking, lock_table, mark, needs, objects, others, schema_rows,
-    server_names, tables, usage,
+    Error, Facts, LockTable, Session, catalogue, catalogue_needs, database_objects, database_state, database_tables,
+    database_usage, lock_table, missing_needs, other_sessions, schema_rows, server_names,
 };
 use ess_proof::{Fence, Standing, locks_needed, standing};
 
 use super::host::clock;
-use super::{Check, Found, Source, all, not_checked};
+use super::{Check, Findings, OpenSource, all, not_checked};
 use crate::finding::{Detail, blocker, info, number, some_of};
 use crate::ids::{
     SAME_DATABASE, TARGET_FENCED, TARGET_FRESH, TARGET_LACKS, TARGET_LOCALE, TARGET_LOCKS, TARGET_RESTORED,
@@ -112,7 +112,7 @@ fn locale(facts: &Facts) -> Vec<Finding> {
     ]
 }
 
-fn rights(target: &Target) -> Found {
+fn rights(target: &Target) -> Findings {
     let (user, role) = (&target.facts.user, &target.role);
     let lacks = |message: String| {
         blocker(&TARGET_RIGHTS, message)
@@ -120,7 +120,7 @@ fn rights(target: &Target) -> Found {
             .with("user", user.as_str())
             .with("role", role.as_str())
     };
-    let Some(rights) = ess_postgres::rights(&target.session, role)? else {
+    let Some(rights) = ess_postgres::role_rights(&target.session, role)? else {
         return Ok(vec![lacks(format!("the target has no role {role}"))]);
     };
     let mut found = Vec::new();
@@ -139,7 +139,7 @@ fn rights(target: &Target) -> Found {
             "role {role} cannot create objects in the target's schema public"
         )));
     }
-    let foreign: Vec<String> = objects(&target.session)?
+    let foreign: Vec<String> = database_objects(&target.session)?
         .into_iter()
         .filter(|object| !object.ours)
         .map(|object| format!("{} {} of {}", object.kind, object.name, object.owner))
@@ -154,31 +154,31 @@ fn rights(target: &Target) -> Found {
     Ok(found)
 }
 
-fn content(target: &Target) -> Found {
+fn content(target: &Target) -> Findings {
     let source = target.source.as_ref().map(|facts| &facts.identity);
     match standing(&target.session)? {
         Standing::Nothing => {}
-        Standing::Whole(fence) => return Ok(vec![fenced(&fence, source)]),
-        Standing::Half(half) => {
-            let message = format!("the target has an incomplete fence: {}", half.what);
-            return Ok(vec![blocker(&TARGET_FENCED, message).hint(half.remedy)]);
+        Standing::Complete(fence) => return Ok(vec![fenced(&fence, source)]),
+        Standing::Incomplete(incomplete) => {
+            let message = format!("the target has an incomplete fence: {}", incomplete.what);
+            return Ok(vec![blocker(&TARGET_FENCED, message).hint(incomplete.remedy)]);
         }
     }
     let mut found = Vec::new();
     let names = server_names(&target.session)?;
-    if let Some(ours) = &target.server_name
-        && let Some(theirs) = names.iter().find(|name| *name != ours)
+    if let Some(own_name) = &target.server_name
+        && let Some(other_name) = names.iter().find(|name| *name != own_name)
     {
         found.push(
             blocker(
                 &TARGET_SERVER_NAME,
-                format!("the target serves {theirs}, but the homeserver being migrated is {ours}"),
+                format!("the target serves {other_name}, but the homeserver being migrated is {own_name}"),
             )
             .hint("check --target, or install ESS with the old server name")
             .with("server_names", names.as_slice()),
         );
     }
-    let usage = usage(&target.session)?;
+    let usage = database_usage(&target.session)?;
     let data = |found: Finding| {
         found
             .with("users", number(usage.users))
@@ -200,12 +200,12 @@ fn content(target: &Target) -> Found {
 /// re-run after its end.
 ///
 /// Only compares what is read quickly; ess-wipe and restore prove the target before they leave it unchanged.
-pub(crate) fn recognise(target: &Target, source: &Source, findings: &mut Vec<Finding>) {
+pub(crate) fn recognise(target: &Target, source: &OpenSource, findings: &mut Vec<Finding>) {
     let used = TARGET_USED.name;
     let Some(used) = findings.iter_mut().find(|finding| finding.id == used) else {
         return;
     };
-    match stands_where(&target.session, &source.session) {
+    match is_in_same_state(&target.session, &source.session) {
         Ok(false) => {}
         Ok(true) => {
             let found = info(
@@ -218,19 +218,19 @@ pub(crate) fn recognise(target: &Target, source: &Source, findings: &mut Vec<Fin
     }
 }
 
-fn stands_where(target: &Session, source: &Session) -> Result<bool, Error> {
-    let (theirs, ours) = (mark(target)?, mark(source)?);
-    Ok(theirs.sequences == ours.sequences
-        && theirs.stream_positions == ours.stream_positions
+fn is_in_same_state(target: &Session, source: &Session) -> Result<bool, Error> {
+    let (of_target, of_source) = (database_state(target)?, database_state(source)?);
+    Ok(of_target.sequences == of_source.sequences
+        && of_target.stream_positions == of_source.stream_positions
         && schema_rows(target)? == schema_rows(source)?
         && catalogue(target)? == catalogue(source)?)
 }
 
 fn fenced(fence: &Fence, source: Option<&Identity>) -> Finding {
     match (&fence.source, source) {
-        (Some(theirs), Some(ours)) if theirs != ours => blocker(
+        (Some(awaited), Some(source)) if awaited != source => blocker(
             &TARGET_FENCED,
-            format!("the target is fenced by a migration from another source, {theirs}"),
+            format!("the target is fenced by a migration from another source, {awaited}"),
         )
         .hint("check --target, or finish that migration first"),
         _ => info(&TARGET_FENCED, "the target was wiped, and is ready for restore"),
@@ -239,8 +239,8 @@ fn fenced(fence: &Fence, source: Option<&Identity>) -> Finding {
 }
 
 /// Checks that the target can drop its objects and load the source.
-pub(crate) fn room(target: &Target, source: Option<&Source>) -> Vec<Finding> {
-    let checks: &[Check<(&Target, Option<&Source>)>] = &[
+pub(crate) fn room(target: &Target, source: Option<&OpenSource>) -> Vec<Finding> {
+    let checks: &[Check<(&Target, Option<&OpenSource>)>] = &[
         ("the target's lock table", |(target, source)| locks(target, *source)),
         ("prerequisites of the source on the target", |(target, source)| {
             source.map_or_else(|| Ok(Vec::new()), |source| lacks(target, source))
@@ -251,10 +251,12 @@ pub(crate) fn room(target: &Target, source: Option<&Source>) -> Vec<Finding> {
 
 /// Checks the size of the lock table: ess-wipe drops everything in one transaction, and restore creates everything in
 /// one.
-fn locks(target: &Target, source: Option<&Source>) -> Found {
-    let objects = objects(&target.session)?;
+fn locks(target: &Target, source: Option<&OpenSource>) -> Findings {
+    let objects = database_objects(&target.session)?;
     let dropped = objects.iter().filter(|object| object.kind == "table").count();
-    let loaded = source.map_or(Ok(0), |source| tables(&source.session).map(|tables| tables.len()))?;
+    let loaded = source.map_or(Ok(0), |source| {
+        database_tables(&source.session).map(|tables| tables.len())
+    })?;
     Ok(lock_room(dropped, loaded, lock_table(&target.session)?)
         .into_iter()
         .collect())
@@ -282,8 +284,8 @@ fn lock_room(dropped: usize, loaded: usize, table: LockTable) -> Option<Finding>
 }
 
 /// What the carried data need but is not carried itself: extensions, roles, collations.
-fn lacks(target: &Target, source: &Source) -> Found {
-    let lacking = lacking(&target.session, &target.role, &needs(&source.session)?)?;
+fn lacks(target: &Target, source: &OpenSource) -> Findings {
+    let lacking = missing_needs(&target.session, &target.role, &catalogue_needs(&source.session)?)?;
     Ok(lacking
         .into_iter()
         .map(|(need, remedy)| {
@@ -297,8 +299,8 @@ fn lacks(target: &Target, source: &Source) -> Found {
         .collect())
 }
 
-fn sessions(target: &Target) -> Found {
-    let others = others(&target.session, &[])?;
+fn sessions(target: &Target) -> Findings {
+    let others = other_sessions(&target.session, &[])?;
     if others.is_empty() {
         return Ok(Vec::new());
     }

@@ -1,7 +1,7 @@
 //! `.well-known/matrix/*`: which server serves the documents, what they contain, whether browsers can read them.
 
 use ess_document::Finding;
-use ess_web::{Agent, Document, get, read, readable};
+use ess_web::{Agent, Served, get, read, readable};
 use serde_json::{Map, json};
 
 use crate::finding::{Detail, info, warning};
@@ -19,7 +19,7 @@ pub(crate) struct Delegation {
 /// Fetches the three documents of a server name. `served` is whether Synapse is configured to serve `server`.
 pub(crate) fn check(agent: &Agent, server_name: &str, served: bool) -> (Vec<Finding>, Delegation) {
     let (mut found, mut delegation) = (Vec::new(), Delegation::default());
-    let (mut says, mut shown) = (Map::new(), Vec::new());
+    let (mut documents, mut shown) = (Map::new(), Vec::new());
     for name in ["server", "client", "support"] {
         let url = format!("https://{server_name}/.well-known/matrix/{name}");
         let response = match get(agent, &url) {
@@ -35,22 +35,22 @@ pub(crate) fn check(agent: &Agent, server_name: &str, served: bool) -> (Vec<Find
             }
         };
         match read(name, &response) {
-            Document::Absent => drop(says.insert(name.to_owned(), json!({"status": response.status}))),
-            Document::Broken(why) => found.push(broken(&url, &why)),
-            Document::Says(value) => {
+            Served::Absent => drop(documents.insert(name.to_owned(), json!({"status": response.status}))),
+            Served::Broken(why) => found.push(broken(&url, &why)),
+            Served::Valid(value) => {
                 match name {
                     "server" => delegation.server = value["m.server"].as_str().map(str::to_owned),
                     "client" => delegation.client = value["m.homeserver"]["base_url"].as_str().map(str::to_owned),
                     _ => {}
                 }
                 found.extend(readable(name, &response).map(|why| broken(&url, &why)));
-                let by = who(response.server.as_deref(), served && name == "server");
+                let by = served_by(response.server.as_deref(), served && name == "server");
                 shown.push(format!("{name} by {by}"));
-                says.insert(name.to_owned(), json!({"served_by": by, "says": value}));
+                documents.insert(name.to_owned(), json!({"served_by": by, "says": value}));
             }
         }
     }
-    if !says.is_empty() {
+    if !documents.is_empty() {
         let message = match shown.as_slice() {
             [] => format!("https://{server_name} serves no .well-known/matrix"),
             some => format!("https://{server_name} serves .well-known/matrix: {}", some.join(", ")),
@@ -61,7 +61,7 @@ pub(crate) fn check(agent: &Agent, server_name: &str, served: bool) -> (Vec<Find
                     "on the day of the migration, let m.server and base_url name ESS's host (wellKnownDelegation \
                      serves them); where another server serves them, add org.matrix.msc4143.rtc_foci by hand",
                 )
-                .with("documents", says),
+                .with("documents", documents),
         );
     }
     (found, delegation)
@@ -69,11 +69,11 @@ pub(crate) fn check(agent: &Agent, server_name: &str, served: bool) -> (Vec<Find
 
 /// The server that generates the document. If it is Synapse, ESS takes over; on any other server, the document must be
 /// edited.
-fn who(server: Option<&str>, ours: bool) -> String {
+fn served_by(server: Option<&str>, by_synapse: bool) -> String {
     let server = server.unwrap_or("a server without a name");
     match server {
         _ if server.starts_with("Synapse") => "Synapse itself".to_owned(),
-        _ if ours => format!("Synapse itself, behind {server}"),
+        _ if by_synapse => format!("Synapse itself, behind {server}"),
         _ => server.to_owned(),
     }
 }
@@ -89,9 +89,9 @@ mod tests {
 
     #[test]
     fn the_server_is_reported() {
-        assert_eq!(who(Some("nginx"), false), "nginx");
-        assert_eq!(who(Some("nginx"), true), "Synapse itself, behind nginx");
-        assert_eq!(who(Some("Synapse/1.157.1"), false), "Synapse itself");
-        assert_eq!(who(None, false), "a server without a name");
+        assert_eq!(served_by(Some("nginx"), false), "nginx");
+        assert_eq!(served_by(Some("nginx"), true), "Synapse itself, behind nginx");
+        assert_eq!(served_by(Some("Synapse/1.157.1"), false), "Synapse itself");
+        assert_eq!(served_by(None, false), "a server without a name");
     }
 }

@@ -3,42 +3,42 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use super::Kind;
+use super::MediaKind;
 
-/// The path of an upload below [`Kind::Local`]'s directory (`local_media_filepath_rel`); `None` for an id that Synapse
-/// would refuse.
+/// The path of an upload below [`MediaKind::Local`]'s directory (`local_media_filepath_rel`); `None` for an id that
+/// Synapse would refuse.
 pub fn path_of(media_id: &str) -> Option<PathBuf> {
     let parts = split(media_id)?;
-    is_place(Kind::Local, &parts).then(|| parts.iter().collect())
+    is_place(MediaKind::Local, &parts).then(|| parts.iter().collect())
 }
 
-/// The path of an image of a URL preview below [`Kind::UrlPreview`]'s directory (`url_cache_filepath_rel`).
+/// The path of an image of a URL preview below [`MediaKind::UrlPreview`]'s directory (`url_cache_filepath_rel`).
 pub fn preview_path_of(media_id: &str) -> Option<PathBuf> {
     let parts = match (media_id.get(..10), media_id.get(11..)) {
         // The character between date and rest is not part of the path.
         (Some(date), Some(rest)) if is_date(date) => vec![date, rest],
         _ => split(media_id)?.to_vec(),
     };
-    is_place(Kind::UrlPreview, &parts).then(|| parts.iter().collect())
+    is_place(MediaKind::UrlPreview, &parts).then(|| parts.iter().collect())
 }
 
-/// The id of the upload at a path below [`Kind::Local`]'s directory; `None` if the path is not that of an upload.
+/// The id of the upload at a path below [`MediaKind::Local`]'s directory; `None` if the path is not that of an upload.
 pub fn id_at(path: &Path) -> Option<String> {
     let id: String = path.iter().map(OsStr::to_str).collect::<Option<_>>()?;
     (path_of(&id).as_deref() == Some(path)).then_some(id)
 }
 
 /// Whether Synapse could create a file at this path below the kind's directory.
-pub fn is_place(kind: Kind, parts: &[&str]) -> bool {
+pub fn is_place(kind: MediaKind, parts: &[&str]) -> bool {
     if !parts.iter().all(|part| is_component(part)) {
         return false;
     }
     match (kind, parts) {
-        (Kind::Local, id)
-        | (Kind::Remote, [_, id @ ..])
-        | (Kind::LocalThumbnail, [id @ .., _])
-        | (Kind::RemoteThumbnail, [_, id @ .., _]) => is_id(id),
-        (Kind::UrlPreview, id) | (Kind::UrlPreviewThumbnail, [id @ .., _]) => {
+        (MediaKind::Local, id)
+        | (MediaKind::Remote, [_, id @ ..])
+        | (MediaKind::LocalThumbnail, [id @ .., _])
+        | (MediaKind::RemoteThumbnail, [_, id @ .., _]) => is_id(id),
+        (MediaKind::UrlPreview, id) | (MediaKind::UrlPreviewThumbnail, [id @ .., _]) => {
             is_id(id) || matches!(id, [date, _] if is_date(date))
         }
         _ => false,
@@ -46,7 +46,7 @@ pub fn is_place(kind: Kind, parts: &[&str]) -> bool {
 }
 
 /// Whether Synapse could create a directory at this path below the kind's directory.
-pub fn is_directory(kind: Kind, parts: &[&str]) -> bool {
+pub fn is_directory(kind: MediaKind, parts: &[&str]) -> bool {
     (1..=4).any(|more| {
         let place: Vec<&str> = parts.iter().copied().chain(std::iter::repeat_n("00", more)).collect();
         is_place(kind, &place)
@@ -109,22 +109,22 @@ mod tests {
     fn a_directory_is_one_on_the_way_to_a_place() {
         let is = |kind, path: &str| is_directory(kind, &path.split('/').collect::<Vec<_>>());
         for (kind, path) in [
-            (Kind::Local, "Ab"),
-            (Kind::Local, "Ab/Cd"),
-            (Kind::LocalThumbnail, "Ab/Cd/EfGh"),
-            (Kind::Remote, "example.org:8448/Ab/Cd"),
-            (Kind::UrlPreview, "2024-01-31"),
-            (Kind::UrlPreviewThumbnail, "2024-01-31/x"),
+            (MediaKind::Local, "Ab"),
+            (MediaKind::Local, "Ab/Cd"),
+            (MediaKind::LocalThumbnail, "Ab/Cd/EfGh"),
+            (MediaKind::Remote, "example.org:8448/Ab/Cd"),
+            (MediaKind::UrlPreview, "2024-01-31"),
+            (MediaKind::UrlPreviewThumbnail, "2024-01-31/x"),
         ] {
             assert!(is(kind, path), "{path}");
         }
         for (kind, path) in [
-            (Kind::Local, "Abc"),
-            (Kind::Local, "Ab/Cd/EfGh"),
-            (Kind::Remote, "example.org/Ab/Cd/EfGh"),
-            (Kind::Remote, ".."),
-            (Kind::UrlPreview, "2024-01-31/x"),
-            (Kind::Other, "Ab"),
+            (MediaKind::Local, "Abc"),
+            (MediaKind::Local, "Ab/Cd/EfGh"),
+            (MediaKind::Remote, "example.org/Ab/Cd/EfGh"),
+            (MediaKind::Remote, ".."),
+            (MediaKind::UrlPreview, "2024-01-31/x"),
+            (MediaKind::Other, "Ab"),
         ] {
             assert!(!is(kind, path), "{path}");
         }
@@ -134,30 +134,30 @@ mod tests {
     fn a_place_is_one_where_synapse_would_look() {
         let is = |kind, path: &str| is_place(kind, &path.split('/').collect::<Vec<_>>());
         for (kind, path) in [
-            (Kind::Local, "Ab/Cd/EfGh"),
-            (Kind::LocalThumbnail, "Ab/Cd/EfGh/96-96-image-png-crop"),
-            (Kind::Remote, "example.org:8448/Ab/Cd/EfGh"),
-            (Kind::Remote, "[2001:db8::1]/Ab/Cd/EfGh"),
-            (Kind::RemoteThumbnail, "example.org/Ab/Cd/EfGh/96-96-image-png"),
-            (Kind::UrlPreview, "2024-01-31/x"),
-            (Kind::UrlPreview, "Ab/Cd/EfGh"),
-            (Kind::UrlPreviewThumbnail, "2024-01-31/x/32-32-image-png-scale"),
-            (Kind::UrlPreviewThumbnail, "Ab/Cd/EfGh/32-32-image-png-scale"),
+            (MediaKind::Local, "Ab/Cd/EfGh"),
+            (MediaKind::LocalThumbnail, "Ab/Cd/EfGh/96-96-image-png-crop"),
+            (MediaKind::Remote, "example.org:8448/Ab/Cd/EfGh"),
+            (MediaKind::Remote, "[2001:db8::1]/Ab/Cd/EfGh"),
+            (MediaKind::RemoteThumbnail, "example.org/Ab/Cd/EfGh/96-96-image-png"),
+            (MediaKind::UrlPreview, "2024-01-31/x"),
+            (MediaKind::UrlPreview, "Ab/Cd/EfGh"),
+            (MediaKind::UrlPreviewThumbnail, "2024-01-31/x/32-32-image-png-scale"),
+            (MediaKind::UrlPreviewThumbnail, "Ab/Cd/EfGh/32-32-image-png-scale"),
         ] {
             assert!(is(kind, path), "{path}");
         }
         for (kind, path) in [
-            (Kind::Local, "Ab/Cd"),
-            (Kind::Local, "Ab/Cd/EfGh/x"),
-            (Kind::Local, "Abc/d/EfGh"),
-            (Kind::Local, "Ab/../EfGh"),
-            (Kind::Local, "Ab/Cd/with space"),
-            (Kind::Local, "Ab/Cd/ümlaut"),
-            (Kind::Local, "Ab/Cd/"),
-            (Kind::LocalThumbnail, "Ab/Cd/EfGh"),
-            (Kind::Remote, "Ab/Cd/EfGh"),
-            (Kind::UrlPreview, "2024-1-31/x"),
-            (Kind::Other, "Ab/Cd/EfGh"),
+            (MediaKind::Local, "Ab/Cd"),
+            (MediaKind::Local, "Ab/Cd/EfGh/x"),
+            (MediaKind::Local, "Abc/d/EfGh"),
+            (MediaKind::Local, "Ab/../EfGh"),
+            (MediaKind::Local, "Ab/Cd/with space"),
+            (MediaKind::Local, "Ab/Cd/ümlaut"),
+            (MediaKind::Local, "Ab/Cd/"),
+            (MediaKind::LocalThumbnail, "Ab/Cd/EfGh"),
+            (MediaKind::Remote, "Ab/Cd/EfGh"),
+            (MediaKind::UrlPreview, "2024-1-31/x"),
+            (MediaKind::Other, "Ab/Cd/EfGh"),
         ] {
             assert!(!is(kind, path), "{path}");
         }

@@ -11,7 +11,7 @@ use libyaml_safer::{Event, EventData, Mark, Parser, ScalarStyle};
 use zeroize::Zeroizing;
 
 use super::resolve::{self, Resolved};
-use super::{Error, Kind, Map, Scalar, Value};
+use super::{Error, Map, Scalar, ScalarKind, Value};
 
 /// Largest file that is read. A configuration is far smaller; a larger file was named by mistake.
 const MAX_BYTES: usize = 2 << 20;
@@ -188,7 +188,7 @@ impl Composer<'_, '_> {
         Ok(value.unwrap_or_else(|| {
             Value::Scalar(Scalar {
                 text: String::new().into(),
-                kind: Kind::Null,
+                kind: ScalarKind::Null,
             })
         }))
     }
@@ -326,7 +326,13 @@ impl Composer<'_, '_> {
                 Node::Merge => {
                     merged.extend(to_merge(value).map_err(|message| at(value_mark, message))?);
                 }
-                Node::Default(text) => own.push((Scalar { text, kind: Kind::Text }, value)),
+                Node::Default(text) => own.push((
+                    Scalar {
+                        text,
+                        kind: ScalarKind::Text,
+                    },
+                    value,
+                )),
                 Node::Value(Value::Scalar(key)) => own.push((key, value)),
                 Node::Value(_) => return Err(at(mark, "a list or mapping as a key")),
             }
@@ -400,7 +406,7 @@ enum Node {
 fn scalar(tag: Option<&str>, text: String, plain: bool) -> Result<Node, &'static str> {
     let text = Zeroizing::new(text);
     let resolved = match tag {
-        None if !plain => Resolved::Kind(Kind::Text),
+        None if !plain => Resolved::Kind(ScalarKind::Text),
         // PyYAML ignores the tag `!`, even before quotes: `! "1"` is an integer.
         None | Some("!") => resolve::plain(&text)?,
         Some(tag) => match tag.strip_prefix(TAG_PREFIX) {
@@ -459,11 +465,11 @@ fn last_wins(pairs: Vec<(Scalar, Value)>) -> Map {
 /// A text that is equal for keys that are equal in Python: `1`, `0x1`, `1.0` and `yes` are one key, `"1"` is another.
 fn identity(key: &Scalar) -> String {
     match key.kind {
-        Kind::Text => format!("s{}", *key.text),
-        Kind::Null => "null".into(),
-        Kind::Bool(value) => format!("n{}", i32::from(value)),
-        Kind::Int(Some(value)) => format!("n{value}"),
-        Kind::Float(value) => format!("n{value}"),
-        Kind::Int(None) | Kind::Timestamp | Kind::Binary => format!("x{}", *key.text),
+        ScalarKind::Text => format!("s{}", *key.text),
+        ScalarKind::Null => "null".into(),
+        ScalarKind::Bool(value) => format!("n{}", i32::from(value)),
+        ScalarKind::Int(Some(value)) => format!("n{value}"),
+        ScalarKind::Float(value) => format!("n{value}"),
+        ScalarKind::Int(None) | ScalarKind::Timestamp | ScalarKind::Binary => format!("x{}", *key.text),
     }
 }

@@ -4,12 +4,12 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::Kind;
+use super::ScalarKind;
 
 /// The meaning of a scalar's text.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Resolved {
-    Kind(Kind),
+    Kind(ScalarKind),
     /// `<<`, which is valid only as a key.
     Merge,
     /// `=`, which is a string as a key and an error elsewhere.
@@ -26,13 +26,13 @@ pub(crate) fn plain(text: &str) -> Result<Resolved, &'static str> {
     let kind = match text {
         "<<" => return Ok(Resolved::Merge),
         "=" => return Ok(Resolved::Default),
-        "" | "~" | "null" | "Null" | "NULL" => Kind::Null,
-        "yes" | "Yes" | "YES" | "true" | "True" | "TRUE" | "on" | "On" | "ON" => Kind::Bool(true),
-        "no" | "No" | "NO" | "false" | "False" | "FALSE" | "off" | "Off" | "OFF" => Kind::Bool(false),
+        "" | "~" | "null" | "Null" | "NULL" => ScalarKind::Null,
+        "yes" | "Yes" | "YES" | "true" | "True" | "TRUE" | "on" | "On" | "ON" => ScalarKind::Bool(true),
+        "no" | "No" | "NO" | "false" | "False" | "FALSE" | "off" | "Off" | "OFF" => ScalarKind::Bool(false),
         _ if looks_like_int(text) => int(text)?,
         _ if looks_like_float(text) => float(text)?,
         _ if looks_like_timestamp(text) => timestamp(text)?,
-        _ => Kind::Text,
+        _ => ScalarKind::Text,
     };
     Ok(Resolved::Kind(kind))
 }
@@ -40,10 +40,10 @@ pub(crate) fn plain(text: &str) -> Result<Resolved, &'static str> {
 /// Resolves a scalar with an explicit tag; `tag` is what follows `tag:yaml.org,2002:`.
 pub(crate) fn tagged(tag: &str, text: &str) -> Result<Resolved, &'static str> {
     let kind = match tag {
-        "null" => Kind::Null,
+        "null" => ScalarKind::Null,
         "bool" => match text.to_lowercase().as_str() {
-            "yes" | "true" | "on" => Kind::Bool(true),
-            "no" | "false" | "off" => Kind::Bool(false),
+            "yes" | "true" | "on" => ScalarKind::Bool(true),
+            "no" | "false" | "off" => ScalarKind::Bool(false),
             _ => return Err("this is tagged as a boolean but is not one"),
         },
         "int" => int(text)?,
@@ -54,9 +54,9 @@ pub(crate) fn tagged(tag: &str, text: &str) -> Result<Resolved, &'static str> {
             STANDARD
                 .decode(compact)
                 .map_err(|_| "this is tagged as binary but is not base64")?;
-            Kind::Binary
+            ScalarKind::Binary
         }
-        "str" => Kind::Text,
+        "str" => ScalarKind::Text,
         "merge" => return Ok(Resolved::Merge),
         "value" => return Ok(Resolved::Default),
         _ => return Err("a tag that Synapse does not accept here"),
@@ -130,8 +130,9 @@ fn looks_like_float(text: &str) -> bool {
         && (exponent.is_none() || !whole.contains(':'))
 }
 
-/// `construct_yaml_int`: binary, hexadecimal, octal, decimal or sexagesimal. `Kind::Int(None)` is one of over 128 bits.
-fn int(text: &str) -> Result<Kind, &'static str> {
+/// `construct_yaml_int`: binary, hexadecimal, octal, decimal or sexagesimal. `ScalarKind::Int(None)` is one of over 128
+/// bits.
+fn int(text: &str) -> Result<ScalarKind, &'static str> {
     const NOT_INT: &str = "this looks like an integer but has no valid digits";
     let text = text.replace('_', "");
     let digits = unsigned(&text);
@@ -157,11 +158,11 @@ fn int(text: &str) -> Result<Kind, &'static str> {
         })?
     };
     let sign = if text.starts_with('-') { -1 } else { 1 };
-    Ok(Kind::Int(value.map(|value| sign * value)))
+    Ok(ScalarKind::Int(value.map(|value| sign * value)))
 }
 
 /// `construct_yaml_float`.
-fn float(text: &str) -> Result<Kind, &'static str> {
+fn float(text: &str) -> Result<ScalarKind, &'static str> {
     let text = text.replace('_', "").to_lowercase();
     let sign = if text.starts_with('-') { -1.0 } else { 1.0 };
     let value = match unsigned(&text) {
@@ -182,7 +183,7 @@ fn float(text: &str) -> Result<Kind, &'static str> {
             sum
         }
     };
-    Ok(Kind::Float(sign * value))
+    Ok(ScalarKind::Float(sign * value))
 }
 
 /// The parts of `2001-12-14t21:59:43.10-05:00`, as digits.
@@ -251,7 +252,7 @@ fn looks_like_timestamp(text: &str) -> bool {
 }
 
 /// `construct_yaml_timestamp`: an error if Python's `datetime` would raise.
-fn timestamp(text: &str) -> Result<Kind, &'static str> {
+fn timestamp(text: &str) -> Result<ScalarKind, &'static str> {
     let moment = moment(text).ok_or("this is tagged as a date but is not one")?;
     let number = |digits: &str| digits.parse::<u32>().unwrap_or(u32::MAX);
     let [year, month, day] = moment.date.map(number);
@@ -271,7 +272,7 @@ fn timestamp(text: &str) -> Result<Kind, &'static str> {
         .zone
         .is_none_or(|(hour, minute)| number(hour) * 60 + number(minute) < 24 * 60);
     if date && time && zone {
-        Ok(Kind::Timestamp)
+        Ok(ScalarKind::Timestamp)
     } else {
         Err("this looks like a date but is not a valid one")
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use ess_document::SigningKey;
-use ess_web::{Agent, Dns, Document, NetError, RecordType, get, read, readable};
+use ess_web::{Agent, Dns, NetError, RecordType, Served, get, read, readable};
 use serde_json::Value;
 
 use crate::documents::{Documents, lacks};
@@ -49,8 +49,8 @@ impl Check<'_> {
             let each = Dns::new(self.resolver)?.records_at_each(host, &[RecordType::A, RecordType::AAAA])?;
             let lags = each.into_iter().filter_map(|(server, records)| {
                 let found: Vec<IpAddr> = records.iter().filter_map(|record| record.value.parse().ok()).collect();
-                let says = self.differ(&found)?;
-                Some(format!("the zone's name server {server} resolves {host} to {says}"))
+                let other = self.differ(&found)?;
+                Some(format!("the zone's name server {server} resolves {host} to {other}"))
             });
             Ok(lags.collect())
         };
@@ -62,7 +62,7 @@ impl Check<'_> {
         match found {
             Ok(found) => self
                 .differ(&found)
-                .map(|says| format!("the resolver {resolver} resolves {host} to {says}")),
+                .map(|other| format!("the resolver {resolver} resolves {host} to {other}")),
             Err(error) => Some(format!("the resolver {resolver} cannot resolve {host}: {error}")),
         }
     }
@@ -84,9 +84,9 @@ impl Check<'_> {
             Err(error) => return Some(format!("{url} cannot be fetched: {error}")),
         };
         let why = match read(name, &response) {
-            Document::Absent => Some("is not served".to_owned()),
-            Document::Broken(why) => Some(format!("is invalid: {why}")),
-            Document::Says(value) => lacks(&value, wanted)
+            Served::Absent => Some("is not served".to_owned()),
+            Served::Broken(why) => Some(format!("is invalid: {why}")),
+            Served::Valid(value) => lacks(&value, wanted)
                 .map(|why| format!("differs from the new document: {why}"))
                 .or_else(|| readable(name, &response).map(|why| format!("is not readable: {why}"))),
         };
@@ -109,11 +109,11 @@ impl Check<'_> {
             Ok(response) => response,
             Err(error) => return Some(format!("{url} cannot be fetched: {error}")),
         };
-        let says: Value = serde_json::from_str(&response.body).unwrap_or_default();
+        let published: Value = serde_json::from_str(&response.body).unwrap_or_default();
         let lacks = self
             .signing_keys
             .iter()
-            .find(|key| says["verify_keys"][&key.id]["key"] != key.public_key.as_str());
+            .find(|key| published["verify_keys"][&key.id]["key"] != key.public_key.as_str());
         lacks.map(|key| {
             format!(
                 "{url} does not publish the key {} {}: it is not the migrated homeserver",

@@ -7,16 +7,15 @@ use anyhow::Context as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ess_cli::{Exit, Stop};
-use ess_synapse::secrets::{Origin, Secret, can_name_a_file, read_private_key};
+use ess_synapse::secrets::{Origin, can_name_a_file, read_private_key};
 use ess_synapse::yaml::{self, Value};
 use secrecy::{ExposeSecret as _, SecretSlice};
 use zeroize::Zeroizing;
 
+use crate::fate::{self, Becomes, Fate};
 use crate::suspect;
 use crate::yaml::Node;
 
-/// Sections of MAS that the chart writes itself.
-const OWNED_BY_ESS: &[&str] = &["database", "http", "matrix", "secrets"];
 /// Options of MAS that name files or directories of its old image or host.
 const OF_THE_OLD_PLACE: &[&str] = &[
     "policy.wasm_module",
@@ -25,10 +24,19 @@ const OF_THE_OLD_PLACE: &[&str] = &[
     "templates.translations_path",
 ];
 
+/// One secret of another component.
+pub(crate) struct ComponentSecret {
+    /// Dotted, after the name of the component: `mas.secrets.encryption`.
+    pub(crate) option: String,
+    pub(crate) value: SecretSlice<u8>,
+    pub(crate) origin: Origin,
+    pub(crate) fate: Fate,
+}
+
 /// What was read from the configurations of the other components.
 #[derive(Default)]
-pub(crate) struct Beside {
-    pub(crate) secrets: Vec<Secret>,
+pub(crate) struct OtherComponents {
+    pub(crate) secrets: Vec<ComponentSecret>,
     pub(crate) mas: Option<Mas>,
     /// Configuration files whose copies are kept next to Synapse's, under names that Synapse ignores in a directory.
     pub(crate) files: Vec<(&'static str, PathBuf)>,
@@ -53,23 +61,23 @@ struct File<'a> {
     path_map: &'a [(PathBuf, PathBuf)],
 }
 
-impl Beside {
+impl OtherComponents {
     pub(crate) fn read(
         mas: Option<&Path>,
         hookshot: Option<&Path>,
         path_map: &[(PathBuf, PathBuf)],
     ) -> anyhow::Result<Self> {
-        let mut beside = Self::default();
+        let mut components = Self::default();
         if let Some(path) = mas {
-            beside.read_mas(&File::open(path, "mas", path_map)?)?;
+            components.read_mas(&File::open(path, "mas", path_map)?)?;
         }
         if let Some(path) = hookshot {
-            beside.read_hookshot(&File::open(path, "hookshot", path_map)?)?;
+            components.read_hookshot(&File::open(path, "hookshot", path_map)?)?;
         }
-        Ok(beside)
+        Ok(components)
     }
 
-    pub(crate) fn find(&self, option: &str) -> Option<&Secret> {
+    pub(crate) fn find(&self, option: &str) -> Option<&ComponentSecret> {
         self.secrets.iter().find(|secret| secret.option == option)
     }
 
@@ -78,21 +86,13 @@ impl Beside {
         let name = file.text("passFile").unwrap_or("passkey.pem");
         let path = file.resolve(name);
         let key = read(&path, "passFile")?;
-        self.add(
-            file,
-            "passFile",
-            "passFile",
-            Some(path),
-            &key,
-            "decrypts the tokens that Hookshot has stored",
-            "hookshot.passkey",
-        );
+        let option = "passFile";
+        self.add(file, option, option, Some(path), &key, fate::HOOKSHOT_PASSKEY);
         self.rest_of_hookshot(file)
     }
 
     /// The secrets of the services that Hookshot connects to, and their key files.
     fn rest_of_hookshot(&mut self, file: &File) -> anyhow::Result<()> {
-        const DESTINATION: &str = "hookshot.additional, or an extra volume of Hookshot";
         let mut found = Vec::new();
         suspect::walk(&Node::of(&file.value), "", &mut |path, text| {
             found.push((path.to_owned(), Zeroizing::new(text.to_owned())));
@@ -104,17 +104,9 @@ impl Beside {
             let path = file.resolve(&text);
             let key = read_private_key(&path).with_context(|| format!("cannot read {}", path.display()))?;
             if let Some(key) = key.filter(|_| self.may_name_a_file(file, &option)) {
-                self.add(
-                    file,
-                    &option,
-                    &option,
-                    Some(path),
-                    &key,
-                    "a private key of Hookshot",
-                    DESTINATION,
-                );
+                self.add(file, &option, &option, Some(path), &key, fate::HOOKSHOT_PRIVATE_KEY);
             } else if suspect::is_secret(&option, &text) && self.may_name_a_file(file, &option) {
-                let found = self.either(file, &option, "a secret of Hookshot", DESTINATION)?;
+                let found = self.either(file, &option, fate::HOOKSHOT_SECRET)?;
                 self.note_unless(found, file, &option);
             }
         }
@@ -143,35 +135,20 @@ impl Beside {
 
     fn read_mas(&mut self, file: &File) -> anyhow::Result<()> {
         self.files.push(("mas.yml", file.path.to_owned()));
-        self.either(
-            file,
-            "secrets.encryption",
-            "encrypts cookies and data at rest",
-            "matrixAuthenticationService.encryptionSecret",
-        )?;
-        self.either(
-            file,
-            "matrix.secret",
-            "authenticates Synapse and Matrix Authentication Service to each other",
-            "matrixAuthenticationService.synapseSharedSecret",
-        )?;
+        self.either(file, "secrets.encryption", fate::MAS_ENCRYPTION)?;
+        self.either(file, "matrix.secret", fate::MAS_SHARED_SECRET)?;
         for option in ["database.uri", "database.password"] {
-            self.either(
-                file,
-                option,
-                "access to the old database of Matrix Authentication Service",
-                "not needed",
-            )?;
+            self.either(file, option, fate::MAS_DATABASE)?;
         }
         let mut keys = Vec::new();
         for index in 0..file.count("secrets.keys") {
             let option = format!("secrets.keys.{index}.key");
             let locked = ["password", "password_file"].map(|name| format!("secrets.keys.{index}.{name}"));
-            if self.either(file, &option, "signs tokens", "matrixAuthenticationService.privateKeys")? {
+            if self.either(file, &option, fate::MAS_SIGNING_KEY)? {
                 keys.push(format!("mas.{option}"));
             }
             if locked.iter().any(|option| file.get(option).is_some()) {
-                self.either(file, &locked[0], "passphrase of a signing key", "not needed")?;
+                self.either(file, &locked[0], fate::MAS_SIGNING_KEY_PASSPHRASE)?;
                 self.notes.push(format!(
                     "`mas.{option}` is encrypted with a password, for which ESS has no field: decrypt it with openssl \
                      pkey"
@@ -184,7 +161,7 @@ impl Beside {
                 .as_map()
                 .into_iter()
                 .flat_map(yaml::Map::iter)
-                .filter(|(name, _)| !OWNED_BY_ESS.contains(&name.text.as_str()))
+                .filter(|(name, _)| fate::of_mas_section(&name.text).becomes == Becomes::Kept)
                 .map(|(name, value)| (name.text.to_string(), Node::of(value)))
                 .collect(),
         );
@@ -231,15 +208,7 @@ impl Beside {
         for (index, path) in paths.into_iter().enumerate() {
             let key = read(&path, option)?;
             let name = format!("{option}.{index}");
-            self.add(
-                file,
-                &name,
-                option,
-                Some(path),
-                &key,
-                "signs tokens",
-                "matrixAuthenticationService.privateKeys",
-            );
+            self.add(file, &name, option, Some(path), &key, fate::MAS_SIGNING_KEY);
             keys.push(format!("mas.{name}"));
         }
         Ok(keys)
@@ -281,14 +250,9 @@ impl Beside {
             if !self.may_name_a_file(file, &option) {
                 continue;
             }
-            let section = option.split('.').next().unwrap_or_default();
-            let carried = !OWNED_BY_ESS.contains(&section);
-            let destination = if carried {
-                "matrixAuthenticationService.additional"
-            } else {
-                "not needed"
-            };
-            match self.either(file, &option, "a secret of Matrix Authentication Service", destination) {
+            let fate = fate::of_mas_section(option.split('.').next().unwrap_or_default());
+            let carried = fate.becomes == Becomes::Kept;
+            match self.either(file, &option, fate) {
                 Err(error) if !carried => {
                     self.notes.push(format!(
                         "`mas.{option}` is not extracted, but ESS does not need it: {error:#}"
@@ -313,47 +277,31 @@ impl Beside {
     }
 
     /// Extracts an option, or the file that the option with the suffix `_file` names. Returns whether either is set.
-    fn either(
-        &mut self,
-        file: &File,
-        option: &str,
-        purpose: &'static str,
-        destination: &'static str,
-    ) -> anyhow::Result<bool> {
+    fn either(&mut self, file: &File, option: &str, fate: Fate) -> anyhow::Result<bool> {
         let named = format!("{option}_file");
         if let Some(path) = file.text(&named) {
             let path = file.resolve(path);
             let content = read(&path, &named)?;
             let is_key = option.rsplit('.').next() == Some("key");
             let value = if is_key { &content[..] } else { content.trim_ascii() };
-            self.add(file, option, &named, Some(path), value, purpose, destination);
+            self.add(file, option, &named, Some(path), value, fate);
         } else if let Some(text) = file
             .get(option)
             .and_then(Value::as_scalar)
             .map(|scalar| scalar.text.clone())
         {
-            self.add(file, option, option, None, text.as_bytes(), purpose, destination);
+            self.add(file, option, option, None, text.as_bytes(), fate);
         } else {
             return Ok(false);
         }
         Ok(true)
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the parts of a secret")]
-    fn add(
-        &mut self,
-        file: &File,
-        option: &str,
-        from: &str,
-        path: Option<PathBuf>,
-        value: &[u8],
-        purpose: &'static str,
-        destination: &'static str,
-    ) {
+    fn add(&mut self, file: &File, option: &str, from: &str, path: Option<PathBuf>, value: &[u8], fate: Fate) {
         if value.is_empty() {
             return;
         }
-        self.secrets.push(Secret {
+        self.secrets.push(ComponentSecret {
             option: format!("{}.{option}", file.prefix),
             value: SecretSlice::from(value.to_vec()),
             origin: Origin {
@@ -361,8 +309,7 @@ impl Beside {
                 config: Some(file.path.to_owned()),
                 file: path,
             },
-            purpose,
-            destination,
+            fate,
         });
     }
 }
@@ -409,11 +356,11 @@ impl<'a> File<'a> {
         let nearest = self
             .path_map
             .iter()
-            .filter_map(|(theirs, ours)| Some((ours, Path::new(path).strip_prefix(theirs).ok()?)))
+            .filter_map(|(original, here)| Some((here, Path::new(path).strip_prefix(original).ok()?)))
             .min_by_key(|(_, rest)| rest.components().count());
         match nearest {
-            Some((ours, rest)) if rest.as_os_str().is_empty() => ours.clone(),
-            Some((ours, rest)) => ours.join(rest),
+            Some((here, rest)) if rest.as_os_str().is_empty() => here.clone(),
+            Some((here, rest)) => here.join(rest),
             None => self.path.parent().unwrap_or(Path::new(".")).join(path),
         }
     }
@@ -457,5 +404,4 @@ fn kind_of_key(key: &[u8]) -> Option<&'static str> {
 }
 
 #[cfg(test)]
-#[path = "beside_tests.rs"]
 mod tests;

@@ -9,7 +9,7 @@ use ess_run::in_quotes;
 ///
 /// With an export it needs little else; without one it names everything itself. Without the homeserver's name it only
 /// prints the plan, which ends with the options to add.
-pub fn way_back(document: &Document, backup: &Path, server_name: Option<&str>) -> String {
+pub fn undo_command(document: &Document, backup: &Path, server_name: Option<&str>) -> String {
     let target = document.target.clone().unwrap_or_default();
     let mut words: Vec<(&str, String)> = Vec::new();
     // The export contains the saved documents; ess-wipe saves its own before it erases anything.

@@ -1,27 +1,28 @@
 //! Computes digests in the session slots that `pg_dump` leaves idle, so that both together use at most `jobs` sessions.
 
 use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard};
 use std::thread;
 use std::time::Duration;
 
 use ess_postgres::{Access, Conninfo, Error, Queue, Session};
+use ess_run::{joined, locked, unpoisoned};
 
 /// How often the number of the child's busy sessions is polled.
 const TICK: Duration = Duration::from_millis(100);
 
 /// A child program that works in a database, and the limit that it shares with the digests.
-pub(crate) struct Beside<'a> {
+pub(crate) struct SharedSlots<'a> {
     pub(crate) conninfo: &'a Conninfo,
     /// The `application_name` of this tool's sessions.
     pub(crate) application_name: &'a str,
     /// The `application_name` of the child's sessions.
     pub(crate) child: &'a str,
-    /// The maximum number of busy sessions, the child's and ours together.
+    /// The maximum number of busy sessions, those of the child and of this tool together.
     pub(crate) jobs: usize,
 }
 
-impl Beside<'_> {
+impl SharedSlots<'_> {
     /// Runs the child while `read` computes the digests of `tables` tables.
     ///
     /// If both fail, returns the error of the one that failed first, since it caused the other.
@@ -29,36 +30,36 @@ impl Beside<'_> {
         &self,
         tables: usize,
         run: impl FnOnce() -> anyhow::Result<()> + Send,
-        read: impl FnOnce(&Places) -> Result<T, Error>,
+        read: impl FnOnce(&Slots) -> Result<T, Error>,
     ) -> anyhow::Result<T> {
         let watcher = Session::connect(self.conninfo, self.application_name, Access::ReadOnly)?;
-        let places = Places::new(self.jobs, tables);
+        let slots = Slots::new(self.jobs, tables);
         thread::scope(|scope| {
             let child = scope.spawn(|| {
                 let outcome = run();
-                places.child_ended(outcome.is_ok());
+                slots.child_ended(outcome.is_ok());
                 outcome
             });
             let watch = scope.spawn(|| {
-                while !places.lock().over {
+                while !slots.lock().over {
                     // If the query fails, assume that the child uses all slots.
                     let busy = watcher.one("watch the child", include_str!("../sql/busy.sql"), &[&self.child]);
                     let busy = busy.map_or(self.jobs, |row| usize::try_from(row.get::<_, i64>(0)).unwrap_or(0));
                     // Count the child as busy even between two queries, so that digests never take its last slot.
-                    places.child_uses(busy.max(1));
+                    slots.child_uses(busy.max(1));
                     thread::sleep(TICK);
                 }
             });
-            let read = read(&places);
-            let we_stopped = read.is_err() && !places.lock().over;
-            if we_stopped {
+            let read = read(&slots);
+            let digests_failed = read.is_err() && !slots.lock().over;
+            if digests_failed {
                 // Without the digests the dump is useless: terminate the child.
                 let _ = self.end_child();
             }
-            let child = child.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            let child = joined(child.join());
             let _ = watch.join();
             match (child, read) {
-                (Err(_), Err(error)) if we_stopped => Err(error.into()),
+                (Err(_), Err(error)) if digests_failed => Err(error.into()),
                 // The digests stopped because the child failed.
                 (Err(error), _) => Err(error),
                 (Ok(()), read) => Ok(read?),
@@ -79,7 +80,7 @@ impl Beside<'_> {
 }
 
 /// The session slots, and the tables that are still to be read.
-pub(crate) struct Places {
+pub(crate) struct Slots {
     all: usize,
     state: Mutex<State>,
     changed: Condvar,
@@ -98,7 +99,7 @@ struct State {
     failed: bool,
 }
 
-impl Places {
+impl Slots {
     fn new(all: usize, tables: usize) -> Self {
         Self {
             all,
@@ -132,11 +133,11 @@ impl Places {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.state)
     }
 }
 
-impl Queue for Places {
+impl Queue for Slots {
     fn next(&self) -> Result<Option<usize>, Error> {
         let mut state = self.lock();
         loop {
@@ -155,11 +156,7 @@ impl Queue for Places {
                 state.digests += 1;
                 return Ok(Some(table));
             }
-            state = self
-                .changed
-                .wait_timeout(state, TICK)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            state = unpoisoned(self.changed.wait_timeout(state, TICK)).0;
         }
     }
 
@@ -176,26 +173,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_table_is_read_when_a_place_is_free() {
-        let places = Places::new(2, 3);
-        places.child_uses(1);
-        assert_eq!(places.next().unwrap(), Some(0));
+    fn a_table_is_read_when_a_slot_is_free() {
+        let slots = Slots::new(2, 3);
+        slots.child_uses(1);
+        assert_eq!(slots.next().unwrap(), Some(0));
         thread::scope(|scope| {
-            let next = scope.spawn(|| places.next().unwrap());
+            let next = scope.spawn(|| slots.next().unwrap());
             thread::sleep(2 * TICK);
             assert!(!next.is_finished(), "both slots are in use");
-            places.done();
+            slots.done();
             assert_eq!(next.join().unwrap(), Some(1));
         });
-        places.child_ended(true);
-        assert_eq!(places.next().unwrap(), Some(2));
-        assert_eq!(places.next().unwrap(), None);
+        slots.child_ended(true);
+        assert_eq!(slots.next().unwrap(), Some(2));
+        assert_eq!(slots.next().unwrap(), None);
     }
 
     #[test]
     fn a_child_that_failed_ends_the_reading() {
-        let places = Places::new(2, 1);
-        places.child_ended(false);
-        assert!(places.next().is_err());
+        let slots = Slots::new(2, 1);
+        slots.child_ended(false);
+        assert!(slots.next().is_err());
     }
 }

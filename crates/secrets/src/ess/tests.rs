@@ -11,7 +11,7 @@ use serde::Deserialize as _;
 use serde_yaml::Value;
 
 use super::Ess;
-use crate::beside::Beside;
+use crate::components::OtherComponents;
 
 const KEY: &str = "ed25519 a_test nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A\n";
 
@@ -36,8 +36,8 @@ fn ess(yaml: &str, mas: Option<&str>) -> Ess {
     .unwrap();
     let secrets = Secrets::read(&config).unwrap();
     let mas = mas.map(|mas| write("mas.yml", mas));
-    let beside = Beside::read(mas.as_deref(), mas.as_ref().map(|_| hookshot.as_path()), &[]).unwrap();
-    Ess::new(&config, &secrets, &beside, "ess").unwrap()
+    let components = OtherComponents::read(mas.as_deref(), mas.as_ref().map(|_| hookshot.as_path()), &[]).unwrap();
+    Ess::new(&config, &secrets, &components, "ess").unwrap()
 }
 
 fn values(ess: &Ess) -> Value {

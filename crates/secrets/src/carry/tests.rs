@@ -163,7 +163,7 @@ fn files_are_carried_and_named_where_they_will_be() {
         ]
     );
     let notes = carried.notes.join("\n").replace(dir.path().to_str().unwrap(), "HERE");
-    for said in [
+    for wanted in [
         "`templates.custom_template_directory` is left out of the values, because ESS's pod would not have what it names: \
          HERE/odd: the path has characters that cannot be carried: 2/odd/{{ x }}.html",
         "HERE/empty: it contains no file",
@@ -172,7 +172,7 @@ fn files_are_carried_and_named_where_they_will_be() {
         "HERE/big: it does not fit into a Secret",
         "`media_storage_providers.0` is left out of the values, because ESS's pod would not have what it names: it is a directory of media",
     ] {
-        assert!(notes.contains(said), "{said}\n{notes}");
+        assert!(notes.contains(wanted), "{wanted}\n{notes}");
     }
     assert_eq!(carried.notes.len(), carried.sorted.needs_a_file.len());
     // `zacme.account_key_file` is not listed, because a private key that an option names has a file of its own.

@@ -2,7 +2,7 @@
 
 use ess_cli::Context;
 use ess_document::Finding;
-use ess_kube::{Kind, Missing, OPERATOR_NAMESPACE, Profile, Right};
+use ess_kube::{Distribution, ErrorKind, Missing, OPERATOR_NAMESPACE, Right};
 use ess_servers::{OnKube, Reached, TargetArgs};
 
 use crate::finding::{Detail, blocker, warning};
@@ -10,7 +10,7 @@ use crate::ids::{CLUSTER_LAYOUT, CLUSTER_RIGHTS, CLUSTER_UNREACHABLE, Id, TARGET
 
 /// The target, as far as it could be reached.
 #[derive(Default)]
-pub(crate) struct To {
+pub(crate) struct ReachedTarget {
     /// The ESS, if the target was given as `kube:...` and was found.
     pub(crate) ess: Option<OnKube>,
     /// The connection parameters of the database, with the port-forward if there is one.
@@ -18,44 +18,49 @@ pub(crate) struct To {
 }
 
 /// Finds the target and makes its database reachable; a failure in a cluster becomes a finding.
-pub(crate) fn open(context: &mut Context, args: &TargetArgs, findings: &mut Vec<Finding>) -> anyhow::Result<To> {
+pub(crate) fn open(
+    context: &mut Context,
+    args: &TargetArgs,
+    findings: &mut Vec<Finding>,
+) -> anyhow::Result<ReachedTarget> {
     let Some(named) = ess_servers::named(context, args.target.as_deref(), args.kube_context.as_deref())? else {
         let database = ess_servers::target(context, args)?;
-        return Ok(To { ess: None, database });
+        return Ok(ReachedTarget { ess: None, database });
     };
     let Some(cluster) = noted(ess_servers::connect(&named), &CLUSTER_UNREACHABLE, findings)? else {
-        return Ok(To::default());
+        return Ok(ReachedTarget::default());
     };
     let needed = ess_servers::rights(&cluster).map(|now| [&now, Right::SCALE, Right::MEDIA, Right::HELPER].concat());
     let Some(mut needed) = noted(needed, &CLUSTER_UNREACHABLE, findings)? else {
-        return Ok(To::default());
+        return Ok(ReachedTarget::default());
     };
-    let asked = cluster.missing(&needed).map_err(Into::into);
-    let Some(missing) = noted(asked, &CLUSTER_UNREACHABLE, findings)? else {
-        return Ok(To::default());
+    let outcome = cluster.missing(&needed).map_err(Into::into);
+    let Some(missing) = noted(outcome, &CLUSTER_UNREACHABLE, findings)? else {
+        return Ok(ReachedTarget::default());
     };
     let missing = missing.as_ref();
-    let say = |blocks| missing.map(|missing| rights(missing, blocks));
+    let rights_finding = |blocks| missing.map(|missing| rights(missing, blocks));
     if missing.is_some_and(|missing| missing.lacks(Right::FIND) || missing.lacks(Right::DATABASE)) {
-        findings.extend(say(true));
-        return Ok(To::default());
+        findings.extend(rights_finding(true));
+        return Ok(ReachedTarget::default());
     }
-    let is_refused = |error: &anyhow::Error| missing.is_some() && ess_servers::kind(error) == Some(Kind::Forbidden);
+    let is_refused =
+        |error: &anyhow::Error| missing.is_some() && ess_servers::kind(error) == Some(ErrorKind::Forbidden);
     let on = match ess_servers::find(context, cluster, &named) {
         Err(error) if is_refused(&error) => {
-            findings.extend(say(true));
-            return Ok(To::default());
+            findings.extend(rights_finding(true));
+            return Ok(ReachedTarget::default());
         }
         found => noted(found, &CLUSTER_UNREACHABLE, findings)?,
     };
     let Some(on) = on else {
-        return Ok(To::default());
+        return Ok(ReachedTarget::default());
     };
     // Report all missing permissions in one finding, with one Role.
-    let missing = if on.ess.profile == Profile::Operator {
+    let missing = if on.ess.distribution == Distribution::Operator {
         needed.extend(Right::operator(OPERATOR_NAMESPACE));
-        let asked = on.cluster.missing(&needed).map_err(Into::into);
-        noted(asked, &CLUSTER_UNREACHABLE, findings)?.flatten()
+        let outcome = on.cluster.missing(&needed).map_err(Into::into);
+        noted(outcome, &CLUSTER_UNREACHABLE, findings)?.flatten()
     } else {
         missing.cloned()
     };
@@ -75,7 +80,7 @@ pub(crate) fn open(context: &mut Context, args: &TargetArgs, findings: &mut Vec<
         (missing, _) => missing.cloned(),
     };
     findings.extend(missing.map(|missing| rights(&missing, blocks)));
-    Ok(To {
+    Ok(ReachedTarget {
         ess: Some(on),
         database,
     })
@@ -91,9 +96,9 @@ fn noted<T>(outcome: anyhow::Result<T>, id: &'static Id, findings: &mut Vec<Find
         return Err(error);
     };
     let id = match cluster.kind() {
-        Kind::Usage | Kind::Interrupted => return Err(error),
-        Kind::Forbidden => &CLUSTER_RIGHTS,
-        Kind::Unrecognised => &CLUSTER_LAYOUT,
+        ErrorKind::Usage | ErrorKind::Interrupted => return Err(error),
+        ErrorKind::Forbidden => &CLUSTER_RIGHTS,
+        ErrorKind::Unrecognised => &CLUSTER_LAYOUT,
         _ => id,
     };
     let hint = match *id {

@@ -5,7 +5,7 @@ use std::fs;
 use secrecy::ExposeSecret as _;
 use tempfile::TempDir;
 
-use super::{Macaroon, Origin, Secret, Secrets};
+use super::{Macaroon, Origin, Secret, SecretId, Secrets, TABLE};
 use crate::config::{Config, ConfigError, Options};
 
 const KEY: &str = "ed25519 a_test nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A\n";
@@ -295,12 +295,9 @@ fn private_keys_of_options_that_we_do_not_know_are_found() {
     // These five, the signing key and the registration; nothing is found twice.
     assert_eq!(secrets.secrets.len(), 7);
     let dkim = find(&secrets, "modules.0.config.dkim.key").unwrap();
-    assert_eq!(dkim.destination, "an extra volume of Synapse");
+    assert_eq!(dkim.id, SecretId::PrivateKey);
     assert_eq!(dkim.origin.file, Some(dir.path().join("dkim.pem")));
-    assert_eq!(
-        find(&secrets, "database.args.sslkey").unwrap().destination,
-        "not needed"
-    );
+    assert_eq!(find(&secrets, "database.args.sslkey").unwrap().id, SecretId::PrivateKey);
     let notes = secrets.notes.join("\n");
     assert!(
         notes.contains("`modules.0.config.dkim.key` names a private key, which is extracted"),
@@ -311,6 +308,45 @@ fn private_keys_of_options_that_we_do_not_know_are_found() {
             && !notes.contains("canary"),
         "{notes}"
     );
+}
+
+#[test]
+fn every_row_of_the_table_is_read() {
+    let yaml = "\
+        macaroon_secret_key: x\n\
+        registration_shared_secret: x\n\
+        form_secret: x\n\
+        worker_replication_secret: x\n\
+        turn_shared_secret: x\n\
+        turn_username: x\n\
+        turn_password: x\n\
+        recaptcha_public_key: x\n\
+        recaptcha_private_key: x\n\
+        password_config: {pepper: x}\n\
+        email: {smtp_user: x, smtp_pass: x}\n\
+        redis: {enabled: true, use_tls: true, password: x, private_key_file: file}\n\
+        matrix_authentication_service: {enabled: true, secret: x}\n\
+        experimental_features: {msc3861: {client_secret: x, admin_token: x}}\n\
+        jwt_config: {enabled: true, secret: x}\n\
+        saml2_config: {sp_config: {key_file: file, key_file_passphrase: x, encryption_keypairs: [{key_file: file}]}}\n\
+        database: {name: psycopg2, args: {password: x, sslpassword: x}}\n\
+        manhole_settings: {password: x, ssh_priv_key_path: file}\n\
+        sentry: {dsn: x}\n\
+        key_server_signing_keys_path: file\n\
+        tls_private_key_path: file\n\
+        listeners: [{port: 8448, type: http, tls: true}]\n\
+        oidc_providers: [{client_secret: x, client_secret_jwt_key: {key: x}}]\n\
+        app_service_config_files: [file]\n\
+        media_storage_providers: [{module: s3, config: {secret_access_key: x}}]\n";
+    let secrets = read(yaml, &[("file", "x")]).1.unwrap();
+
+    for row in TABLE {
+        let found = secrets.secrets.iter().find(|secret| secret.id == row.id);
+        let found = found.unwrap_or_else(|| panic!("{}: it is in the table, but nothing reads it", row.option));
+        let names = found.option.split('.').filter(|name| name.parse::<usize>().is_err());
+        let option = names.collect::<Vec<_>>().join(".");
+        assert!(option.starts_with(row.option), "{option} is read as {}", row.option);
+    }
 }
 
 #[test]

@@ -9,9 +9,9 @@ use ess_synapse::secrets::Secrets;
 use ess_synapse::{Config, Options};
 use tempfile::TempDir;
 
-use super::{Outcome, Plan, copy_name, put};
-use crate::beside::Beside;
+use super::{ExportPlan, Outcome, copy_name, put};
 use crate::carry::Sorted;
+use crate::components::OtherComponents;
 
 const KEY: &str = "ed25519 a_test nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A\n";
 
@@ -47,8 +47,8 @@ impl Home {
             ..Options::default()
         })?;
         let secrets = Secrets::read(&config)?;
-        let beside = Beside::default();
-        let mut plan = Plan::new(&config, &secrets, &beside, Sorted::default(), Vec::new())?;
+        let components = OtherComponents::default();
+        let mut plan = ExportPlan::new(&config, &secrets, &components, Sorted::default(), Vec::new())?;
         if let Some(text) = emit {
             plan.emit("values.yaml", text);
         }
@@ -235,7 +235,7 @@ fn a_mangled_index_is_refused() {
 }
 
 #[test]
-fn files_for_ess_are_made_anew_unless_a_person_has_edited_them() {
+fn files_for_ess_are_made_again_unless_a_person_has_edited_them() {
     let home = Home::new("");
     home.put().unwrap();
     let values = home.export.join("ess/values.yaml");

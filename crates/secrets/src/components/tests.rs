@@ -7,7 +7,7 @@ use ess_cli::Exit;
 use secrecy::ExposeSecret as _;
 use tempfile::TempDir;
 
-use super::{Beside, host, kind_of_key};
+use super::{OtherComponents, host, kind_of_key};
 use crate::yaml::write;
 
 struct Home(TempDir);
@@ -25,8 +25,8 @@ fn home() -> Home {
     Home(tempfile::tempdir().unwrap())
 }
 
-fn value(beside: &Beside, option: &str) -> Option<String> {
-    let secret = beside.find(option)?;
+fn value(components: &OtherComponents, option: &str) -> Option<String> {
+    let secret = components.find(option)?;
     Some(String::from_utf8(secret.value.expose_secret().to_vec()).unwrap())
 }
 
@@ -36,7 +36,7 @@ const P256: &str = "-----BEGIN EC PRIVATE KEY-----\nMAoGCCqGSM49AwEH\n-----END E
 const K256: &str = "-----BEGIN EC PARAMETERS-----\nBgUrgQQACg==\n-----END EC PARAMETERS-----\n-----BEGIN EC PRIVATE KEY-----\nMHQ=\n-----END EC PRIVATE KEY-----\n";
 
 #[test]
-fn mas_gives_up_secrets_inline_and_by_file() {
+fn secrets_of_mas_are_read_inline_and_by_file() {
     let home = home();
     home.write("enc", "00ff\n");
     home.write("client", "CANARY client\n");
@@ -55,7 +55,7 @@ fn mas_gives_up_secrets_inline_and_by_file() {
     );
 
     let map = [(PathBuf::from("/data"), home.0.path().to_owned())];
-    let beside = Beside::read(Some(&path), None, &map).unwrap();
+    let components = OtherComponents::read(Some(&path), None, &map).unwrap();
 
     for (option, text) in [
         ("mas.secrets.encryption", "00ff"),
@@ -66,19 +66,19 @@ fn mas_gives_up_secrets_inline_and_by_file() {
         ("mas.clients.0.client_secret", "CANARY client"),
         ("mas.upstream_oauth2.providers.0.client_secret", "CANARY up"),
     ] {
-        assert_eq!(value(&beside, option).as_deref(), Some(text), "{option}");
+        assert_eq!(value(&components, option).as_deref(), Some(text), "{option}");
     }
-    let mas = beside.mas.as_ref().unwrap();
+    let mas = components.mas.as_ref().unwrap();
     assert_eq!(mas.host.as_deref(), Some("auth.example.org"));
     let fields: Vec<_> = mas.keys.iter().map(|(field, _)| *field).collect();
     assert_eq!(fields, ["ecdsaPrime256v1", "ecdsaSecp256k1", "rsa"]);
     assert!(
-        beside
+        components
             .notes
             .iter()
             .any(|note| note.contains("keys_dir.2` is a second key")),
         "{:?}",
-        beside.notes
+        components.notes
     );
     assert_eq!(
         *write(mas.config.as_ref().unwrap()).unwrap(),
@@ -101,7 +101,7 @@ fn no_section_of_mas_is_passed_over() {
          odd: {'../x_secret': CANARY odd, 'a.b_secret': CANARY odd}\n",
     );
 
-    let beside = Beside::read(Some(&path), None, &[]).unwrap();
+    let components = OtherComponents::read(Some(&path), None, &[]).unwrap();
 
     for (option, text, destination) in [
         ("mas.http.listeners.0.tls.key", RSA, "not needed"),
@@ -113,24 +113,28 @@ fn no_section_of_mas_is_passed_over() {
             "matrixAuthenticationService.additional",
         ),
     ] {
-        assert_eq!(value(&beside, option).as_deref(), Some(text), "{option}");
-        assert_eq!(beside.find(option).unwrap().destination, destination, "{option}");
+        assert_eq!(value(&components, option).as_deref(), Some(text), "{option}");
+        assert_eq!(
+            components.find(option).unwrap().fate.destination,
+            destination,
+            "{option}"
+        );
     }
-    let config = beside.mas.as_ref().unwrap().config.as_ref().unwrap();
+    let config = components.mas.as_ref().unwrap().config.as_ref().unwrap();
     assert_eq!(
         *write(config).unwrap(),
         "telemetry:\n  sentry:\n    dsn: \"https://CANARY@s/1\"\npolicy:\n  data:\n    a: 1\n\
          odd:\n  \"../x_secret\": \"CANARY odd\"\n  a.b_secret: \"CANARY odd\"\n"
     );
-    let notes = beside.notes.join("\n");
-    for said in [
+    let notes = components.notes.join("\n");
+    for wanted in [
         "`mas.templates.path` is left out of the values, because ESS's pod would not have what it names: /usr/share/mas/templates",
         "`mas.policy.wasm_module` is left out",
         "because its name is too long or has special characters: odd.../x_secret",
         "because its name is too long or has special characters: odd.a.b_secret",
         "`mas.http.listeners.1.tls.key` is not extracted, but ESS does not need it: cannot read",
     ] {
-        assert!(notes.contains(said), "{notes}");
+        assert!(notes.contains(wanted), "{notes}");
     }
     assert!(!notes.contains("CANARY"), "{notes}");
 }
@@ -147,9 +151,9 @@ fn hookshot_has_more_than_a_passkey() {
          cache: {redisUri: 'redis://:CANARY@r:6379'}\npermissions: [{actor: a.example}]\n",
     );
 
-    let beside = Beside::read(None, Some(&path), &[]).unwrap();
+    let components = OtherComponents::read(None, Some(&path), &[]).unwrap();
 
-    let options: Vec<&str> = beside.secrets.iter().map(|secret| &*secret.option).collect();
+    let options: Vec<&str> = components.secrets.iter().map(|secret| &*secret.option).collect();
     assert_eq!(
         options,
         [
@@ -160,11 +164,11 @@ fn hookshot_has_more_than_a_passkey() {
         ]
     );
     assert_eq!(
-        value(&beside, "hookshot.github.auth.privateKeyFile").as_deref(),
+        value(&components, "hookshot.github.auth.privateKeyFile").as_deref(),
         Some(RSA)
     );
     assert_eq!(
-        value(&beside, "hookshot.github.webhook.secret").as_deref(),
+        value(&components, "hookshot.github.webhook.secret").as_deref(),
         Some("CANARY hook")
     );
 }
@@ -175,9 +179,9 @@ fn hookshot_has_a_passkey_next_to_its_configuration() {
     let path = home.write("hookshot/config.yml", "bridge: {}\n");
     home.write("hookshot/passkey.pem", "CANARY\n");
 
-    let beside = Beside::read(None, Some(&path), &[]).unwrap();
+    let components = OtherComponents::read(None, Some(&path), &[]).unwrap();
 
-    assert_eq!(value(&beside, "hookshot.passFile").as_deref(), Some("CANARY\n"));
+    assert_eq!(value(&components, "hookshot.passFile").as_deref(), Some("CANARY\n"));
 }
 
 #[test]
@@ -185,7 +189,7 @@ fn what_cannot_be_read_is_named_and_never_quoted() {
     let home = home();
     let refused = |content: &str| {
         let path = home.write("mas.yaml", content);
-        let error = Beside::read(Some(&path), None, &[]).err().unwrap();
+        let error = OtherComponents::read(Some(&path), None, &[]).err().unwrap();
         let message = format!("{error:#}");
         assert!(!message.contains("CANARY"), "{message}");
         (ess_cli::exit_of(&error), message)

@@ -18,7 +18,7 @@ use ess_document::{Document, Next, RecordChange, WellKnown, now};
 use ess_run::Report as _;
 use ess_run::text::{count, counted};
 use ess_servers::{ConfigArgs, contradiction};
-use ess_web::{Agent, Detour, Dns, Document as Served, agent, get, host_and_port, read};
+use ess_web::{Agent, Detour, Dns, Served, agent, get, host_and_port, read};
 use serde_json::Value;
 
 use check::Check;
@@ -120,7 +120,7 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     }
     let agent = agent(args.resolve.clone(), args.resolver);
     let exit = if args.check {
-        look(args, context, &server, &agent, &mut section)?
+        check(args, context, &server, &agent, &mut section)?
     } else {
         make(args, context, &server, &agent, &mut section)?;
         Exit::Done
@@ -142,66 +142,11 @@ fn known(args: &Args, context: &mut Context) -> anyhow::Result<WellKnown> {
         ess_servers::config(context, &args.configuration)?
     };
     let earlier = context.document.well_known.clone().unwrap_or_default();
-    let known = |name: &str| Some(name.to_owned()).filter(|name| !name.is_empty());
-    if args.check {
-        // A check is for the documents of the run that wrote them, so its flags cannot differ from that run's.
-        for (flag, given, field, known) in [
-            ("--host", &args.host, "well_known.host", known(&earlier.host)),
-            (
-                "--rtc-host",
-                &args.rtc_host,
-                "well_known.rtc_host",
-                earlier.rtc_host.clone(),
-            ),
-        ] {
-            if let (Some(given), Some(known)) = (given, known)
-                && *given != known
-            {
-                return Err(contradiction(flag, given, field, &known).into());
-            }
-        }
-    }
-    let source = context
-        .document
-        .source
-        .as_ref()
-        .and_then(|source| source.server_name.clone());
-    for (field, known) in [
-        ("source.server_name", source),
-        ("well_known.server_name", known(&earlier.server_name)),
-    ] {
-        if let (Some(given), Some(known)) = (&args.server_name, known)
-            && *given != known
-        {
-            return Err(contradiction("--server-name", given, field, &known).into());
-        }
-    }
-    let server_name_found = [
-        args.server_name.clone(),
-        config.map(|config| config.server_name().to_owned()),
-        context
-            .document
-            .source
-            .as_ref()
-            .and_then(|source| source.server_name.clone()),
-        Some(earlier.server_name.clone()).filter(|name| !name.is_empty()),
-    ];
-    let server_name_found = server_name_found.into_iter().flatten().next().ok_or_else(|| {
-        Stop::usage("no server name: neither --server-name nor -c nor the document provides one")
-            .hint("give --server-name example.org")
-    })?;
-    server_name(&server_name_found)
-        .map_err(|why| Stop::data(format!("the server name {server_name_found:?} is {why}")))?;
-    for (field, name) in [
-        ("well_known.host", known(&earlier.host)),
-        ("well_known.rtc_host", earlier.rtc_host.clone()),
-    ] {
-        if let Some(name) = name {
-            host(&name).map_err(|why| Stop::data(format!("the document's `{field}` {name:?} is {why}")))?;
-        }
-    }
-    let given_host = args.host.clone().or(Some(earlier.host).filter(|host| !host.is_empty()));
-    let host = given_host.ok_or_else(|| {
+    refuse_contradictions(args, &context.document, &earlier)?;
+    let configured = config.map(|config| config.server_name().to_owned());
+    let server_name = known_server_name(args, configured, &context.document, &earlier)?;
+    check_hosts(&earlier)?;
+    let host = args.host.clone().or(not_empty(&earlier.host)).ok_or_else(|| {
         Stop::usage("the host of Synapse in ESS is unknown")
             .hint("give --host with the value of synapse.ingress.host in ESS's values")
     })?;
@@ -213,7 +158,7 @@ fn known(args: &Args, context: &mut Context) -> anyhow::Result<WellKnown> {
     Ok(WellKnown {
         version: context.version(),
         started_at: context.started_at.clone(),
-        server_name: server_name_found,
+        server_name,
         host,
         rtc_host: args.rtc_host.clone().or(earlier.rtc_host),
         addresses,
@@ -222,6 +167,81 @@ fn known(args: &Args, context: &mut Context) -> anyhow::Result<WellKnown> {
         records: earlier.records,
         ..WellKnown::default()
     })
+}
+
+fn not_empty(name: &str) -> Option<String> {
+    Some(name.to_owned()).filter(|name| !name.is_empty())
+}
+
+/// The server name according to the section `source`.
+fn of_source(document: &Document) -> Option<String> {
+    document.source.as_ref()?.server_name.clone()
+}
+
+/// Refuses flags that differ from the document.
+fn refuse_contradictions(args: &Args, document: &Document, earlier: &WellKnown) -> Result<(), Stop> {
+    if args.check {
+        // A check is for the documents of the run that wrote them, so its flags cannot differ from that run's.
+        for (flag, given, field, known) in [
+            ("--host", &args.host, "well_known.host", not_empty(&earlier.host)),
+            (
+                "--rtc-host",
+                &args.rtc_host,
+                "well_known.rtc_host",
+                earlier.rtc_host.clone(),
+            ),
+        ] {
+            if let (Some(given), Some(known)) = (given, known)
+                && *given != known
+            {
+                return Err(contradiction(flag, given, field, &known));
+            }
+        }
+    }
+    for (field, known) in [
+        ("source.server_name", of_source(document)),
+        ("well_known.server_name", not_empty(&earlier.server_name)),
+    ] {
+        if let (Some(given), Some(known)) = (&args.server_name, known)
+            && *given != known
+        {
+            return Err(contradiction("--server-name", given, field, &known));
+        }
+    }
+    Ok(())
+}
+
+/// The server name of the flag, the configuration or the document.
+fn known_server_name(
+    args: &Args,
+    configured: Option<String>,
+    document: &Document,
+    earlier: &WellKnown,
+) -> Result<String, Stop> {
+    let name = args
+        .server_name
+        .clone()
+        .or(configured)
+        .or_else(|| of_source(document))
+        .or_else(|| not_empty(&earlier.server_name))
+        .ok_or_else(|| {
+            Stop::usage("no server name: neither --server-name nor -c nor the document provides one")
+                .hint("give --server-name example.org")
+        })?;
+    server_name(&name).map_err(|why| Stop::data(format!("the server name {name:?} is {why}")))
+}
+
+/// Refuses hosts in the document that a flag could not name.
+fn check_hosts(earlier: &WellKnown) -> Result<(), Stop> {
+    for (field, name) in [
+        ("well_known.host", not_empty(&earlier.host)),
+        ("well_known.rtc_host", earlier.rtc_host.clone()),
+    ] {
+        if let Some(name) = name {
+            host(&name).map_err(|why| Stop::data(format!("the document's `{field}` {name:?} is {why}")))?;
+        }
+    }
+    Ok(())
 }
 
 fn addresses(section: &WellKnown) -> Vec<IpAddr> {
@@ -240,23 +260,7 @@ fn make(
     agent: &Agent,
     section: &mut WellKnown,
 ) -> anyhow::Result<()> {
-    let directory = match (&args.out, &context.document.export) {
-        (Some(out), _) => ess_files::absolute(out)?,
-        (None, Some(export)) => export.join("well-known"),
-        (None, None) => {
-            return Err(Stop::usage(
-                "no directory for the files: no --out was given, and the document names no export",
-            )
-            .hint("give --out DIR")
-            .into());
-        }
-    };
-    if let Some(export) = context.document.export.clone()
-        && directory.starts_with(&export)
-    {
-        ess_files::make_directory(&export)?;
-    }
-    context.lock_around(&directory)?;
+    let directory = lock_directory(args, context)?;
     let old = match &args.old {
         Some(directory) => read_old(directory)?,
         None => fetch_old(server, agent, context)?,
@@ -264,14 +268,7 @@ fn make(
     // Keep what an earlier run carried: after the switch, ESS may serve less than the old server did.
     let carried = with_earlier(old.clone(), &section.documents);
     let documents = merged(&carried, &section.host, section.rtc_host.as_deref());
-    let templates = templates(&documents);
-    if !templates.is_empty() {
-        let message = format!(
-            "the documents contain {{{{, which Helm would run as a template: {}",
-            templates.join(", ")
-        );
-        return Err(Stop::no(message).hint(format!("remove it from them: {SAVED}")).into());
-    }
+    refuse_templates(&documents)?;
     let own: BTreeSet<String> = [section.host.clone()]
         .into_iter()
         .chain(section.rtc_host.clone())
@@ -318,6 +315,41 @@ fn make(
     Ok(())
 }
 
+/// The directory of the files, locked; that of the export is created if the files are to be in it.
+fn lock_directory(args: &Args, context: &mut Context) -> anyhow::Result<PathBuf> {
+    let directory = match (&args.out, &context.document.export) {
+        (Some(out), _) => ess_files::absolute(out)?,
+        (None, Some(export)) => export.join("well-known"),
+        (None, None) => {
+            return Err(Stop::usage(
+                "no directory for the files: no --out was given, and the document names no export",
+            )
+            .hint("give --out DIR")
+            .into());
+        }
+    };
+    if let Some(export) = context.document.export.clone()
+        && directory.starts_with(&export)
+    {
+        ess_files::make_directory(&export)?;
+    }
+    context.lock_around(&directory)?;
+    Ok(directory)
+}
+
+/// Refuses documents that the Helm values could not contain.
+fn refuse_templates(documents: &Documents) -> Result<(), Stop> {
+    let templates = templates(documents);
+    if templates.is_empty() {
+        return Ok(());
+    }
+    let message = format!(
+        "the documents contain {{{{, which Helm would run as a template: {}",
+        templates.join(", ")
+    );
+    Err(Stop::no(message).hint(format!("remove it from them: {SAVED}")))
+}
+
 fn changes(
     args: &Args,
     server: &str,
@@ -358,7 +390,7 @@ fn fetch_old(server: &str, agent: &Agent, context: &Context) -> anyhow::Result<D
             Served::Absent => context
                 .console
                 .note(&format!("{url} is not served: there is nothing to keep")),
-            Served::Says(value) => drop(old.insert(name.to_owned(), value)),
+            Served::Valid(value) => drop(old.insert(name.to_owned(), value)),
             Served::Broken(why) => {
                 return Err(Stop::new(Exit::Unavailable, format!("{url} is invalid: {why}"))
                     .hint(SAVED)
@@ -394,7 +426,7 @@ fn read_old(directory: &std::path::Path) -> anyhow::Result<Documents> {
 }
 
 /// Runs the check until everything is up to date or `--wait` seconds have passed.
-fn look(
+fn check(
     args: &Args,
     context: &mut Context,
     server: &str,
@@ -441,12 +473,25 @@ fn look(
         public: &public,
         agent,
     };
+    let lagging = wait_until_current(args, context, &check)?;
+    let verdict = match lagging.len() {
+        0 => format!("all checks pass: {} leads to {}", section.server_name, section.host),
+        n => format!("{} not up to date", counted(n, "item is", "items are")),
+    };
+    context.console.line(&format!("well-known: {verdict}"));
+    let exit = if lagging.is_empty() { Exit::Done } else { Exit::No };
+    section.lagging = Some(lagging);
+    Ok(exit)
+}
+
+/// Repeats the check until nothing lags or `--wait` seconds have passed; returns what still lags. Prints each change.
+fn wait_until_current(args: &Args, context: &Context, check: &Check<'_>) -> anyhow::Result<Vec<String>> {
     let until = Instant::now() + Duration::from_secs(args.wait);
-    let mut said = None;
-    let lagging = loop {
+    let mut reported = None;
+    loop {
         let lagging = check.lagging();
         ess_run::stop_if_interrupted()?;
-        if said.as_ref() != Some(&lagging) {
+        if reported.as_ref() != Some(&lagging) {
             for what in &lagging {
                 context.console.line(&format!("  {what}"));
             }
@@ -459,21 +504,13 @@ fn look(
             }
         }
         if lagging.is_empty() || Instant::now() >= until {
-            break lagging;
+            return Ok(lagging);
         }
-        said = Some(lagging);
+        reported = Some(lagging);
         let next = (Instant::now() + Duration::from_secs(args.every)).min(until);
         while Instant::now() < next {
             ess_run::stop_if_interrupted()?;
             thread::sleep(Duration::from_millis(100));
         }
-    };
-    let verdict = match lagging.len() {
-        0 => format!("all checks pass: {} leads to {}", section.server_name, section.host),
-        n => format!("{} not up to date", counted(n, "item is", "items are")),
-    };
-    context.console.line(&format!("well-known: {verdict}"));
-    let exit = if lagging.is_empty() { Exit::Done } else { Exit::No };
-    section.lagging = Some(lagging);
-    Ok(exit)
+    }
 }

@@ -1,6 +1,6 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use ess_synapse::yaml::{self, Kind, Value};
+use ess_synapse::yaml::{self, ScalarKind, Value};
 use proptest::prelude::*;
 
 use super::{Node, write};
@@ -10,18 +10,18 @@ fn by_1_1(text: &str) -> Node {
     fn node(value: &Value) -> Node {
         match value {
             Value::Scalar(scalar) => match scalar.kind {
-                Kind::Null => Node::Null,
-                Kind::Bool(value) => Node::Bool(value),
-                Kind::Int(value) => Node::Number(value.unwrap().to_string()),
-                Kind::Float(value) => Node::Number(format!("{value:?}")),
-                Kind::Text => Node::Text(scalar.text.clone()),
-                Kind::Timestamp | Kind::Binary => panic!("something else than it was"),
+                ScalarKind::Null => Node::Null,
+                ScalarKind::Bool(value) => Node::Bool(value),
+                ScalarKind::Int(value) => Node::Number(value.unwrap().to_string()),
+                ScalarKind::Float(value) => Node::Number(format!("{value:?}")),
+                ScalarKind::Text => Node::Text(scalar.text.clone()),
+                ScalarKind::Timestamp | ScalarKind::Binary => panic!("something else than it was"),
             },
             Value::List(list) => Node::List(list.iter().map(node).collect()),
             Value::Map(map) => Node::Map(
                 map.iter()
                     .map(|(name, value)| {
-                        assert_eq!(name.kind, Kind::Text);
+                        assert_eq!(name.kind, ScalarKind::Text);
                         (name.text.to_string(), node(value))
                     })
                     .collect(),

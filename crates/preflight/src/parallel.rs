@@ -1,27 +1,27 @@
 //! Runs all checks, in parallel: a check that waits does not delay the others.
 
-use std::panic::resume_unwind;
 use std::path::Path;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle, ScopedJoinHandle};
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use ess_cli::{Console, Context, Stop};
 use ess_document::{Document, Finding, Identity};
 use ess_postgres::{Conninfo, Error, Facts, SchemaRows, Session, plausible_schema_rows, schema_rows, server_names};
 use ess_proof::{Standing, standing};
-use ess_run::Report as _;
+use ess_run::{Report as _, joined};
 use ess_servers::{OnKube, PgVariables, Reached};
 use ess_synapse::Config;
 use ess_synapse::config::Database;
+use ess_synapse::signing_key::SigningKey;
 
 use crate::Args;
-use crate::checks::cluster::{self, To};
-use crate::checks::endpoint::{self, Endpoint};
+use crate::checks::cluster::{self, ReachedTarget};
+use crate::checks::endpoint::{self, Endpoint, Reported};
 use crate::checks::homeserver::{self, Homeserver};
 use crate::checks::target::{self, Target};
 use crate::checks::versions::SynapseVersion;
-use crate::checks::{Source, source};
+use crate::checks::{OpenSource, source};
 use crate::checks::{
     carry, config, connect, export, health, host, logins, media, not_checked, pace, profile, programs, public,
 };
@@ -30,34 +30,16 @@ use crate::ids::{Id, SOURCE_EMPTY, SOURCE_FENCED, SOURCE_UNREACHABLE, SPLIT_DATA
 use crate::select::Selection;
 
 /// Runs every check for which the options and the document name what is needed.
-pub(crate) fn look(args: &Args, selection: Selection<'_>, context: &mut Context) -> anyhow::Result<Vec<Finding>> {
+pub(crate) fn run_checks(args: &Args, selection: Selection<'_>, context: &mut Context) -> anyhow::Result<Vec<Finding>> {
     let configuration = ess_servers::config(context, &args.source.configuration)?.map(Arc::new);
     let mut findings = Vec::new();
-    let mut aside = Aside::default();
+    let mut network = NetworkChecks::default();
     if let Some(config) = &configuration {
         let (secrets, keys) = config::secrets(config);
         findings.extend(secrets);
-        let asked = Arc::clone(config);
-        aside.start(move || health::synapse(&asked, &keys));
-        if selection.wants_any(public::finds) {
-            let names = public::Names {
-                config: Arc::clone(config),
-                resolver: args.resolver,
-                detours: args.resolve.clone(),
-                max_ttl: args.max_ttl,
-            };
-            aside.start(move || public::check(names));
-        }
+        network.start_all(args, selection, config, keys);
     }
-    let asked = args.target_endpoint.clone().map(|url| Endpoint {
-        url,
-        resolver: args.resolver,
-        detours: args.resolve.clone(),
-    });
-    let endpoint = asked.map(|endpoint| {
-        let url = endpoint.url.clone();
-        (url, thread::spawn(move || endpoint::ask(&endpoint)))
-    });
+    let endpoint = query_endpoint(args);
     let opened = open(args, configuration.as_deref(), context, &mut findings)?;
     let (source, target) = connected(opened.source, opened.target, context, &mut findings)?;
     let rows = source.as_ref().and_then(|source| rows_of(source, &mut findings));
@@ -68,39 +50,15 @@ pub(crate) fn look(args: &Args, selection: Selection<'_>, context: &mut Context)
             uploads: found(homeserver::has_media(&source.session), "uploads", &mut findings),
         });
 
-    let (config, known) = (configuration.as_deref(), &context.document);
-    let export = known.export.as_deref();
-    let place = MediaPlace {
-        config,
-        source: opened.from.as_ref().filter(|_| state.is_some()),
-        application_name: &context.application_name(),
-        uploads: state.as_ref().and_then(|state| state.uploads),
-        budget: args.budget.0,
-        console: &context.console,
+    let subjects = Subjects {
+        config: configuration.as_deref(),
+        from: opened.from.as_ref(),
+        source: source.as_ref(),
+        state: state.as_ref(),
+        target: target.as_ref(),
+        ess: opened.ess.as_ref(),
     };
-    let on = opened.ess.as_ref();
-    let in_cluster = thread::scope(|scope| {
-        let in_cluster = on.map(|on| {
-            let known = cluster::Source {
-                database: source.as_ref().map(|source| source.facts.bytes),
-                has_mas: config.map(has_mas),
-            };
-            scope.spawn(move || cluster::check(on, known))
-        });
-        let groups = [
-            scope.spawn(|| of_source(source.as_ref(), state.as_ref(), config, known)),
-            scope.spawn(|| target.as_ref().map_or_else(Vec::new, target::check)),
-            scope.spawn(|| of_media(&place)),
-            scope.spawn(|| of_this_machine(args, config, (source.as_ref(), target.as_ref()), export)),
-        ];
-        findings.extend(groups.into_iter().flat_map(joined));
-        in_cluster.map(joined).transpose()
-    })?;
-    if let Some((found, media)) = in_cluster {
-        findings.extend(found);
-        let size = cluster::media_size(&findings);
-        findings.extend(media.zip(size).and_then(|(media, size)| media.room(size)));
-    }
+    findings.extend(check_in_parallel(args, &subjects, context)?);
     if let Some(target) = &target {
         findings.extend(target::room(target, source.as_ref()));
     }
@@ -111,38 +69,133 @@ pub(crate) fn look(args: &Args, selection: Selection<'_>, context: &mut Context)
         }
         findings.extend(pace::check(source, target.as_ref()));
     }
-    let mut says = None;
-    if let Some((url, asked)) = endpoint {
-        let ours = known.source.as_ref().and_then(|source| source.server_name.as_deref());
-        let said = awaited(asked)?;
-        findings.extend(endpoint::check(&url, &said, ours));
-        says = said.schema();
-    }
+    let running = endpoint
+        .map(|endpoint| check_endpoint(endpoint, &context.document, &mut findings))
+        .transpose()?
+        .flatten();
     if let Some(rows) = &rows {
-        let theirs = target.as_ref().map(target_schema);
-        let theirs = theirs.and_then(|theirs| found(theirs, "the target's schema", &mut findings)?);
-        // Without version rows, or with a fence in their place, only the version of the target's Synapse is known.
-        let says = says
+        let version = running
             .or(args.target_synapse_version)
-            .or_else(|| on.and_then(cluster::synapse_version));
-        let theirs = theirs
-            .filter(|rows| rows.version.is_some())
-            .or_else(|| says.map(SynapseVersion::rows));
-        findings.extend(homeserver::schema(rows, theirs.as_ref()));
+            .or_else(|| opened.ess.as_ref().and_then(cluster::synapse_version));
+        compare_schemas(rows, target.as_ref(), version, &mut findings);
     }
-    findings.extend(aside.wait()?);
+    findings.extend(network.wait()?);
     Ok(findings)
 }
 
-fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
-    thread.join().unwrap_or_else(|panic| resume_unwind(panic))
+/// The version query to the target's Synapse: its URL, and the thread that waits for the response.
+type EndpointQuery = (String, JoinHandle<Reported>);
+
+/// Queries the target's Synapse, if its URL was given.
+fn query_endpoint(args: &Args) -> Option<EndpointQuery> {
+    let url = args.target_endpoint.clone()?;
+    let endpoint = Endpoint {
+        url: url.clone(),
+        resolver: args.resolver,
+        detours: args.resolve.clone(),
+    };
+    Some((url, thread::spawn(move || endpoint::query(&endpoint))))
+}
+
+/// Waits for the response of the target's Synapse, and returns its version.
+fn check_endpoint(
+    (url, query): EndpointQuery,
+    document: &Document,
+    findings: &mut Vec<Finding>,
+) -> anyhow::Result<Option<SynapseVersion>> {
+    let own_name = document
+        .source
+        .as_ref()
+        .and_then(|source| source.server_name.as_deref());
+    let reported = awaited(query)?;
+    findings.extend(endpoint::check(&url, &reported, own_name));
+    Ok(reported.schema())
+}
+
+/// Compares the schema of the source with that of the target. `version` is the version of the target's Synapse, for a
+/// target without version rows or with a fence in their place.
+fn compare_schemas(
+    rows: &SchemaRows,
+    target: Option<&Target>,
+    version: Option<SynapseVersion>,
+    findings: &mut Vec<Finding>,
+) {
+    let of_target = target
+        .and_then(|target| found(target_schema(target), "the target's schema", findings)?)
+        .filter(|rows| rows.version.is_some())
+        .or_else(|| version.map(SynapseVersion::rows));
+    findings.extend(homeserver::schema(rows, of_target.as_ref()));
+}
+
+/// What the checks are about.
+struct Subjects<'a> {
+    config: Option<&'a Config>,
+    /// How to connect to the source.
+    from: Option<&'a Conninfo>,
+    source: Option<&'a OpenSource>,
+    /// The homeserver in the source.
+    state: Option<&'a State>,
+    target: Option<&'a Target>,
+    ess: Option<&'a OnKube>,
+}
+
+/// Runs the checks that can run at the same time. An error only if interrupted.
+fn check_in_parallel(args: &Args, on: &Subjects<'_>, context: &Context) -> anyhow::Result<Vec<Finding>> {
+    let known = &context.document;
+    let place = MediaPlace {
+        config: on.config,
+        source: on.from.filter(|_| on.state.is_some()),
+        application_name: &context.application_name(),
+        uploads: on.state.and_then(|state| state.uploads),
+        budget: args.budget.0,
+        console: &context.console,
+    };
+    let (mut findings, in_cluster) = thread::scope(|scope| {
+        let in_cluster = on.ess.map(|ess| {
+            let known = cluster::KnownSource {
+                database: on.source.map(|source| source.facts.bytes),
+                has_mas: on.config.map(has_mas),
+            };
+            scope.spawn(move || cluster::check(ess, known))
+        });
+        let groups = [
+            scope.spawn(|| of_source(on.source, on.state, on.config, known)),
+            scope.spawn(|| on.target.map_or_else(Vec::new, target::check)),
+            scope.spawn(|| of_media(&place)),
+            scope.spawn(|| of_this_machine(args, on.config, (on.source, on.target), known.export.as_deref())),
+        ];
+        let findings: Vec<Finding> = groups.into_iter().flat_map(|group| joined(group.join())).collect();
+        let in_cluster = in_cluster.map(|check| joined(check.join())).transpose()?;
+        anyhow::Ok((findings, in_cluster))
+    })?;
+    if let Some((found, media)) = in_cluster {
+        findings.extend(found);
+        let size = cluster::media_size(&findings);
+        findings.extend(media.zip(size).and_then(|(media, size)| media.room(size)));
+    }
+    Ok(findings)
 }
 
 /// Checks that query other hosts over the network; on SIGINT or SIGTERM they are abandoned.
 #[derive(Default)]
-struct Aside(Vec<JoinHandle<Vec<Finding>>>);
+struct NetworkChecks(Vec<JoinHandle<Vec<Finding>>>);
 
-impl Aside {
+impl NetworkChecks {
+    /// Starts the checks of the running Synapse, whose signing keys should be `keys`, and of its public names.
+    fn start_all(&mut self, args: &Args, selection: Selection<'_>, config: &Arc<Config>, keys: Vec<SigningKey>) {
+        let checked = Arc::clone(config);
+        self.start(move || health::synapse(&checked, &keys));
+        if selection.selects_any(public::finds) {
+            let names = public::Names {
+                config: Arc::clone(config),
+                resolver: args.resolver,
+                detours: args.resolve.clone(),
+                max_ttl: args.max_ttl,
+            };
+            self.start(move || public::check(names));
+        }
+    }
+
     fn start(&mut self, check: impl FnOnce() -> Vec<Finding> + Send + 'static) {
         self.0.push(thread::spawn(check));
     }
@@ -162,7 +215,7 @@ fn awaited<T>(thread: JoinHandle<T>) -> anyhow::Result<T> {
         ess_run::stop_if_interrupted()?;
         thread::sleep(Duration::from_millis(10));
     }
-    Ok(thread.join().unwrap_or_else(|panic| resume_unwind(panic)))
+    Ok(joined(thread.join()))
 }
 
 /// A connection that is being made, in a thread.
@@ -223,7 +276,7 @@ fn open(
     let to = if has_target {
         cluster::open(context, &args.target, findings)?
     } else {
-        To::default()
+        ReachedTarget::default()
     };
     Ok(Opened {
         from,
@@ -278,7 +331,7 @@ fn connected(
     target: Option<Connecting>,
     context: &mut Context,
     findings: &mut Vec<Finding>,
-) -> anyhow::Result<(Option<Source>, Option<Target>)> {
+) -> anyhow::Result<(Option<OpenSource>, Option<Target>)> {
     let from = source.map(awaited).transpose()?;
     let to = target.map(awaited).transpose()?;
     let hint = "check database.args of the configuration, or --source and --source-password-file";
@@ -286,7 +339,7 @@ fn connected(
     if let Some((_, facts)) = &source {
         identify(&mut context.source_section().identity, &facts.identity, "source")?;
     }
-    let source = source.map(|(session, facts)| Source { session, facts });
+    let source = source.map(|(session, facts)| OpenSource { session, facts });
     let server_name = server_name(source.as_ref(), context, findings);
     let hint = "check --target and --target-password-file";
     let Some((session, facts)) = reached(to, &TARGET_UNREACHABLE, hint, findings) else {
@@ -334,7 +387,7 @@ fn identify(known: &mut Option<Identity>, is: &Identity, whose: &str) -> Result<
 }
 
 /// The server name in the configuration or the document; otherwise that of the users, which is noted in the document.
-fn server_name(source: Option<&Source>, context: &mut Context, findings: &mut Vec<Finding>) -> Option<String> {
+fn server_name(source: Option<&OpenSource>, context: &mut Context, findings: &mut Vec<Finding>) -> Option<String> {
     if let Some(known) = context
         .document
         .source
@@ -356,9 +409,9 @@ struct State {
 }
 
 /// The source's schema version rows; a finding if it is fenced, or not a database of Synapse.
-fn rows_of(source: &Source, findings: &mut Vec<Finding>) -> Option<SchemaRows> {
+fn rows_of(source: &OpenSource, findings: &mut Vec<Finding>) -> Option<SchemaRows> {
     let fence = standing(&source.session);
-    if let Standing::Whole(_) = found(fence, "the fence of an earlier migration", findings)? {
+    if let Standing::Complete(_) = found(fence, "the fence of an earlier migration", findings)? {
         findings.push(
             blocker(
                 &SOURCE_FENCED,
@@ -386,7 +439,7 @@ fn rows_of(source: &Source, findings: &mut Vec<Finding>) -> Option<SchemaRows> {
 
 /// Checks the source as a database, and then the homeserver in it.
 fn of_source(
-    source: Option<&Source>,
+    source: Option<&OpenSource>,
     state: Option<&State>,
     config: Option<&Config>,
     known: &Document,
@@ -447,7 +500,7 @@ fn of_media(place: &MediaPlace<'_>) -> Vec<Finding> {
 fn of_this_machine(
     args: &Args,
     config: Option<&Config>,
-    (source, target): (Option<&Source>, Option<&Target>),
+    (source, target): (Option<&OpenSource>, Option<&Target>),
     export: Option<&Path>,
 ) -> Vec<Finding> {
     let (from, to) = (source.map(|it| it.facts.major()), target.map(|it| it.facts.major()));

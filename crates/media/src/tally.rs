@@ -4,16 +4,16 @@ use std::collections::BTreeMap;
 
 use ess_document::{Amount, Named};
 use ess_run::Report;
-use ess_synapse::media::Kind;
+use ess_synapse::media::MediaKind;
 
 /// Maximum number of names in each list of the document. The counts are always complete.
 const NAMES: usize = 1_000;
 
 /// Totals and lists of one run.
-pub(crate) struct Found<'a> {
+pub(crate) struct Tally<'a> {
     report: &'a dyn Report,
     /// The files of the store.
-    pub(crate) kinds: BTreeMap<Kind, Amount>,
+    pub(crate) kinds: BTreeMap<MediaKind, Amount>,
     pub(crate) unchanged: Amount,
     /// Files that only the copy has.
     pub(crate) surplus: Named,
@@ -32,7 +32,7 @@ pub(crate) struct Found<'a> {
     pub(crate) rows: Option<u64>,
 }
 
-impl<'a> Found<'a> {
+impl<'a> Tally<'a> {
     pub(crate) fn new(report: &'a dyn Report) -> Self {
         Self {
             report,
@@ -49,7 +49,7 @@ impl<'a> Found<'a> {
         }
     }
 
-    pub(crate) fn there(&mut self, kind: Kind, bytes: u64) {
+    pub(crate) fn present(&mut self, kind: MediaKind, bytes: u64) {
         add(self.kinds.entry(kind).or_default(), bytes);
     }
 

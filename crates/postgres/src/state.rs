@@ -2,11 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Sequence, Session, exists, sequences};
+use crate::{Error, Sequence, Session, sequences, table_exists};
 
 /// The state of a database at the moment when it was read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Mark {
+pub struct DatabaseState {
     /// `txid_current_snapshot()`, which shows the transactions of the cluster that had ended: `xmin:xmax:xip_list`,
     /// with 64-bit ids.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -44,7 +44,7 @@ pub struct StreamPosition {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Later(u64);
 
-impl Mark {
+impl DatabaseState {
     /// Whether no transaction of the cluster has ended between this mark and the later mark `now`.
     pub(crate) fn is_same_moment(&self, now: &Self) -> bool {
         self.comes_before(now) && self.snapshot.is_some() && self.snapshot == now.snapshot
@@ -94,7 +94,7 @@ fn bounds(snapshot: &str) -> Option<(u64, u64)> {
 }
 
 /// Reads the present state of the database.
-pub fn mark(session: &Session) -> Result<Mark, Error> {
+pub fn database_state(session: &Session) -> Result<DatabaseState, Error> {
     let row = session.one("read the transaction counter", include_str!("../sql/mark.sql"), &[])?;
     let is_writable = !row.get::<_, bool>(1);
     let (timeline, written) = if is_writable && row.get(3) {
@@ -104,7 +104,7 @@ pub fn mark(session: &Session) -> Result<Mark, Error> {
         // Without them, transaction ids prove nothing.
         (None, None)
     };
-    Ok(Mark {
+    Ok(DatabaseState {
         snapshot: Some(row.get(0)),
         timeline,
         written,
@@ -116,7 +116,7 @@ pub fn mark(session: &Session) -> Result<Mark, Error> {
 
 /// Reads Synapse's `stream_positions`; empty if there is no such table.
 pub fn stream_positions(session: &Session) -> Result<Vec<StreamPosition>, Error> {
-    if !exists(session, "public.stream_positions")? {
+    if !table_exists(session, "public.stream_positions")? {
         return Ok(Vec::new());
     }
     let rows = session.rows(
@@ -140,8 +140,8 @@ pub fn stream_positions(session: &Session) -> Result<Vec<StreamPosition>, Error>
 mod tests {
     use super::*;
 
-    fn at(snapshot: &str, timeline: Option<&str>) -> Mark {
-        Mark {
+    fn at(snapshot: &str, timeline: Option<&str>) -> DatabaseState {
+        DatabaseState {
             snapshot: Some(snapshot.to_owned()),
             timeline: timeline.map(str::to_owned),
             written: Some("1000".to_owned()),
@@ -178,7 +178,7 @@ mod tests {
     #[test]
     fn a_copy_and_a_server_that_was_put_back_are_not_the_database_that_was_marked() {
         let then = at("700:700:", Some("1"));
-        let with = |oid, written: Option<&str>| Mark {
+        let with = |oid, written: Option<&str>| DatabaseState {
             oid: Some(oid),
             written: written.map(str::to_owned),
             ..then.clone()

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use secrecy::ExposeSecret as _;
 use tempfile::TempDir;
 
-use super::{Config, ConfigError, Database, Layout, Options};
+use super::{Config, ConfigError, Database, DirectoryChoice, Options};
 
 fn directory(files: &[(&str, &str)]) -> TempDir {
     let dir = tempfile::tempdir().unwrap();
@@ -120,7 +120,7 @@ fn relative_paths_are_of_synapses_working_directory_and_then_mapped() {
     let config = Config::load(&options).unwrap();
     assert_eq!(
         (config.layout(), config.working_directory()),
-        (Layout::Docker, Path::new("/"))
+        (DirectoryChoice::Docker, Path::new("/"))
     );
     assert_eq!(config.media_store_path().unwrap(), Path::new("/media"));
     assert_eq!(config.resolve_path("/data/x/../key"), dir.path().join("key"));
@@ -131,7 +131,7 @@ fn relative_paths_are_of_synapses_working_directory_and_then_mapped() {
     options.working_directory = Some("/data".into());
     options.keys_directory = Some("keys".into());
     let config = Config::load(&options).unwrap();
-    assert_eq!(config.layout(), Layout::Given);
+    assert_eq!(config.layout(), DirectoryChoice::Given);
     assert_eq!(config.media_store_path().unwrap(), Path::new("/mnt/media"));
     assert_eq!(
         config.signing_key_path().unwrap(),
@@ -150,12 +150,12 @@ fn debians_layout_has_its_own_working_directory() {
 
     let config = Config::load(&options).unwrap();
 
-    assert_eq!(config.layout(), Layout::Debian);
+    assert_eq!(config.layout(), DirectoryChoice::Debian);
     assert_eq!(
         config.media_store_path().unwrap(),
         Path::new("/var/lib/matrix-synapse/media_store")
     );
-    assert_eq!(one("").layout(), Layout::Here);
+    assert_eq!(one("").layout(), DirectoryChoice::Here);
 }
 
 fn postgres(yaml: &str) -> (Vec<(String, String)>, Option<String>, bool) {

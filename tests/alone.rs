@@ -3,8 +3,7 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 
-use crate::scene::{Scene, assert_failed, names_in, target_cluster};
-use crate::support::{Call, Identity, OFFLINE, Stdin, Synapse};
+use crate::support::{Call, Identity, OFFLINE, Scene, Stdin, Synapse, assert_failed, names_in, target_cluster};
 
 /// Each program with flags only, as typed by a person. `$1` is replaced where a name must differ between calls.
 const LINES: [(&str, &str); 5] = [

@@ -11,8 +11,7 @@ use std::{env, fs, thread};
 use rustix::process::Signal;
 
 use crate::bench::{WIDE, fill};
-use crate::scene::{names_in, wait_until};
-use crate::support::{Call, Cluster, Database, ESS_PASSWORD, Running, TOOLS, World};
+use crate::support::{Call, Cluster, Database, ESS_PASSWORD, Running, TOOLS, World, names_in, wait_until};
 
 const LINE: &str = "set -o pipefail; pgdump-wrap -v -n --source \"$S\" --export export --server-name example.org \\
     | ess-wipe -v --target \"$T\" --execute --confirm example.org/synapse --allow-used | restore -v > migration.json";

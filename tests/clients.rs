@@ -9,8 +9,10 @@ use ess_run::Need;
 use serde_json::Value;
 
 use crate::preflight::{code, fires};
-use crate::scene::{Scene, assert_failed, names_in, pgbin, target_cluster};
-use crate::support::{Cluster, ESS_PASSWORD, Ran, SERVER_NAME, Stdin, World, place, programs_of};
+use crate::support::{
+    Cluster, ESS_PASSWORD, Ran, SERVER_NAME, Scene, Stdin, World, assert_failed, names_in, pgbin, place, programs_of,
+    target_cluster,
+};
 
 /// Every PostgreSQL version that the tests have, with the directory of its programs.
 fn versions() -> Vec<(u32, PathBuf)> {

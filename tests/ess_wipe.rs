@@ -2,11 +2,10 @@
 
 use serde_json::json;
 
-use crate::scene::{
-    Scene, Visitor, assert_failed, assert_private, link_programs, names_in, pgbin, target_cluster, text_of,
-    wait_for_session, write_program,
+use crate::support::{
+    Call, Cluster, ESS_PASSWORD, Identity, SERVER_NAME, Scene, Stdin, Synapse, Visitor, World, assert_failed,
+    assert_private, link_programs, names_in, pgbin, target_cluster, text_of, wait_for_session, write_program,
 };
-use crate::support::{Call, Cluster, ESS_PASSWORD, Identity, SERVER_NAME, Stdin, Synapse, World};
 
 /// SQL that copies an existing event `count` times, with other ids and these values.
 fn more_events(count: u32, change: &str) -> String {
@@ -603,7 +602,7 @@ fn without_a_fence_a_plain_pg_restore_meets_an_empty_database() {
     let events = "SELECT count(*) FROM event_json";
     assert_eq!(
         scene.on_target(events),
-        crate::scene::source_cluster().psql("seeded", events)
+        crate::support::source_cluster().psql("seeded", events)
     );
 }
 
@@ -864,7 +863,7 @@ fn undo_is_refused_after_a_synapse_ran_on_the_target() {
     let (scene, before) = migrated();
     let synapse = Synapse::new(&scene.world, "ess", &scene.target_database(), &Identity::old());
     synapse.start();
-    crate::scene::seeded().goes_on(&synapse);
+    crate::support::seeded().goes_on(&synapse);
     synapse.stop();
     let used = scene.target_dump();
 

@@ -10,8 +10,7 @@ use std::thread;
 
 use serde_json::json;
 
-use crate::scene::{Scene, assert_failed, source_cluster};
-use crate::support::{Identity, Ran, SERVER_NAME, Stdin, Synapse, World};
+use crate::support::{Identity, Ran, SERVER_NAME, Scene, Stdin, Synapse, World, assert_failed, source_cluster};
 
 /// Part of every secret, so that one search finds all of them.
 const CANARY: &str = "CANARY";

@@ -4,8 +4,9 @@
 use std::fs;
 
 use crate::restore::{pg_dump, restore_from};
-use crate::scene::{Scene, Tmpfs, assert_failed, link_programs, names_in, pgbin, write_program};
-use crate::support::{Call, Cluster, World};
+use crate::support::{
+    Call, Cluster, Scene, Tmpfs, World, assert_failed, link_programs, names_in, pgbin, write_program,
+};
 
 #[test]
 fn a_wrong_password_is_distinguished_from_a_missing_server() {

@@ -3,10 +3,10 @@
 use serde_json::json;
 
 use crate::restore::{pg_dump, restore_from};
-use crate::scene::{
-    Scene, assert_failed, link_programs, pgbin, restore_that_waits, source_cluster, target_cluster, write_program,
+use crate::support::{
+    SERVER_NAME, Scene, Stdin, assert_failed, link_programs, pgbin, restore_that_waits, source_cluster, target_cluster,
+    write_program,
 };
-use crate::support::{SERVER_NAME, Stdin};
 
 /// Writes the source's version rows by hand, as an administrator might; the comment remains.
 const BY_HAND: &str = "UPDATE schema_version SET version = 94; UPDATE schema_compat_version SET compat_version = 84";
@@ -240,7 +240,7 @@ fn verify_refuses_a_manifest_that_is_not_the_documents() {
 #[test]
 fn verify_refuses_a_target_in_use() {
     let scene = Scene::restored();
-    let _visitor = crate::scene::Visitor::new(target_cluster(), &scene.target, "synapse_user");
+    let _visitor = crate::support::Visitor::new(target_cluster(), &scene.target, "synapse_user");
 
     let ran = scene.verify().run();
 

@@ -1,7 +1,6 @@
 //! Sources that Synapse would never create: everything in them is moved and proven equal, or refused by name.
 
-use crate::scene::{Scene, assert_failed, source_cluster, target_cluster};
-use crate::support::{Ran, Stdin};
+use crate::support::{Ran, Scene, Stdin, assert_failed, source_cluster, target_cluster};
 
 /// Runs the pipeline, without `verify`.
 fn moved(scene: &Scene) -> Ran {

@@ -10,8 +10,10 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::restore::{pg_dump, restore_from};
-use crate::scene::{Scene, assert_failed, source_cluster, target_cluster, text_of, wait_until};
-use crate::support::{Cluster, ESS_PASSWORD, World, programs_of};
+use crate::support::{
+    Cluster, ESS_PASSWORD, Scene, World, assert_failed, programs_of, source_cluster, target_cluster, text_of,
+    wait_until,
+};
 
 /// Contents of the version tables that Synapse never writes, and the message about each.
 const IMPLAUSIBLE: [(&str, &str); 8] = [

@@ -7,11 +7,10 @@ use std::os::unix::process::ExitStatusExt as _;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::scene::{
-    Scene, assert_failed, link_programs, names_in, pgbin, restore_that_waits, source_cluster, target_cluster,
-    wait_for_session, wait_until, write_program,
+use crate::support::{
+    Call, Cluster, Identity, Proxy, Scene, Stdin, Synapse, assert_failed, link_programs, names_in, pgbin,
+    restore_that_waits, source_cluster, target_cluster, wait_for_session, wait_until, write_program,
 };
-use crate::support::{Call, Cluster, Identity, Proxy, Stdin, Synapse};
 
 /// Waits until no process and no session of a killed run is left.
 fn wait_until_all_ended(scene: &Scene) {

@@ -1,8 +1,7 @@
 //! Settings of a role or database that affect every session, and values that must not enter messages and documents.
 
 use crate::preflight::fires;
-use crate::scene::{Scene, assert_failed, source_cluster, target_cluster};
-use crate::support::{OFFLINE, SERVER_NAME};
+use crate::support::{OFFLINE, SERVER_NAME, Scene, assert_failed, source_cluster, target_cluster};
 
 /// Limits and formats that would end or change a dump or restore that does not override them.
 const SET: &str = "statement_timeout = '5s' lock_timeout = '1ms' idle_in_transaction_session_timeout = '5s' \

@@ -1,7 +1,9 @@
 //! Sources and targets of other major versions of PostgreSQL: data of an old server is moved to a newer one and proven.
 
-use crate::scene::{Scene, Tmpfs, link_programs, write_program};
-use crate::support::{Cluster, Database, ESS_PASSWORD, Identity, Ran, Seeded, Synapse, World, place, programs_of};
+use crate::support::{
+    Cluster, Database, ESS_PASSWORD, Identity, Ran, Scene, Seeded, Synapse, Tmpfs, World, link_programs, place,
+    programs_of, write_program,
+};
 
 /// A source with Synapse's objects and ones that people add, a target, and client programs that fit both servers.
 struct Move {

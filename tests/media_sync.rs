@@ -10,8 +10,10 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use crate::scene::{Scene, Tmpfs, assert_failed, names_in, wait_until};
-use crate::support::{Call, Cluster, Identity, Ran, SERVER_NAME, Seeded, Stdin, Synapse, World, place};
+use crate::support::{
+    Call, Cluster, Identity, Ran, SERVER_NAME, Scene, Seeded, Stdin, Synapse, Tmpfs, World, assert_failed, names_in,
+    place, wait_until,
+};
 
 /// Paths as Synapse creates them, at least one of each kind.
 pub(crate) const PATHS: [&str; 9] = [

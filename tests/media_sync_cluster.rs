@@ -8,8 +8,7 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use crate::media_sync::{PATHS, assert_trusts_no_sender, files, fill, frame, hello, media, received, text};
-use crate::scene::{assert_failed, wait_until};
-use crate::support::{Call, Cluster, Effect, Kube, Running, World};
+use crate::support::{Call, Cluster, Effect, Kube, Running, World, assert_failed, wait_until};
 
 struct Stage {
     world: World,

@@ -5,8 +5,10 @@ use std::fs;
 use serde_json::{Value, json};
 
 use crate::preflight::Sleeper;
-use crate::scene::{Scene, assert_failed, source_cluster, target_cluster, wait_until};
-use crate::support::{Call, Cluster, Database, ESS_PASSWORD, Ran, Stdin, World, place};
+use crate::support::{
+    Call, Cluster, Database, ESS_PASSWORD, Ran, Scene, Stdin, World, assert_failed, place, source_cluster,
+    target_cluster, wait_until,
+};
 
 /// A source on a server of its own, so that a test can advance its transaction counter.
 struct Old {

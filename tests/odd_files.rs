@@ -3,9 +3,9 @@
 use std::os::unix::process::ExitStatusExt as _;
 use std::time::{Duration, Instant};
 
-use crate::scene::{Scene, assert_failed};
-use crate::support::{Stdin, World};
 use rustix::process::Signal;
+
+use crate::support::{Scene, Stdin, World, assert_failed};
 
 const CONFIG: &str = "server_name: example.org\nreport_stats: false\ndatabase: {name: psycopg2}\n";
 const KEY: &str = "ed25519 a_test nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A\n";

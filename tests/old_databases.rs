@@ -4,8 +4,7 @@
 use serde_json::Value;
 
 use crate::preflight::{code, fires};
-use crate::scene::{Scene, assert_failed, names_in, source_cluster, target_cluster};
-use crate::support::{Cluster, Ran};
+use crate::support::{Cluster, Ran, Scene, assert_failed, names_in, source_cluster, target_cluster};
 
 /// Objects that are moved, created by Synapse's role. `%role` exists on both servers and is named by policies.
 const ADDED: &str = r#"

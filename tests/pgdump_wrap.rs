@@ -4,11 +4,10 @@ use std::fs::{self, File};
 
 use serde_json::{Value, json};
 
-use crate::scene::{
-    Scene, Tmpfs, Visitor, assert_failed, assert_private, link_programs, names_in, pgbin, seeded, source_cluster,
-    text_of, wait_until, write_program,
+use crate::support::{
+    Identity, SERVER_NAME, Scene, Stdin, Synapse, Tmpfs, Visitor, World, assert_failed, assert_private, link_programs,
+    names_in, pgbin, place, seeded, source_cluster, text_of, wait_until, write_program,
 };
-use crate::support::{Identity, SERVER_NAME, Stdin, Synapse, World, place};
 
 fn table<'a>(manifest: &'a Value, name: &str) -> &'a Value {
     let tables = manifest["inventory"]["tables"].as_array().unwrap();

@@ -6,8 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crate::scene::{Scene, assert_failed, source_cluster, target_cluster, text_of};
-use crate::support::{Cluster, Pooler, SERVER_NAME};
+use crate::support::{Cluster, Pooler, SERVER_NAME, Scene, assert_failed, source_cluster, target_cluster, text_of};
 
 /// Common pools: one session for all clients, or several that are handed out last-in-first-out or in turn.
 const POOLS: [(u32, &str); 3] = [(1, ""), (10, ""), (10, "server_round_robin = 1\nmin_pool_size = 3")];

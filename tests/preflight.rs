@@ -7,9 +7,10 @@ use std::process::{Child, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::internet::{self, DOCUMENTS, Internet, ZONE};
-use crate::scene::{Scene, names_in, source_cluster, target_cluster};
-use crate::support::{Call, Cluster, Identity, Ran, SERVER_NAME, Stdin, Synapse, World};
+use crate::support::internet::{self, DOCUMENTS, Internet, ZONE};
+use crate::support::{
+    Call, Cluster, Identity, Ran, SERVER_NAME, Scene, Stdin, Synapse, World, names_in, source_cluster, target_cluster,
+};
 
 /// A source with its configuration, and a target.
 pub(crate) struct Stage {

@@ -10,10 +10,12 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::internet::{self, DOCUMENTS, Internet};
 use crate::preflight::{Sleeper, Stage, code, fires, found, serious};
-use crate::scene::{Scene, Visitor, names_in, target_cluster, wait_until};
-use crate::support::{Cluster, Identity, Ran, SERVER_NAME, Synapse, World, programs_of};
+use crate::support::internet::{self, DOCUMENTS, Internet};
+use crate::support::{
+    Cluster, Identity, Ran, SERVER_NAME, Scene, Synapse, Visitor, World, names_in, programs_of, target_cluster,
+    wait_until,
+};
 
 /// The data of a finding.
 #[track_caller]

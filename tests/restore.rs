@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::scene::{Scene, Visitor, assert_failed, seeded, source_cluster, target_cluster, text_of, wait_until};
-use crate::support::{Call, Identity, Stdin, Synapse};
+use crate::support::{
+    Call, Identity, Scene, Stdin, Synapse, Visitor, assert_failed, seeded, source_cluster, target_cluster, text_of,
+    wait_until,
+};
 
 /// Dumps the source to `from` as people do, with `pg_dump` and these arguments.
 pub(crate) fn pg_dump(scene: &Scene, from: &str, args: &[&str]) {

@@ -15,8 +15,9 @@ use rustix::process::Signal;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use crate::scene::{Tmpfs, names_in, wait_until};
-use crate::support::{Call, Cluster, Database, ESS_PASSWORD, Proxy, Ran, SERVER_NAME, Traffic, World};
+use crate::support::{
+    Call, Cluster, Database, ESS_PASSWORD, Proxy, Ran, SERVER_NAME, Tmpfs, Traffic, World, names_in, wait_until,
+};
 
 /// The pipeline of the README, which prints the status of each program.
 const LINE: &str = r#"mkdir -p "$OUT"

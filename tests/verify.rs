@@ -2,8 +2,9 @@
 
 use serde_json::json;
 
-use crate::scene::{Scene, Visitor, assert_failed, source_cluster, target_cluster};
-use crate::support::{Call, Identity, Ran, Stdin, Synapse};
+use crate::support::{
+    Call, Identity, Ran, Scene, Stdin, Synapse, Visitor, assert_failed, source_cluster, target_cluster,
+};
 
 /// The differences that a run lists. Fails unless its status is 1 and the document contains the same differences.
 #[track_caller]

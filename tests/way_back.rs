@@ -5,8 +5,10 @@ use std::fs;
 use rustix::process::Signal;
 
 use crate::man::{literals, section};
-use crate::scene::{Scene, Visitor, assert_failed, link_programs, names_in, pgbin, target_cluster, write_program};
-use crate::support::{Identity, Stdin, Synapse};
+use crate::support::{
+    Identity, Scene, Stdin, Synapse, Visitor, assert_failed, link_programs, names_in, pgbin, target_cluster,
+    write_program,
+};
 
 /// Undo with only the export.
 pub(crate) fn undo_from_export(scene: &Scene, args: &[&str]) -> crate::support::Ran {

@@ -5,9 +5,8 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::internet::{DOCUMENTS, Internet, ZONE};
-use crate::scene::{assert_failed, names_in};
-use crate::support::{Call, Ran, Stdin, World, synapse_python};
+use crate::support::internet::{DOCUMENTS, Internet, ZONE};
+use crate::support::{Call, Ran, Stdin, World, assert_failed, names_in, synapse_python};
 
 /// Documents of an old homeserver, with keys that were added over the years.
 const OLD: [(&str, &str); 3] = [

@@ -1,7 +1,6 @@
 //! ess-wipe refuses to erase a database with unknown content, or for a dump that is missing or damaged.
 
-use crate::scene::{Scene, Visitor, assert_failed, target_cluster, wait_for_a_waiter, wait_until};
-use crate::support::Stdin;
+use crate::support::{Scene, Stdin, Visitor, assert_failed, target_cluster, wait_for_a_waiter, wait_until};
 use crate::way_back::undo_from_export;
 
 #[test]

@@ -1,6 +1,7 @@
 //! A world per test: a directory with servers and programs, and the form of a run in snapshots.
 
 mod call;
+pub(crate) mod internet;
 mod kube;
 mod kubectl;
 mod majors;
@@ -8,6 +9,7 @@ mod place;
 mod pooler;
 mod postgres;
 mod proxy;
+mod scene;
 mod seed;
 mod synapse;
 mod template;
@@ -31,6 +33,10 @@ pub(crate) use place::{TOOLS, free_port, place, processes_in};
 pub(crate) use pooler::Pooler;
 pub(crate) use postgres::{Cluster, ESS_PASSWORD, Local};
 pub(crate) use proxy::{Proxy, Traffic};
+pub(crate) use scene::{
+    Scene, Tmpfs, Visitor, assert_failed, assert_private, link_programs, names_in, pgbin, restore_that_waits, seeded,
+    source_cluster, target_cluster, text_of, wait_for_a_waiter, wait_for_session, wait_until, write_program,
+};
 pub(crate) use seed::{SERVER_NAME, Seeded};
 pub(crate) use synapse::{Database, Identity, Synapse, python as synapse_python};
 

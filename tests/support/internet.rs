@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use rustix::process::Signal;
 
-use crate::support::{Call, Running, World, free_port};
+use super::{Call, Running, World, free_port};
 
 /// Valid well-known documents.
 pub(crate) const DOCUMENTS: [(&str, &str); 2] = [

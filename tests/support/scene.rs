@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::support::{Call, Cluster, Database, ESS_PASSWORD, Ran, Running, SERVER_NAME, Seeded, Stdin, World, place};
+use super::{Call, Cluster, Database, ESS_PASSWORD, Ran, Running, SERVER_NAME, Seeded, Stdin, World, place};
 
 /// A source database, a target database and a directory, for one test.
 pub(crate) struct Scene {

@@ -8,10 +8,10 @@ use std::thread;
 use ess_run::Need;
 use serde_json::Value;
 
-use crate::preflight::{code, fires};
+use crate::preflight::fires;
 use crate::support::{
-    Cluster, ESS_PASSWORD, Ran, SERVER_NAME, Scene, Stdin, World, assert_failed, names_in, pgbin, place, programs_of,
-    target_cluster,
+    Cluster, ESS_PASSWORD, Ran, SERVER_NAME, Scene, Stdin, World, assert_failed, code, names_in, pgbin, place,
+    programs_of, target_cluster,
 };
 
 /// Every PostgreSQL version that the tests have, with the directory of its programs.

@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::kube::until;
-use crate::support::{Call, Cluster, Effect, Kube, Ran, World};
+use crate::support::{Call, Cluster, Effect, Kube, Ran, World, until};
 
 struct Stage {
     world: World,

@@ -8,25 +8,9 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::support::{
-    Call, Cluster, Identity, Proxy, Scene, Stdin, Synapse, assert_failed, link_programs, names_in, pgbin,
-    restore_that_waits, source_cluster, target_cluster, wait_for_session, wait_until, write_program,
+    Call, Identity, Proxy, Scene, Stdin, Synapse, assert_failed, link_programs, names_in, pgbin, restore_that_waits,
+    target_cluster, wait_for_session, wait_until, wait_until_all_ended, write_program,
 };
-
-/// Waits until no process and no session of a killed run is left.
-fn wait_until_all_ended(scene: &Scene) {
-    for program in ["pg_dump", "pg_restore", "psql"] {
-        wait_until("all children ended", || scene.world.running(program).is_empty());
-    }
-    no_session(target_cluster(), &scene.target);
-    no_session(source_cluster(), &scene.source.name);
-}
-
-fn no_session(cluster: &Cluster, database: &str) {
-    let left = format!(
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = '{database}' AND application_name LIKE 'ess-migrate/%'"
-    );
-    wait_until("all sessions ended", || cluster.psql("postgres", &left) == "0");
-}
 
 /// A wipe with `-v`.
 fn wiper<'a>(scene: &Scene) -> Call<'a> {

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::media_sync::{assert_serves, files};
 use crate::pipeline::Move;
 use crate::readme;
-use crate::support::{Call, Cluster, ESS_PASSWORD, Effect, Kube, OFFLINE, Proxy, Ran, SERVER_NAME, World};
+use crate::support::{Call, Cluster, ESS_PASSWORD, Effect, Kube, OFFLINE, Proxy, Ran, SERVER_NAME, World, until};
 
 /// A stopped homeserver, and an ESS in a cluster.
 pub(crate) struct Stage {
@@ -63,18 +63,6 @@ impl Stage {
             self.source.psql(&self.from.name, count),
             self.target.psql("synapse", count),
         )
-    }
-}
-
-#[track_caller]
-pub(crate) fn until(what: &str, done: impl Fn() -> bool) {
-    let start = std::time::Instant::now();
-    while !done() {
-        assert!(
-            start.elapsed() < std::time::Duration::from_secs(60),
-            "{what} never came"
-        );
-        std::thread::sleep(std::time::Duration::from_millis(20));
     }
 }
 

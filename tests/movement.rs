@@ -4,9 +4,8 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::preflight::Sleeper;
 use crate::support::{
-    Call, Cluster, Database, ESS_PASSWORD, Ran, Scene, Stdin, World, assert_failed, place, source_cluster,
+    Call, Cluster, Database, ESS_PASSWORD, Ran, Scene, Sleeper, Stdin, World, assert_failed, place, source_cluster,
     target_cluster, wait_until,
 };
 

@@ -3,8 +3,8 @@
 
 use serde_json::Value;
 
-use crate::preflight::{code, fires};
-use crate::support::{Cluster, Ran, Scene, assert_failed, names_in, source_cluster, target_cluster};
+use crate::preflight::fires;
+use crate::support::{Cluster, Ran, Scene, assert_failed, code, names_in, source_cluster, target_cluster};
 
 /// Objects that are moved, created by Synapse's role. `%role` exists on both servers and is named by policies.
 const ADDED: &str = r#"

@@ -3,13 +3,11 @@
 use std::fs::{self, Permissions};
 use std::net::UdpSocket;
 use std::os::unix::fs::PermissionsExt as _;
-use std::process::{Child, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
 
 use crate::support::internet::{self, DOCUMENTS, Internet, ZONE};
 use crate::support::{
-    Call, Cluster, Identity, Ran, SERVER_NAME, Scene, Stdin, Synapse, World, names_in, source_cluster, target_cluster,
+    Call, Cluster, Identity, Ran, SERVER_NAME, Scene, Sleeper, Stdin, Synapse, World, code, names_in, source_cluster,
+    target_cluster,
 };
 
 /// A source with its configuration, and a target.
@@ -64,51 +62,6 @@ pub(crate) fn fires(ran: &Ran, wanted: &[&str]) {
     let found = found(ran, &["blocker", "warning", "info"]);
     for finding in wanted {
         assert!(found.iter().any(|found| found == finding), "{finding} is not in {ran}");
-    }
-}
-
-pub(crate) fn code(ran: &Ran) -> i32 {
-    ran.status.code().unwrap()
-}
-
-/// A session that stays connected and keeps its locks until it is dropped.
-pub(crate) struct Sleeper(Child);
-
-impl Sleeper {
-    pub(crate) fn new(scene: &Scene, sql: &str) -> Self {
-        let mut psql = source_cluster().program("psql");
-        psql.args([
-            "-X",
-            "-q",
-            "-U",
-            "postgres",
-            "-d",
-            &scene.source.name,
-            "-c",
-            &format!("{sql} SELECT pg_sleep(600)"),
-        ]);
-        let child = psql
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let visitor = Self(child);
-        let start = Instant::now();
-        let sleeping =
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";
-        while scene.on_source(sleeping) == "0" {
-            assert!(start.elapsed() < Duration::from_secs(30), "the visitor never came");
-            thread::sleep(Duration::from_millis(20));
-        }
-        visitor
-    }
-}
-
-impl Drop for Sleeper {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
     }
 }
 

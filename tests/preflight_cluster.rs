@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use crate::kube::Stage;
-use crate::preflight::{code, fires, found, serious};
-use crate::support::{Effect, Kube, OFFLINE, Ran};
+use crate::preflight::{fires, found, serious};
+use crate::support::{Effect, Kube, OFFLINE, Ran, code};
 
 /// Runs preflight on the target only.
 fn target(stage: &Stage, flags: &str) -> Ran {

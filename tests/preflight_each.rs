@@ -10,11 +10,11 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::preflight::{Sleeper, Stage, code, fires, found, serious};
+use crate::preflight::{Stage, fires, found, serious};
 use crate::support::internet::{self, DOCUMENTS, Internet};
 use crate::support::{
-    Cluster, Identity, Ran, SERVER_NAME, Scene, Synapse, Visitor, World, names_in, programs_of, target_cluster,
-    wait_until,
+    Cluster, Identity, Ran, SERVER_NAME, Scene, Sleeper, Synapse, Visitor, World, code, names_in, programs_of,
+    target_cluster, wait_until,
 };
 
 /// The data of a finding.

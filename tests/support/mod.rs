@@ -1,18 +1,22 @@
 //! A world per test: a directory with servers and programs, and the form of a run in snapshots.
 
 mod call;
+mod files;
 pub(crate) mod internet;
 mod kube;
 mod kubectl;
 mod majors;
+mod pgbin;
 mod place;
 mod pooler;
 mod postgres;
 mod proxy;
 mod scene;
 mod seed;
+mod sessions;
 mod synapse;
 mod template;
+mod wait;
 
 use std::ffi::OsStr;
 use std::fs::{self, Permissions};
@@ -25,20 +29,21 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-pub(crate) use call::{Call, Ran, Running, Stdin};
+pub(crate) use call::{Call, Ran, Running, Stdin, assert_failed, code, text_of};
+pub(crate) use files::{Tmpfs, assert_private, names_in};
 pub(crate) use kube::{Effect, Kube};
 pub(crate) use kubectl::kubectl;
 pub(crate) use majors::programs as programs_of;
+pub(crate) use pgbin::{link_programs, pgbin, write_program};
 pub(crate) use place::{TOOLS, free_port, place, processes_in};
 pub(crate) use pooler::Pooler;
 pub(crate) use postgres::{Cluster, ESS_PASSWORD, Local};
 pub(crate) use proxy::{Proxy, Traffic};
-pub(crate) use scene::{
-    Scene, Tmpfs, Visitor, assert_failed, assert_private, link_programs, names_in, pgbin, restore_that_waits, seeded,
-    source_cluster, target_cluster, text_of, wait_for_a_waiter, wait_for_session, wait_until, write_program,
-};
+pub(crate) use scene::{Scene, restore_that_waits, seeded, source_cluster, target_cluster};
 pub(crate) use seed::{SERVER_NAME, Seeded};
+pub(crate) use sessions::{Sleeper, Visitor, wait_for_a_waiter, wait_for_session, wait_until_all_ended};
 pub(crate) use synapse::{Database, Identity, Synapse, python as synapse_python};
+pub(crate) use wait::{until, wait_until};
 
 /// Flags for preflight in tests without names and websites of their own: the network is not queried.
 pub(crate) const OFFLINE: &str = "--skip 'dns*' --skip 'well-known*' --skip delegation";

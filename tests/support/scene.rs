@@ -1,18 +1,17 @@
 //! The start of most tests of the data path: a source that people have used and a target as Element Server Suite leaves
 //! it, on two servers that all tests share.
 
-use std::fs::{self, Permissions};
-use std::io::Write as _;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::fs;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::{Call, Cluster, Database, ESS_PASSWORD, Ran, Running, SERVER_NAME, Seeded, Stdin, World, place};
+use super::{
+    Call, Cluster, Database, ESS_PASSWORD, Ran, Running, SERVER_NAME, Seeded, Stdin, World, link_programs, pgbin,
+    text_of, wait_for_a_waiter, wait_until, write_program,
+};
 
 /// A source database, a target database and a directory, for one test.
 pub(crate) struct Scene {
@@ -315,84 +314,6 @@ impl Scene {
     }
 }
 
-/// A small file system in memory, until it is dropped.
-pub(crate) struct Tmpfs(PathBuf);
-
-impl Tmpfs {
-    /// `None` if the tests do not run as root, since only root can mount.
-    pub(crate) fn mount(world: &World, dir: &str, size: &str) -> Option<Self> {
-        world.shell(&format!("mkdir -m 700 {dir}")).success();
-        let path = world.path(dir);
-        let owner = fs::metadata(&path).unwrap();
-        let options = format!("size={size},mode=700,uid={},gid={}", owner.uid(), owner.gid());
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
-            .arg(&path)
-            .stderr(Stdio::null())
-            .status();
-        if mounted.is_ok_and(|status| status.success()) {
-            return Some(Self(path));
-        }
-        fs::remove_dir(&path).unwrap();
-        None
-    }
-
-    /// Enlarges the file system.
-    pub(crate) fn grow(&self) {
-        let mut mount = Command::new("mount");
-        mount.args(["-o", "remount,size=256m"]).arg(&self.0);
-        assert!(mount.status().unwrap().success());
-    }
-}
-
-impl Drop for Tmpfs {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
-}
-
-/// A session of another program, until it is dropped.
-pub(crate) struct Visitor(std::process::Child);
-
-impl Visitor {
-    pub(crate) fn new(cluster: &Cluster, database: &str, role: &str) -> Self {
-        Self::named(cluster, database, role, "visitor")
-    }
-
-    /// A session with this `application_name`, such as one of ours.
-    pub(crate) fn named(cluster: &Cluster, database: &str, role: &str, application: &str) -> Self {
-        let mut psql = cluster.program("psql");
-        psql.args(["-X", "-q", "-U", role, "-d", database]);
-        psql.env("PGAPPNAME", application)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null());
-        let visitor = Self(psql.spawn().unwrap());
-        wait_for_session(cluster, database, application);
-        visitor
-    }
-
-    /// Sends SQL, and does not wait for the result.
-    pub(crate) fn types(&mut self, sql: &str) {
-        writeln!(self.0.stdin.as_mut().unwrap(), "{sql}").unwrap();
-    }
-}
-
-impl Drop for Visitor {
-    fn drop(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
-}
-
-/// Waits until a session whose `application_name` begins with `application` waits for a lock.
-pub(crate) fn wait_for_a_waiter(cluster: &Cluster, database: &str, application: &str) {
-    let waits = format!(
-        "SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = '{database}' AND wait_event_type = 'Lock' \
-            AND starts_with(application_name, '{application}')"
-    );
-    wait_until("it waits for a lock", || cluster.psql("postgres", &waits) == "t");
-}
-
 /// Starts a restore that has loaded everything and waits in its proof for the table `users`, which a session of `role`
 /// named `ess-migrate/psql/hold` has locked in `mode`.
 pub(crate) fn restore_that_waits(scene: &Scene, wiped: &str, role: &str, mode: &str) -> Running {
@@ -419,43 +340,6 @@ pub(crate) fn restore_that_waits(scene: &Scene, wiped: &str, role: &str, mode: &
     restore
 }
 
-/// Waits until a condition is true, for at most a minute.
-#[track_caller]
-pub(crate) fn wait_until(what: &str, mut so: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !so() {
-        assert!(start.elapsed() < Duration::from_secs(60), "it never came that {what}");
-    }
-}
-
-/// Waits until a session whose `application_name` begins with `application` is connected.
-pub(crate) fn wait_for_session(cluster: &Cluster, database: &str, application: &str) {
-    let here = format!(
-        "SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = '{database}' AND starts_with(application_name, '{application}')"
-    );
-    wait_until("somebody connected", || cluster.psql("postgres", &here) == "t");
-}
-
-/// Fails unless a run ended with this status, printed this message, and wrote no document.
-#[track_caller]
-pub(crate) fn assert_failed(ran: &Ran, status: i32, said: &str) {
-    assert_eq!(ran.status.code(), Some(status), "{ran}");
-    assert!(ran.stderr.contains(said), "{said:?} is not in {ran}");
-    assert_eq!(ran.stdout, "", "{ran}");
-}
-
-/// Runs a program that must succeed, and returns its output.
-#[track_caller]
-pub(crate) fn text_of(mut command: Command) -> String {
-    let output = command.output().unwrap();
-    assert!(
-        output.status.success(),
-        "{command:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8(output.stdout).unwrap()
-}
-
 /// Copies a database that is not in use.
 fn copy_database(cluster: &Cluster, from: &str, to: &str, owner: &str) {
     cluster.psql(
@@ -467,49 +351,4 @@ fn copy_database(cluster: &Cluster, from: &str, to: &str, owner: &str) {
 fn next() -> u32 {
     static NEXT: AtomicU32 = AtomicU32::new(1);
     NEXT.fetch_add(1, Ordering::Relaxed)
-}
-
-/// The names in a directory of the world, sorted, including hidden ones.
-pub(crate) fn names_in(world: &World, dir: &str) -> Vec<String> {
-    let mut names: Vec<String> = fs::read_dir(world.path(dir))
-        .map(|entries| {
-            entries
-                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-                .collect()
-        })
-        .unwrap_or_default();
-    names.sort_unstable();
-    names
-}
-
-/// Fails unless only the owner has access to a path and everything below it.
-#[track_caller]
-pub(crate) fn assert_private(world: &World, path: &str) {
-    for entry in walkdir::WalkDir::new(world.path(path)) {
-        let entry = entry.unwrap();
-        let mode = entry.metadata().unwrap().permissions().mode() & 0o777;
-        let wanted = if entry.file_type().is_dir() { 0o700 } else { 0o600 };
-        assert_eq!(mode, wanted, "{}", entry.path().display());
-    }
-}
-
-/// Writes a program that replaces a real one.
-pub(crate) fn write_program(world: &World, path: &str, script: &str) {
-    let file = world.write(path, format!("#!/bin/bash\n{script}"));
-    fs::set_permissions(file, Permissions::from_mode(0o755)).unwrap();
-}
-
-/// Adds to a directory programs that run the real ones, except for names that it has already.
-pub(crate) fn link_programs(world: &World, dir: &str) {
-    for name in ["pg_dump", "pg_restore", "psql"] {
-        let path = format!("{dir}/{name}");
-        if !world.path(&path).exists() {
-            write_program(world, &path, &format!("exec {}/{name} \"$@\"\n", pgbin()));
-        }
-    }
-}
-
-/// The directory of the real `PostgreSQL` programs.
-pub(crate) fn pgbin() -> String {
-    place().pgbin.display().to_string()
 }

@@ -6,7 +6,7 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim};
 use serde_json::{Value, json};
 
-use crate::kube_stand_in::is_of;
+use crate::support::objects::is_of;
 use crate::support::{Call, Cluster, Kube, Ran, Stdin, World, assert_failed, kubectl};
 
 fn job<'a>(world: &World, more: &[&str]) -> Call<'a> {

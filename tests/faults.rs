@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use crate::restore::{pg_dump, restore_from};
+use crate::support::dumps::{pg_dump, restore_from};
 use crate::support::{
     Call, Cluster, Scene, Tmpfs, World, assert_failed, link_programs, names_in, pgbin, write_program,
 };

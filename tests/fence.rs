@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::restore::{pg_dump, restore_from};
+use crate::support::dumps::{pg_dump, restore_from};
 use crate::support::{
     SERVER_NAME, Scene, Stdin, assert_failed, link_programs, pgbin, restore_that_waits, source_cluster, target_cluster,
     write_program,

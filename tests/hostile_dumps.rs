@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::restore::{pg_dump, restore_from};
+use crate::support::dumps::{pg_dump, restore_from};
 use crate::support::{
     Cluster, ESS_PASSWORD, Scene, World, assert_failed, programs_of, source_cluster, target_cluster, text_of,
     wait_until,

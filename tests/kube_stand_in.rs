@@ -5,8 +5,9 @@ use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, 
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
+use serde_json::json;
 
+use crate::support::objects::is_of;
 use crate::support::{Call, Cluster, ESS_PASSWORD, Effect, Kube, Ran, World, free_port, kubectl};
 
 struct Stage {
@@ -78,36 +79,6 @@ fn kubectl_sees_what_is_there() {
     assert!(may());
     stage.kube.deny("patch", "apps", "statefulsets");
     assert!(!may());
-}
-
-/// Fails unless an object survives a round trip through the type of k8s-openapi, which drops unknown fields.
-#[track_caller]
-pub(crate) fn is_of<T: Serialize + DeserializeOwned>(object: &Value) {
-    let read: T = serde_json::from_value(object.clone()).unwrap_or_else(|error| panic!("{error}: {object}"));
-    let mut again = serde_json::to_value(&read).unwrap();
-    // The types also write empty values that can be omitted.
-    keep_only(&mut again, object);
-    assert_eq!(again, *object);
-}
-
-/// Removes values that are empty in one object and absent in the other.
-fn keep_only(value: &mut Value, wanted: &Value) {
-    match value {
-        Value::Object(fields) => {
-            fields.retain(|name, value| {
-                !wanted[name].is_null() || !(value.is_null() || *value == json!({}) || *value == json!([]))
-            });
-            for (name, value) in fields {
-                keep_only(value, &wanted[name.as_str()]);
-            }
-        }
-        Value::Array(items) => {
-            for (number, item) in items.iter_mut().enumerate() {
-                keep_only(item, &wanted[number]);
-            }
-        }
-        _ => {}
-    }
 }
 
 #[track_caller]

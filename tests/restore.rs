@@ -7,25 +7,10 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::support::dumps::{pg_dump, restore_from};
 use crate::support::{
-    Call, Identity, Scene, Stdin, Synapse, Visitor, assert_failed, seeded, source_cluster, target_cluster, text_of,
-    wait_until,
+    Identity, Scene, Stdin, Synapse, Visitor, assert_failed, seeded, source_cluster, target_cluster, wait_until,
 };
-
-/// Dumps the source to `from` as people do, with `pg_dump` and these arguments.
-pub(crate) fn pg_dump(scene: &Scene, from: &str, args: &[&str]) {
-    let mut dump = source_cluster().program("pg_dump");
-    // So that other tests do not regard this session as a use of the source.
-    dump.env("PGAPPNAME", "ess-migrate/test");
-    dump.args(["-U", "postgres", "-d", &scene.source.name, "-f"]);
-    dump.arg(scene.world.path(from)).args(args);
-    text_of(dump);
-}
-
-/// `restore --from` a dump without a manifest.
-pub(crate) fn restore_from<'a>(scene: &Scene, from: &str) -> Call<'a> {
-    scene.tool("restore").args(scene.target_args()).args(["--from", from])
-}
 
 /// The row count of every table.
 const COUNTS: &str = "SELECT table_name, (xpath('/row/c/text()', query_to_xml(format('SELECT count(*) AS c FROM %I', \

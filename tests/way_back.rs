@@ -7,17 +7,8 @@ use rustix::process::Signal;
 use crate::man::{literals, section};
 use crate::support::{
     Identity, Scene, Stdin, Synapse, Visitor, assert_failed, link_programs, names_in, pgbin, target_cluster,
-    write_program,
+    undo_from_export, write_program,
 };
-
-/// Undo with only the export.
-pub(crate) fn undo_from_export(scene: &Scene, args: &[&str]) -> crate::support::Ran {
-    scene
-        .tool("ess-wipe")
-        .args(["-n", "--undo", "--export", "export"])
-        .args(args)
-        .run()
-}
 
 #[test]
 fn an_interrupted_restore_prints_the_undo_command_and_the_export_is_enough_for_it() {

@@ -1,7 +1,8 @@
 //! ess-wipe refuses to erase a database with unknown content, or for a dump that is missing or damaged.
 
-use crate::support::{Scene, Stdin, Visitor, assert_failed, target_cluster, wait_for_a_waiter, wait_until};
-use crate::way_back::undo_from_export;
+use crate::support::{
+    Scene, Stdin, Visitor, assert_failed, target_cluster, undo_from_export, wait_for_a_waiter, wait_until,
+};
 
 #[test]
 fn nothing_is_erased_before_the_dump_of_the_document_is_here_and_whole() {

@@ -1,11 +1,13 @@
 //! A world per test: a directory with servers and programs, and the form of a run in snapshots.
 
 mod call;
+pub(crate) mod dumps;
 mod files;
 pub(crate) mod internet;
 mod kube;
 mod kubectl;
 mod majors;
+pub(crate) mod objects;
 mod pgbin;
 mod place;
 mod pooler;
@@ -39,7 +41,7 @@ pub(crate) use place::{TOOLS, free_port, place, processes_in};
 pub(crate) use pooler::Pooler;
 pub(crate) use postgres::{Cluster, ESS_PASSWORD, Local};
 pub(crate) use proxy::{Proxy, Traffic};
-pub(crate) use scene::{Scene, restore_that_waits, seeded, source_cluster, target_cluster};
+pub(crate) use scene::{Scene, restore_that_waits, seeded, source_cluster, target_cluster, undo_from_export};
 pub(crate) use seed::{SERVER_NAME, Seeded};
 pub(crate) use sessions::{Sleeper, Visitor, wait_for_a_waiter, wait_for_session, wait_until_all_ended};
 pub(crate) use synapse::{Database, Identity, Synapse, python as synapse_python};

@@ -314,6 +314,15 @@ impl Scene {
     }
 }
 
+/// `ess-wipe -n --undo` with only the export.
+pub(crate) fn undo_from_export(scene: &Scene, args: &[&str]) -> Ran {
+    scene
+        .tool("ess-wipe")
+        .args(["-n", "--undo", "--export", "export"])
+        .args(args)
+        .run()
+}
+
 /// Starts a restore that has loaded everything and waits in its proof for the table `users`, which a session of `role`
 /// named `ess-migrate/psql/hold` has locked in `mode`.
 pub(crate) fn restore_that_waits(scene: &Scene, wiped: &str, role: &str, mode: &str) -> Running {

@@ -1,80 +1,18 @@
 //! media-sync: the copy equals the store, and contains every upload in the database.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, symlink};
-use std::path::Path;
 
 use ess_files::hex;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
+use crate::support::frames::{assert_trusts_no_sender, frame, hello, text};
+use crate::support::media::{PATHS, assert_equal, assert_serves, files, fill, media, sync};
 use crate::support::{
-    Call, Cluster, Identity, Ran, SERVER_NAME, Scene, Seeded, Stdin, Synapse, Tmpfs, World, assert_failed, names_in,
-    place, wait_until,
+    Call, Cluster, Identity, Ran, Scene, Stdin, Synapse, Tmpfs, World, assert_failed, names_in, place, wait_until,
 };
-
-/// Paths as Synapse creates them, at least one of each kind.
-pub(crate) const PATHS: [&str; 9] = [
-    "local_content/Ab/Cd/EfGhIjKl",
-    "local_content/Ab/Cd/Empty",
-    "local_content/Zz/Yy/Xx",
-    "local_thumbnails/Ab/Cd/EfGhIjKl/96-96-image-png-crop",
-    "remote_content/matrix.example:8448/Qq/Rr/Ss",
-    "remote_content/[2001:db8::1]/Qq/Rr/Ss",
-    "remote_thumbnail/matrix.example:8448/Qq/Rr/Ss/32-32-image-jpeg-scale",
-    "url_cache/2024-01-31/abcDEF",
-    "url_cache_thumbnails/2024-01-31/abcDEF/32-32-image-png-scale",
-];
-
-/// Creates a file of a different size in `store` at each of `PATHS`.
-pub(crate) fn fill(world: &World) {
-    for (number, path) in PATHS.iter().enumerate() {
-        let size = if path.ends_with("Empty") {
-            0
-        } else {
-            100_000 * number + 7
-        };
-        let content: Vec<u8> = (0..size)
-            .map(|at| u8::try_from((at * 31 + number) % 251).unwrap())
-            .collect();
-        world.write(&format!("store/{path}"), content);
-    }
-}
-
-/// The command of most tests.
-fn sync<'a>(world: &World) -> Call<'a> {
-    world
-        .tool("media-sync")
-        .args(["-n", "--source-dir", "store", "--out", "copy"])
-}
-
-/// Every file of a directory by path, except the ones that media-sync keeps for itself.
-pub(crate) fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
-    let all = walkdir::WalkDir::new(dir).into_iter().map(Result::unwrap);
-    all.filter(|entry| entry.file_type().is_file())
-        .map(|entry| {
-            let path = entry.path().strip_prefix(dir).unwrap().to_str().unwrap().to_owned();
-            (path, fs::read(entry.path()).unwrap())
-        })
-        .filter(|(path, _)| !path.starts_with(".media-sync/"))
-        .collect()
-}
-
-#[track_caller]
-fn assert_equal(world: &World) {
-    let (store, copy) = (files(&world.path("store")), files(&world.path("copy")));
-    let names = |files: &BTreeMap<String, Vec<u8>>| files.keys().cloned().collect::<Vec<_>>();
-    assert_eq!(names(&store), names(&copy));
-    assert!(store == copy, "a file differs");
-}
-
-/// The section `media` of the document.
-#[track_caller]
-pub(crate) fn media(ran: &Ran) -> Value {
-    ran.json()["media"].clone()
-}
 
 #[test]
 fn a_store_is_copied_and_then_only_what_changed() {
@@ -277,36 +215,6 @@ fn a_real_synapse_serves_every_file_of_the_copy() {
     new.start();
     seeded.check_media_files(&new);
     assert_serves(&new, &seeded, &old_files);
-}
-
-/// Fails unless Synapse serves each of these files of a media store, uploads and thumbnails, with these bytes.
-#[track_caller]
-pub(crate) fn assert_serves(synapse: &Synapse, seeded: &Seeded, files: &BTreeMap<String, Vec<u8>>) {
-    for kind in ["local_content/", "local_thumbnails/"] {
-        assert!(files.keys().any(|path| path.starts_with(kind)), "nothing of {kind}");
-    }
-    for (path, bytes) in files {
-        let parts: Vec<&str> = path.split('/').collect();
-        let (what, how) = match parts[4..] {
-            [] => ("download", String::new()),
-            [name] => {
-                let name: Vec<&str> = name.split('-').collect();
-                let (width, height, method) = (name[0], name[1], name[name.len() - 1]);
-                ("thumbnail", format!("?width={width}&height={height}&method={method}"))
-            }
-            _ => panic!("{path}"),
-        };
-        let address = format!(
-            "/_matrix/client/v1/media/{what}/{SERVER_NAME}/{}{how}",
-            parts[1..4].concat()
-        );
-        let (status, served) = synapse.request_bytes("GET", &address, Some(&seeded.admin().token), None);
-        assert!(
-            status == 200 && served == *bytes,
-            "{path}: {status}, {} bytes",
-            served.len()
-        );
-    }
 }
 
 /// A source database, its uploads in `store`, and the command that copies them.
@@ -729,78 +637,9 @@ fn a_receiver_that_falls_silent_is_given_up_and_a_busy_one_is_not() {
     }
 }
 
-/// A frame as it is in the stream.
-pub(crate) fn frame(body: &[&[u8]]) -> Vec<u8> {
-    let body = body.concat();
-    let length = u32::try_from(body.len()).unwrap();
-    [length.to_le_bytes(), crc32fast::hash(&body).to_le_bytes()]
-        .concat()
-        .into_iter()
-        .chain(body)
-        .collect()
-}
-
-/// Text as it is encoded in a frame.
-pub(crate) fn text(text: &str) -> Vec<u8> {
-    let length = u32::try_from(text.len()).unwrap();
-    [length.to_le_bytes().as_slice(), text.as_bytes()].concat()
-}
-
-pub(crate) fn hello(magic: &str) -> Vec<u8> {
-    frame(&[&[1], &text(magic), &[0; 9], &[60, 0, 0, 0]])
-}
-
 #[test]
 fn a_receiver_trusts_no_sender() {
     assert_trusts_no_sender(&World::new(), "media-sync -n --receive copy");
-}
-
-/// Runs a receiver with these frames as its input.
-pub(crate) fn received(world: &World, command: &str, frames: &[Vec<u8>]) -> Ran {
-    world.write("stream", frames.concat());
-    world.shell(&format!("{command} < stream > answer"))
-}
-
-/// Fails unless a receiver refuses all frames but those of a sender of this version in their order.
-pub(crate) fn assert_trusts_no_sender(world: &World, command: &str) {
-    let receive = |frames: &[Vec<u8>]| received(world, command, frames);
-    let start = || hello("ess-media/1");
-    for path in [
-        "../outside",
-        "local_content/../../outside",
-        "/etc/x",
-        "other/Ab/Cd/x",
-        "local_content/Ab/Cd/a b",
-        "local_content/Ab/Cd/x\n",
-    ] {
-        for body in [[4, 0].as_slice(), &[8, 0], &[9]] {
-            let time: &[u8] = if body[0] == 4 { &[0; 12] } else { &[] };
-            let ran = receive(&[start(), frame(&[body, &text(path), time])]);
-            assert_failed(&ran, 65, "a path that Synapse never creates");
-        }
-    }
-    let not_begun = frame(&[&[5, 0, 1, 2, 3]]);
-    assert_failed(&receive(&[start(), not_begun]), 65, "that it had not started");
-    let unknown = frame(&[&[99]]);
-    assert_failed(&receive(&[start(), unknown]), 74, "a frame has an unknown type");
-    let mut damaged = frame(&[&[10]]);
-    damaged[8] ^= 1;
-    assert_failed(&receive(&[start(), damaged]), 74, "a frame is damaged");
-    let mut cut = frame(&[&[10]]);
-    cut.pop();
-    assert_failed(&receive(&[start(), cut]), 74, "it ends within a frame");
-    assert_failed(&receive(&[hello("ess-media/2")]), 65, "uses protocol ess-media/2");
-    assert_failed(
-        &receive(&[frame(&[&[10]])]),
-        65,
-        "the other side is not a sender of media-sync",
-    );
-    // A sender that sends nothing more and does not end.
-    let idle = frame(&[&[1], &text("ess-media/1"), &[0; 9], &[1, 0, 0, 0]]);
-    world.write("stream", idle);
-    let silent = format!("mkfifo pipe; exec 3<>pipe; cat stream >&3; {command} <&3 >answer");
-    assert_failed(&world.shell(&silent), 69, "the sender has sent nothing for 1 s");
-    assert!(!world.path("outside").exists());
 }
 
 const RECEIVERS: [&str; 2] = ["exec media-sync -n --receive copy", "exec python3 receive.py copy"];

@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::media_sync::{PATHS, assert_trusts_no_sender, files, fill, frame, hello, media, received, text};
+use crate::support::frames::{assert_trusts_no_sender, frame, hello, received, text};
+use crate::support::media::{PATHS, files, fill, media};
 use crate::support::{Call, Cluster, Effect, Kube, Running, World, assert_failed, wait_until};
 
 struct Stage {

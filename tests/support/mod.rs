@@ -3,10 +3,12 @@
 mod call;
 pub(crate) mod dumps;
 mod files;
+pub(crate) mod frames;
 pub(crate) mod internet;
 mod kube;
 mod kubectl;
 mod majors;
+pub(crate) mod media;
 pub(crate) mod objects;
 mod pgbin;
 mod place;

@@ -8,9 +8,10 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use serde_json::{Value, json};
 
 use crate::pipeline::Move;
-use crate::readme;
 use crate::support::media::{assert_serves, files};
-use crate::support::{Call, Cluster, ESS_PASSWORD, Effect, Kube, OFFLINE, Proxy, Ran, SERVER_NAME, World, until};
+use crate::support::{
+    Call, Cluster, ESS_PASSWORD, Effect, Kube, OFFLINE, Proxy, Ran, SERVER_NAME, World, readme, until,
+};
 
 /// A stopped homeserver, and an ESS in a cluster.
 pub(crate) struct Stage {

@@ -1,7 +1,8 @@
 //! The pipeline of five programs: the target is the same homeserver as the source.
 
-use crate::readme;
-use crate::support::{Cluster, Database, ESS_PASSWORD, Identity, OFFLINE, Ran, SERVER_NAME, Seeded, Synapse, World};
+use crate::support::{
+    Cluster, Database, ESS_PASSWORD, Identity, OFFLINE, Ran, SERVER_NAME, Seeded, Synapse, World, readme,
+};
 
 /// A stopped homeserver as packaged by Debian, and an unused ESS.
 pub(crate) struct Move {

@@ -2,28 +2,9 @@
 
 use std::fs;
 
-use crate::man::{self, check_commands, commands};
-use crate::support::{OFFLINE, TOOLS, World};
-
-/// The commands in the console blocks.
-fn typed(readme: &str) -> String {
-    let blocks = readme.split("```console\n").skip(1);
-    blocks
-        .map(|block| man::typed(block.split("```").next().unwrap()))
-        .collect()
-}
-
-/// The pipeline of the README for a target like `target`, with the configuration of a test's homeserver. It queries
-/// only the databases and the cluster, not the network.
-pub(crate) fn line(target: &str, config: &[String]) -> String {
-    let typed = typed(&fs::read_to_string("README.md").unwrap());
-    let all = typed.split_inclusive("migration.json\n");
-    let mut lines = all.filter(|line| line.starts_with("preflight -c /etc") && line.contains(target));
-    let line = lines.next().unwrap_or_else(|| panic!("no line for {target}"));
-    let place = "-c /etc/matrix-synapse/homeserver.yaml -c /etc/matrix-synapse/conf.d";
-    assert!(line.contains(place), "{line}");
-    line.replace(place, &format!("{} {OFFLINE}", config.join(" ")))
-}
+use crate::support::pages::{check_commands, commands};
+use crate::support::readme::typed;
+use crate::support::{TOOLS, World};
 
 #[test]
 fn our_programs_take_what_the_readme_gives_them() {

@@ -4,7 +4,7 @@ use std::fs;
 
 use rustix::process::Signal;
 
-use crate::man::{literals, section};
+use crate::support::pages::{literals, section};
 use crate::support::{
     Identity, Scene, Stdin, Synapse, Visitor, assert_failed, link_programs, names_in, pgbin, target_cluster,
     undo_from_export, write_program,

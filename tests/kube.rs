@@ -2,70 +2,13 @@
 //! the connection enters the document.
 
 use std::fs;
-use std::ops::Deref;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 
 use serde_json::{Value, json};
 
-use crate::pipeline::Move;
+use crate::support::in_cluster::Stage;
 use crate::support::media::{assert_serves, files};
-use crate::support::{
-    Call, Cluster, ESS_PASSWORD, Effect, Kube, OFFLINE, Proxy, Ran, SERVER_NAME, World, readme, until,
-};
-
-/// A stopped homeserver, and an ESS in a cluster.
-pub(crate) struct Stage {
-    it: Move,
-    pub(crate) kube: Kube,
-}
-
-impl Deref for Stage {
-    type Target = Move;
-
-    fn deref(&self) -> &Move {
-        &self.it
-    }
-}
-
-impl Stage {
-    pub(crate) fn new(kube: impl FnOnce(&World, &Cluster) -> Kube) -> Self {
-        let it = Move::new();
-        let kube = kube(&it.world, &it.target);
-        Self { it, kube }
-    }
-
-    pub(crate) fn community() -> Self {
-        Self::new(Kube::community)
-    }
-
-    pub(crate) fn script<'a>(&self, script: &str) -> Call<'a> {
-        self.kube
-            .seen_by(self.world.script(&format!("set -o pipefail; {script}")))
-    }
-
-    fn tool<'a>(&self, tool: &str) -> Call<'a> {
-        self.kube.seen_by(self.world.tool(tool))
-    }
-
-    /// Runs preflight on the target only.
-    fn preflight(&self) -> Ran {
-        self.script(&format!("preflight -n {OFFLINE} --target kube:ess")).run()
-    }
-
-    /// Runs the pipeline of the README.
-    fn line(&self) -> Ran {
-        self.script(&readme::line("--target kube:ess", &self.old.config_args()))
-            .run()
-    }
-
-    fn rows(&self) -> (String, String) {
-        let count = "SELECT (SELECT count(*) FROM events), (SELECT count(*) FROM users), (SELECT max(stream_ordering) FROM events)";
-        (
-            self.source.psql(&self.from.name, count),
-            self.target.psql("synapse", count),
-        )
-    }
-}
+use crate::support::{ESS_PASSWORD, Effect, Kube, OFFLINE, Proxy, Ran, SERVER_NAME, World, readme, until};
 
 /// Whether a process has ended. Its entry in /proc stays until its new parent, process 1, has waited for it.
 fn has_ended(process: &std::path::Path) -> bool {

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::kube::Stage;
 use crate::preflight::{fires, found, serious};
+use crate::support::in_cluster::Stage;
 use crate::support::{Effect, Kube, OFFLINE, Ran, code};
 
 /// Runs preflight on the target only.

@@ -7,36 +7,13 @@
 #![expect(clippy::cast_precision_loss, reason = "figures for people")]
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use std::{env, thread};
+use std::{env, fs, thread};
 
+use crate::support::measure::{MIX, Shape, WIDE, busy, cores, fill, median, processor_seconds, shuffled, sorted};
 use crate::support::{Cluster, Database, ESS_PASSWORD, SERVER_NAME, TOOLS, World};
-
-/// A kind of homeserver data.
-pub(crate) struct Shape {
-    name: &'static str,
-    /// Fills Synapse's schema with `:events` messages.
-    sql: &'static str,
-    /// Size of one message with its indexes, in bytes.
-    per_message: u64,
-}
-
-/// Few, wide rows: mostly messages.
-pub(crate) const WIDE: Shape = Shape {
-    name: "wide",
-    sql: include_str!("data/bench.sql"),
-    per_message: 5_500,
-};
-
-/// Many narrow rows: mostly state of rooms, as on a server that has run for years.
-const MIX: Shape = Shape {
-    name: "mix",
-    sql: include_str!("data/bench_mix.sql"),
-    per_message: 11_100,
-};
 
 /// The commands that are compared, in phases. `$S` and `$T` are the databases. Each leaves `$T` complete and analyzed,
 /// or as the guide that it follows leaves it. Our programs run one after the other, as they do in a pipeline.
@@ -206,15 +183,6 @@ const LARGEST: &str = "SELECT round(100.0 * pg_total_relation_size(oid) / sum(pg
        (SELECT count(*) FROM pg_index WHERE indrelid = c.oid) || ' indexes'
   FROM pg_class c WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace ORDER BY pg_total_relation_size(oid) DESC LIMIT 10";
 
-/// Fills a source of about `megabytes`, and returns it with the number of messages.
-pub(crate) fn fill(source: &Cluster, shape: &Shape, megabytes: u64) -> (Database, u64) {
-    let from = Database::awkward(source);
-    source.load_synapse(&from.name, &from.role);
-    let events = megabytes * 1_000_000 / shape.per_message;
-    source.psql(&from.name, &shape.sql.replace(":events", &events.to_string()));
-    (from, events)
-}
-
 fn run(world: &World, source: &Cluster, target: &Cluster, from: &Database, line: &Line, figures: &mut Figures) -> f64 {
     target.psql("postgres", "DROP DATABASE IF EXISTS synapse WITH (FORCE)");
     target.create_database("synapse", "synapse_user");
@@ -299,45 +267,12 @@ fn tell(lines: &[&Line], figures: &BTreeMap<&str, Figures>) {
     println!("\n{}", serde_json::Value::from(json));
 }
 
-pub(crate) fn sorted(mut values: Vec<f64>) -> Vec<f64> {
-    values.sort_by(f64::total_cmp);
-    values
-}
-
-pub(crate) fn median(sorted: &[f64]) -> f64 {
-    let (low, high) = (sorted[(sorted.len() - 1) / 2], sorted[sorted.len() / 2]);
-    f64::midpoint(low, high)
-}
-
-/// The numbers below `len` in random order.
-pub(crate) fn shuffled(len: usize) -> Vec<usize> {
-    let mut order: Vec<(u64, usize)> = (0..len)
-        .map(|index| {
-            let random = fs::read_to_string("/proc/sys/kernel/random/uuid").unwrap();
-            (u64::from_str_radix(&random[..8], 16).unwrap(), index)
-        })
-        .collect();
-    order.sort_unstable();
-    order.into_iter().map(|(_, index)| index).collect()
-}
-
 /// Shell function that appends the time and the CPU counters to the file `marks`.
 const MARK: &str = r#"mark() { echo "$(date +%s.%N) $(head -n 1 /proc/stat)" >> marks; }"#;
 
 fn mark_of(line: &str) -> (f64, f64) {
     let (time, stat) = line.split_once(' ').unwrap();
     (time.parse().unwrap(), processor_seconds(stat))
-}
-
-/// CPU seconds of the complete machine: servers and programs together.
-pub(crate) fn busy() -> f64 {
-    processor_seconds(fs::read_to_string("/proc/stat").unwrap().lines().next().unwrap())
-}
-
-/// Parses the first line of /proc/stat.
-fn processor_seconds(stat: &str) -> f64 {
-    let fields = stat.split_whitespace().skip(1).take(3);
-    fields.map(|n| n.parse::<f64>().unwrap()).sum::<f64>() / 100.0
 }
 
 /// The largest peak resident size, in kB, among our programs that are running.
@@ -368,8 +303,4 @@ fn size_of(path: &Path) -> u64 {
         .filter_map(|entry| entry.metadata().ok())
         .map(|m| m.len())
         .sum()
-}
-
-pub(crate) fn cores() -> usize {
-    thread::available_parallelism().map_or(1, usize::from)
 }

@@ -10,7 +10,7 @@ use std::{env, fs, thread};
 
 use rustix::process::Signal;
 
-use crate::bench::{WIDE, fill};
+use crate::support::measure::{WIDE, fill};
 use crate::support::{Call, Cluster, Database, ESS_PASSWORD, Running, TOOLS, World, names_in, wait_until};
 
 const LINE: &str = "set -o pipefail; pgdump-wrap -v -n --source \"$S\" --export export --server-name example.org \\

@@ -14,7 +14,7 @@ use std::{env, thread};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use crate::bench::{WIDE, fill};
+use crate::support::measure::{WIDE, fill};
 use crate::support::{Cluster, World};
 
 /// Where each part of the pipeline runs. `$S` and `$T` are the databases as reached from that host.

@@ -13,7 +13,7 @@ use ess_files::hex;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
-use crate::bench::{busy, cores, median, shuffled, sorted};
+use crate::support::measure::{busy, cores, median, shuffled, sorted};
 use crate::support::{Cluster, Database, World};
 
 /// Commands that make `$COPY` equal to the store; each is run twice.

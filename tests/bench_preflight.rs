@@ -7,7 +7,8 @@
 use std::env;
 use std::time::Instant;
 
-use crate::preflight::{Stage, serious};
+use crate::support::findings::serious;
+use crate::support::installation::Stage;
 
 #[test]
 #[ignore = "it asserts nothing about time: `just bench-preflight`"]

@@ -8,7 +8,7 @@ use std::thread;
 use ess_run::Need;
 use serde_json::Value;
 
-use crate::preflight::fires;
+use crate::support::findings::fires;
 use crate::support::{
     Cluster, ESS_PASSWORD, Ran, SERVER_NAME, Scene, Stdin, World, assert_failed, code, names_in, pgbin, place,
     programs_of, target_cluster,

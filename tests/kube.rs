@@ -6,9 +6,10 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 
 use serde_json::{Value, json};
 
+use crate::support::findings::fires;
 use crate::support::in_cluster::Stage;
 use crate::support::media::{assert_serves, files};
-use crate::support::{ESS_PASSWORD, Effect, Kube, OFFLINE, Proxy, Ran, SERVER_NAME, World, readme, until};
+use crate::support::{ESS_PASSWORD, Effect, Kube, OFFLINE, Proxy, SERVER_NAME, World, readme, until};
 
 /// Whether a process has ended. Its entry in /proc stays until its new parent, process 1, has waited for it.
 fn has_ended(process: &std::path::Path) -> bool {
@@ -16,26 +17,6 @@ fn has_ended(process: &std::path::Path) -> bool {
     stat.map_or(true, |stat| {
         stat.rsplit(") ").next().is_some_and(|state| state.starts_with('Z'))
     })
-}
-
-#[track_caller]
-fn findings(ran: &Ran) -> Vec<(String, String)> {
-    let document = ran.json();
-    let findings = document["preflight"]["findings"].as_array().unwrap().clone();
-    let text = |value: &Value| value.as_str().unwrap().to_owned();
-    findings
-        .iter()
-        .map(|finding| (text(&finding["severity"]), text(&finding["id"])))
-        .collect()
-}
-
-#[track_caller]
-fn has(ran: &Ran, severity: &str, id: &str) {
-    let all = findings(ran);
-    assert!(
-        all.contains(&(severity.to_owned(), id.to_owned())),
-        "{severity} {id} in {all:?}\n{ran}"
-    );
 }
 
 #[test]
@@ -228,7 +209,7 @@ fn in_a_pod_its_account_is_used_and_the_database_is_reached_straight() {
     let preflight = format!("preflight -n {OFFLINE} --target kube:ess");
     let ran = in_a_pod(&preflight).run().success();
 
-    has(&ran, "info", "target-server");
+    fires(&ran, &["info target-server"]);
     let through = |request: &String| request.contains("portforward");
     assert!(!stage.kube.requests().iter().any(through), "{ran}");
     assert!(!ran.stderr.contains("cluster-rights"), "{ran}");
@@ -271,7 +252,7 @@ fn a_proxy_leads_to_an_api_server_that_is_out_of_reach() {
     let without = preflight().run();
     assert!(without.stderr.contains(told), "{without}");
     let by_environment = preflight().env("HTTPS_PROXY", &address);
-    has(&by_environment.run(), "info", "target-server");
+    fires(&by_environment.run(), &["info target-server"]);
     let exempt = preflight()
         .env("HTTPS_PROXY", &address)
         .env("NO_PROXY", ".cluster.test");
@@ -280,7 +261,7 @@ fn a_proxy_leads_to_an_api_server_that_is_out_of_reach() {
     config["clusters"][0]["cluster"]["proxy-url"] = address.into();
     stage.world.write("kube/config", config.to_string());
     let ran = preflight().env("NO_PROXY", ".cluster.test").run();
-    has(&ran, "info", "target-server");
+    fires(&ran, &["info target-server"]);
     stage.line().success();
     let (source, target) = stage.rows();
     assert_eq!(source, target);
@@ -518,12 +499,12 @@ fn with_the_password_in_a_file_secrets_are_not_read() {
     stage.world.write("target.pw", ESS_PASSWORD);
 
     let without = stage.preflight();
-    has(&without, "blocker", "cluster-rights");
+    fires(&without, &["blocker cluster-rights"]);
     assert!(without.stderr.contains("get secrets"), "{without}");
 
     let flags = "--target kube:ess --target-password-file target.pw";
     let ran = stage.script(&format!("preflight -n {OFFLINE} {flags}")).run();
-    has(&ran, "info", "target-server");
+    fires(&ran, &["info target-server"]);
     assert!(!ran.stderr.contains("secrets"), "{ran}");
 }
 
@@ -551,8 +532,8 @@ fn permissions_where_the_database_is_are_checked_too() {
     );
     stage.kube.deny("patch", "apps", "deployments");
     let preflight = stage.preflight();
-    has(&preflight, "blocker", "cluster-rights");
-    has(&preflight, "warning", "cluster-rights");
+    fires(&preflight, &["blocker cluster-rights"]);
+    fires(&preflight, &["warning cluster-rights"]);
     assert!(
         preflight.stderr.contains(all) && preflight.stderr.contains("  namespace: databases"),
         "{preflight}"
@@ -828,7 +809,7 @@ fn a_service_that_is_another_name_for_a_server_outside_leads_there() {
 
     let ran = stage.preflight();
 
-    has(&ran, "info", "target-server");
+    fires(&ran, &["info target-server"]);
     assert_eq!(ran.json()["target"]["connection"]["host"], "localhost");
 }
 
@@ -846,8 +827,8 @@ fn an_external_database_is_reached_as_synapse_reaches_it() {
     stage.kube.deny("create", "", "pods/portforward");
     let ran = stage.preflight();
 
-    has(&ran, "info", "target-server");
-    has(&ran, "warning", "cluster-rights");
+    fires(&ran, &["info target-server"]);
+    fires(&ran, &["warning cluster-rights"]);
     assert_eq!(ran.json()["target"]["connection"]["host"], "127.0.0.1");
     assert!(
         !stage

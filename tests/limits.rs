@@ -1,6 +1,6 @@
 //! Settings of a role or database that affect every session, and values that must not enter messages and documents.
 
-use crate::preflight::fires;
+use crate::support::findings::fires;
 use crate::support::{OFFLINE, SERVER_NAME, Scene, assert_failed, source_cluster, target_cluster};
 
 /// Limits and formats that would end or change a dump or restore that does not override them.

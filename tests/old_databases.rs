@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use crate::preflight::fires;
+use crate::support::findings::fires;
 use crate::support::{Cluster, Ran, Scene, assert_failed, code, names_in, source_cluster, target_cluster};
 
 /// Objects that are moved, created by Synapse's role. `%role` exists on both servers and is named by policies.

@@ -4,66 +4,12 @@ use std::fs::{self, Permissions};
 use std::net::UdpSocket;
 use std::os::unix::fs::PermissionsExt as _;
 
+use crate::support::findings::{fires, found, serious};
+use crate::support::installation::Stage;
 use crate::support::internet::{self, DOCUMENTS, Internet, ZONE};
 use crate::support::{
-    Call, Cluster, Identity, Ran, SERVER_NAME, Scene, Sleeper, Stdin, Synapse, World, code, names_in, source_cluster,
-    target_cluster,
+    Cluster, Identity, Ran, SERVER_NAME, Scene, Sleeper, Stdin, World, code, names_in, source_cluster, target_cluster,
 };
-
-/// A source with its configuration, and a target.
-pub(crate) struct Stage {
-    pub(crate) scene: Scene,
-    pub(crate) synapse: Synapse,
-}
-
-impl Stage {
-    pub(crate) fn new() -> Self {
-        let scene = Scene::new();
-        let synapse = Synapse::debian(&scene.world, "old", &scene.source, &Identity::old());
-        synapse.load_media();
-        Self { scene, synapse }
-    }
-
-    /// A run on both servers, with valid public names.
-    pub(crate) fn tool<'a>(&self) -> Call<'a> {
-        internet::healthy().seen_by(self.scene.tool("preflight"))
-    }
-
-    /// A run with the configuration only; the test adds the target.
-    pub(crate) fn source_only<'a>(&self) -> Call<'a> {
-        self.tool().args(["-n"]).args(self.synapse.config_args())
-    }
-
-    pub(crate) fn preflight<'a>(&self) -> Call<'a> {
-        self.source_only().args(&self.scene.target_args()[1..])
-    }
-}
-
-/// The findings of these severities in the document, such as `blocker target-used`.
-pub(crate) fn found(ran: &Ran, severities: &[&str]) -> Vec<String> {
-    let document = ran.json();
-    let findings = document["preflight"]["findings"].as_array().unwrap();
-    findings
-        .iter()
-        .map(|finding| (finding["severity"].as_str().unwrap(), finding["id"].as_str().unwrap()))
-        .filter(|(severity, _)| severities.contains(severity))
-        .map(|(severity, id)| format!("{severity} {id}"))
-        .collect()
-}
-
-/// The blockers and warnings.
-pub(crate) fn serious(ran: &Ran) -> Vec<String> {
-    found(ran, &["blocker", "warning"])
-}
-
-/// Fails unless the document has each of these, such as `warning dns-ttl`.
-#[track_caller]
-pub(crate) fn fires(ran: &Ran, wanted: &[&str]) {
-    let found = found(ran, &["blocker", "warning", "info"]);
-    for finding in wanted {
-        assert!(found.iter().any(|found| found == finding), "{finding} is not in {ran}");
-    }
-}
 
 #[test]
 fn a_healthy_installation_needs_no_action() {

@@ -1,8 +1,8 @@
 //! preflight on a target in a cluster: every problem there is a finding, all in one run.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::preflight::{fires, found, serious};
+use crate::support::findings::{finding, fires, found, serious};
 use crate::support::in_cluster::Stage;
 use crate::support::{Effect, Kube, OFFLINE, Ran, code};
 
@@ -17,14 +17,6 @@ fn both(stage: &Stage) -> Ran {
     stage
         .script(&format!("preflight {config} {OFFLINE} --target kube:ess"))
         .run()
-}
-
-#[track_caller]
-fn finding(ran: &Ran, id: &str) -> Value {
-    let document = ran.json();
-    let findings = document["preflight"]["findings"].as_array().unwrap();
-    let finding = findings.iter().find(|finding| finding["id"] == id).cloned();
-    finding.unwrap_or_else(|| panic!("{id} is not in {ran}"))
 }
 
 #[test]

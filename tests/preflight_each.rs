@@ -10,21 +10,13 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::preflight::{Stage, fires, found, serious};
+use crate::support::findings::{data, fires, found, serious};
+use crate::support::installation::Stage;
 use crate::support::internet::{self, DOCUMENTS, Internet};
 use crate::support::{
-    Cluster, Identity, Ran, SERVER_NAME, Scene, Sleeper, Synapse, Visitor, World, code, names_in, programs_of,
+    Cluster, Identity, SERVER_NAME, Scene, Sleeper, Synapse, Visitor, World, code, names_in, programs_of,
     target_cluster, wait_until,
 };
-
-/// The data of a finding.
-#[track_caller]
-fn data(ran: &Ran, id: &str) -> Value {
-    let document = ran.json();
-    let findings = document["preflight"]["findings"].as_array().unwrap();
-    let finding = findings.iter().find(|finding| finding["id"] == id);
-    finding.unwrap_or_else(|| panic!("{id} is not in {ran}"))["data"].clone()
-}
 
 /// Every id in the manual page with its worst severity, such as `warning dns-ttl`.
 fn listed() -> BTreeSet<String> {

@@ -3,12 +3,15 @@
 mod call;
 pub(crate) mod dumps;
 mod files;
+pub(crate) mod findings;
 pub(crate) mod frames;
 pub(crate) mod in_cluster;
+pub(crate) mod installation;
 pub(crate) mod internet;
 mod kube;
 mod kubectl;
 mod majors;
+pub(crate) mod measure;
 pub(crate) mod media;
 pub(crate) mod migration;
 pub(crate) mod objects;

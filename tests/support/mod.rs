@@ -5,6 +5,7 @@ pub(crate) mod dumps;
 mod files;
 pub(crate) mod findings;
 pub(crate) mod frames;
+mod harness;
 pub(crate) mod in_cluster;
 pub(crate) mod installation;
 pub(crate) mod internet;

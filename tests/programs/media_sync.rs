@@ -570,7 +570,7 @@ fn what_is_sent_while_both_sides_are_read_is_read_there_too() {
                 os.utime(self.path + '/{}', (0, 0))\n",
             PATHS[2]
         );
-        let script = include_str!("../crates/media/src/receive.py")
+        let script = include_str!("../../crates/media/src/receive.py")
             .replace("        self.place(lane)\n", &rot)
             .replace("        if kind == 2:\n", &list)
             .replace("class Receiver:\n", "class Receiver:\n    lists = 0\n");
@@ -603,7 +603,7 @@ fn a_receiver_that_falls_silent_is_given_up_and_a_busy_one_is_not() {
             .args(["-n", "--source-dir", "store", "--timeout", limit]);
         call.args(more).args(["--", "bash", "-c", script]).run()
     };
-    let python = include_str!("../crates/media/src/receive.py");
+    let python = include_str!("../../crates/media/src/receive.py");
     let with = |from: &str, to: &str| {
         assert!(python.contains(from));
         world.write("receive.py", python.replace(from, to));
@@ -647,7 +647,7 @@ const RECEIVERS: [&str; 2] = ["exec media-sync -n --receive copy", "exec python3
 #[test]
 fn a_receiver_stays_small_whatever_a_sender_requests() {
     let world = World::new();
-    world.write("receive.py", include_str!("../crates/media/src/receive.py"));
+    world.write("receive.py", include_str!("../../crates/media/src/receive.py"));
     // Directories to be listed, for which the sender grants no credit.
     world
         .shell("mkdir -m 700 copy; for a in {A..Z}{a..z}; do mkdir -p copy/local_content/$a/Cd; done")

@@ -357,7 +357,7 @@ fn the_document_names_where_the_media_go() {
 #[test]
 fn the_receiver_in_a_pod_trusts_no_sender() {
     let world = World::new();
-    let script = include_str!("../crates/media/src/receive.py");
+    let script = include_str!("../../crates/media/src/receive.py");
     world.write("receive.py", script);
     let command = "python3 receive.py copy";
     assert_trusts_no_sender(&world, command);

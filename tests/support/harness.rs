@@ -4,7 +4,7 @@ use std::fs;
 
 use rustix::process::Signal;
 
-use crate::support::{Cluster, Database, Identity, Local, SERVER_NAME, Seeded, Stdin, Synapse, World, place};
+use super::{Cluster, Database, Identity, Local, SERVER_NAME, Seeded, Stdin, Synapse, World, place};
 
 #[test]
 fn a_cluster_runs_as_an_unprivileged_user_and_is_gone_with_its_world() {
@@ -145,7 +145,7 @@ fn synapse_refuses_a_database_that_is_newer_than_itself() {
         "synapse",
         "UPDATE schema_version SET version = 100000; UPDATE schema_compat_version SET compat_version = 100000",
     );
-    let database = cluster.database("synapse", "synapse_user", crate::support::ESS_PASSWORD);
+    let database = cluster.database("synapse", "synapse_user", super::ESS_PASSWORD);
 
     let log = Synapse::new(&world, "new", &database, &Identity::ess()).start_expecting_refusal();
 

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Cluster, Database, Identity, Stdin, Synapse, World, synapse_python};
 
-const REQUIREMENTS: &str = include_str!("data/peer-requirements.txt");
+const REQUIREMENTS: &str = include_str!("../data/peer-requirements.txt");
 
 /// A signing key whose seed contains the canary.
 const KEY: &str = "ed25519 a_key CANARY/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A\n";

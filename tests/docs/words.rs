@@ -192,7 +192,7 @@ fn a_refused_word_is_found_in_comments_and_literals_and_nowhere_else() {
     let one = |word: &str| vec![word.to_owned()];
     let wrapped = with_seams(&[(1, "it goes"), (2, "on and"), (4, "on")]);
     assert_eq!(wrapped.len(), 4, "{wrapped:?}");
-    assert_eq!(crate::words::found(&refused, &wrapped[3].1), ["goes on"]);
+    assert_eq!(self::found(&refused, &wrapped[3].1), ["goes on"]);
     assert_eq!(
         found,
         [(2, one("says")), (3, one("lies")), (4, one("anew")), (6, one("is no"))]

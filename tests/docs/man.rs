@@ -128,7 +128,7 @@ fn the_runbook_leads_to_every_other_page() {
 
 #[test]
 fn every_page_has_the_exit_statuses_of_the_table() {
-    let table: BTreeSet<&str> = include_str!("../crates/stop/src/lib.rs")
+    let table: BTreeSet<&str> = include_str!("../../crates/stop/src/lib.rs")
         .lines()
         .filter_map(|line| line.trim().strip_suffix(',')?.split_once(" = "))
         .map(|(_, number)| number)
@@ -195,7 +195,7 @@ fn the_document_s_page_has_every_field() {
         .filter(|line| line.starts_with(".Sy ") || line.starts_with(".It Sy "))
         .flat_map(|line| line.split(' '))
         .collect();
-    let schema: Value = serde_json::from_str(include_str!("../crates/document/schema.json")).unwrap();
+    let schema: Value = serde_json::from_str(include_str!("../../crates/document/schema.json")).unwrap();
 
     let mut fields = BTreeSet::new();
     collect_fields(&schema, &mut fields);

@@ -1,0 +1,7 @@
+//! Pages, README, the words in them, and the dependencies of the crates.
+
+mod crates;
+mod findings;
+mod man;
+mod readme;
+mod words;

@@ -1,0 +1,9 @@
+//! Kills, faults and hostile input, and that no secret leaks.
+
+mod canary;
+mod damage;
+mod hostile;
+mod hostile_dumps;
+mod kills;
+mod odd_files;
+mod soak;

@@ -1,6 +1,7 @@
 //! A homeserver with its configuration, and a target, as preflight checks them before a migration.
 
-use super::{Call, Identity, Scene, Synapse, internet};
+use super::internet::{self, Internet};
+use super::{Call, Identity, Ran, Scene, Synapse};
 
 /// A source with its configuration, and a target.
 pub(crate) struct Stage {
@@ -29,4 +30,10 @@ impl Stage {
     pub(crate) fn preflight<'a>(&self) -> Call<'a> {
         self.source_only().args(&self.scene.target_args()[1..])
     }
+}
+
+/// Runs preflight on the source and the public names only.
+pub(crate) fn public(stage: &Stage, internet: &Internet, args: &[&str]) -> Ran {
+    let call = internet.seen_by(stage.scene.tool("preflight")).args(["-n"]);
+    call.args(stage.synapse.config_args()).args(args).run()
 }

@@ -3,7 +3,11 @@
 mod alone;
 mod ess_wipe;
 mod extract_secrets;
+mod extract_secrets_emit;
+mod extract_secrets_export;
+mod extract_secrets_keys;
 mod extract_secrets_peer;
+mod extract_secrets_values;
 mod media_sync;
 mod pgdump_wrap;
 mod preflight;

@@ -2,6 +2,8 @@
 
 mod alone;
 mod ess_wipe;
+mod ess_wipe_plan;
+mod ess_wipe_use;
 mod extract_secrets;
 mod extract_secrets_emit;
 mod extract_secrets_export;

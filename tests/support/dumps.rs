@@ -16,3 +16,7 @@ pub(crate) fn pg_dump(scene: &Scene, from: &str, args: &[&str]) {
 pub(crate) fn restore_from<'a>(scene: &Scene, from: &str) -> Call<'a> {
     scene.tool("restore").args(scene.target_args()).args(["--from", from])
 }
+
+/// SQL for the row count of every table.
+pub(crate) const COUNTS: &str = "SELECT table_name, (xpath('/row/c/text()', query_to_xml(format('SELECT count(*) AS c FROM %I', \
+    table_name), false, true, '')))[1]::text FROM information_schema.tables WHERE table_schema = 'public' ORDER BY 1";

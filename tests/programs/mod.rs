@@ -11,6 +11,8 @@ mod extract_secrets_keys;
 mod extract_secrets_peer;
 mod extract_secrets_values;
 mod media_sync;
+mod media_sync_database;
+mod media_sync_stream;
 mod pgdump_wrap;
 mod pgdump_wrap_again;
 mod preflight;

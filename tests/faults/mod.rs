@@ -5,5 +5,7 @@ mod damage;
 mod hostile;
 mod hostile_dumps;
 mod kills;
+mod kills_of_restore;
+mod logins;
 mod odd_files;
 mod soak;

@@ -28,6 +28,7 @@ mod scene;
 pub(crate) mod secrets;
 mod seed;
 mod sessions;
+pub(crate) mod soak;
 mod synapse;
 mod template;
 mod wait;

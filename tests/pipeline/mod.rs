@@ -8,3 +8,4 @@ mod majors;
 mod movement;
 mod old_databases;
 mod poolers;
+mod unloadable;

@@ -283,6 +283,12 @@ impl Scene {
         source_cluster().psql(&self.source.name, sql)
     }
 
+    /// Runs SQL on the source as Synapse's role.
+    #[track_caller]
+    pub(crate) fn as_synapse(&self, sql: &str) {
+        self.on_source(&format!("SET ROLE \"{}\"; {sql}", self.source.role));
+    }
+
     #[track_caller]
     pub(crate) fn on_target(&self, sql: &str) -> String {
         target_cluster().psql(&self.target, sql)

@@ -48,3 +48,35 @@ fn every_file_of_tests_is_listed_above() {
         );
     }
 }
+
+/// What tests share is in `support`.
+#[test]
+fn no_test_uses_another_file_of_tests() {
+    let modules = include_str!("main.rs")
+        .lines()
+        .filter_map(|line| line.strip_prefix("mod ")?.strip_suffix(';'));
+    let rooms: Vec<String> = modules
+        .filter(|module| *module != "support")
+        .map(|room| format!("crate::{room}::"))
+        .collect();
+    assert!(rooms.len() > 1, "{rooms:?}");
+    for (path, text) in files() {
+        for room in &rooms {
+            assert!(!text.contains(room), "{path} uses {room}");
+        }
+        let is_test = path != "tests/main.rs" && !path.starts_with("tests/support/");
+        assert!(!is_test || !text.contains("super::"), "{path} uses super::");
+    }
+}
+
+/// Files of more than 500 lines, each with the reason why it is not split by subject.
+const LONG: &[(&str, &str)] = &[];
+
+#[test]
+fn no_file_of_tests_is_long_without_a_reason() {
+    for (path, text) in files() {
+        let lines = text.lines().count();
+        let has_reason = LONG.iter().any(|(long, _)| *long == path);
+        assert_eq!(lines > 500, has_reason, "{path} has {lines} lines");
+    }
+}

@@ -1,5 +1,5 @@
-//! Kills and signals at any moment: no child process keeps running, nothing incomplete looks complete, no Synapse starts
-//! on a target that is not proven, and re-running the same command resumes.
+//! Kills and signals at any moment: no child process keeps running, nothing incomplete looks complete, no Synapse
+//! starts on a target that is not proven, and re-running the same command resumes.
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt as _;

@@ -1,5 +1,5 @@
-//! The files for ESS mean to Synapse what the old configuration meant, and a YAML 1.1 and a YAML 1.2 reader read the same
-//! in them.
+//! The files for ESS mean to Synapse what the old configuration meant, and readers of YAML 1.1 and 1.2 read the same in
+//! them.
 
 use std::path::PathBuf;
 use std::process::Command;

@@ -1,4 +1,5 @@
-//! A world per test: a directory with servers and programs, and the form of a run in snapshots.
+//! What tests share. This module has a world per test: a directory with servers and programs, and the form of a run in
+//! snapshots.
 
 mod call;
 pub(crate) mod dumps;

@@ -4,11 +4,11 @@ _default:
 
 # Move a throwaway homeserver into a throwaway ESS database, and report the result
 demo: install-needs
-    cargo test --workspace --locked --quiet --test e2e demo::demo -- --exact --ignored --nocapture
+    cargo test --workspace --locked --quiet --test e2e bench::demo::demo -- --exact --ignored --nocapture
 
 # Measure the data path and its alternatives with sources of `mb` MB in two shapes; includes pgcopydb if installed
 bench mb="2000" rounds="9": install-needs
-    BENCH_MB={{ mb }} BENCH_ROUNDS={{ rounds }} cargo test --release --locked --quiet --test e2e bench::bench -- --exact --ignored --nocapture
+    BENCH_MB={{ mb }} BENCH_ROUNDS={{ rounds }} cargo test --release --locked --quiet --test e2e bench::data_path::bench -- --exact --ignored --nocapture
 
 # Kill the pipeline at each stage, and measure how long re-running it takes
 bench-kills mb="200": install-needs
@@ -28,7 +28,7 @@ bench-media files="20000" mb="2000" rounds="5": install-needs
 
 # Inject faults at random moments of the pipeline; `just soak 1 SEED` repeats a round
 soak rounds="200" seed="": install-needs
-    SOAK_ROUNDS={{ rounds }} {{ if seed == "" { "" } else { "SOAK_SEED=" + seed } }} cargo test --workspace --locked --quiet --test e2e soak::soak -- --exact --ignored --nocapture
+    SOAK_ROUNDS={{ rounds }} {{ if seed == "" { "" } else { "SOAK_SEED=" + seed } }} cargo test --workspace --locked --quiet --test e2e faults::soak::soak -- --exact --ignored --nocapture
 
 # Run unit and end-to-end tests
 test *args: install-needs

@@ -1,67 +1,82 @@
-//! End-to-end tests of the programs with real PostgreSQL servers and a real Synapse. Most files test one program or one
-//! subject.
+//! End-to-end tests of the programs with real PostgreSQL servers and a real Synapse, in rooms by what they are about.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod alone;
 mod bench;
-mod bench_kills;
-mod bench_link;
-mod bench_media;
-mod bench_preflight;
-mod canary;
-mod clients;
-mod crates;
-mod demo;
-mod ess_job;
-mod ess_scale;
-mod ess_wipe;
-mod extract_secrets;
-mod extract_secrets_peer;
+mod cluster;
+mod docs;
 mod faults;
-mod fence;
-mod harness;
-mod hostile;
-mod hostile_dumps;
-mod internet;
-mod kills;
-mod kube;
-mod kube_stand_in;
-mod limits;
-mod majors;
-mod man;
-mod media_sync;
-mod media_sync_cluster;
-mod movement;
-mod odd_files;
-mod old_databases;
-mod pgdump_wrap;
 mod pipeline;
-mod poolers;
-mod preflight;
-mod preflight_cluster;
-mod preflight_each;
-mod readme;
-mod restore;
-mod scene;
-mod soak;
+mod programs;
 mod support;
-mod verify;
-mod way_back;
-mod well_known;
-mod wipe_guards;
-mod words;
 
+use std::fs;
+
+use walkdir::WalkDir;
+
+/// Every source file below `tests` by its path, with its text.
+fn files() -> Vec<(String, String)> {
+    let paths = WalkDir::new("tests")
+        .into_iter()
+        .map(|entry| entry.unwrap().into_path());
+    let rust = paths.filter(|path| path.extension().is_some_and(|end| end == "rs"));
+    rust.map(|path| (path.to_str().unwrap().to_owned(), fs::read_to_string(&path).unwrap()))
+        .collect()
+}
+
+/// A file that no module lists is not compiled, and none of its tests runs.
 #[test]
 fn every_file_of_tests_is_listed_above() {
-    let listed = include_str!("main.rs");
-    for entry in std::fs::read_dir("tests").unwrap() {
-        let name = entry.unwrap().file_name().into_string().unwrap();
-        let module = name.strip_suffix(".rs").filter(|module| *module != "main");
-        if let Some(module) = module {
-            assert!(
-                listed.contains(&format!("\nmod {module};\n")),
-                "tests/main.rs lacks `mod {module};`"
-            );
+    let files = files();
+    for (path, _) in &files {
+        let module = path.strip_suffix("/mod.rs").or(path.strip_suffix(".rs")).unwrap();
+        if module == "tests/main" {
+            continue;
         }
+        let (above, name) = module.rsplit_once('/').unwrap();
+        let listings = [
+            format!("{above}/main.rs"),
+            format!("{above}/mod.rs"),
+            format!("{above}.rs"),
+        ];
+        let listing = files.iter().find(|(path, _)| listings.contains(path));
+        let (listing, text) = listing.unwrap_or_else(|| panic!("no file lists {path}"));
+        let declared = format!("mod {name};");
+        assert!(
+            text.lines()
+                .any(|line| line.trim_start_matches("pub(crate) ") == declared),
+            "{listing} lacks `{declared}`"
+        );
+    }
+}
+
+/// What tests share is in `support`.
+#[test]
+fn no_test_uses_another_file_of_tests() {
+    let modules = include_str!("main.rs")
+        .lines()
+        .filter_map(|line| line.strip_prefix("mod ")?.strip_suffix(';'));
+    let rooms: Vec<String> = modules
+        .filter(|module| *module != "support")
+        .map(|room| format!("crate::{room}::"))
+        .collect();
+    assert!(rooms.len() > 1, "{rooms:?}");
+    for (path, text) in files() {
+        for room in &rooms {
+            assert!(!text.contains(room), "{path} uses {room}");
+        }
+        let is_test = path != "tests/main.rs" && !path.starts_with("tests/support/");
+        assert!(!is_test || !text.contains("super::"), "{path} uses super::");
+    }
+}
+
+/// Files of more than 500 lines, each with the reason why it is not split by subject.
+const LONG: &[(&str, &str)] = &[];
+
+#[test]
+fn no_file_of_tests_is_long_without_a_reason() {
+    for (path, text) in files() {
+        let lines = text.lines().count();
+        let has_reason = LONG.iter().any(|(long, _)| *long == path);
+        assert_eq!(lines > 500, has_reason, "{path} has {lines} lines");
     }
 }

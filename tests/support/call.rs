@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -246,4 +246,29 @@ impl fmt::Display for Ran {
 
 fn read(path: &std::path::Path) -> String {
     String::from_utf8_lossy(&fs::read(path).unwrap()).into_owned()
+}
+
+/// Fails unless a run ended with this status, printed this message, and wrote no document.
+#[track_caller]
+pub(crate) fn assert_failed(ran: &Ran, status: i32, said: &str) {
+    assert_eq!(ran.status.code(), Some(status), "{ran}");
+    assert!(ran.stderr.contains(said), "{said:?} is not in {ran}");
+    assert_eq!(ran.stdout, "", "{ran}");
+}
+
+/// The exit status of a run that no signal ended.
+pub(crate) fn code(ran: &Ran) -> i32 {
+    ran.status.code().unwrap()
+}
+
+/// Runs a program that must succeed, and returns its output.
+#[track_caller]
+pub(crate) fn text_of(mut command: Command) -> String {
+    let output = command.output().unwrap();
+    assert!(
+        output.status.success(),
+        "{command:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).unwrap()
 }

@@ -3,8 +3,8 @@
 //! It is an HTTPS server that implements the real protocol: lists, watches, merge patches, access reviews, and streams
 //! over WebSocket. A port of a pod leads to a real `PostgreSQL`, a program in a pod is a real process in a directory,
 //! and pods start and stop with the number of replicas. It has no schemas, defaults, admission or scheduling, and a pod
-//! shares this machine's processes and files. The real kubectl works with it (tests/kube_stand_in.rs), which keeps it
-//! compatible with real clients.
+//! shares this machine's processes and files. The real kubectl works with it (tests/cluster/kube_stand_in.rs), which
+//! keeps it compatible with real clients.
 
 mod answer;
 mod layout;
@@ -33,7 +33,7 @@ use tokio_rustls::TlsAcceptor;
 use super::{Call, Cluster, World, free_port};
 use store::Store;
 
-/// The token in the kubeconfig; tests/canary.rs searches for it everywhere it must not be.
+/// The token in the kubeconfig; tests/faults/canary.rs searches for it everywhere it must not be.
 const TOKEN: &str = "c4n4ry-stand-in-token-Wq7";
 /// The user that the token authenticates.
 const USER: &str = "mover";

@@ -1,16 +1,38 @@
-//! A world per test: a directory with servers and programs, and the form of a run in snapshots.
+//! What tests share. This module has a world per test: a directory with servers and programs, and the form of a run in
+//! snapshots.
 
 mod call;
+pub(crate) mod dumps;
+mod files;
+pub(crate) mod findings;
+pub(crate) mod frames;
+mod harness;
+pub(crate) mod in_cluster;
+pub(crate) mod installation;
+pub(crate) mod internet;
 mod kube;
 mod kubectl;
 mod majors;
+pub(crate) mod measure;
+pub(crate) mod media;
+pub(crate) mod migration;
+pub(crate) mod objects;
+pub(crate) mod pages;
+pub(crate) mod peer;
+mod pgbin;
 mod place;
 mod pooler;
 mod postgres;
 mod proxy;
+pub(crate) mod readme;
+mod scene;
+pub(crate) mod secrets;
 mod seed;
+mod sessions;
+pub(crate) mod soak;
 mod synapse;
 mod template;
+mod wait;
 
 use std::ffi::OsStr;
 use std::fs::{self, Permissions};
@@ -23,16 +45,21 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-pub(crate) use call::{Call, Ran, Running, Stdin};
+pub(crate) use call::{Call, Ran, Running, Stdin, assert_failed, code, text_of};
+pub(crate) use files::{Tmpfs, assert_private, names_in};
 pub(crate) use kube::{Effect, Kube};
 pub(crate) use kubectl::kubectl;
 pub(crate) use majors::programs as programs_of;
+pub(crate) use pgbin::{link_programs, pgbin, write_program};
 pub(crate) use place::{TOOLS, free_port, place, processes_in};
 pub(crate) use pooler::Pooler;
 pub(crate) use postgres::{Cluster, ESS_PASSWORD, Local};
 pub(crate) use proxy::{Proxy, Traffic};
+pub(crate) use scene::{Scene, restore_that_waits, seeded, source_cluster, target_cluster, undo_from_export};
 pub(crate) use seed::{SERVER_NAME, Seeded};
+pub(crate) use sessions::{Sleeper, Visitor, wait_for_a_waiter, wait_for_session, wait_until_all_ended};
 pub(crate) use synapse::{Database, Identity, Synapse, python as synapse_python};
+pub(crate) use wait::{until, wait_until};
 
 /// Flags for preflight in tests without names and websites of their own: the network is not queried.
 pub(crate) const OFFLINE: &str = "--skip 'dns*' --skip 'well-known*' --skip delegation";

@@ -90,7 +90,11 @@ fn every_program_is_a_tool_of_the_tests() {
     let mut files: Vec<String> = files
         .map(|file| file.into_string().unwrap())
         .filter(|file| !["programs.rs", "ess-migrate.rs"].contains(&file.as_str()))
-        .map(|file| file.strip_suffix(".rs").expect("bin/ contains programs only").to_owned())
+        .map(|file| {
+            file.strip_suffix(".rs")
+                .expect("bin/ contains programs only")
+                .to_owned()
+        })
         .collect();
     let mut functions = ess_migrate::ALL.map(|(name, _)| name);
     let mut tools = TOOLS.map(|(name, _)| name);

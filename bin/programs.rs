@@ -5,8 +5,11 @@ use std::process::ExitCode;
 
 use ess_cli::EmptyPipe;
 
-/// Each program's name and function.
-pub const ALL: [(&str, fn() -> ExitCode); 10] = [
+/// A program: its name, and its function.
+pub type Program = (&'static str, fn() -> ExitCode);
+
+/// All programs.
+pub const ALL: [Program; 10] = [
     ("preflight", preflight),
     ("extract-secrets", extract_secrets),
     ("pgdump-wrap", pgdump_wrap),

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::support::pages::{check_commands, help, is_number, page_of, pages, section, statuses};
+use crate::support::pages::{check_commands, commands, help, is_number, page_of, pages, section, statuses};
 use crate::support::{Stdin, TOOLS, World};
 
 /// Help up to its examples, and from there on.

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::support::pages::{
     check_commands, commands, help, is_number, literals, page_of, pages, section, statuses, typed,
 };
-use crate::support::{Stdin, TOOLS, World};
+use crate::support::{TOOLS, World};
 
 /// The first word of each list entry in a text.
 fn entries<'a>(text: &'a str, mark: &str) -> BTreeSet<&'a str> {

@@ -364,10 +364,10 @@ fn send_here(sending: &Sending<'_>, directory: &Path, tally: &mut Tally<'_>) -> 
     thread::scope(|scope| {
         let writing = scope.spawn(|| receive::receive(directory, receiver));
         let sent = sending.run(sender, tally);
-        let received = joined(writing.join());
+        let written = joined(writing.join());
         ess_run::stop_if_interrupted()?;
         // Report the receiver's own error rather than the closed channel that follows from it.
-        match (received, sent) {
+        match (written, sent) {
             (Err(error), _) => Err(error),
             (Ok(()), sent) => sent,
         }

@@ -173,7 +173,7 @@ impl Talk<'_, '_> {
                 })
                 .collect();
             drop(todo);
-            let fed = feed(self, &jobs);
+            let sent = feed(self, &jobs);
             drop(jobs);
             let mut outcome = Ok(());
             for lane in lanes {
@@ -181,7 +181,7 @@ impl Talk<'_, '_> {
                 outcome = outcome.and(done);
             }
             // Report the lane's own error rather than the closed channel that follows from it.
-            outcome.and(fed)
+            outcome.and(sent)
         })
     }
 

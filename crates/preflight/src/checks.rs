@@ -134,7 +134,7 @@ mod tests {
 
     /// The files that name the checks.
     const SOURCES: [&str; 6] = [
-        include_str!("look.rs"),
+        include_str!("parallel.rs"),
         include_str!("checks/homeserver.rs"),
         include_str!("checks/media.rs"),
         include_str!("checks/pace.rs"),

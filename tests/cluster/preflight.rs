@@ -254,3 +254,91 @@ fn what_ess_scale_would_refuse_or_warn_of_is_reported_before() {
         "{ran}"
     );
 }
+
+/// A certificate for `name`, signed by an authority or by itself, in PEM and base64.
+fn certificate(stage: &Stage, name: &str, is_signed: bool) -> String {
+    let sign = if is_signed { "-CA ca.crt -CAkey ca.key" } else { "" };
+    let make = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 90";
+    let script = format!(
+        "{make} -keyout ca.key -out ca.crt -subj /CN=authority && \
+         {make} -keyout tls.key -out tls.crt -subj /CN=x -addext subjectAltName=DNS:{name} {sign} && base64 -w0 tls.crt"
+    );
+    stage.world.shell(&script).success().stdout
+}
+
+#[test]
+fn the_certificates_that_clients_will_see_are_checked() {
+    let stage = Stage::community();
+    stage.kube.put(
+        json!({"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": {"name": "ess-synapse", "namespace": "ess",
+            "labels": {"app.kubernetes.io/part-of": "matrix-stack"},
+            "annotations": {"cert-manager.io/cluster-issuer": "letsencrypt"}},
+        "spec": {"rules": [{"host": "matrix.example.com"}],
+            "tls": [{"hosts": ["matrix.example.com"], "secretName": "synapse-tls"}]}}),
+    );
+    let put = |certificate: &str| {
+        let data = json!({"tls.crt": certificate, "tls.key": "Q0FOQVJZ"});
+        stage.kube.put(
+            json!({"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
+            "metadata": {"name": "synapse-tls", "namespace": "ess"}, "data": data}),
+        );
+    };
+    let message = || {
+        let ran = target(&stage, "--target kube:ess");
+        assert!(
+            !ran.stderr.contains("CANARY") && !ran.stdout.contains("CANARY"),
+            "{ran}"
+        );
+        let found = finding(&ran, "cluster-certificates");
+        format!(
+            "{}: {}",
+            found["severity"].as_str().unwrap(),
+            found["message"].as_str().unwrap()
+        )
+    };
+
+    fires(&target(&stage, "--target kube:ess"), &["warning cluster-certificates"]);
+    assert_eq!(
+        message(),
+        "warning: Ingress ess-synapse: Secret synapse-tls with the certificate for matrix.example.com does not exist yet"
+    );
+    put("bm9uZQ==");
+    assert!(
+        message().ends_with("Secret synapse-tls contains no valid certificate"),
+        "{}",
+        message()
+    );
+    put(&certificate(&stage, "chat.example.com", true));
+    let wrong = "the certificate in Secret synapse-tls is for chat.example.com, not for matrix.example.com";
+    assert!(message().ends_with(wrong), "{}", message());
+    put(&certificate(&stage, "matrix.example.com", false));
+    assert!(message().contains("is self-signed"), "{}", message());
+    put(&certificate(&stage, "*.example.com", true));
+    assert_eq!(
+        message(),
+        "info: 1 certificate for the Ingresses of ESS; the first expires in 89 days"
+    );
+}
+
+#[test]
+fn a_label_that_argo_cd_overwrote_hides_nothing() {
+    let stage = Stage::community();
+    stage.kube.add_mas("ess", "ess", 1);
+    stage.kube.edit("configmaps", "ess", "ess-markers", |map| {
+        map["data"]["MATRIX_STACK_MSC3861"] = "delegated_auth".into();
+    });
+    for (resource, name) in [
+        ("statefulsets", "ess-synapse-main"),
+        ("deployments", "ess-matrix-authentication-service"),
+    ] {
+        stage.kube.edit(resource, "ess", name, |object| {
+            object["metadata"]["labels"]["app.kubernetes.io/instance"] = "my matrix".into();
+        });
+    }
+
+    let ran = both(&stage);
+
+    fires(&ran, &["blocker cluster-mas", "warning cluster-gitops"]);
+    let pause = "argocd app set 'my matrix' --sync-policy none";
+    assert!(ran.stderr.contains(pause), "{ran}");
+}

@@ -388,6 +388,9 @@ fn end_children() {
 
 const LOG_IN: &str = "set KUBECONFIG, or log in as for kubectl: `kubectl get pods` must work";
 
+/// The kubeconfig that k3s's own kubectl falls back to, without a word about it.
+const K3S: &str = "/etc/rancher/k3s/k3s.yaml";
+
 fn is_in_a_pod() -> bool {
     Path::new("/var/run/secrets/kubernetes.io/serviceaccount/token").exists()
 }
@@ -424,7 +427,14 @@ async fn config(context: Option<&str>) -> Result<(Config, Option<String>), Error
                 Err(error) => Err(unavailable(error.to_string())),
             };
         }
-        return Err(unavailable("there is no kubeconfig ~/.kube/config".to_owned()).hint(LOG_IN));
+        let hint = if Path::new(K3S).exists() {
+            format!(
+                "this host runs k3s: `export KUBECONFIG={K3S}`, which only root can read unless its mode was changed"
+            )
+        } else {
+            LOG_IN.to_owned()
+        };
+        return Err(unavailable("there is no kubeconfig ~/.kube/config".to_owned()).hint(hint));
     };
     for file in &files {
         readable(file).map_err(|why| unavailable(why).hint(LOG_IN))?;

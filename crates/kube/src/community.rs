@@ -41,11 +41,12 @@ pub(crate) fn candidates(workloads: &[Workload]) -> Vec<Candidate> {
 /// The release's workloads.
 pub(crate) fn ess(namespace: &str, release: &str, workloads: Vec<Workload>) -> Ess {
     let (mut synapse, mut mas) = (Vec::new(), Vec::new());
-    let mas_instance = format!("{release}-matrix-authentication-service");
+    // By its name: Argo CD may overwrite the label `app.kubernetes.io/instance`.
+    let mas_name = format!("{release}-matrix-authentication-service");
     for workload in workloads.into_iter().filter(is_of_chart) {
         match workload.label(COMPONENT) {
             SYNAPSE if release_of(&workload) == Some(release) => synapse.push(workload),
-            MAS if workload.label("app.kubernetes.io/instance") == mas_instance => mas.push(workload),
+            MAS if workload.name == mas_name => mas.push(workload),
             _ => {}
         }
     }

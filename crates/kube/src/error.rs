@@ -25,8 +25,6 @@ pub enum ErrorKind {
     Conflict,
     /// A permission is missing.
     Forbidden,
-    /// The requested version of a list is too old (status 410).
-    Gone,
     /// The layout is unknown, or there are several candidates.
     Unrecognised,
     /// A stream was cut.
@@ -106,7 +104,6 @@ fn of_code(code: u16) -> ErrorKind {
         401 | 403 => ErrorKind::Forbidden,
         404 => ErrorKind::NotFound,
         409 => ErrorKind::Conflict,
-        410 => ErrorKind::Gone,
         _ => ErrorKind::Unavailable,
     }
 }

@@ -69,6 +69,8 @@ pub(crate) struct Candidate {
 
 /// The label of all parts of ESS, in both profiles.
 pub(crate) const PART_OF: (&str, &str) = ("app.kubernetes.io/part-of", "matrix-stack");
+/// The label that Argo CD overwrites: unfit to find anything by.
+pub(crate) const INSTANCE: &str = "app.kubernetes.io/instance";
 pub(crate) const COMPONENT: &str = "app.kubernetes.io/component";
 pub(crate) const SYNAPSE: &str = "matrix-server";
 pub(crate) const MAS: &str = "matrix-authentication";

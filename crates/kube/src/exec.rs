@@ -46,7 +46,6 @@ pub struct Exec {
     what: String,
     ended: oneshot::Receiver<Result<Ended, Error>>,
     tasks: Vec<JoinHandle<()>>,
-    ends_input: bool,
 }
 
 /// How a program ended.
@@ -121,17 +120,11 @@ impl Cluster {
             what,
             ended,
             tasks,
-            ends_input,
         })
     }
 }
 
 impl Exec {
-    /// Whether the program notices the end of its input; API servers before 1.30 cannot signal it.
-    pub fn ends_input(&self) -> bool {
-        self.ends_input
-    }
-
     /// Closes the input and waits for the program to end, for at most `limit`. Further standard output is discarded.
     pub fn wait(mut self, limit: Duration) -> Result<Ended, Error> {
         drop(self.stdin.take());

@@ -1,8 +1,8 @@
-//! GitOps controllers (Argo CD, Flux), which keep workloads as defined in a repository.
+//! GitOps controllers (Argo CD, Flux, Rancher Fleet), which keep workloads as defined in a repository.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::ess::{Custom, Ess};
+use crate::ess::{Custom, Ess, INSTANCE};
 use crate::workload::Workload;
 
 /// A controller that would revert a change.
@@ -29,7 +29,18 @@ impl Ess {
 impl Workload {
     /// The controller that manages this workload, by its annotations and labels.
     pub fn gitops(&self) -> Option<GitOps> {
-        GitOps::of(&self.annotations, &self.labels, &self.namespace)
+        let by_marks = GitOps::of(&self.annotations, &self.labels, &self.namespace);
+        by_marks.or_else(|| Some(GitOps::argo(self.overwritten_instance()?)))
+    }
+
+    /// The label `app.kubernetes.io/instance`, if it differs from that of the pods.
+    ///
+    /// Argo CD before version 3 sets this label to the name of its application, without an annotation
+    /// (`application.resourceTrackingMethod: label`). The chart gives both the same value.
+    fn overwritten_instance(&self) -> Option<&str> {
+        let pods = self.template.metadata.as_ref()?.labels.as_ref()?.get(INSTANCE)?;
+        let own = self.labels.get(INSTANCE)?;
+        (own != pods).then_some(own)
     }
 }
 
@@ -54,10 +65,7 @@ impl GitOps {
         // Its value is APPLICATION:GROUP/KIND:NAMESPACE/NAME.
         let tracked = mark("argocd.argoproj.io/tracking-id").and_then(|id| id.split(':').next());
         if let Some(application) = tracked.or_else(|| mark("argocd.argoproj.io/instance")) {
-            return Some(Self {
-                name: format!("Argo CD's application {application}"),
-                pause: format!("argocd app set {application} --sync-policy none"),
-            });
+            return Some(Self::argo(application));
         }
         for (controller, kind) in [("helm", "helmrelease"), ("kustomize", "kustomization")] {
             let prefix = format!("{controller}.toolkit.fluxcd.io");
@@ -65,10 +73,28 @@ impl GitOps {
                 let namespace = mark(&format!("{prefix}/namespace")).unwrap_or(namespace);
                 return Some(Self {
                     name: format!("Flux's {kind} {namespace}/{name}"),
-                    pause: format!("flux suspend {kind} {name} -n {namespace}"),
+                    pause: format!(
+                        "flux suspend {kind} {} -n {}",
+                        ess_run::quoted(name),
+                        ess_run::quoted(namespace)
+                    ),
                 });
             }
         }
+        // k3s gives its own addons an empty one.
+        if let Some(bundle) = mark("objectset.rio.cattle.io/id").filter(|id| !id.is_empty()) {
+            return Some(Self {
+                name: format!("Rancher Fleet's bundle {bundle}"),
+                pause: "set `paused: true` in the GitRepo or Bundle, on the management cluster".to_owned(),
+            });
+        }
         None
+    }
+
+    fn argo(application: &str) -> Self {
+        Self {
+            name: format!("Argo CD's application {application}"),
+            pause: format!("argocd app set {} --sync-policy none", ess_run::quoted(application)),
+        }
     }
 }

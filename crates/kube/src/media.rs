@@ -21,8 +21,6 @@ pub struct Media {
     pub workload: Option<String>,
     /// The pod that mounts it now, if it is ready.
     pub pod: Option<String>,
-    /// The node of that pod.
-    pub node: Option<String>,
     /// The user that owns the files.
     pub user: i64,
     /// The group that owns the files.
@@ -104,7 +102,6 @@ impl Cluster {
             container: CONTAINER.to_owned(),
             workload: workload.map(|workload| workload.name.clone()),
             pod: pod.and_then(|pod| pod.metadata.name.clone()),
-            node: pod.and_then(|pod| pod.spec.as_ref()?.node_name.clone()),
             user,
             group,
             pod_security: PodSecurityContext {
@@ -157,22 +154,45 @@ pub(crate) fn capacity(claim: &PersistentVolumeClaim) -> Option<String> {
     Some(has.or(asked)?.get("storage")?.0.clone())
 }
 
+/// A claim that a pod mounts.
+#[derive(Debug, Clone)]
+pub struct Mounted {
+    /// The name of the claim.
+    pub claim: String,
+    /// Its capacity in bytes.
+    pub capacity: Option<u64>,
+    /// A container that mounts it, and where.
+    pub at: Option<(String, String)>,
+}
+
 impl Cluster {
-    /// The claims that a pod uses, each with its capacity in bytes.
-    pub fn claims_of(&self, pod: &PodPort) -> Result<Vec<(String, Option<u64>)>, Error> {
+    /// The claims that a pod uses.
+    pub fn claims_of(&self, pod: &PodPort) -> Result<Vec<Mounted>, Error> {
         let found: Option<Pod> = self.get(&pod.namespace, &pod.pod)?;
-        let volumes = found.and_then(|pod| pod.spec?.volumes).unwrap_or_default();
-        let names = volumes
-            .into_iter()
-            .filter_map(|volume| Some(volume.persistent_volume_claim?.claim_name));
-        names
-            .map(|name| {
-                let claim: Option<PersistentVolumeClaim> = self.get(&pod.namespace, &name)?;
-                let capacity = claim.as_ref().and_then(capacity).as_deref().and_then(bytes);
-                Ok((name, capacity))
+        let spec = found.and_then(|pod| pod.spec).unwrap_or_default();
+        let volumes = spec.volumes.iter().flatten();
+        let claims = volumes.filter_map(|volume| {
+            let claim = volume.persistent_volume_claim.as_ref()?;
+            Some((&volume.name, claim.claim_name.clone()))
+        });
+        claims
+            .map(|(volume, claim)| {
+                let found: Option<PersistentVolumeClaim> = self.get(&pod.namespace, &claim)?;
+                Ok(Mounted {
+                    capacity: found.as_ref().and_then(capacity).as_deref().and_then(bytes),
+                    at: spec.containers.iter().find_map(|container| mount_of(container, volume)),
+                    claim,
+                })
             })
             .collect()
     }
+}
+
+/// The container's name and where it mounts a volume.
+fn mount_of(container: &Container, volume: &str) -> Option<(String, String)> {
+    let mounts = container.volume_mounts.as_ref()?;
+    let mount = mounts.iter().find(|mount| mount.name == *volume)?;
+    Some((container.name.clone(), mount.mount_path.clone()))
 }
 
 fn synapse(pod: &PodSpec) -> Option<&Container> {

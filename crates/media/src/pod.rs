@@ -2,15 +2,13 @@
 
 use std::io::{self, Write as _};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ess_cli::{Context, Exit, Stop};
 use ess_document::Amount;
-use ess_kube::k8s_openapi::api::core::v1::{Pod, PodSpec};
 use ess_kube::{Cluster, Ess, Exec, Media, Place, Right};
 use ess_run::Report as _;
 use ess_servers::Named;
-use serde_json::{from_value, json};
 
 use crate::link::{self, Link};
 use crate::send::{Sending, is_early};
@@ -21,15 +19,6 @@ const RECEIVER: &str = include_str!("receive.py");
 
 /// Reads the receiver from standard input: as an argument it would be in the API server's audit log.
 const BOOT: &str = "import sys; b = sys.stdin.buffer; exec(b.read(int(b.readline())))";
-
-/// How long a helper pod may take to become ready: its image may have to be pulled.
-const PATIENCE: Duration = Duration::from_secs(300);
-
-/// How long a helper pod lives at most, in seconds, in case it is not removed.
-const LIFE: u32 = 24 * 60 * 60;
-
-/// The label of helper pods. They have none of Synapse's labels, so as not to be mistaken for Synapse.
-const LABEL: (&str, &str) = ("app.kubernetes.io/managed-by", "media-sync");
 
 /// The media volume of an ESS.
 pub(crate) struct Volume {
@@ -110,118 +99,26 @@ impl Volume {
             return self.send_to(pod, &self.media.container, sending, tally);
         }
         self.cluster.require(Right::HELPER)?;
-        let name = format!("{}-media-sync", self.ess.release);
-        let made = self.make(&name, context)?;
-        let sent = self
-            .ready(&name)
-            .and_then(|()| self.send_to(&name, CONTAINER, sending, tally));
-        // After a failure, the helper pod of another run is kept: that run may still be using it.
-        if (made || sent.is_ok())
-            && let Err(error) = self.cluster.clean_up::<Pod>(&self.ess.namespace, &name)
-        {
-            context.console.note(&format!(
-                "{error}; remove it: kubectl delete pod -n {} {name}",
-                self.ess.namespace
-            ));
-        }
-        sent
-    }
-
-    /// Creates the helper pod. Returns false if there is one already, from another run, which is used instead.
-    fn make(&self, name: &str, context: &Context) -> anyhow::Result<bool> {
-        if let Some(there) = self.cluster.get::<Pod>(&self.ess.namespace, name)? {
-            let labels = there.metadata.labels.unwrap_or_default();
-            if labels.get(LABEL.0).is_some_and(|label| label == LABEL.1) {
-                return Ok(false);
-            }
-            let message = format!(
-                "a pod {}/{name} exists that was not created by media-sync",
-                self.ess.namespace
-            );
-            return Err(Stop::new(Exit::Unavailable, message).into());
-        }
-        context.console.stage("waiting for a pod that mounts the volume", None);
-        self.cluster.create(&self.ess.namespace, &self.pod(name)?)?;
-        Ok(true)
-    }
-
-    fn pod(&self, name: &str) -> anyhow::Result<Pod> {
-        let image = self.image.as_ref().ok_or_else(|| {
+        let image = self.image.as_deref().ok_or_else(|| {
             Stop::usage("the image for a helper pod is unknown, because there is no workload of Synapse")
                 .hint("give --helper-image, for example the image of Synapse; it needs Python only")
         })?;
-        let workload = self
-            .ess
-            .synapse
-            .iter()
-            .find(|workload| Some(&workload.name) == self.media.workload.as_ref());
-        let own: PodSpec = workload
-            .and_then(|workload| workload.template.spec.clone())
-            .unwrap_or_default();
-        Ok(from_value(json!({
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "metadata": {"name": name, "namespace": self.ess.namespace, "labels": {
-                "app.kubernetes.io/name": "ess-migrate", LABEL.0: LABEL.1,
-            }},
-            "spec": {
-                "restartPolicy": "Never",
-                "activeDeadlineSeconds": LIFE,
-                "terminationGracePeriodSeconds": 1,
-                "automountServiceAccountToken": false,
-                "enableServiceLinks": false,
-                "securityContext": self.media.pod_security,
-                "imagePullSecrets": own.image_pull_secrets,
-                "nodeSelector": own.node_selector,
-                "tolerations": own.tolerations,
-                "nodeName": self.node()?,
-                "containers": [{
-                    "name": CONTAINER,
-                    "image": image,
-                    "command": ["python3", "-c", "import time; time.sleep(86400)"],
-                    "securityContext": self.media.security,
-                    "volumeMounts": [{"name": "media", "mountPath": self.media.mount}],
-                }],
-                "volumes": [{"name": "media", "persistentVolumeClaim": {"claimName": self.media.claim}}],
-            },
-        }))?)
-    }
-
-    /// The node of a pod that is not ready but uses the volume: perhaps it can be mounted on that node only.
-    fn node(&self) -> anyhow::Result<Option<String>> {
-        let mounts = |spec: &PodSpec| {
-            let volumes = spec.volumes.iter().flatten();
-            let mut claims = volumes.filter_map(|volume| volume.persistent_volume_claim.as_ref());
-            claims.any(|claim| claim.claim_name == self.media.claim)
-        };
-        let pods = self.cluster.list::<Pod>(&self.ess.namespace, "")?;
-        let mut specs = pods.into_iter().filter(|pod| !is_over(pod)).filter_map(|pod| pod.spec);
-        Ok(specs.find(mounts).and_then(|spec| spec.node_name))
-    }
-
-    fn ready(&self, name: &str) -> anyhow::Result<()> {
-        let start = Instant::now();
-        loop {
-            let pod = self.cluster.get::<Pod>(&self.ess.namespace, name)?.unwrap_or_default();
-            let status = pod.status.clone().unwrap_or_default();
-            let mut conditions = status.conditions.iter().flatten();
-            if conditions.any(|condition| condition.type_ == "Ready" && condition.status == "True") {
-                return Ok(());
-            }
-            if is_over(&pod) || start.elapsed() > PATIENCE {
-                let containers = status.container_statuses.iter().flatten();
-                let reason = containers
-                    .filter_map(|container| container.state.as_ref()?.waiting.as_ref()?.reason.clone())
-                    .chain(status.phase)
-                    .next()
-                    .unwrap_or_else(|| "it was deleted".to_owned());
-                let message = format!("the pod {}/{name} did not become ready: {reason}", self.ess.namespace);
-                return Err(Stop::new(Exit::Unavailable, message)
-                    .hint(format!("see `kubectl describe pod -n {} {name}`", self.ess.namespace))
-                    .into());
-            }
-            self.cluster.pause(Duration::from_millis(300))?;
+        context.console.stage("waiting for a pod that mounts the volume", None);
+        // Lets the console print its progress line every ten seconds.
+        let mut waiting = || context.console.advance(0);
+        let helper = self.cluster.helper(&self.ess, &self.media, image, &mut waiting)?;
+        context.console.done();
+        let sent = self.send_to(&helper.name, helper.container, sending, tally);
+        // After a failure, the helper pod of another run is kept: that run may still be using it.
+        if (helper.is_ours || sent.is_ok())
+            && let Err(error) = self.cluster.remove_helper(&self.ess, &helper)
+        {
+            context.console.note(&format!(
+                "{error}; remove it: kubectl delete pod -n {} {}",
+                self.ess.namespace, helper.name
+            ));
         }
+        sent
     }
 
     fn send_to(
@@ -267,12 +164,4 @@ impl Volume {
             },
         }
     }
-}
-
-/// The container of a helper pod.
-const CONTAINER: &str = "receiver";
-
-fn is_over(pod: &Pod) -> bool {
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    matches!(phase, Some("Succeeded" | "Failed"))
 }

@@ -1,6 +1,7 @@
 //! The checks, by subject. A check that fails does not stop the others.
 
 pub(crate) mod carry;
+pub(crate) mod certificates;
 pub(crate) mod cluster;
 pub(crate) mod collation;
 pub(crate) mod config;

@@ -97,6 +97,7 @@ ids! {
     warning CARRY_SAML "carry-saml" "Users log in with SAML, which MAS does not support." "Install ESS without MAS, or move users to OpenID Connect first.";
     warning CARRY_TEMPLATES "carry-templates" "Synapse uses custom templates." "Mount them in ESS with synapse.extraVolumes.";
     warning CLOCK "clock" "A server's clock differs from this machine's by more than 30 seconds." "Synchronise both clocks with NTP.";
+    warning CLUSTER_CERTIFICATES "cluster-certificates" "The certificate of an Ingress of ESS is missing, is for other names, is self-signed, has expired or soon will; otherwise informational." "Let cert-manager prove the names by DNS-01, or copy the old server's certificate into the Secret that the hint names, before DNS leads to the cluster.";
     warning CLUSTER_GITOPS "cluster-gitops" "A GitOps controller manages Synapse's workloads and may scale them back up." "Suspend it before you run ess-scale down.";
     warning CLUSTER_OPERATOR "cluster-operator" "The operator of the older ESS scales Synapse back up; a warning if ess-scale down would refuse to stop Synapse." "Stop Synapse with ess-scale, not with kubectl; restore the ElementDeployment, or name the operator's namespace.";
     warning CLUSTER_VERSIONS "cluster-versions" "The processes of ESS's Synapse run different images." "Finish the upgrade of ESS first.";

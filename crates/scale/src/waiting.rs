@@ -10,8 +10,8 @@ use ess_servers::OnKube;
 
 use crate::{Args, all};
 
-/// Interval of the checks.
-const STEP: Duration = Duration::from_millis(500);
+/// The longest time between two checks, if no pod changes meanwhile.
+const STEP: Duration = Duration::from_secs(1);
 
 /// Selects the pods of Synapse and MAS of all releases in a namespace, and those of the configuration check's Job.
 const LABELS: &str =
@@ -58,6 +58,7 @@ pub(crate) fn until_none(
     let start = Instant::now();
     context.console.stage(what, None);
     loop {
+        let moment = on.cluster.moment::<Pod>(&on.ess.namespace, LABELS)?;
         let names = left()?;
         if names.is_empty() {
             context.console.done();
@@ -74,7 +75,9 @@ pub(crate) fn until_none(
         }
         // Lets the console print its progress line every ten seconds.
         context.console.advance(0);
-        on.cluster.pause(STEP)?;
+        let rest = Duration::from_secs(args.timeout).saturating_sub(start.elapsed());
+        on.cluster
+            .wait_for_change::<Pod>(&on.ess.namespace, LABELS, &moment, STEP.min(rest))?;
     }
 }
 

@@ -14,6 +14,7 @@ pub(super) const RESOURCES: &[(&str, &str, &str, &[&str])] = &[
     ("apps/v1", "deployments", "Deployment", &["scale"]),
     ("apps/v1", "statefulsets", "StatefulSet", &["scale"]),
     ("batch/v1", "jobs", "Job", &[]),
+    ("networking.k8s.io/v1", "ingresses", "Ingress", &[]),
     ("rbac.authorization.k8s.io/v1", "rolebindings", "RoleBinding", &[]),
     ("rbac.authorization.k8s.io/v1", "roles", "Role", &[]),
     (

@@ -50,6 +50,7 @@ pub(crate) fn check(on: &OnKube, source: KnownSource) -> anyhow::Result<(Vec<Fin
         media,
         mas(on, source.has_mas),
         scales_back(&on.ess, operator),
+        super::certificates::check(on),
     ] {
         match outcome {
             Ok(findings) => found.extend(findings),
@@ -149,15 +150,22 @@ fn database_space(on: &OnKube, needed: Option<i64>) -> ClusterFindings {
     let Some(pod) = database.pod else { return Ok(Vec::new()) };
     let claims = on.cluster.claims_of(&pod)?;
     // With several volumes it is unknown which of them contains the data.
-    let [(claim, Some(capacity))] = claims.as_slice() else {
+    let [mounted] = claims.as_slice() else {
         return Ok(Vec::new());
     };
-    let place = place_of(&pod, claim);
-    Ok(room(needed, *capacity, 2).map_or_else(Vec::new, |is_blocker| {
+    let free = mounted.at.as_ref().and_then(|(container, path)| {
+        let is_here = pod.namespace == on.cluster.namespace();
+        is_here.then(|| space(on, &pod.pod, container, path)).flatten()
+    });
+    let Some(capacity) = smaller(mounted.capacity, free) else {
+        return Ok(Vec::new());
+    };
+    let place = place_of(&pod, &mounted.claim);
+    Ok(room(needed, capacity, 2).map_or_else(Vec::new, |is_blocker| {
         let message = format!(
             "the source's database needs {}, and {place} has {}",
             size(needed),
-            size(*capacity)
+            size(capacity)
         );
         let found = if is_blocker {
             blocker(&CLUSTER_DATABASE_SPACE, message)
@@ -171,9 +179,19 @@ fn database_space(on: &OnKube, needed: Option<i64>) -> ClusterFindings {
                      resize the claim",
                 )
                 .with("needed", number_of(needed))
-                .with("capacity", number_of(*capacity)),
+                .with("capacity", number_of(capacity)),
         ]
     }))
+}
+
+/// The space of a volume as measured in a pod. `None` without permission to run programs there: the claim's size is then
+/// all that is known.
+fn space(on: &OnKube, pod: &str, container: &str, path: &str) -> Option<u64> {
+    on.cluster.space(pod, container, path).ok().flatten()
+}
+
+fn smaller(one: Option<u64>, other: Option<u64>) -> Option<u64> {
+    one.into_iter().chain(other).min()
 }
 
 fn place_of(pod: &PodPort, claim: &str) -> String {
@@ -211,7 +229,10 @@ impl MediaVolume {
         );
         Some(
             blocker(&CLUSTER_MEDIA_SPACE, message)
-                .hint("resize the claim, or install ESS with a larger synapse.media.storage.size")
+                .hint(
+                    "resize the claim, install ESS with a larger synapse.media.storage.size, or leave out what other \
+                     servers can send again: media-sync --without remote",
+                )
                 .with("needed", number_of(needed))
                 .with("capacity", number_of(*capacity)),
         )
@@ -233,7 +254,11 @@ fn media(on: &OnKube) -> Result<(Option<MediaVolume>, Finding), Error> {
     let finding = info(&CLUSTER_MEDIA, message)
         .with("claim", media.claim.as_str())
         .with("user", number(media.user));
-    let capacity = media.capacity.as_deref().and_then(ess_kube::bytes);
+    let free = media
+        .pod
+        .as_ref()
+        .and_then(|pod| space(on, pod, &media.container, &media.mount));
+    let capacity = smaller(media.capacity.as_deref().and_then(ess_kube::bytes), free);
     let claim = media.claim;
     Ok((capacity.map(|capacity| MediaVolume { claim, capacity }), finding))
 }
@@ -262,6 +287,28 @@ fn judge_mas(installed: bool, marker: Option<&str>, source_has_mas: Option<bool>
     let marker_shown = marker.map_or_else(String::new, |marker| format!(" (its deployment marker is {marker})"));
     let state = if installed { "enabled" } else { "disabled" };
     let message = format!("Matrix Authentication Service (MAS) is {state} in ESS{marker_shown}");
+    // The chart refuses an upgrade that contradicts its marker, and a Synapse whose logins MAS once took over has none
+    // of its own.
+    if let (false, Some(marker)) = (installed, marker.filter(|marker| *marker != "legacy_auth")) {
+        let found = if source_has_mas == Some(false) {
+            blocker(
+                &CLUSTER_MAS,
+                format!("{message}: MAS had taken over its logins, and is not there now"),
+            )
+        } else {
+            warning(
+                &CLUSTER_MAS,
+                format!("{message}: MAS had taken over its logins, and is not there now"),
+            )
+        };
+        return found
+            .hint(
+                "find out who removed it (kubectl get deploy -l app.kubernetes.io/component=matrix-authentication); for \
+                 a homeserver with its own logins, delete the ConfigMap of markers and install ESS again with \
+                 matrixAuthenticationService.enabled=false",
+            )
+            .with("marker", marker);
+    }
     let delegated = installed && marker != Some("legacy_auth");
     let finding = match (delegated, source_has_mas) {
         (true, Some(false)) => blocker(
@@ -361,5 +408,8 @@ mod tests {
         // syn2mas is being prepared: Synapse still handles logins.
         assert_eq!(severity(true, Some("legacy_auth"), Some(false)), Severity::Info);
         assert_eq!(severity(true, Some("delegated_auth"), Some(true)), Severity::Info);
+        assert_eq!(severity(false, Some("delegated_auth"), Some(false)), Severity::Blocker);
+        assert_eq!(severity(false, Some("syn2mas_migrated"), Some(true)), Severity::Warning);
+        assert_eq!(severity(false, Some("syn2mas_migrated"), None), Severity::Warning);
     }
 }

@@ -4,7 +4,9 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 
-use crate::support::findings::{fires, found, serious};
+use serde_json::json;
+
+use crate::support::findings::{data, fires, found, serious};
 use crate::support::installation::{Stage, public};
 use crate::support::internet::{DOCUMENTS, Internet};
 use crate::support::{Identity, SERVER_NAME, Sleeper, Stdin, code, names_in, source_cluster, target_cluster};
@@ -330,4 +332,35 @@ fn a_wrong_clock_is_reported_for_each_server() {
         let said = format!("the clock of the {server} is 3600 seconds ahead of this machine's");
         assert!(ran.stderr.contains(&said), "{said} in {ran}");
     }
+}
+
+#[test]
+fn what_a_template_left_in_the_configuration_is_reported_without_its_value() {
+    let stage = Stage::new();
+    let world = &stage.scene.world;
+    world.write(
+        "old/conf.d/templates.yaml",
+        "turn_shared_secret: ${TURN_CANARY:-none}\nrecaptcha_private_key: '%%RECAPTCHA%%'\nform_secret: CHANGEME\n",
+    );
+
+    let ran = stage.source_only().run().success();
+
+    fires(&ran, &["warning placeholder"]);
+    assert_eq!(
+        data(&ran, "placeholder")["options"],
+        json!(["form_secret", "turn_shared_secret", "recaptcha_private_key"])
+    );
+    assert!(
+        !ran.stderr.contains("CANARY") && !ran.stdout.contains("CANARY"),
+        "{ran}"
+    );
+    let args = stage.synapse.config_args();
+    let exported = world
+        .tool("extract-secrets")
+        .args(args)
+        .args(["--out", "out"])
+        .run()
+        .success();
+    let note = "the value of `turn_shared_secret` is what a template left";
+    assert!(exported.stderr.contains(note), "{exported}");
 }

@@ -116,6 +116,7 @@ ids! {
     warning NO_TMUX "no-tmux" "This is an SSH session without tmux or screen, so a lost connection would stop the migration." "Run everything in tmux.";
     warning OPEN_FILES "open-files" "The limit on open files is below 512 for each process." "Raise it with ulimit -n.";
     warning OTHER_SESSIONS "other-sessions" "Roles other than Synapse's are connected to the source." "End their sessions before you run pgdump-wrap, or give it --ignore-role.";
+    warning PLACEHOLDER "placeholder" "An option contains what a template left, such as ${PASSWORD} or CHANGEME, which Synapse would use as it is." "Give -c the configuration that the running Synapse reads, or set the option to the value that is in use.";
     warning PREPARED_TRANSACTIONS "prepared-transactions" "Prepared transactions hold locks, and a dump does not contain what they wrote." "End each with COMMIT PREPARED or ROLLBACK PREPARED.";
     warning SCHEMA_NEWER "schema-newer" "The source's schema is newer than the target's, so the migration would downgrade Synapse." "Upgrade the target's Synapse first.";
     warning SOURCE_COLLATION "source-collation" "The source's collation is not C, so an update of the operating system may have left duplicates; informational if it sorts in the same order as C." "Run pg_amcheck; the target's collation is C, which no update changes.";

@@ -23,9 +23,9 @@ use ess_document::{Next, SecretEntry, SigningKey, now};
 use ess_files::make_directory;
 use ess_run::Report;
 use ess_servers::ConfigArgs;
-use ess_synapse::Config;
 use ess_synapse::config::Database;
 use ess_synapse::secrets::Secrets;
+use ess_synapse::{Config, placeholder};
 use secrecy::ExposeSecret as _;
 
 use crate::bundle::{Bundle, Sealed};
@@ -135,6 +135,11 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     let ess = Ess::new(&config, &secrets, &components, &place_in_cluster(args, context).0)?;
     let mut notes = secrets.notes.clone();
     notes.extend(app_service::notes(&secrets.secrets));
+    notes.extend(placeholder::options(&config, &secrets).iter().map(|option| {
+        format!(
+            "the value of `{option}` is what a template left: check that the running Synapse reads this configuration"
+        )
+    }));
     notes.extend(components.notes.iter().chain(&ess.notes).cloned());
     if args.emits(Form::Helm) {
         notes.extend(ess.notes_on_values.iter().cloned());

@@ -3,6 +3,7 @@
 pub mod config;
 pub mod ess;
 pub mod media;
+pub mod placeholder;
 pub mod schema;
 pub mod secrets;
 pub mod signing_key;

@@ -4,11 +4,11 @@ use ess_document::Finding;
 use ess_run::text::count;
 use ess_synapse::secrets::{Macaroon, Secrets};
 use ess_synapse::signing_key::SigningKey;
-use ess_synapse::{Config, ConfigError};
+use ess_synapse::{Config, ConfigError, placeholder};
 use serde_json::json;
 
-use crate::finding::{Detail, blocker, info};
-use crate::ids::{CONFIGURATION_NOTE, MACAROON_SECRET, SECRETS, SIGNING_KEY};
+use crate::finding::{Detail, blocker, info, some_of, warning};
+use crate::ids::{CONFIGURATION_NOTE, MACAROON_SECRET, PLACEHOLDER, SECRETS, SIGNING_KEY};
 
 /// Findings about every secret that Synapse would read, and its signing keys, for comparison with the published ones.
 pub(crate) fn secrets(config: &Config) -> (Vec<Finding>, Vec<SigningKey>) {
@@ -45,6 +45,18 @@ pub(crate) fn secrets(config: &Config) -> (Vec<Finding>, Vec<SigningKey>) {
             "macaroon_secret_key is not set, and the key that Synapse derives in its place cannot be carried: guests \
              are logged out, and links to unsubscribe in old mails stop working",
         )),
+    }
+    let unfilled = placeholder::options(config, &secrets);
+    if !unfilled.is_empty() {
+        let message = format!("the value of {} is what a template left", some_of(&unfilled));
+        found.push(
+            warning(&PLACEHOLDER, message)
+                .hint(
+                    "give -c the configuration that the running Synapse reads (in a container: kubectl exec or docker exec, \
+                     cat /data/homeserver.yaml), or set the options to the values that are in use",
+                )
+                .with("options", unfilled),
+        );
     }
     found.extend(secrets.notes.into_iter().map(|note| info(&CONFIGURATION_NOTE, note)));
     (found, secrets.signing_keys)

@@ -153,3 +153,23 @@ fn an_external_database_is_reached_as_synapse_reaches_it() {
             .any(|request| request.contains("portforward"))
     );
 }
+
+#[test]
+fn an_external_database_is_verified_by_the_authorities_of_this_host() {
+    let stage = Stage::community();
+    stage.kube.edit("configmaps", "ess", "ess-synapse", |map| {
+        // As the chart writes it for `sslMode: verify-full`.
+        map["data"]["04-homeserver-overrides.yaml"] = format!(
+            "database:\n  args:\n    user: synapse_user\n    dbname: synapse\n    host: 127.0.0.1\n    port: {}\n    sslmode: verify-full\n    sslrootcert: system\n",
+            stage.target.port
+        )
+        .into();
+    });
+
+    let ran = stage.preflight();
+
+    fires(&ran, &["blocker target-unreachable"]);
+    assert!(!ran.stderr.contains("a file of its pod"), "{ran}");
+    // The server of the tests has no certificate.
+    assert!(ran.stderr.contains("TLS") || ran.stderr.contains("SSL"), "{ran}");
+}

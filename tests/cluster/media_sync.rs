@@ -160,6 +160,7 @@ fn while_synapse_is_stopped_a_pod_is_made_and_removed() {
     let spec = &pod["spec"];
     assert_eq!(spec["securityContext"]["runAsUser"], 10_091);
     assert_eq!(spec["securityContext"]["fsGroup"], 10_091);
+    assert_eq!(spec["securityContext"]["fsGroupChangePolicy"], "OnRootMismatch");
     assert_eq!(spec["securityContext"]["runAsNonRoot"], true);
     let container = &spec["containers"][0];
     assert_eq!(container["image"], "oci.element.io/synapse:v1.159.0");
@@ -200,6 +201,21 @@ fn a_pod_that_was_left_behind_is_used_and_one_of_others_is_not() {
         "metadata": {"name": "ess-media-sync", "namespace": "ess", "labels": {}}, "spec": {"containers": []}}));
     assert_failed(&stage.sync().run(), 69, "was not created by media-sync");
     assert_eq!(stage.helpers(), ["ess-media-sync"]);
+}
+
+#[test]
+fn a_pod_that_has_ended_is_replaced() {
+    let stage = Stage::new();
+    stage.stop_synapse();
+    let labels = json!({"app.kubernetes.io/managed-by": "media-sync"});
+    stage.kube.put(json!({"apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": "ess-media-sync", "namespace": "ess", "labels": labels},
+        "spec": {"containers": []}, "status": {"phase": "Failed"}}));
+
+    stage.sync().run().success();
+
+    stage.assert_copied();
+    assert_eq!(stage.helpers(), [""; 0]);
 }
 
 #[test]

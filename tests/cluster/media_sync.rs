@@ -219,6 +219,30 @@ fn a_pod_that_has_ended_is_replaced() {
 }
 
 #[test]
+fn a_pod_of_ours_that_ends_before_it_is_ready_is_an_error() {
+    let stage = Stage::new();
+    stage.stop_synapse();
+    stage.kube.settings().slowness = std::time::Duration::from_secs(30);
+    let running = stage.sync().start();
+    wait_until("there is a pod", || stage.helpers() == ["ess-media-sync"]);
+    // As where its image has no Python.
+    stage.kube.edit("pods", "ess", "ess-media-sync", |pod| {
+        pod["status"]["phase"] = "Failed".into();
+    });
+    stage.kube.settings().slowness = std::time::Duration::from_millis(50);
+
+    let ran = running.wait();
+
+    assert_failed(
+        &ran,
+        69,
+        "cannot use pod ess/ess-media-sync: it ended before it was ready",
+    );
+    assert!(ran.stderr.contains("--helper-image"), "{ran}");
+    wait_until("its pod is removed", || stage.helpers().is_empty());
+}
+
+#[test]
 fn a_signal_takes_the_pod_with_it() {
     let stage = Stage::new();
     let running = stage.begin_without_synapse();

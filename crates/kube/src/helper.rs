@@ -68,9 +68,10 @@ impl Cluster {
         waiting: &mut dyn FnMut(),
     ) -> Result<(), Error> {
         let name = helper.name.clone();
+        let selector = format!("{}={}", LABEL.0, LABEL.1);
         let start = Instant::now();
         loop {
-            let moment = self.moment::<Pod>(&ess.namespace, "")?;
+            let moment = self.moment::<Pod>(&ess.namespace, &selector)?;
             match self.get::<Pod>(&ess.namespace, &name)? {
                 None => {
                     let pod = self.helper_pod(&name, ess, media, image)?;
@@ -87,13 +88,19 @@ impl Cluster {
                     let why = "a pod of that name exists that was not created by media-sync";
                     return Err(Error::new(ErrorKind::Conflict, what, why).hint("remove it, if nothing needs it"));
                 }
+                // The next one would end too, for example because its image has no Python.
+                Some(pod) if has_ended(&pod) && helper.is_ours => {
+                    let what = format!("cannot use pod {}/{name}", ess.namespace);
+                    return Err(Error::new(ErrorKind::Unavailable, what, "it ended before it was ready")
+                        .hint("check that the image has Python, or give another one with --helper-image"));
+                }
                 Some(pod) if has_ended(&pod) => self.delete::<Pod>(&ess.namespace, &name)?,
                 Some(pod) if pod.metadata.deletion_timestamp.is_some() => {}
                 Some(pod) if is_ready(&pod) => return Ok(()),
                 Some(pod) => refuse_hopeless(&pod, &name, ess, start.elapsed())?,
             }
             waiting();
-            self.wait_for_change::<Pod>(&ess.namespace, "", &moment, STEP)?;
+            self.wait_for_change::<Pod>(&ess.namespace, &selector, &moment, STEP)?;
         }
     }
 

@@ -6,9 +6,9 @@ use kube::api::{ApiResource, DynamicObject, ListParams};
 use serde_json::Value;
 use zeroize::Zeroize as _;
 
+use crate::Cluster;
 use crate::error::{Error, ErrorKind};
 use crate::ess::{Ess, PART_OF};
-use crate::{Cluster, Right};
 
 /// What an Ingress needs a certificate for.
 #[derive(Debug, Clone)]
@@ -138,16 +138,6 @@ impl Cluster {
             challenge,
         }))
     }
-}
-
-impl Right {
-    /// To check the certificates of Ingresses, which is optional.
-    pub const CERTIFICATES: &[Self] = &[Self {
-        namespace: None,
-        group: "networking.k8s.io",
-        resource: "ingresses",
-        verb: "list",
-    }];
 }
 
 /// The challenge of an issuer's specification: HTTP-01 if any of its solvers uses it.

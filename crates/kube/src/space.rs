@@ -13,18 +13,24 @@ const LIMIT: Duration = Duration::from_secs(20);
 const OUTPUT: u64 = 64 << 10;
 
 impl Cluster {
-    /// The bytes that a volume can hold: what is free in its file system, and what the volume already contains.
+    /// The bytes that a volume can hold: no more than `claimed`, the size of its claim, nor than what is free in its file
+    /// system and what it already contains together.
     ///
     /// The size of a claim does not limit it where the provisioner does not enforce it: k3s's local-path and `hostPath` give
-    /// every claim all the space of the node's disk. `None` if df or du is missing, fails, or takes longer than 20 s.
-    pub fn space(&self, pod: &str, container: &str, path: &str) -> Result<Option<u64>, Error> {
+    /// every claim all the space of the node's disk. Without df or du, or if they take longer than 20 s, only the claim
+    /// counts.
+    pub fn space(&self, pod: &str, container: &str, path: &str, claimed: Option<u64>) -> Result<Option<u64>, Error> {
         let free = self.output(pod, container, &["df", "-P", "-k", path])?;
+        let Some(free) = free.as_deref().and_then(available) else {
+            return Ok(claimed);
+        };
+        // Then it does not matter what it contains, which takes long to add up in a large store.
+        if claimed.is_some_and(|claimed| claimed <= free) {
+            return Ok(claimed);
+        }
         let used = self.output(pod, container, &["du", "-s", "-k", path])?;
-        Ok(free
-            .as_deref()
-            .and_then(available)
-            .zip(used.as_deref().and_then(total))
-            .map(|(free, used)| free + used))
+        let space = used.as_deref().and_then(total).map(|used| free.saturating_add(used));
+        Ok(claimed.into_iter().chain(space).min())
     }
 
     /// The standard output of a short command in a container; `None` if it fails.

@@ -153,11 +153,13 @@ fn database_space(on: &OnKube, needed: Option<i64>) -> ClusterFindings {
     let [mounted] = claims.as_slice() else {
         return Ok(Vec::new());
     };
-    let free = mounted.at.as_ref().and_then(|(container, path)| {
-        let is_here = pod.namespace == on.cluster.namespace();
-        is_here.then(|| space(on, &pod.pod, container, path)).flatten()
-    });
-    let Some(capacity) = smaller(mounted.capacity, free) else {
+    let is_here = pod.namespace == on.cluster.namespace();
+    let at = mounted.at.as_ref().filter(|_| is_here);
+    let capacity = match at {
+        Some((container, path)) => space(on, &pod.pod, container, path, mounted.capacity),
+        None => mounted.capacity,
+    };
+    let Some(capacity) = capacity else {
         return Ok(Vec::new());
     };
     let place = place_of(&pod, &mounted.claim);
@@ -184,14 +186,10 @@ fn database_space(on: &OnKube, needed: Option<i64>) -> ClusterFindings {
     }))
 }
 
-/// The space of a volume as measured in a pod. `None` without permission to run programs there: the claim's size is then
-/// all that is known.
-fn space(on: &OnKube, pod: &str, container: &str, path: &str) -> Option<u64> {
-    on.cluster.space(pod, container, path).ok().flatten()
-}
-
-fn smaller(one: Option<u64>, other: Option<u64>) -> Option<u64> {
-    one.into_iter().chain(other).min()
+/// The space of a volume as measured in a pod. Without permission to run programs there, the claim's size is all that is
+/// known.
+fn space(on: &OnKube, pod: &str, container: &str, path: &str, claimed: Option<u64>) -> Option<u64> {
+    on.cluster.space(pod, container, path, claimed).unwrap_or(claimed)
 }
 
 fn place_of(pod: &PodPort, claim: &str) -> String {
@@ -254,11 +252,11 @@ fn media(on: &OnKube) -> Result<(Option<MediaVolume>, Finding), Error> {
     let finding = info(&CLUSTER_MEDIA, message)
         .with("claim", media.claim.as_str())
         .with("user", number(media.user));
-    let free = media
-        .pod
-        .as_ref()
-        .and_then(|pod| space(on, pod, &media.container, &media.mount));
-    let capacity = smaller(media.capacity.as_deref().and_then(ess_kube::bytes), free);
+    let claimed = media.capacity.as_deref().and_then(ess_kube::bytes);
+    let capacity = match &media.pod {
+        Some(pod) => space(on, pod, &media.container, &media.mount, claimed),
+        None => claimed,
+    };
     let claim = media.claim;
     Ok((capacity.map(|capacity| MediaVolume { claim, capacity }), finding))
 }
@@ -290,16 +288,11 @@ fn judge_mas(installed: bool, marker: Option<&str>, source_has_mas: Option<bool>
     // The chart refuses an upgrade that contradicts its marker, and a Synapse whose logins MAS once took over has none
     // of its own.
     if let (false, Some(marker)) = (installed, marker.filter(|marker| *marker != "legacy_auth")) {
+        let message = format!("{message}: MAS had taken over its logins, and is not there now");
         let found = if source_has_mas == Some(false) {
-            blocker(
-                &CLUSTER_MAS,
-                format!("{message}: MAS had taken over its logins, and is not there now"),
-            )
+            blocker(&CLUSTER_MAS, message)
         } else {
-            warning(
-                &CLUSTER_MAS,
-                format!("{message}: MAS had taken over its logins, and is not there now"),
-            )
+            warning(&CLUSTER_MAS, message)
         };
         return found
             .hint(

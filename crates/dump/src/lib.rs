@@ -85,8 +85,14 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     let facts = identify(args, context, &session)?;
     let running = is_running(args, &session)?;
     refuse_older_target(context, &facts)?;
+    let source = Source {
+        session: &session,
+        conninfo: &conninfo,
+        facts: &facts,
+        running,
+    };
 
-    let existing = match existing_dump(args, context, &out, &session, &conninfo, &facts, running) {
+    let existing = match existing_dump(args, context, &out, &source) {
         Err(error) if args.replace && error.is::<Stop>() => {
             context.console.note(&format!("{error}; it will be moved aside"));
             None
@@ -96,11 +102,21 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
     let was_kept = existing.is_some();
     let (manifest, sha256) = match existing {
         Some(existing) => existing,
-        None => dump(args, context, &out, &session, &conninfo, &facts, running)?,
+        None => dump(args, context, &out, &source)?,
     };
     record(context, &out, &manifest, sha256, was_kept);
     context.finish()?;
     Ok(Exit::Done)
+}
+
+/// The source, to which this run is connected.
+#[derive(Clone, Copy)]
+struct Source<'a> {
+    session: &'a Session,
+    conninfo: &'a Conninfo,
+    facts: &'a Facts,
+    /// Whether other sessions may use it.
+    running: bool,
 }
 
 /// Locks the directory of the dump, and creates that of the export if the dump is to be in it.
@@ -147,22 +163,14 @@ fn identify(args: &Args, context: &mut Context, session: &Session) -> anyhow::Re
 }
 
 /// Dumps the source; a previous dump at `out` is moved aside. Returns the manifest and its SHA-256.
-fn dump(
-    args: &Args,
-    context: &Context,
-    out: &Path,
-    session: &Session,
-    conninfo: &Conninfo,
-    facts: &Facts,
-    running: bool,
-) -> anyhow::Result<(Manifest, String)> {
-    let programs = programs(args, context, facts)?;
-    sound::check(session, facts, &context.console)?;
+fn dump(args: &Args, context: &Context, out: &Path, source: &Source<'_>) -> anyhow::Result<(Manifest, String)> {
+    let programs = programs(args, context, source.facts)?;
+    sound::check(source.session, source.facts, &context.console)?;
     let aside = std::fs::symlink_metadata(out).is_ok().then(|| aside(out));
     let taken = take(
         &Dumping {
-            conninfo,
-            facts,
+            conninfo: source.conninfo,
+            facts: source.facts,
             application_name: &context.application_name(),
             programs: &programs,
             jobs: args.jobs.map_or_else(processors, usize::from),
@@ -174,7 +182,7 @@ fn dump(
             kind: DumpKind::Migration,
             id: context.document.id.as_deref().unwrap_or("-"),
             server_name: context.document.source.as_ref().and_then(|s| s.server_name.as_deref()),
-            source_is_running: running,
+            source_is_running: source.running,
             report: &context.console,
         },
         out,
@@ -257,14 +265,17 @@ fn existing_dump(
     args: &Args,
     context: &Context,
     out: &Path,
-    session: &Session,
-    conninfo: &Conninfo,
-    facts: &Facts,
-    running: bool,
+    source: &Source<'_>,
 ) -> anyhow::Result<Option<(Manifest, String)>> {
     if !finish_rename(out)? {
         return Ok(None);
     }
+    let Source {
+        session,
+        conninfo,
+        facts,
+        running,
+    } = *source;
     let refuse = |why: String| {
         Stop::no(format!("{} already exists: {why}", out.display()))
             .hint("give --replace to move it aside and dump again")

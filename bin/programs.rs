@@ -9,7 +9,8 @@ use ess_cli::EmptyPipe;
 pub type Program = (&'static str, fn() -> ExitCode);
 
 /// All programs.
-pub const ALL: [Program; 10] = [
+pub const ALL: [Program; 11] = [
+    ("rehearse", rehearse),
     ("preflight", preflight),
     ("extract-secrets", extract_secrets),
     ("pgdump-wrap", pgdump_wrap),
@@ -21,6 +22,11 @@ pub const ALL: [Program; 10] = [
     ("well-known", well_known),
     ("ess-job", ess_job),
 ];
+
+/// Rehearses the migration into a scratch database, while Synapse runs.
+pub fn rehearse() -> ExitCode {
+    ess_cli::main("rehearse", EmptyPipe::IsNoDocument, ess_rehearse::run)
+}
 
 /// Checks for everything that could stop the migration.
 pub fn preflight() -> ExitCode {

@@ -128,7 +128,7 @@ fn help_begins_with_what_is_nearly_always_given_and_ends_with_what_all_programs_
     let world = World::new();
     for (tool, _) in TOOLS {
         let first = match tool {
-            "preflight" | "extract-secrets" | "pgdump-wrap" | "media-sync" => "-c, --config <PATH>",
+            "rehearse" | "preflight" | "extract-secrets" | "pgdump-wrap" | "media-sync" => "-c, --config <PATH>",
             "ess-wipe" | "restore" | "verify" => "--target <URL>",
             "ess-scale" => "--target <PLACE>",
             "well-known" => "--host <HOST>",

@@ -274,6 +274,7 @@ fn no_secret_is_anywhere_but_in_its_file() {
 
 /// The complete migration with `-v` in each step, including refusals.
 fn every_program(run: &dyn Fn(&str) -> Ran) {
+    run("rehearse -n -v $config --export rehearsed > rehearsed.json").success();
     run("age-keygen -o age.key 2>/dev/null; age-keygen -y age.key > recipients").success();
     run(&format!(
         "preflight -n -v $config {OFFLINE} --target \"$TARGET\" $target --report --metrics metrics.prom > report.txt"

@@ -22,6 +22,7 @@ mod preflight_output;
 mod preflight_public;
 mod preflight_source;
 mod preflight_target;
+mod rehearse;
 mod restore;
 mod restore_one_time_keys;
 mod restore_others;

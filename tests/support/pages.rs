@@ -56,7 +56,7 @@ pub(crate) fn check_commands(world: &World, whence: &str, text: &str) -> BTreeSe
     let mut found = BTreeSet::new();
     for mut command in commands(text) {
         // The time field of a crontab.
-        command.retain(|word| word != "@daily");
+        command.retain(|word| !["@daily", "@weekly"].contains(&word.as_str()));
         let Some(tool) = command
             .first()
             .filter(|word| TOOLS.iter().any(|(tool, _)| tool == word))

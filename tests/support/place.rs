@@ -13,7 +13,8 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use walkdir::WalkDir;
 
 /// Each shipped program, and the path where cargo built it.
-pub(crate) const TOOLS: [(&str, &str); 10] = [
+pub(crate) const TOOLS: [(&str, &str); 11] = [
+    ("rehearse", env!("CARGO_BIN_EXE_rehearse")),
     ("preflight", env!("CARGO_BIN_EXE_preflight")),
     ("extract-secrets", env!("CARGO_BIN_EXE_extract-secrets")),
     ("pgdump-wrap", env!("CARGO_BIN_EXE_pgdump-wrap")),

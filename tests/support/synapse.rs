@@ -476,15 +476,8 @@ rc_room_creation: {limit}
 }
 
 const LOG: &str = "version: 1
-formatters:
-  plain:
-    format: '%(asctime)s %(name)s %(levelname)s %(message)s'
-handlers:
-  console:
-    class: logging.StreamHandler
-    formatter: plain
-root:
-  level: INFO
-  handlers: [console]
+formatters: {plain: {format: '%(asctime)s %(name)s %(levelname)s %(message)s'}}
+handlers: {console: {class: logging.StreamHandler, formatter: plain}}
+root: {level: INFO, handlers: [console]}
 disable_existing_loggers: false
 ";

@@ -61,7 +61,7 @@ fn of_io(error: &io::Error) -> Exit {
 }
 
 /// The hint of the first error in the chain that has one.
-pub(crate) fn hint_of(error: &anyhow::Error) -> Option<String> {
+pub fn hint_of(error: &anyhow::Error) -> Option<String> {
     error.chain().find_map(|cause| {
         if let Some(stop) = cause.downcast_ref::<Stop>() {
             return stop.remedy().map(str::to_owned);

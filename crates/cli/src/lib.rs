@@ -20,7 +20,7 @@ use args::{Common, ExportArg};
 
 pub use context::Context;
 pub use ess_stop::{Exit, Stop};
-pub use exit::exit_of;
+pub use exit::{exit_of, hint_of};
 pub use input::EmptyPipe;
 pub use password_file::PasswordFile;
 pub use progress::Console;

@@ -14,9 +14,9 @@ use serde::{Deserialize, Serialize};
 
 pub use read::{MAX_BYTES, ReadError};
 pub use sections::{
-    Against, Amount, Carried, Dropped, Dump, FenceState, Finding, Media, Named, Next, OneTimeKeys, Preflight,
-    RecordChange, Restore, Scale, ScaleState, ScaledWorkload, SecretEntry, Secrets, Severity, SigningKey, SourceCheck,
-    Verify, WellKnown, Wipe,
+    Against, Amount, Carried, Dropped, Dump, Failure, FenceState, Finding, Media, Named, Next, OneTimeKeys, Preflight,
+    RecordChange, Rehearse, Restore, Scale, ScaleState, ScaledWorkload, SecretEntry, Secrets, Severity, SigningKey,
+    SourceCheck, Verify, WellKnown, Wipe,
 };
 
 /// The format that this version reads and writes.
@@ -46,6 +46,9 @@ pub struct Document {
     /// The database it is migrated to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<Target>,
+    /// Written by `rehearse`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rehearse: Option<Rehearse>,
     /// Written by `preflight`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preflight: Option<Preflight>,
@@ -250,6 +253,14 @@ impl Document {
 
     /// The section with a negative result, and that result as a clause; tools refuse such a document.
     pub fn refusal(&self) -> Option<(&'static str, String)> {
+        if let Some(rehearse) = &self.rehearse {
+            if rehearse.failure.is_some() {
+                return Some(("rehearse", "failed".to_owned()));
+            }
+            if !rehearse.differences.is_empty() {
+                return Some(("rehearse", differences(&rehearse.differences)));
+            }
+        }
         if let Some(preflight) = &self.preflight {
             let open = preflight.open_blockers();
             if !open.is_empty() {
@@ -273,9 +284,7 @@ impl Document {
         if let Some(verify) = &self.verify
             && !verify.equal
         {
-            let count = verify.differences.len();
-            let plural = if count == 1 { "" } else { "s" };
-            return Some(("verify", format!("found {count} difference{plural}")));
+            return Some(("verify", differences(&verify.differences)));
         }
         None
     }
@@ -295,6 +304,12 @@ impl Document {
             _ => path.to_owned(),
         }
     }
+}
+
+/// The differences that a proof found, as a clause.
+fn differences(found: &[String]) -> String {
+    let plural = if found.len() == 1 { "" } else { "s" };
+    format!("found {} difference{plural}", found.len())
 }
 
 #[cfg(test)]

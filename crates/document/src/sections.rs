@@ -580,6 +580,74 @@ pub struct Dropped {
     pub reason: String,
 }
 
+/// Written by `rehearse`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Rehearse {
+    /// The tool's version.
+    pub version: String,
+    /// RFC 3339, UTC.
+    pub started_at: String,
+    /// RFC 3339, UTC.
+    pub finished_at: String,
+    /// What the dump was loaded into.
+    pub on: String,
+    /// Whether that server has the major version that the target has.
+    pub has_the_version_of_the_target: bool,
+    /// The result: whether everything arrived, on a server of the target's version.
+    pub proven: bool,
+    /// The size of the source's database.
+    pub source_bytes: u64,
+    /// The size of the dump.
+    pub dump_bytes: u64,
+    /// The size of the database after the load.
+    pub target_bytes: u64,
+    /// How long the dump took.
+    pub dump_seconds: u64,
+    /// How long the load took.
+    pub load_seconds: u64,
+    /// How long the proof took.
+    pub proof_seconds: u64,
+    /// Tables compared.
+    pub tables: u64,
+    /// Rows compared.
+    pub rows: u64,
+    /// SHA-256 of everything in the source except rows: another one shows that its schema has changed since.
+    pub catalogue_sha256: String,
+    /// What is in the source but was left out of the dump or of the load, each with the reason.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dropped: Vec<Dropped>,
+    /// The differences, a sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub differences: Vec<String>,
+    /// The error of the step that failed, at which the migration would stop too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Failure>,
+    /// The commands to run next.
+    #[serde(default)]
+    pub next: Next,
+}
+
+impl Rehearse {
+    /// How long all steps took together.
+    pub fn seconds(&self) -> u64 {
+        self.dump_seconds + self.load_seconds + self.proof_seconds
+    }
+}
+
+/// The error of a step.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Failure {
+    /// The message.
+    pub message: String,
+    /// What to do about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<String>,
+}
+
 /// Written by `verify`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]

@@ -34,6 +34,11 @@ fn complete() -> Value {
             "connection": {"host": "127.0.0.1"}, "password": {"from": "file", "path": "/root/target.pw"},
             "role": "synapse_user", "identity": identity("synapse"),
         },
+        "rehearse": section(json!({
+            "on": "a throwaway server", "has_the_version_of_the_target": true, "proven": false, "source_bytes": 3,
+            "dump_bytes": 2, "target_bytes": 3, "dump_seconds": 1, "load_seconds": 1, "proof_seconds": 1, "tables": 174,
+            "rows": 3, "catalogue_sha256": "00", "failure": {"message": "m", "remedy": "r"},
+        })),
         "preflight": section(json!({
             "findings": [{"id": "version", "severity": "warning", "message": "old", "data": {"version": [1, 2.5, null]}}],
             "accepted": ["disk"], "next": next,

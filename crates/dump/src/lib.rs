@@ -1,7 +1,5 @@
 //! pgdump-wrap: run `pg_dump` under an exported snapshot and record what the dump contains.
 
-mod sound;
-
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -142,7 +140,7 @@ fn identify(args: &Args, context: &mut Context, session: &Session) -> anyhow::Re
     // end_leftovers below terminates sessions by their application_name: without the lock, a second run on this
     // source would terminate ours.
     ess_proof::take_lock(session)?;
-    let ended = end_leftovers(session, &["pgdump-wrap", "pg_dump"])?;
+    let ended = end_leftovers(session, &["pgdump-wrap", "rehearse", "pg_dump"])?;
     if ended > 0 {
         context.console.note(&format!(
             "terminated {} that an earlier run had left on the source",
@@ -165,7 +163,7 @@ fn identify(args: &Args, context: &mut Context, session: &Session) -> anyhow::Re
 /// Dumps the source; a previous dump at `out` is moved aside. Returns the manifest and its SHA-256.
 fn dump(args: &Args, context: &Context, out: &Path, source: &Source<'_>) -> anyhow::Result<(Manifest, String)> {
     let programs = programs(args, context, source.facts)?;
-    sound::check(source.session, source.facts, &context.console)?;
+    ess_proof::require_loadable(source.session, source.facts, &context.console)?;
     let aside = std::fs::symlink_metadata(out).is_ok().then(|| aside(out));
     let taken = take(
         &Dumping {

@@ -35,6 +35,8 @@ pub struct Session {
     pooled: bool,
     /// Whether a call has timed out: then every further call fails at once.
     silent: AtomicBool,
+    /// Whether a signal interrupts calls.
+    heeds_signals: bool,
 }
 
 /// The `what` of errors while a session is set up.
@@ -82,6 +84,7 @@ impl Session {
             server,
             pooled: false,
             silent: AtomicBool::new(false),
+            heeds_signals: true,
         })
     }
 
@@ -178,6 +181,12 @@ impl Session {
         self
     }
 
+    /// Lets later calls finish even after a signal, to clean up; each still ends after `limit`.
+    pub fn ignore_signals(&mut self, limit: Duration) {
+        self.limit = Some(limit);
+        self.heeds_signals = false;
+    }
+
     /// `user@host:port/dbname`.
     pub fn server(&self) -> &str {
         &self.server
@@ -240,7 +249,11 @@ impl Session {
                 no_answer(limit)
             })
         };
-        let outcome = self.runtime.block_on(stoppable(limited));
+        let outcome = if self.heeds_signals {
+            self.runtime.block_on(stoppable(limited))
+        } else {
+            self.runtime.block_on(limited)
+        };
         match outcome {
             Ok(result) => result.map_err(|source| Error::Query {
                 what: what.to_owned(),

@@ -48,7 +48,15 @@ impl Target {
         take_lock(&session)?;
         let ended = end_leftovers(
             &session,
-            &["ess-wipe", "restore", "verify", "pg_dump", "pg_restore", "psql"],
+            &[
+                "ess-wipe",
+                "restore",
+                "verify",
+                "rehearse",
+                "pg_dump",
+                "pg_restore",
+                "psql",
+            ],
         )?;
         if ended > 0 {
             report.note(&format!(

@@ -1,5 +1,6 @@
 //! Child processes, interruption by signals, progress reports, and text for people.
 
+mod background;
 mod interrupt;
 mod memory_file;
 mod pg_tools;
@@ -9,9 +10,12 @@ mod report;
 pub mod text;
 mod threads;
 
+pub use background::{Background, User};
 pub use interrupt::{Interrupted, interrupt, interrupted, stop_if_interrupted};
 pub use memory_file::MemoryFile;
-pub use pg_tools::{Installation, LAST_WITHOUT_TRANSACTION_TIMEOUT, Need, choose, installations};
+pub use pg_tools::{
+    Installation, LAST_WITHOUT_TRANSACTION_TIMEOUT, Need, ServerInstallation, choose, installations, servers,
+};
 pub use program::{Error, Program, in_quotes, quoted};
 pub use report::{Report, Silent};
 pub use threads::{joined, locked, unpoisoned};

@@ -61,6 +61,39 @@ pub fn installations(only: Option<&Path>) -> Vec<Installation> {
     found
 }
 
+/// The server programs of one version, in one directory: `initdb` and `postgres`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerInstallation {
+    /// Where the programs are.
+    pub directory: PathBuf,
+    /// The major version, such as 17.
+    pub major: u32,
+    /// The full version, as `postgres --version` prints it, such as `17.6`.
+    pub version: String,
+}
+
+impl ServerInstallation {
+    /// A program of this installation.
+    pub fn program(&self, name: &str) -> Program {
+        Program::new(self.directory.join(name))
+    }
+}
+
+/// All server installations on this machine, in ascending order of version, or only the one in the directory `only`.
+pub fn servers(only: Option<&Path>) -> Vec<ServerInstallation> {
+    let mut found: Vec<ServerInstallation> = Vec::new();
+    for directory in only.map_or_else(candidates, |one| vec![one.to_owned()]) {
+        if let Some(server) = look_for_server(&directory)
+            && !found.iter().any(|f| f.directory == server.directory)
+        {
+            found.push(server);
+        }
+    }
+    // The sort is stable: of equal versions the one earlier in PATH stays first.
+    found.sort_by_key(|f| f.major);
+    found
+}
+
 /// What client programs are needed for. All versions are major versions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Need {
@@ -271,15 +304,38 @@ fn look(directory: &Path) -> Option<Installation> {
     if !directory.join("pg_restore").is_file() {
         return None;
     }
-    let output = Program::new(&pg_dump).arg("--version").capture(&Silent).ok()?;
+    let (major, version) = version_of(&pg_dump)?;
+    Some(Installation {
+        directory,
+        major,
+        version,
+    })
+}
+
+fn look_for_server(directory: &Path) -> Option<ServerInstallation> {
+    let postgres = directory.join("postgres").canonicalize().ok()?;
+    if postgres.file_name()? != "postgres" {
+        return None;
+    }
+    let directory = postgres.parent()?.to_owned();
+    if !directory.join("initdb").is_file() {
+        return None;
+    }
+    let (major, version) = version_of(&postgres)?;
+    Some(ServerInstallation {
+        directory,
+        major,
+        version,
+    })
+}
+
+/// The major and the full version that a program of PostgreSQL prints.
+fn version_of(program: &Path) -> Option<(u32, String)> {
+    let output = Program::new(program).arg("--version").capture(&Silent).ok()?;
     let text = String::from_utf8_lossy(&output);
     let version = text.split_whitespace().nth(2)?.to_owned();
     let digits: String = version.chars().take_while(char::is_ascii_digit).collect();
-    Some(Installation {
-        directory,
-        major: digits.parse().ok()?,
-        version,
-    })
+    Some((digits.parse().ok()?, version))
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use std::time::Duration;
 use std::{fmt, thread};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::Signal;
 
 use crate::interrupt::{self, Watched};
 use crate::{Interrupted, Report, interrupted, redact};
@@ -84,8 +85,8 @@ impl std::error::Error for Error {
 
 /// A program about to be run.
 pub struct Program {
-    command: Command,
-    name: String,
+    pub(crate) command: Command,
+    pub(crate) name: String,
     patience: Option<Duration>,
 }
 
@@ -102,7 +103,8 @@ impl Program {
         }
         // English messages, to quote and parse. LC_ALL is not set, since it would also affect the encoding of data.
         command.env("LC_MESSAGES", "C");
-        end_with_parent(&mut command);
+        // Passed on by pg_dump and pg_restore to their workers; the kernel signals only the direct child.
+        end_with_parent(&mut command, Signal::TERM);
         let name = std::path::Path::new(path).file_name().unwrap_or(path);
         Self {
             name: name.to_string_lossy().into_owned(),
@@ -201,7 +203,7 @@ impl Program {
     }
 
     /// The command line, quoted for a shell; without the environment.
-    fn shown(&self) -> String {
+    pub(crate) fn shown(&self) -> String {
         std::iter::once(self.command.get_program())
             .chain(self.command.get_args())
             .map(|word| quoted(&word.to_string_lossy()))
@@ -323,14 +325,12 @@ pub fn in_quotes(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 
-/// Lets the kernel end the child when this process dies, so that a killed tool leaves no pg_dump behind
+/// Lets the kernel send this signal to the child when this process dies, so that a killed tool leaves no pg_dump behind
 /// (`PR_SET_PDEATHSIG`, prctl(2)).
-///
-/// It sends SIGTERM, which pg_dump and pg_restore pass on to their workers; the kernel signals only the direct child.
-fn end_with_parent(command: &mut Command) {
+pub(crate) fn end_with_parent(command: &mut Command, signal: Signal) {
     let parent = rustix::process::getpid();
     let die = move || {
-        rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))?;
+        rustix::process::set_parent_process_death_signal(Some(signal))?;
         // The parent may have died before the call above.
         if rustix::process::getppid() == Some(parent) {
             Ok(())

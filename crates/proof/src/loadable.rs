@@ -2,20 +2,20 @@
 //!
 //! Checked before the dump, because the restore would otherwise fail over it only after the target was wiped.
 
-use ess_cli::Stop;
 use ess_postgres::{
     Condition, Facts, Held, PAST_INDEXES, Session, conditions, dump_locks, foreign_keys, lock_table,
     objects_without_support, text_not_in_utf8, unique_keys,
 };
 use ess_run::Report;
 use ess_run::text::count;
+use ess_stop::Stop;
 
 /// In bytes. Unique keys whose sort order cannot have changed are checked only in tables up to this size, where the
 /// check takes no noticeable time.
 const SMALL: i64 = 1 << 20;
 
 /// Refuses a source that cannot be dumped, or whose dump could not be loaded.
-pub(crate) fn check(session: &Session, facts: &Facts, report: &dyn Report) -> anyhow::Result<()> {
+pub fn require_loadable(session: &Session, facts: &Facts, report: &dyn Report) -> anyhow::Result<()> {
     require_encoding(session, facts)?;
     require_locks(session)?;
     if let Some(first) = objects_without_support(session)?.into_iter().next() {

@@ -390,6 +390,20 @@ fn a_restore_that_gets_a_signal_reports_that_the_target_is_fenced() {
 }
 
 #[test]
+fn a_restore_under_nohup_outlives_the_terminal() {
+    let scene = Scene::wiped();
+    let mut running = scene.restore().args(["-v"]).in_background().start();
+    running.wait_for("--section=data");
+
+    for signal in [Signal::HUP, Signal::INT, Signal::QUIT] {
+        running.signal(signal);
+    }
+
+    running.wait().success();
+    assert!(!scene.is_fenced());
+}
+
+#[test]
 fn a_tool_that_waits_for_its_document_ends_at_once() {
     let scene = Scene::restored();
     let mut running = scene.world.script("sleep 1000 | exec verify -v").start();

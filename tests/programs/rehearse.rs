@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::support::{
     Call, ESS_PASSWORD, Ran, Scene, Sleeper, Tmpfs, assert_failed, assert_private, code, link_programs, pgbin,
-    target_cluster, wait_until, write_program,
+    target_cluster, wait_until, write_program, write_script,
 };
 
 /// A rehearsal of the scene's source.
@@ -160,6 +160,28 @@ fn a_killed_rehearsal_leaves_no_server_and_the_next_one_removes_its_files() {
     assert!(scene.world.path("rehearsed/rehearsal/server/data").exists());
     rehearse(&scene).run().success();
     assert_nothing_is_left(&scene);
+}
+
+#[test]
+fn a_server_that_is_still_starting_ends_with_a_killed_background_job() {
+    let scene = Scene::new();
+    // Until PostgreSQL installs its own handlers, it has the ones that it inherits. So has sh, but bash ignores SIGQUIT.
+    let starting = format!(
+        "#!/bin/sh\n[ \"$*\" = --version ] || sleep 2\nexec {}/postgres \"$@\"\n",
+        pgbin()
+    );
+    write_script(&scene.world, "bin/postgres", &starting);
+    write_program(&scene.world, "bin/initdb", &format!("exec {}/initdb \"$@\"\n", pgbin()));
+    link_programs(&scene.world, "bin");
+    let running = rehearse(&scene).args(["--pg-bin", "bin"]).in_background().start();
+    wait_until("the server starts", || {
+        servers(&scene).iter().any(|server| server.contains("bin/postgres -D"))
+    });
+
+    let killed = running.kill();
+
+    assert!(!killed.status.success(), "{killed}");
+    wait_until("the server has ended", || servers(&scene).is_empty());
 }
 
 #[test]

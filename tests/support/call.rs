@@ -75,6 +75,15 @@ impl<'a> Call<'a> {
         self
     }
 
+    /// Runs it as a shell without job control runs `nohup COMMAND &`: three signals are ignored from the start.
+    pub(crate) fn in_background(mut self) -> Self {
+        let script = r#"trap '' HUP INT QUIT; exec "$@""#;
+        let program = std::mem::replace(&mut self.program, "/bin/bash".into());
+        let shell = ["-c".into(), script.into(), "bash".into(), program.into_os_string()];
+        self.args.splice(0..0, shell);
+        self
+    }
+
     /// Runs to the end.
     pub(crate) fn run(self) -> Ran {
         self.start().wait()

@@ -50,7 +50,7 @@ pub(crate) use files::{Tmpfs, assert_private, names_in};
 pub(crate) use kube::{Effect, Kube};
 pub(crate) use kubectl::kubectl;
 pub(crate) use majors::programs as programs_of;
-pub(crate) use pgbin::{link_programs, pgbin, write_program};
+pub(crate) use pgbin::{link_programs, pgbin, write_program, write_script};
 pub(crate) use place::{TOOLS, free_port, place, processes_in};
 pub(crate) use pooler::Pooler;
 pub(crate) use postgres::{Cluster, ESS_PASSWORD, Local};

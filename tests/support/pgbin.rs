@@ -7,7 +7,12 @@ use super::{World, place};
 
 /// Writes a program that replaces a real one.
 pub(crate) fn write_program(world: &World, path: &str, script: &str) {
-    let file = world.write(path, format!("#!/bin/bash\n{script}"));
+    write_script(world, path, &format!("#!/bin/bash\n{script}"));
+}
+
+/// Writes a program with its first line, which names the interpreter.
+pub(crate) fn write_script(world: &World, path: &str, script: &str) {
+    let file = world.write(path, script);
     fs::set_permissions(file, Permissions::from_mode(0o755)).unwrap();
 }
 

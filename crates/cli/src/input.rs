@@ -125,11 +125,20 @@ fn read_all(console: &Console) -> anyhow::Result<Vec<u8>> {
 /// default. What takes longer cannot be interrupted, such as a call to an unresponsive file system.
 const GRACE: Duration = Duration::from_secs(20);
 
-/// SIGINT, SIGTERM and SIGHUP become an interruption; a second one, or the end of [`GRACE`], ends the process at once.
+/// SIGINT, SIGTERM, SIGHUP and SIGQUIT become an interruption; a second one, or the end of [`GRACE`], ends the process at
+/// once.
+///
+/// SIGINT, SIGHUP and SIGQUIT that were ignored when this process started have no effect, as nohup(1) and the `&` of a
+/// shell without job control promise. They are caught all the same, because a child inherits that a signal is ignored,
+/// and a server that is starting must end by SIGQUIT.
 pub(crate) fn listen_to_signals() {
-    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+    let ignored: Vec<i32> = [SIGINT, SIGHUP, SIGQUIT]
+        .into_iter()
+        .filter(|signal| is_ignored(*signal))
+        .collect();
     // Without a listener a signal still ends the process, but without cleaning up.
-    let Ok(mut signals) = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP]) else {
+    let Ok(mut signals) = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP, SIGQUIT]) else {
         return;
     };
     let (came, first) = mpsc::channel();
@@ -137,13 +146,13 @@ pub(crate) fn listen_to_signals() {
     thread::spawn(move || {
         if let Ok(signal) = first.recv() {
             thread::sleep(GRACE);
-            let _ = signal_hook::low_level::emulate_default_handler(signal);
+            die_by(signal);
         }
     });
     thread::spawn(move || {
-        for signal in signals.forever() {
+        for signal in signals.forever().filter(|signal| !ignored.contains(signal)) {
             if ess_run::interrupted().is_some() {
-                let _ = signal_hook::low_level::emulate_default_handler(signal);
+                die_by(signal);
             }
             let _ = came.send(signal);
             ess_run::interrupt(signal);
@@ -151,10 +160,24 @@ pub(crate) fn listen_to_signals() {
     });
 }
 
+/// Ends the process as if it had not caught the signal, but without a core file, which would contain secrets.
+fn die_by(signal: i32) {
+    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
+    let _ = signal_hook::low_level::emulate_default_handler(signal);
+}
+
+/// Whether this process ignores the signal (`SigIgn` in proc(5)).
+fn is_ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
+}
+
 /// After the clean-up, ends the process by the signal that interrupted it, so that the shell sees the real cause.
 pub(crate) fn die_if_interrupted() {
     if let Some(interrupted) = ess_run::interrupted() {
-        let _ = signal_hook::low_level::emulate_default_handler(interrupted.signal);
+        die_by(interrupted.signal);
     }
 }
 

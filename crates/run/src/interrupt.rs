@@ -26,6 +26,7 @@ impl fmt::Display for Interrupted {
         let name = match self.signal {
             1 => "SIGHUP",
             2 => "SIGINT",
+            3 => "SIGQUIT",
             15 => "SIGTERM",
             other => return write!(f, "interrupted by signal {other}"),
         };

@@ -18,7 +18,7 @@ use ess_postgres::{Conninfo, Error, SchemaRows};
 pub use error::PlainError;
 pub use format::{DumpFormat, detect, open_plain};
 use input::Input;
-use statement::{Name, Row, Statement, Verdict};
+use statement::{Name, Row, Statement, Verdict, without_attver};
 
 /// What a dump contains and the scanner does not pass on.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -240,7 +240,10 @@ impl Scanner<'_> {
         let line = statement.line;
         match statement.verdict(true)? {
             Verdict::Pass => {
-                let taken = self.taker.statement(statement.sql()?);
+                let Some(sql) = without_attver(statement.sql()?) else {
+                    return Ok(());
+                };
+                let taken = self.taker.statement(&sql);
                 let taken = taken.map_err(|source| statement.failed(source))?;
                 if let (Some((table, read)), Some(taken)) = (statement.inserted(), taken) {
                     all_taken(line, &table, read, taken)?;

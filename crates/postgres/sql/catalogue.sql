@@ -48,7 +48,9 @@ WITH RECURSIVE part AS (
                       (SELECT attcompression FROM pg_attribute n WHERE n.attrelid = a.attrelid AND n.attnum = a.attnum)::text, '') END,
                   -- NULL or negative if it is the default.
                   CASE WHEN attstattarget >= 0 THEN format(' statistics %s', attstattarget) END,
-                  ' options ' || array_to_string(attoptions, ','))
+                  -- Newer minor versions (15.20) record in pg_attver where in the WAL a column was created or changed.
+                  ' options ' || nullif(array_to_string(
+                      ARRAY(SELECT o FROM unnest(attoptions) o WHERE o NOT LIKE 'pg\_attver=%'), ','), ''))
       FROM rel JOIN pg_attribute a ON attrelid = rel.oid JOIN pg_type t ON t.oid = atttypid CROSS JOIN older
      WHERE relkind IN ('r', 'p', 'v', 'm', 'c') AND attnum > 0 AND NOT attisdropped
     UNION ALL

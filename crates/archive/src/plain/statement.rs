@@ -1,5 +1,6 @@
 //! One statement of a dump, and whether it is passed on, left out or refused.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use ess_postgres::{Error, NOT_PLAIN};
@@ -64,6 +65,27 @@ impl Name {
         };
         self.is_of_versions() && columns == wanted
     }
+}
+
+/// The statement without the column option `pg_attver`; `None` if nothing else is left to set.
+///
+/// Newer minor versions (15.20) maintain that option themselves. An older `pg_dump` takes it for a setting, and other
+/// servers reject it.
+pub(super) fn without_attver(sql: &str) -> Option<Cow<'_, str>> {
+    // As `dumpTableSchema` in pg_dump.c writes it.
+    let parts = || {
+        let (head, options) = sql.strip_suffix(");")?.rsplit_once(" SET (")?;
+        let is_of_column = head.trim_start().starts_with("ALTER ") && head.contains(" ALTER COLUMN ");
+        (is_of_column && options.contains("pg_attver=")).then_some((head, options))
+    };
+    let Some((head, options)) = parts() else {
+        return Some(Cow::Borrowed(sql));
+    };
+    let kept: Vec<&str> = options
+        .split(", ")
+        .filter(|option| !option.starts_with("pg_attver="))
+        .collect();
+    (!kept.is_empty()).then(|| Cow::Owned(format!("{head} SET ({});", kept.join(", "))))
 }
 
 /// A row of one of the two tables of the schema version.

@@ -551,6 +551,23 @@ fn awkward() -> impl Strategy<Value = Vec<u8>> {
     .prop_map(|pieces| pieces.concat())
 }
 
+#[test]
+fn what_newer_servers_record_of_columns_is_left_out() {
+    let alter = "ALTER TABLE ONLY public.t ALTER COLUMN a SET";
+    assert_eq!(passed(&format!("{alter} (pg_attver=31243728);\n")).1, "");
+    let kept = format!("{alter} (n_distinct=5, n_distinct_inherited=6);\n");
+    assert_eq!(passed(&kept).1, kept);
+    for options in [
+        "n_distinct=5, pg_attver=1, n_distinct_inherited=6",
+        "pg_attver=1, n_distinct=5, n_distinct_inherited=6",
+        "n_distinct=5, n_distinct_inherited=6, pg_attver=1",
+    ] {
+        assert_eq!(passed(&format!("{alter} ({options});\n")).1, kept);
+    }
+    let comment = "COMMENT ON TABLE t IS 'ALTER TABLE t ALTER COLUMN a SET (pg_attver=1);';\n";
+    assert_eq!(passed(comment).1, comment);
+}
+
 proptest! {
     #[test]
     fn no_input_makes_it_panic_and_chunks_do_not_matter(text in awkward(), chunk in 1..9_usize) {

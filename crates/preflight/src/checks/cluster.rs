@@ -261,8 +261,7 @@ fn media(on: &OnKube) -> Result<(Option<MediaVolume>, Finding), Error> {
     Ok((capacity.map(|capacity| MediaVolume { claim, capacity }), finding))
 }
 
-/// The label of the ConfigMap in which the chart's matrix-tools keep deployment markers, and the marker's key.
-const MARKERS: &str = "app.kubernetes.io/managed-by=matrix-tools-deployment-markers";
+/// The key in the ConfigMap in which the chart's matrix-tools keep deployment markers.
 const MARKER: &str = "MATRIX_STACK_MSC3861";
 
 /// Checks that the source and ESS handle logins in the same way: a Synapse with its own logins cannot run where MAS has
@@ -271,12 +270,9 @@ fn mas(on: &OnKube, source_has_mas: Option<bool>) -> ClusterFindings {
     if on.ess.distribution != Distribution::Community {
         return Ok(Vec::new());
     }
-    let markers = on.cluster.list::<ConfigMap>(&on.ess.namespace, MARKERS)?;
-    let own = format!("{}-markers", on.ess.release);
-    let marker = markers
-        .into_iter()
-        .filter(|map| map.metadata.name.as_deref() == Some(&own))
-        .find_map(|map| map.data?.remove(MARKER));
+    let name = format!("{}-markers", on.ess.release);
+    let markers = on.cluster.get::<ConfigMap>(&on.ess.namespace, &name)?;
+    let marker = markers.and_then(|map| map.data?.remove(MARKER));
     let installed = !on.ess.mas.is_empty();
     Ok(vec![judge_mas(installed, marker.as_deref(), source_has_mas)])
 }

@@ -34,6 +34,15 @@ soak rounds="200" seed="": install-needs
 test *args: install-needs
     cargo test --workspace --locked {{ args }}
 
+# Run the tests of every source on its own; `just test` tries those that move together
+test-sources: install-needs
+    cargo test --workspace --locked --test e2e -- --include-ignored sources::
+
+# Run the tests that need a real Kubernetes, which they start on this machine: needs root; the first build takes 12 minutes
+test-cluster *args:
+    @.ci/needs cluster
+    cargo test --workspace --locked --test e2e -- --ignored kubernetes:: --test-threads 3 {{ args }}
+
 # Run everything that CI runs, fastest checks first
 ci: install-needs fmt-check lint man test
 

@@ -5,6 +5,7 @@ mod bench;
 mod cluster;
 mod docs;
 mod faults;
+mod kubernetes;
 mod pipeline;
 mod programs;
 mod support;

@@ -273,6 +273,21 @@ impl Scene {
             .args(["--from", "export/dump"])
     }
 
+    /// Runs the programs of the pipeline one after the other, up to the first that fails; returns the output of the last.
+    /// Each leaves its document in a file, such as `dumped.json`. `dump` are more arguments of pgdump-wrap.
+    pub(crate) fn line(&self, dump: &[&str]) -> Ran {
+        let script = format!(
+            "set -o pipefail; pgdump-wrap {} -n --source \"$SOURCE\" --export export --server-name example.org > dumped.json \
+             && ess-wipe --target \"$TARGET\" --target-password-file target.pw --execute --confirm {} < dumped.json > wiped.json \
+             && restore < wiped.json > restored.json && verify < restored.json",
+            dump.join(" "),
+            self.confirmation()
+        );
+        let call = self.world.script(&script).env("PGPASSFILE", self.world.path("pgpass"));
+        let call = call.env("SOURCE", self.source_url());
+        call.env("TARGET", self.target_url()).run()
+    }
+
     /// The manifest of `export/dump`.
     pub(crate) fn manifest(&self) -> Value {
         serde_json::from_str(&self.world.read("export/dump/manifest.json")).unwrap()

@@ -188,6 +188,17 @@ impl Synapse {
         synapse
     }
 
+    /// A Synapse that runs elsewhere, at a port of this host.
+    pub(crate) fn at(world: &World, port: u16) -> Self {
+        Self {
+            dir: world.path("nowhere"),
+            port,
+            registration: String::new(),
+            config: Vec::new(),
+            process: Mutex::new(None),
+        }
+    }
+
     fn configured(
         world: &World,
         name: &str,

@@ -24,11 +24,11 @@ fn listed() -> BTreeSet<String> {
     all
 }
 
-/// The findings that tests demand: words such as `warning dns-ttl` in a call of `fires`, or in a list that is compared
-/// with all findings.
+/// The findings that tests demand: words such as `warning dns-ttl` in a call of `fires`, in a source that is declared as
+/// `Refused`, or in a list that is compared with all findings.
 fn demanded(source: &str) -> BTreeSet<String> {
     let mut all = BTreeSet::new();
-    for call in ["fires(", "assert_eq!("] {
+    for call in ["fires(", "Refused(", "assert_eq!("] {
         for (start, _) in source.match_indices(call) {
             let text = arguments(&source[start + call.len()..]);
             if call == "assert_eq!(" && !text.contains("serious(") && !text.contains("found(") {

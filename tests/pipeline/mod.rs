@@ -8,4 +8,5 @@ mod majors;
 mod movement;
 mod old_databases;
 mod poolers;
+mod sources;
 mod unloadable;

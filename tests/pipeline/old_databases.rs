@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use crate::support::{Ran, Scene, code, source_cluster, target_cluster};
+use crate::support::{Scene, code, source_cluster, target_cluster};
 
 /// Objects that are moved, created by Synapse's role. `%role` exists on both servers and is named by policies.
 const ADDED: &str = r#"
@@ -141,22 +141,6 @@ const CHANGES: [(&str, &str); 14] = [
     ),
 ];
 
-/// Runs the programs of the pipeline one after the other, and returns the output of the last one that ran.
-fn line(scene: &Scene) -> Ran {
-    let target = scene.target_url();
-    let script = format!(
-        "set -o pipefail; pgdump-wrap -n --source \"$SOURCE\" --export export --server-name example.org > dumped.json \
-         && ess-wipe --target \"$TARGET\" --target-password-file target.pw --execute --confirm {} < dumped.json > wiped.json \
-         && restore < wiped.json > restored.json && verify < restored.json",
-        scene.confirmation()
-    );
-    let call = scene
-        .world
-        .script(&script)
-        .env("PGPASSFILE", scene.world.path("pgpass"));
-    call.env("SOURCE", scene.source_url()).env("TARGET", target).run()
-}
-
 fn role_on_both(name: &str) {
     let make = format!("DO $$ BEGIN CREATE ROLE \"{name}\"; EXCEPTION WHEN duplicate_object THEN NULL; END $$");
     source_cluster().psql("postgres", &make);
@@ -212,7 +196,7 @@ fn what_people_add_in_twenty_years_arrives_and_what_does_not_is_named() {
     }
     let name = scene.source.name.clone();
 
-    let ran = line(&scene).success();
+    let ran = scene.line(&[]).success();
 
     assert_eq!(ran.json()["verify"]["equal"], true, "{ran}");
     let left = [
@@ -302,7 +286,7 @@ fn a_row_of_half_a_gigabyte_arrives() {
         "CREATE TABLE huge (id int PRIMARY KEY, t text); INSERT INTO huge SELECT 1, repeat('0123456789abcde\t', 1 << 25)",
     );
 
-    let ran = line(&scene).success();
+    let ran = scene.line(&[]).success();
 
     assert_eq!(ran.json()["verify"]["equal"], true, "{ran}");
     assert_eq!(scene.on_target("SELECT length(t) FROM huge"), "536870912");

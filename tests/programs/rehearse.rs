@@ -5,6 +5,7 @@ use std::fs;
 use rustix::process::Signal;
 use serde_json::Value;
 
+use crate::support::findings::{finding, fires};
 use crate::support::{
     Call, ESS_PASSWORD, Ran, Scene, Sleeper, Tmpfs, assert_failed, assert_private, code, link_programs, pgbin,
     target_cluster, wait_until, write_program, write_script,
@@ -160,6 +161,55 @@ fn a_killed_rehearsal_leaves_no_server_and_the_next_one_removes_its_files() {
     assert!(scene.world.path("rehearsed/rehearsal/server/data").exists());
     rehearse(&scene).run().success();
     assert_nothing_is_left(&scene);
+}
+
+#[test]
+fn preflight_and_the_plan_of_a_wipe_show_whether_a_rehearsal_still_counts() {
+    let scene = Scene::new();
+    let source = scene.source_url();
+    let shown = |more: &[&str]| {
+        let args = ["-n", "--source", &source, "--export", "export"];
+        let ran = scene.tool("preflight").args(args).args(more).run().success();
+        let found = finding(&ran, "rehearsal");
+        let text = |name: &str| found[name].as_str().unwrap().to_owned();
+        format!("{}: {}", text("severity"), text("message"))
+    };
+    let identity = scene.on_source("SELECT system_identifier FROM pg_control_system()") + "/" + &scene.source.name;
+    let plan = || {
+        scene
+            .wiper()
+            .args(["--source-identity", &identity])
+            .run()
+            .success()
+            .stderr
+    };
+    let rehearsed = |more: &[&str]| {
+        let args = ["-n", "--source", &source, "--export", "export"];
+        scene.tool("rehearse").args(args).args(more).run().success();
+    };
+    let major = major(&scene);
+
+    let before = scene
+        .tool("preflight")
+        .args(["-n", "--source", &source, "--export", "export"]);
+    fires(&before.run(), &["warning rehearsal"]);
+    assert!(shown(&[]).starts_with("warning: no rehearsal of this source is recorded"));
+    assert!(plan().contains(", not rehearsed\n"), "{}", plan());
+    rehearsed(&[]);
+    assert!(
+        shown(&[]).contains(&format!(", on PostgreSQL {major}, which may not be")),
+        "{}",
+        shown(&[])
+    );
+    rehearsed(&["--target-version", &major]);
+    assert!(shown(&[]).starts_with("info: rehearsed on "), "{}", shown(&[]));
+    assert!(plan().contains(", and proven, in "), "{}", plan());
+    scene.as_synapse("CREATE INDEX later ON events (sender)");
+    let later = shown(&[]);
+    assert!(
+        later.starts_with("warning: ") && later.ends_with("; the source's schema has changed since"),
+        "{later}"
+    );
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use ess_document::{Document, MAX_BYTES, Source, now};
+use ess_document::{Document, Identity, MAX_BYTES, Rehearse, Source, now};
 use ess_files::{Lock, make_directory, write_file};
 use ess_run::Report;
 use ess_stop::{Exit, Stop};
@@ -174,6 +174,17 @@ impl Context {
             .iter()
             .filter_map(|(_, path)| Document::parse(&ess_files::read(path, MAX_BYTES).ok()?).ok());
         parsed.collect()
+    }
+
+    /// The latest rehearsal of this source, in the document or in one that is saved in the export.
+    pub fn rehearsal(&self, source: &Identity) -> Option<Rehearse> {
+        let of = |document: &Document| {
+            let identity = document.source.as_ref()?.identity.as_ref()?;
+            document.rehearse.clone().filter(|_| identity == source)
+        };
+        let saved = self.saved_documents();
+        let all = saved.iter().chain([&self.document]).filter_map(of);
+        all.max_by(|one, other| one.finished_at.cmp(&other.finished_at))
     }
 
     /// If no document was read, continues with the newest saved document that names the target.

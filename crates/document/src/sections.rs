@@ -593,8 +593,8 @@ pub struct Rehearse {
     pub finished_at: String,
     /// What the dump was loaded into.
     pub on: String,
-    /// Whether that server has the major version that the target has.
-    pub has_the_version_of_the_target: bool,
+    /// The major version of that server.
+    pub major: u32,
     /// The result: whether everything arrived, on a server of the target's version.
     pub proven: bool,
     /// The size of the source's database.
@@ -630,6 +630,34 @@ pub struct Rehearse {
 }
 
 impl Rehearse {
+    /// Whether everything was loaded and is equal, whatever the version of the server.
+    pub fn holds(&self) -> bool {
+        self.failure.is_none() && self.differences.is_empty()
+    }
+
+    /// The result in a sentence, for a migration to a server of this major version.
+    pub fn shown(&self, target: Option<u32>) -> String {
+        let date = self.finished_at.get(..10).unwrap_or_default();
+        let result = if let Some(failure) = &self.failure {
+            let first = failure.message.lines().next().unwrap_or_default();
+            format!("and failed: {first}")
+        } else if !self.differences.is_empty() {
+            "and not everything was equal".to_owned()
+        } else if let Some(target) = target.filter(|target| *target != self.major) {
+            format!("on PostgreSQL {}, but the target is PostgreSQL {target}", self.major)
+        } else if self.proven || target.is_some() {
+            format!("and proven, in {} s", self.seconds())
+        } else {
+            format!("on PostgreSQL {}, which may not be the target's version", self.major)
+        };
+        format!("rehearsed on {date}, {result}")
+    }
+
+    /// Whether the result can be relied on for a target of this major version; that of the rehearsal if it is unknown.
+    pub fn counts_for(&self, target: Option<u32>) -> bool {
+        self.holds() && target.map_or(self.proven, |target| target == self.major)
+    }
+
     /// How long all steps took together.
     pub fn seconds(&self) -> u64 {
         self.dump_seconds + self.load_seconds + self.proof_seconds

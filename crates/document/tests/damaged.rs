@@ -35,7 +35,7 @@ fn complete() -> Value {
             "role": "synapse_user", "identity": identity("synapse"),
         },
         "rehearse": section(json!({
-            "on": "a throwaway server", "has_the_version_of_the_target": true, "proven": false, "source_bytes": 3,
+            "on": "a throwaway server", "major": 17, "proven": false, "source_bytes": 3,
             "dump_bytes": 2, "target_bytes": 3, "dump_seconds": 1, "load_seconds": 1, "proof_seconds": 1, "tables": 174,
             "rows": 3, "catalogue_sha256": "00", "failure": {"message": "m", "remedy": "r"},
         })),

@@ -14,7 +14,7 @@ use ess_postgres::{
     Access, Conninfo, Facts, Reading, Session, change_since, end_leftovers, server_facts, server_names,
 };
 use ess_run::text::{count, size};
-use ess_run::{Installation, LAST_WITHOUT_TRANSACTION_TIMEOUT, Need, Report, choose, processors};
+use ess_run::{Installation, LAST_WITHOUT_TRANSACTION_TIMEOUT, Need, Report, choose};
 use ess_servers::{PgVariables, SourceArgs};
 
 /// Commands that `--help` shows.
@@ -171,7 +171,7 @@ fn dump(args: &Args, context: &Context, out: &Path, source: &Source<'_>) -> anyh
             facts: source.facts,
             application_name: &context.application_name(),
             programs: &programs,
-            jobs: args.jobs.map_or_else(processors, usize::from),
+            jobs: ess_proof::jobs(source.session, args.jobs, &context.console)?,
             layout: match args.format {
                 FormatArg::Directory => DumpLayout::Directory,
                 FormatArg::Custom => DumpLayout::Custom,
@@ -309,7 +309,7 @@ fn existing_dump(
         .check_files(out, &context.console)
         .map_err(|error| refuse(format!("{error:#}")))?;
     let name = context.application_name();
-    let jobs = args.jobs.map_or_else(processors, usize::from);
+    let jobs = ess_proof::jobs(session, args.jobs, &context.console)?;
     let reading = Reading::now(conninfo, &name, jobs, &context.console);
     if let Some(change) = change_since(session, Some(&reading), &manifest.inventory)? {
         return Err(refuse(format!("the source has changed since: {change}")).into());

@@ -79,6 +79,12 @@ pub fn lock_table(session: &Session) -> Result<LockTable, Error> {
     })
 }
 
+/// How many connections this run can have to the database, by the limits of the server, the database and the role.
+pub fn free_connections(session: &Session) -> Result<i64, Error> {
+    let sql = include_str!("../sql/free_connections.sql");
+    Ok(session.one("count the free connections", sql, &[])?.get(0))
+}
+
 /// How many locks a dump needs, together with the digests that are computed meanwhile.
 pub fn dump_locks(session: &Session) -> Result<i64, Error> {
     let sql = include_str!("../sql/dump_locks.sql");

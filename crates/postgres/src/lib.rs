@@ -31,8 +31,8 @@ pub use activity::{
     Other, end_leftovers, lock_database, other_sessions, owners_among, prepared_transactions, subscriptions,
 };
 pub use catalogue::{
-    LockTable, catalogue, catalogue_needs, dump_locks, invalid_indexes, is_need, lock_table, missing_needs,
-    not_owned_by, unreadable_objects,
+    LockTable, catalogue, catalogue_needs, dump_locks, free_connections, invalid_indexes, is_need, lock_table,
+    missing_needs, not_owned_by, unreadable_objects,
 };
 pub use conninfo::{ChildEnvironment, Conninfo, ConninfoError, Env, PasswordOrigin};
 pub use digest::{Algorithm, Digest, digest};
@@ -55,8 +55,8 @@ pub use sequences::{Sequence, relation_names, sequences};
 pub use session::{Access, CopyIn, Session};
 pub use signatures::{newest_own_event, server_signature_keys};
 pub use soundness::{
-    Condition, ForeignKey, Held, PAST_INDEXES, UniqueKey, conditions, extension_rows, foreign_keys, foreign_tables,
-    objects_without_support, text_not_in_utf8, unique_keys,
+    Condition, ForeignKey, PAST_INDEXES, UniqueKey, Violation, conditions, extension_rows, foreign_keys,
+    foreign_tables, objects_without_support, text_not_in_utf8, unique_keys,
 };
 pub use state::{DatabaseState, StreamPosition, database_state, stream_positions};
 pub use tables::{Column, ColumnKind, Table, database_tables};

@@ -151,40 +151,66 @@ impl ForeignKey {
     }
 }
 
-/// An expression that a restore evaluates for each row of a table.
+/// An expression that a restore evaluates for each row.
 #[derive(Debug, Clone)]
 pub struct Condition {
-    /// Its kind, such as `check constraint`.
-    pub kind: String,
-    /// Its name.
+    /// What evaluates it: a constraint, an index, a column or a materialized view.
     pub name: String,
-    /// The table, qualified and quoted.
+    /// The table or materialized view, qualified and quoted.
     pub table: String,
+    kind: Kind,
+    /// What to select from.
+    rows: String,
     expression: String,
     must_hold: bool,
 }
 
-/// Whether a condition holds for all rows.
-#[derive(Debug)]
-pub enum Held {
-    /// It does.
-    All,
-    /// This many rows violate it.
-    Not(i64),
-    /// It cannot be evaluated with the empty `search_path` of a restore; the server's error.
-    Fails(String),
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    CheckConstraint,
+    Domain,
+    GeneratedColumn,
+    Index,
+    IndexKey,
+    MaterializedView,
 }
 
-/// Lists every validated check constraint, and the indexes and generated columns that call user-defined functions.
+impl Kind {
+    /// The kind of this name in conditions.sql.
+    fn named(name: &str) -> Self {
+        match name {
+            "check constraint" => Self::CheckConstraint,
+            "domain" => Self::Domain,
+            "generated column" => Self::GeneratedColumn,
+            "index key" => Self::IndexKey,
+            "materialized view" => Self::MaterializedView,
+            _ => Self::Index,
+        }
+    }
+}
+
+/// Why a restore fails over a condition.
+#[derive(Debug)]
+pub struct Violation {
+    /// What cannot be loaded, and why, without values of rows: the end of the sentence "restore cannot load ...".
+    pub what: String,
+    /// What to do about it on the source.
+    pub remedy: String,
+}
+
+/// Lists what a restore evaluates for rows: every validated check constraint, every column of a domain with such a
+/// constraint, keys of indexes that are no longer compressed, and the indexes, generated columns and materialized views
+/// that call user-defined functions.
 pub fn conditions(session: &Session) -> Result<Vec<Condition>, Error> {
     let sql = of_readable(include_str!("../sql/conditions.sql"));
     let rows = session.rows("list the conditions on rows", &sql, &[])?;
     Ok(rows
         .iter()
         .map(|row| Condition {
-            kind: row.get("kind"),
             name: row.get("name"),
             table: row.get("table"),
+            kind: Kind::named(row.get("kind")),
+            rows: row.get("rows"),
             expression: row.get("expression"),
             must_hold: row.get("must_hold"),
         })
@@ -193,19 +219,19 @@ pub fn conditions(session: &Session) -> Result<Vec<Condition>, Error> {
 
 impl Condition {
     /// Evaluates it for each row, within a savepoint of the current transaction.
-    pub fn holds(&self, session: &Session) -> Result<Held, Error> {
-        let Self { expression, table, .. } = self;
+    pub fn violation(&self, session: &Session) -> Result<Option<Violation>, Error> {
+        let Self { expression, rows, .. } = self;
         let sql = if self.must_hold {
-            format!("SELECT count(*) FROM ONLY {table} WHERE NOT ({expression})")
+            format!("SELECT count(*) FROM {rows} WHERE NOT ({expression})")
         } else {
-            format!("SELECT 0 * count(({expression})) FROM ONLY {table}")
+            format!("SELECT 0 * count(({expression})) FROM {rows}")
         };
         session.batch("begin an evaluation", "SAVEPOINT evaluation")?;
-        let outcome = session.one(&format!("evaluate {} {}", self.kind, self.name), &sql, &[]);
+        let outcome = session.one(&format!("evaluate {} of {}", self.name, self.table), &sql, &[]);
         match outcome {
             Ok(row) => Ok(match row.get(0) {
-                0 => Held::All,
-                rows => Held::Not(rows),
+                0 => None,
+                rows => Some(self.violated_by(rows)),
             }),
             // Errors of these SQLSTATE classes (insufficient resources, object state, operator intervention, system
             // error) and lost connections do not show that the expression fails.
@@ -213,10 +239,58 @@ impl Condition {
                 Some(db) if !["53", "55", "57", "58"].contains(&&db.code().code()[..2]) => {
                     let why = db.message().to_owned();
                     session.batch("end an evaluation", "ROLLBACK TO SAVEPOINT evaluation")?;
-                    Ok(Held::Fails(why))
+                    Ok(Some(self.failed(&why)))
                 }
                 _ => Err(error),
             },
+        }
+    }
+
+    fn violated_by(&self, rows: i64) -> Violation {
+        let Self { name, table, .. } = self;
+        let rows = format!("{rows} {}", if rows == 1 { "row" } else { "rows" });
+        if self.kind == Kind::IndexKey {
+            return Violation {
+                what: format!(
+                    "table {table} with index {name}, whose keys are too long for {rows}: they fit while the column was \
+                     compressed"
+                ),
+                remedy: format!(
+                    "on the source, DROP INDEX {name}, or shorten the values in: SELECT ctid FROM {} WHERE NOT ({})",
+                    self.rows, self.expression
+                ),
+            };
+        }
+        Violation {
+            what: format!(
+                "table {table} with check constraint {name}, which is marked as valid on the source, but is violated by {rows}"
+            ),
+            remedy: format!("on the source, correct the rows, or drop {name} and add it again as NOT VALID"),
+        }
+    }
+
+    fn failed(&self, why: &str) -> Violation {
+        let Self { name, table, .. } = self;
+        let part = match self.kind {
+            Kind::Domain => {
+                return Violation {
+                    what: format!("column {name} of table {table}: {why}"),
+                    remedy:
+                        "on the source, correct the values, or drop the constraint of the domain and add it again as \
+                             NOT VALID"
+                            .to_owned(),
+                };
+            }
+            Kind::MaterializedView => format!("materialized view {table}, whose query"),
+            Kind::GeneratedColumn => format!("table {table} with generated column {name}, which"),
+            Kind::CheckConstraint => format!("table {table} with check constraint {name}, which"),
+            Kind::Index | Kind::IndexKey => format!("table {table} with index {name}, which"),
+        };
+        Violation {
+            what: format!("{part} cannot be evaluated with an empty search_path: {why}"),
+            remedy: "on the source, schema-qualify the names in the functions that it calls, or set their search_path: ALTER \
+                     FUNCTION ... SET search_path = public"
+                .to_owned(),
         }
     }
 }

@@ -5,6 +5,7 @@ pub(crate) mod certificates;
 pub(crate) mod cluster;
 pub(crate) mod collation;
 pub(crate) mod config;
+pub(crate) mod connections;
 pub(crate) mod endpoint;
 pub(crate) mod export;
 pub(crate) mod health;
@@ -16,6 +17,7 @@ pub(crate) mod pace;
 pub(crate) mod profile;
 pub(crate) mod programs;
 pub(crate) mod public;
+pub(crate) mod rehearsal;
 pub(crate) mod settings;
 pub(crate) mod source;
 pub(crate) mod target;
@@ -57,7 +59,7 @@ const QUERY_CANCELED: &str = "57014";
 const LOCK_NOT_AVAILABLE: &str = "55P03";
 
 /// Checks that are only informational: if one of them fails, the finding is not a blocker.
-const INFORMING: [&str; 19] = [
+const INFORMING: [&str; 20] = [
     "background updates",
     "extensions of the source",
     "invalid indexes",
@@ -69,6 +71,7 @@ const INFORMING: [&str; 19] = [
     "sessions on the target",
     "the estimate of the downtime",
     "the login providers",
+    "the rehearsal",
     "the source's clock",
     "the source's tables",
     "the speed of the target",

@@ -50,6 +50,7 @@ ids! {
     acceptable CLUSTER_RIGHTS "cluster-rights" "The account lacks permissions in the cluster that the migration needs; a warning if only later steps need them." "Apply the Role in the hint.";
     acceptable CLUSTER_UNREACHABLE "cluster-unreachable" "The cluster's API server cannot be reached." "Check that kubectl works, or choose another --kube-context.";
     acceptable CONFIGURATION "configuration" "An option in Synapse's configuration has an invalid value." "Correct it as the message describes.";
+    acceptable CONNECTIONS "connections" "The source or the target accepts too few connections for a dump or a restore; informational if it accepts fewer than the programs would use." "Raise the limit of the server, the database or the role, or end other sessions.";
     acceptable DUPLICATES "duplicates" "A unique index covers duplicate rows, so restore could not build it." "Stop Synapse, delete the surplus rows, then REINDEX the index.";
     acceptable EXPORT_DIRECTORY "export-directory" "The export directory cannot be created, is not a directory, belongs to another user, or is accessible to other users." "Follow the hint, or choose another directory with --export.";
     acceptable EXPORT_SPACE "export-space" "The file system of the export may have too little space, or too few inodes, for the dump." "Free some space, or choose another directory with --export.";
@@ -70,6 +71,7 @@ ids! {
     acceptable SOURCE_FENCED "source-fenced" "The source is fenced: it is the target of an unfinished migration." "Check that -c and --target are not swapped.";
     acceptable SOURCE_LOCKS "source-locks" "The source's lock table is too small for a dump, which locks all tables at once." "Set max_locks_per_transaction on the source to the value in the hint, and restart the server.";
     acceptable SOURCE_PARTS "source-parts" "Something that is carried depends on something that is not, such as a view on a foreign table." "Drop it on the source, or replace it with a table.";
+    acceptable SOURCE_SUBSCRIPTIONS "source-subscriptions" "Logical replication writes to the source." "Disable each subscription with ALTER SUBSCRIPTION ... DISABLE.";
     acceptable SOURCE_UNREACHABLE "source-unreachable" "Connecting to the source failed." "Check database.args, or --source and --source-password-file.";
     acceptable SOURCE_UNREADABLE "source-unreadable" "The role that connects to the source cannot read all of it." "Connect as the role that owns the tables, which is the one that Synapse uses.";
     blocker SPLIT_DATABASES "split-databases" "Synapse's data is split across several databases." "Merge them into one database first. This blocker cannot be accepted.";
@@ -84,7 +86,7 @@ ids! {
     acceptable TARGET_UNREACHABLE "target-unreachable" "Connecting to the target failed." "Check --target and --target-password-file.";
     acceptable TARGET_USED "target-used" "People have used the target: it contains more than a trial leaves behind." "Check --target; accept this only if everything on the target can be erased.";
     acceptable TARGET_VERSION "target-version" "The target's PostgreSQL is older than the source's." "Use a server of the source's major version or newer.";
-    acceptable UNSOUND_ROWS "unsound-rows" "Rows violate a check constraint, or a constraint, index or generated column cannot be evaluated for them, so restore could not load the table." "Correct the rows, schema-qualify the names in the functions that are called, or drop the constraint, index or column.";
+    acceptable UNSOUND_ROWS "unsound-rows" "Rows violate a constraint or are too long for an index, or a constraint, index, generated column or materialized view cannot be evaluated with an empty search_path, so restore could not load it." "Correct the rows, schema-qualify the names in the functions that are called, or drop the constraint, index, column or view.";
     warning BACKGROUND_UPDATES "background-updates" "Synapse has not finished its background updates." "Let Synapse run until they are finished.";
     warning CARRY_APPSERVICES "carry-appservices" "Bridges and bots must be able to reach ESS, and ESS must be able to reach them." "Put their registrations in synapse.appservices.";
     warning CARRY_CAS "carry-cas" "Users log in with CAS, which MAS does not support." "Install ESS without MAS.";
@@ -118,6 +120,7 @@ ids! {
     warning OTHER_SESSIONS "other-sessions" "Roles other than Synapse's are connected to the source." "End their sessions before you run pgdump-wrap, or give it --ignore-role.";
     warning PLACEHOLDER "placeholder" "An option contains what a template left, such as ${PASSWORD} or CHANGEME, which Synapse would use as it is." "Give -c the configuration that the running Synapse reads, or set the option to the value that is in use.";
     warning PREPARED_TRANSACTIONS "prepared-transactions" "Prepared transactions hold locks, and a dump does not contain what they wrote." "End each with COMMIT PREPARED or ROLLBACK PREPARED.";
+    warning REHEARSAL "rehearsal" "The migration has not been rehearsed, or the rehearsal proves nothing about the source and the target as they are now; informational if it does." "Run rehearse, and correct what it finds.";
     warning SCHEMA_NEWER "schema-newer" "The source's schema is newer than the target's, so the migration would downgrade Synapse." "Upgrade the target's Synapse first.";
     warning SOURCE_COLLATION "source-collation" "The source's collation is not C, so an update of the operating system may have left duplicates; informational if it sorts in the same order as C." "Run pg_amcheck; the target's collation is C, which no update changes.";
     warning SOURCE_STANDBY "source-standby" "The source is a standby, which continues to change as its primary does." "Name the primary server instead.";

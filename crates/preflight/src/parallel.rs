@@ -19,6 +19,7 @@ use crate::Args;
 use crate::checks::cluster::{self, ReachedTarget};
 use crate::checks::endpoint::{self, Endpoint, Reported};
 use crate::checks::homeserver::{self, Homeserver};
+use crate::checks::rehearsal::{self, Rehearsal};
 use crate::checks::target::{self, Target};
 use crate::checks::versions::SynapseVersion;
 use crate::checks::{OpenSource, source};
@@ -150,6 +151,12 @@ fn check_in_parallel(args: &Args, on: &Subjects<'_>, context: &Context) -> anyho
         budget: args.budget.0,
         console: &context.console,
     };
+    // Without an export, there is no place in which a rehearsal could be recorded.
+    let rehearsal = on.source.filter(|_| known.export.is_some()).map(|source| Rehearsal {
+        source,
+        latest: context.rehearsal(&source.facts.identity),
+        target: on.target.map(|target| target.facts.major()),
+    });
     let (mut findings, in_cluster) = thread::scope(|scope| {
         let in_cluster = on.ess.map(|ess| {
             let known = cluster::KnownSource {
@@ -160,6 +167,7 @@ fn check_in_parallel(args: &Args, on: &Subjects<'_>, context: &Context) -> anyho
         });
         let groups = [
             scope.spawn(|| of_source(on.source, on.state, on.config, known)),
+            scope.spawn(|| rehearsal.as_ref().map_or_else(Vec::new, of_rehearsal)),
             scope.spawn(|| on.target.map_or_else(Vec::new, target::check)),
             scope.spawn(|| of_media(&place)),
             scope.spawn(|| of_this_machine(args, on.config, (on.source, on.target), known.export.as_deref())),
@@ -460,6 +468,13 @@ fn of_source(
         let logins = logins.and_then(|logins| found(logins, "the login providers", &mut findings));
         findings.extend(logins.unwrap_or_default());
     }
+    findings
+}
+
+fn of_rehearsal(rehearsal: &Rehearsal<'_>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let checked = found(rehearsal::check(rehearsal), "the rehearsal", &mut findings);
+    findings.extend(checked.unwrap_or_default());
     findings
 }
 

@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ess_document::Carried;
+use ess_files::hex;
 use ess_postgres::{Digest, Inventory, Sequence, is_need};
 use ess_run::text::count;
 use ess_synapse::schema::FENCE_TABLES;
+use sha2::{Digest as _, Sha256};
 
 /// How many differences are listed: an inventory has thousands of lines, and a person reads only the first few.
 const SHOWN: usize = 50;
@@ -92,6 +94,11 @@ fn sequences(expected: &[Sequence], found: &[Sequence], all: &mut Vec<String>) {
 
 fn called(sequence: &Sequence) -> &'static str {
     if sequence.is_called { "" } else { " (unused)" }
+}
+
+/// SHA-256, in hexadecimal, of everything in a database except rows, as [`ess_postgres::catalogue`] lists it.
+pub fn catalogue_sha256(catalogue: &[String]) -> String {
+    hex(&Sha256::digest(catalogue.join("\n")))
 }
 
 /// Appends each difference of the structure to `all`.

@@ -3,12 +3,14 @@
 //! Checked before the dump, because the restore would otherwise fail over it only after the target was wiped.
 
 use ess_postgres::{
-    Condition, Facts, Held, PAST_INDEXES, Session, conditions, dump_locks, foreign_keys, lock_table,
+    Facts, PAST_INDEXES, Session, conditions, database_state, dump_locks, foreign_keys, lock_table,
     objects_without_support, text_not_in_utf8, unique_keys,
 };
 use ess_run::Report;
 use ess_run::text::count;
 use ess_stop::Stop;
+
+use crate::streams::{Behind, behind_their_streams};
 
 /// In bytes. Unique keys whose sort order cannot have changed are checked only in tables up to this size, where the
 /// check takes no noticeable time.
@@ -25,6 +27,7 @@ pub fn require_loadable(session: &Session, facts: &Facts, report: &dyn Report) -
         .hint("drop it on the source, or copy its contents into a table first")
         .into());
     }
+    require_sequences(session)?;
     report.stage("checking for rows that no restore could load", None);
     session.batch("begin the check", &format!("BEGIN READ ONLY; {PAST_INDEXES}"))?;
     require_unique_keys(session, facts)?;
@@ -66,6 +69,20 @@ fn require_locks(session: &Session) -> anyhow::Result<()> {
         "on the source, set max_locks_per_transaction to {wanted} and restart PostgreSQL"
     ))
     .into())
+}
+
+/// Refuses sequences for which Synapse would not start, and so no proof would hold.
+fn require_sequences(session: &Session) -> anyhow::Result<()> {
+    let positions = database_state(session)?;
+    let behind = behind_their_streams(&positions, &database_state(session)?);
+    let Some(first) = behind.first() else { return Ok(()) };
+    let remedies: Vec<String> = behind.iter().map(Behind::remedy).collect();
+    Err(Stop::no(first.to_string())
+        .hint(format!(
+            "while Synapse is stopped, on the source: {}",
+            remedies.join("; ")
+        ))
+        .into())
 }
 
 /// Refuses duplicate values under a unique index, and rows whose foreign key matches no row.
@@ -111,34 +128,13 @@ fn require_unique_keys(session: &Session, facts: &Facts) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Refuses rows that violate a validated constraint, and expressions that fail with an empty `search_path`.
+/// Refuses rows over which an expression of a restore fails.
 fn require_sound_rows(session: &Session) -> anyhow::Result<()> {
     for condition in conditions(session)? {
-        let Condition { kind, name, table, .. } = &condition;
-        match condition.holds(session)? {
-            Held::All => {}
-            Held::Not(rows) => {
-                return Err(Stop::no(format!(
-                    "no restore could load table {table}: {kind} {name} is marked as valid on the source, but is \
-                     violated by {}",
-                    count(rows, "row")
-                ))
-                .hint(format!(
-                    "on the source, correct the rows, or drop {name} and add it again as NOT VALID"
-                ))
+        if let Some(violation) = condition.violation(session)? {
+            return Err(Stop::no(format!("no restore could load {}", violation.what))
+                .hint(violation.remedy)
                 .into());
-            }
-            Held::Fails(why) => {
-                return Err(Stop::no(format!(
-                    "no restore could load table {table}: {kind} {name} cannot be evaluated with an empty search_path: \
-                     {why}"
-                ))
-                .hint(
-                    "on the source, schema-qualify the names in the functions that it calls, or set their search_path: \
-                     ALTER FUNCTION ... SET search_path = public",
-                )
-                .into());
-            }
         }
     }
     Ok(())

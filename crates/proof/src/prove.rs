@@ -10,6 +10,7 @@ use ess_synapse::schema::{HOUSEKEEPING_TABLES, ONE_TIME_KEYS_TABLE};
 
 use crate::compare::{self, differences};
 use crate::fence::{Standing, standing};
+use crate::streams::behind_their_streams;
 
 /// How to read and compare a target.
 pub struct Proving<'a> {
@@ -62,7 +63,11 @@ impl Proving<'_> {
                 .into_iter()
                 .map(|object| format!("{object} is not owned by {}", self.role)),
         );
-        differences.extend(behind_their_streams(&found));
+        differences.extend(
+            behind_their_streams(&found.mark, &found.mark)
+                .iter()
+                .map(ToString::to_string),
+        );
         if leaves_keys_behind(expected) && holds_keys(session)? {
             differences.push(format!(
                 "table public.{ONE_TIME_KEYS_TABLE} contains rows, although one-time keys are not carried"
@@ -153,35 +158,4 @@ fn holds_keys(session: &Session) -> Result<bool, Error> {
     }
     let sql = format!("SELECT EXISTS (SELECT FROM {table})");
     Ok(session.one("check for one-time keys", &sql, &[])?.get(0))
-}
-
-/// Sequences that are behind a stream position that Synapse recorded, for which it refuses to start
-/// (`check_consistency` in `synapse/storage/util/sequence.py`).
-fn behind_their_streams(found: &Inventory) -> Vec<String> {
-    let number = |text: &str| text.parse::<i64>().unwrap_or(0);
-    ess_synapse::schema::SEQUENCES
-        .iter()
-        .filter_map(|rule| {
-            let stream = rule.stream?;
-            let sequence = found
-                .mark
-                .sequences
-                .iter()
-                .find(|s| s.schema == "public" && s.name == rule.name)?;
-            let last = number(&sequence.last_value) - i64::from(!sequence.is_called);
-            let position = found
-                .mark
-                .stream_positions
-                .iter()
-                .filter(|p| p.stream == stream)
-                .map(|p| number(&p.position))
-                .max()?;
-            (position > last).then(|| {
-                format!(
-                    "sequence {} is at {last}, behind position {position} of stream {stream}: Synapse would not start",
-                    rule.name
-                )
-            })
-        })
-        .collect()
 }

@@ -11,7 +11,7 @@ use ess_cli::{Context, Exit, Stop, hint_of};
 use ess_document::{Failure, Identity, Next, Rehearse, now};
 use ess_postgres::{Access, Conninfo, ConninfoError, Facts, PasswordOrigin, Session, end_leftovers, server_facts};
 use ess_run::text::{count, counted, size};
-use ess_run::{Need, Report as _, ServerInstallation, choose, processors, servers};
+use ess_run::{Need, Report as _, ServerInstallation, choose, servers};
 use ess_servers::{PgVariables, SourceArgs};
 
 use crate::directory::Directory;
@@ -20,9 +20,9 @@ use crate::steps::{Ready, Rehearsal};
 
 /// Commands that `--help` shows.
 const EXAMPLES: &str = r"# Rehearse with a throwaway server of the version that ESS runs
-rehearse -c homeserver.yaml --export rehearsal --target-version 17
+rehearse -c homeserver.yaml --export export --target-version 17
 # Rehearse into an empty database on a server of that version
-rehearse -c homeserver.yaml --export rehearsal --target-version 17 \
+rehearse -c homeserver.yaml --export export --target-version 17 \
     --on postgresql://me@db/scratch";
 
 /// Rehearse the migration into a scratch database
@@ -90,7 +90,7 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
         facts: &facts,
         application_name: &name,
         id: context.document.id.clone().unwrap_or_default(),
-        jobs: args.jobs.map_or_else(processors, usize::from),
+        jobs: ess_proof::jobs(&session, args.jobs, &context.console)?,
         pg_bin: args.pg_bin.as_deref(),
         programs: &programs,
         dump: directory.path().join("dump"),
@@ -101,7 +101,7 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
         version: context.version(),
         started_at: context.started_at.clone(),
         on: place.on.to_string(),
-        has_the_version_of_the_target: place.has_the_version_of_the_target,
+        major: place.major,
         source_bytes: u64::try_from(facts.bytes).unwrap_or_default(),
         ..Rehearse::default()
     };
@@ -126,7 +126,7 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
             remedy: hint_of(&error),
         });
     }
-    finish(context, record)
+    finish(context, record, place.has_the_version_of_the_target)
 }
 
 /// Takes the lock of the source, and records in the document which database it is.
@@ -292,8 +292,8 @@ impl std::fmt::Display for On {
 }
 
 /// Prints the result, and writes the section and the document.
-fn finish(context: &mut Context, mut record: Rehearse) -> anyhow::Result<Exit> {
-    let holds = record.failure.is_none() && record.differences.is_empty();
+fn finish(context: &mut Context, mut record: Rehearse, has_the_version_of_the_target: bool) -> anyhow::Result<Exit> {
+    let holds = record.holds();
     let console = &context.console;
     if holds {
         console.line(&format!(
@@ -314,14 +314,14 @@ fn finish(context: &mut Context, mut record: Rehearse) -> anyhow::Result<Exit> {
     for difference in &record.differences {
         console.line(&format!("  {difference}"));
     }
-    if holds && !record.has_the_version_of_the_target {
+    if holds && !has_the_version_of_the_target {
         console.note(&format!(
             "not proven for the target, whose version is not known to be that of {}: give --target-version",
             record.on
         ));
     }
     record.finished_at = now();
-    record.proven = holds && record.has_the_version_of_the_target;
+    record.proven = holds && has_the_version_of_the_target;
     record.next = Next {
         go_on: vec!["preflight".to_owned()],
         go_back: None,

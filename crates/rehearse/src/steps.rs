@@ -8,12 +8,10 @@ use anyhow::Context as _;
 use ess_archive::{Compression, DumpKind, DumpLayout, Dumping, Manifest, find, take};
 use ess_cli::exit_of;
 use ess_document::{Identity, Rehearse};
-use ess_files::hex;
 use ess_postgres::{Conninfo, Facts, Session, database_objects, drop_statements, end_leftovers, server_facts};
 use ess_proof::{Expected, Fence, Loading, Proving, Standing, Target, standing};
 use ess_run::{Installation, Report, interrupted};
 use ess_stop::{Exit, Stop};
-use sha2::{Digest as _, Sha256};
 
 use crate::scratch::Scratch;
 
@@ -128,7 +126,7 @@ impl Rehearsal<'_> {
         .context("the dump failed")?;
         record.dump_seconds = start.elapsed().as_secs();
         record.dump_bytes = taken.manifest.bytes();
-        record.catalogue_sha256 = hex(&Sha256::digest(taken.manifest.inventory.catalogue.join("\n")));
+        record.catalogue_sha256 = ess_proof::catalogue_sha256(&taken.manifest.inventory.catalogue);
         record.dropped.clone_from(&taken.manifest.left_out);
         Ok(taken.manifest)
     }

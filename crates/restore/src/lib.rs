@@ -14,7 +14,7 @@ use ess_proof::{
     Conclusion, Expected, Loaded, Loading, Proving, State, Target, Way, not_empty, undo_command, wait_until_unused,
 };
 use ess_run::text::count;
-use ess_run::{Installation, Report, processors};
+use ess_run::{Installation, Report};
 use ess_servers::{LiftArgs, SourceArgs, TargetArgs};
 use ess_synapse::schema::ONE_TIME_KEYS_TABLE;
 
@@ -85,7 +85,7 @@ fn load_and_prove(args: &Args, context: &mut Context, undo: &mut Option<String>)
     let origin = Origin::of(&found).with_context(|| format!("cannot read the dump at {}", from.display()))?;
     check_target(context, &target, &found, &origin)?;
     wait_until_unused(&target.session, &args.ignore_role, "target")?;
-    let jobs = args.jobs.map_or_else(processors, usize::from);
+    let jobs = ess_proof::jobs(&target.session, args.jobs, &context.console)?;
     let name = context.application_name();
     let proving = Proving {
         conninfo,

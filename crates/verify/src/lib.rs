@@ -7,8 +7,8 @@ use ess_cli::{Context, Exit, Stop};
 use ess_document::{FenceState, Next, Verify, now};
 use ess_postgres::{Access, Conninfo, Session, server_facts};
 use ess_proof::{Conclusion, Expected, Proving, SourceToCheck, Target, Way, wait_until_unused};
+use ess_run::Report;
 use ess_run::text::count;
-use ess_run::{Report, processors};
 use ess_servers::{LiftArgs, SourceArgs, TargetArgs};
 
 /// Commands that `--help` shows.
@@ -59,7 +59,7 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
         conninfo,
         application_name: &name,
         role: &target.role,
-        jobs: args.jobs.map_or_else(processors, usize::from),
+        jobs: ess_proof::jobs(&target.session, args.jobs, &context.console)?,
         report: &context.console,
     };
     let expected = match &manifest {

@@ -17,7 +17,7 @@ use ess_files::make_directory;
 use ess_postgres::{Conninfo, Inventory, Reading, change_since, count_by_kind};
 use ess_proof::{Expected, Fence, Proving, SourceToCheck, State, Target, undo_command, wait_until_unused};
 use ess_run::text::count;
-use ess_run::{Installation, Need, Report, choose, in_quotes, processors};
+use ess_run::{Installation, Need, Report, choose, in_quotes};
 use ess_servers::{LiftArgs, SourceArgs, TargetArgs};
 
 use plan::Plan;
@@ -147,6 +147,9 @@ fn erase(
     if needs_backup {
         guards::require_restorable(&target)?;
     }
+    if let Some(source) = &identity {
+        show_rehearsal(context, source, &target);
+    }
     if !agreed(args, context, &target, &plan, &server_name, resumed)? {
         drop(target);
         context.finish()?;
@@ -221,7 +224,7 @@ fn already_loaded(
     let expected = Expected::of_dump(dump);
     ess_proof::require_compatible(target, &dump.inventory)?;
     let name = context.application_name();
-    let proving = proving(args, context, conninfo, target, &name);
+    let proving = proving(args, context, conninfo, target, &name)?;
     check_source(args, &proving, source, &expected)?;
     if args.no_fence {
         return Ok(None);
@@ -322,6 +325,15 @@ fn agreed(
     Ok(true)
 }
 
+/// Prints whether the migration of this source to a server of that version was rehearsed.
+fn show_rehearsal(context: &Context, source: &Identity, target: &Target) {
+    let shown = context.rehearsal(source).map_or_else(
+        || "not rehearsed".to_owned(),
+        |latest| latest.shown(Some(target.facts.major())),
+    );
+    context.console.line(&format!("source: {source}, {shown}"));
+}
+
 /// The dump to be loaded later, if the document names one. It must be here, complete, and the document's.
 fn dump(context: &Context) -> anyhow::Result<Option<Manifest>> {
     let Some(section) = &context.document.dump else {
@@ -363,14 +375,14 @@ fn proving<'a>(
     conninfo: &'a Conninfo,
     target: &'a Target,
     application_name: &'a str,
-) -> Proving<'a> {
-    Proving {
+) -> anyhow::Result<Proving<'a>> {
+    Ok(Proving {
         conninfo,
         application_name,
         role: &target.role,
-        jobs: args.jobs.map_or_else(processors, usize::from),
+        jobs: ess_proof::jobs(&target.session, args.jobs, &context.console)?,
         report: &context.console,
-    }
+    })
 }
 
 fn source_identity(args: &Args, context: &Context) -> anyhow::Result<Option<Identity>> {
@@ -479,7 +491,7 @@ fn back_up(
             return Err(refuse(format!("it is a backup of {}", manifest.source)).into());
         }
         let name = context.application_name();
-        let jobs = args.jobs.map_or_else(processors, usize::from);
+        let jobs = ess_proof::jobs(&target.session, args.jobs, &context.console)?;
         let reading = Reading::now(conninfo, &name, jobs, &context.console);
         if let Some(change) = change_since(&target.session, Some(&reading), &manifest.inventory)? {
             return Err(refuse(format!("the target has changed since: {change}")).into());
@@ -496,7 +508,7 @@ fn back_up(
             facts: &target.facts,
             application_name: &context.application_name(),
             programs,
-            jobs: args.jobs.map_or_else(processors, usize::from),
+            jobs: ess_proof::jobs(&target.session, args.jobs, &context.console)?,
             layout: DumpLayout::Directory,
             compression: Compression(None),
             kind: DumpKind::Backup,

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use ess_document::Finding;
 use ess_postgres::{
-    Condition, Error, Facts, ForeignKey, Held, PAST_INDEXES, Session, UniqueKey, conditions, foreign_keys, unique_keys,
+    Condition, Error, Facts, ForeignKey, PAST_INDEXES, Session, UniqueKey, Violation, conditions, foreign_keys,
+    unique_keys,
 };
 
 use super::{Findings, OpenSource, is_canceled, not_checked};
@@ -79,7 +80,7 @@ struct Tried {
     looked_at: usize,
     duplicates: Vec<(UniqueKey, i64)>,
     orphans: Vec<(ForeignKey, i64)>,
-    unsound: Vec<(Condition, String)>,
+    unsound: Vec<(Condition, Violation)>,
 }
 
 /// Reads small tables without their indexes, as restore does when it builds them again.
@@ -125,15 +126,8 @@ fn try_keys(session: &Session) -> Result<Tried, Error> {
         if is_over(0) {
             break;
         }
-        match condition.holds(session) {
-            Ok(Held::All) => {}
-            Ok(Held::Not(rows)) => tried
-                .unsound
-                .push((condition, format!("it is violated by {}", count(rows, "row")))),
-            Ok(Held::Fails(why)) => {
-                let why = format!("it cannot be evaluated with an empty search_path: {why}");
-                tried.unsound.push((condition, why));
-            }
+        match condition.violation(session) {
+            Ok(violation) => tried.unsound.extend(violation.map(|violation| (condition, violation))),
             Err(error) if is_canceled(&error) => return Ok(tried),
             Err(error) => return Err(error),
         }
@@ -193,15 +187,11 @@ impl Tried {
             .with("table", key.table)
             .with("rows", number(orphans))
         }));
-        found.extend(self.unsound.into_iter().map(|(condition, why)| {
-            let Condition { kind, name, table, .. } = condition;
-            blocker(
-                &UNSOUND_ROWS,
-                format!("restore cannot load table {table} with {kind} {name}: {why}"),
-            )
-            .hint("correct the rows, or schema-qualify the names in the functions that it calls, or drop it")
-            .with("name", name)
-            .with("table", table)
+        found.extend(self.unsound.into_iter().map(|(condition, violation)| {
+            blocker(&UNSOUND_ROWS, format!("restore cannot load {}", violation.what))
+                .hint(violation.remedy)
+                .with("name", condition.name)
+                .with("table", condition.table)
         }));
         found
     }

@@ -3,7 +3,7 @@
 use ess_document::Finding;
 use ess_postgres::{
     Facts, Table, database_tables, dump_locks, invalid_indexes, lock_table, not_in_a_dump, objects_without_support,
-    other_sessions, text_not_in_utf8, unreadable_objects,
+    other_sessions, subscriptions, text_not_in_utf8, unreadable_objects,
 };
 use ess_run::text::{count, size};
 use ess_synapse::schema::UNLOGGED_TABLES;
@@ -14,7 +14,7 @@ use crate::finding::{Detail, blocker, info, number, some_of, warning};
 use crate::ids::{
     EXTENSIONS, INVALID_INDEXES, LARGE_OBJECTS, LEFT_BEHIND, OTHER_SESSIONS, PREPARED_TRANSACTIONS, REPLICATION_SLOTS,
     SCHEMAS, SOURCE_ENCODING, SOURCE_LOCKS, SOURCE_PARTS, SOURCE_SERVER, SOURCE_SIZE, SOURCE_STANDBY,
-    SOURCE_UNREADABLE, SYNAPSE_SESSIONS,
+    SOURCE_SUBSCRIPTIONS, SOURCE_UNREADABLE, SYNAPSE_SESSIONS,
 };
 
 /// Runs all checks of the source.
@@ -23,6 +23,9 @@ pub(crate) fn check(source: &OpenSource) -> Vec<Finding> {
         ("the source's server", |source| Ok(server(&source.facts))),
         ("the source's encoding", encoding),
         ("the source's lock table", locks),
+        ("connections to the source", |source| {
+            super::connections::check(&source.session, "the source")
+        }),
         ("dependencies on what is not carried", parts),
         ("what is not carried", left_behind),
         ("the source's collation", super::collation::check),
@@ -32,6 +35,7 @@ pub(crate) fn check(source: &OpenSource) -> Vec<Finding> {
         ("schemas of the source", schemas),
         ("large objects of the source", large_objects),
         ("prepared transactions", prepared),
+        ("subscriptions of the source", subscribed),
         ("replication slots", replication_slots),
         ("invalid indexes", indexes),
         ("sessions on the source", sessions),
@@ -130,6 +134,16 @@ fn locks(source: &OpenSource) -> Findings {
         })
         .into_iter()
         .collect())
+}
+
+fn subscribed(source: &OpenSource) -> Findings {
+    Ok(named(subscriptions(&source.session)?, |names| {
+        blocker(
+            &SOURCE_SUBSCRIPTIONS,
+            format!("logical replication writes to the source, by these subscriptions: {names}"),
+        )
+        .hint("disable each with ALTER SUBSCRIPTION ... DISABLE")
+    }))
 }
 
 fn parts(source: &OpenSource) -> Findings {

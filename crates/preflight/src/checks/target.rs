@@ -36,6 +36,9 @@ pub(crate) fn check(target: &Target) -> Vec<Finding> {
         ("the target's server", |target| {
             Ok(server(&target.facts, target.source.as_ref()))
         }),
+        ("connections to the target", |target| {
+            super::connections::check(&target.session, "the target")
+        }),
         ("the target's encoding and collation", |target| {
             Ok(locale(&target.facts))
         }),

@@ -12,7 +12,7 @@ use crate::support::internet::{DOCUMENTS, Internet};
 use crate::support::{Identity, SERVER_NAME, Sleeper, Stdin, code, names_in, source_cluster, target_cluster};
 
 #[test]
-fn a_healthy_installation_needs_no_action() {
+fn a_healthy_installation_needs_a_rehearsal_and_nothing_else() {
     let stage = Stage::new();
 
     let ran = stage.preflight().args(["--export", "export"]).run().success();
@@ -20,6 +20,7 @@ fn a_healthy_installation_needs_no_action() {
     assert_eq!(
         found(&ran, &["blocker", "warning", "info"]),
         [
+            "warning rehearsal",
             "info carry-owned",
             "info carry-pepper",
             "info client-programs",
@@ -66,7 +67,7 @@ fn a_healthy_installation_needs_no_action() {
     }
     assert!(
         ran.stderr
-            .ends_with("preflight: 0 blockers, 0 accepted, 0 warnings, 19 infos\n"),
+            .ends_with("preflight: 0 blockers, 0 accepted, 1 warning, 19 infos\n"),
         "{ran}"
     );
     assert!(
@@ -218,7 +219,7 @@ fn its_document_is_passed_on_and_one_with_a_blocker_is_refused() {
         .scene
         .on_source("INSERT INTO users (name) VALUES ('@mallory:elsewhere.org')");
     let no = stage.tool().stdin(document.as_str()).run();
-    assert_eq!(serious(&no), ["blocker foreign-users"]);
+    assert_eq!(serious(&no), ["blocker foreign-users", "warning rehearsal"]);
     let refused = stage.scene.tool("pgdump-wrap").stdin(no.stdout.as_str()).run();
     insta::assert_snapshot!(refused, @r"
     -- stderr --
@@ -297,6 +298,7 @@ fn a_broken_installation_is_reported_all_at_once() {
             "warning dns-ttl",
             "warning media-files-missing",
             "warning other-sessions",
+            "warning rehearsal",
         ],
         "{ran}"
     );

@@ -34,19 +34,35 @@ fn the_place_of_the_export_is_looked_at() {
 
     assert_eq!(
         serious("missing/export"),
-        ["blocker client-programs", "blocker export-directory"]
+        [
+            "blocker client-programs",
+            "blocker export-directory",
+            "warning rehearsal"
+        ]
     );
     assert_eq!(
         serious("/proc/export"),
-        ["blocker client-programs", "blocker export-directory"]
+        [
+            "blocker client-programs",
+            "blocker export-directory",
+            "warning rehearsal"
+        ]
     );
     assert_eq!(
         serious("file/export"),
-        ["blocker client-programs", "blocker export-directory"]
+        [
+            "blocker client-programs",
+            "blocker export-directory",
+            "warning rehearsal"
+        ]
     );
     assert_eq!(
         serious("/dev/shm/export"),
-        ["blocker client-programs", "warning export-in-memory"]
+        [
+            "blocker client-programs",
+            "warning export-in-memory",
+            "warning rehearsal"
+        ]
     );
 }
 
@@ -192,7 +208,7 @@ fn the_host_is_looked_at() {
         .start();
     holder.wait_for("held");
     let ran = stage.preflight().args(["--export", "export"]).run().success();
-    assert_eq!(serious(&ran), ["warning export-locked"], "{ran}");
+    assert_eq!(serious(&ran), ["warning export-locked", "warning rehearsal"], "{ran}");
     assert!(ran.stderr.contains("the document was not saved in the export"), "{ran}");
     holder.kill();
 }
@@ -263,7 +279,7 @@ fn a_disk_without_space_or_inodes_is_reported() {
     };
     // The file system is in memory, which is a finding too.
     let full = look("size=16m", "dd if=/dev/zero of=disk/full bs=1M count=16 status=none");
-    let wanted = ["blocker export-space", "warning export-in-memory"];
+    let wanted = ["blocker export-space", "warning export-in-memory", "warning rehearsal"];
     assert_eq!(serious(&full), wanted, "{full}");
     assert!(
         full.stderr.contains("has 0 bytes of free space, but the dump may need"),

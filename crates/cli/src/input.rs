@@ -152,6 +152,10 @@ pub(crate) fn listen_to_signals() {
     thread::spawn(move || {
         for signal in signals.forever().filter(|signal| !ignored.contains(signal)) {
             if ess_run::interrupted().is_some() {
+                // A terminal that closes can send several.
+                if signal == SIGHUP {
+                    continue;
+                }
                 die_by(signal);
             }
             let _ = came.send(signal);

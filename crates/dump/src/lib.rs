@@ -13,6 +13,7 @@ use ess_files::make_directory;
 use ess_postgres::{
     Access, Conninfo, Facts, Reading, Session, change_since, end_leftovers, server_facts, server_names,
 };
+use ess_proof::Others;
 use ess_run::text::{count, size};
 use ess_run::{Installation, LAST_WITHOUT_TRANSACTION_TIMEOUT, Need, Report, choose};
 use ess_servers::{PgVariables, SourceArgs};
@@ -171,7 +172,7 @@ fn dump(args: &Args, context: &Context, out: &Path, source: &Source<'_>) -> anyh
             facts: source.facts,
             application_name: &context.application_name(),
             programs: &programs,
-            jobs: ess_proof::jobs(source.session, args.jobs, &context.console)?,
+            jobs: ess_proof::jobs_of_dump(source.session, args.jobs, others(source.running), &context.console)?,
             layout: match args.format {
                 FormatArg::Directory => DumpLayout::Directory,
                 FormatArg::Custom => DumpLayout::Custom,
@@ -193,6 +194,10 @@ fn dump(args: &Args, context: &Context, out: &Path, source: &Source<'_>) -> anyh
             .note(&format!("moved the previous {} to {}", out.display(), aside.display()));
     }
     Ok((taken.manifest, taken.sha256))
+}
+
+fn others(running: bool) -> Others {
+    if running { Others::Synapse } else { Others::None }
 }
 
 fn place(args: &Args, document: &Document) -> anyhow::Result<PathBuf> {
@@ -309,7 +314,7 @@ fn existing_dump(
         .check_files(out, &context.console)
         .map_err(|error| refuse(format!("{error:#}")))?;
     let name = context.application_name();
-    let jobs = ess_proof::jobs(session, args.jobs, &context.console)?;
+    let jobs = ess_proof::jobs(session, args.jobs, &context.console);
     let reading = Reading::now(conninfo, &name, jobs, &context.console);
     if let Some(change) = change_since(session, Some(&reading), &manifest.inventory)? {
         return Err(refuse(format!("the source has changed since: {change}")).into());

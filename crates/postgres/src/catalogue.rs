@@ -79,10 +79,12 @@ pub fn lock_table(session: &Session) -> Result<LockTable, Error> {
     })
 }
 
-/// How many connections this run can have to the database, by the limits of the server, the database and the role.
-pub fn free_connections(session: &Session) -> Result<i64, Error> {
+/// How many connections this run can have to the database, by the limits of the server, the database and the role; with
+/// `without_own_role`, when other sessions of our role have ended, which Synapse has while it runs.
+pub fn free_connections(session: &Session, without_own_role: bool) -> Result<i64, Error> {
     let sql = include_str!("../sql/free_connections.sql");
-    Ok(session.one("count the free connections", sql, &[])?.get(0))
+    let row = session.one("count the free connections", sql, &[&without_own_role])?;
+    Ok(row.get(0))
 }
 
 /// How many locks a dump needs, together with the digests that are computed meanwhile.

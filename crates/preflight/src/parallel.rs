@@ -166,8 +166,12 @@ fn check_in_parallel(args: &Args, on: &Subjects<'_>, context: &Context) -> anyho
             scope.spawn(move || cluster::check(ess, known))
         });
         let groups = [
-            scope.spawn(|| of_source(on.source, on.state, on.config, known)),
-            scope.spawn(|| rehearsal.as_ref().map_or_else(Vec::new, of_rehearsal)),
+            scope.spawn(|| {
+                let mut findings = of_source(on.source, on.state, on.config, known);
+                // In the same thread, because it uses the same session.
+                findings.extend(rehearsal.as_ref().map_or_else(Vec::new, of_rehearsal));
+                findings
+            }),
             scope.spawn(|| on.target.map_or_else(Vec::new, target::check)),
             scope.spawn(|| of_media(&place)),
             scope.spawn(|| of_this_machine(args, on.config, (on.source, on.target), known.export.as_deref())),

@@ -5,22 +5,41 @@ use ess_run::text::count;
 use ess_run::{Report, processors};
 use ess_stop::Stop;
 
-/// How many connections a dump with this many jobs needs, the most of all steps: our own, the snapshot's, the one that
-/// watches `pg_dump`, those of `pg_dump` and of its workers, and those that compute digests meanwhile.
+/// How many connections a dump with this many jobs needs: our own, the snapshot's, the one that watches `pg_dump`, those
+/// of `pg_dump` and of its workers, and those that compute digests meanwhile.
 pub fn connections_for(jobs: usize) -> usize {
     // With one job, pg_dump has no workers.
     if jobs <= 1 { 5 } else { 4 + 2 * jobs }
 }
 
-/// The number of jobs: the wanted one, or else that of the processors, but only as many as there are connections for.
+/// Who uses the database of a dump meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Others {
+    /// No other session.
+    None,
+    /// Synapse, to which half of the free connections are left.
+    Synapse,
+}
+
+/// The number of jobs of a dump: the wanted one, or else that of the processors, but only as many as there are
+/// connections for.
 ///
 /// # Errors
 ///
 /// There are too few connections for a single job.
-pub fn jobs(session: &Session, wanted: Option<u16>, report: &dyn Report) -> anyhow::Result<usize> {
+pub fn jobs_of_dump(
+    session: &Session,
+    wanted: Option<u16>,
+    others: Others,
+    report: &dyn Report,
+) -> anyhow::Result<usize> {
     let wanted = wanted.map_or_else(processors, usize::from);
-    let free = usize::try_from(free_connections(session)?).unwrap_or(0);
-    let Some(jobs) = (1..=wanted).rev().find(|jobs| connections_for(*jobs) <= free) else {
+    let free = usize::try_from(free_connections(session, false)?).unwrap_or(0);
+    let ours = match others {
+        Others::None => free,
+        Others::Synapse => connections_for(1).max(free / 2).min(free),
+    };
+    let Some(jobs) = (1..=wanted).rev().find(|jobs| connections_for(*jobs) <= ours) else {
         return Err(Stop::no(format!(
             "{} accepts only {}, but {} are needed",
             session.server(),
@@ -30,6 +49,24 @@ pub fn jobs(session: &Session, wanted: Option<u16>, report: &dyn Report) -> anyh
         .hint(RAISE)
         .into());
     };
+    note(session, jobs, wanted, free, report);
+    Ok(jobs)
+}
+
+/// The number of jobs of a load or a comparison, which need fewer connections and, after a wipe, have to be tried in any
+/// case.
+pub fn jobs(session: &Session, wanted: Option<u16>, report: &dyn Report) -> usize {
+    let wanted = wanted.map_or_else(processors, usize::from);
+    // Without the number, the server itself will refuse what is too many.
+    let free = free_connections(session, false).unwrap_or(i64::MAX);
+    let free = usize::try_from(free).unwrap_or(0);
+    // Our own session, and the leader of pg_restore.
+    let jobs = wanted.min(free.saturating_sub(2)).max(1);
+    note(session, jobs, wanted, free, report);
+    jobs
+}
+
+fn note(session: &Session, jobs: usize, wanted: usize, free: usize, report: &dyn Report) {
     if jobs < wanted {
         report.note(&format!(
             "working with {} instead of {wanted}: {} accepts only {}",
@@ -38,7 +75,6 @@ pub fn jobs(session: &Session, wanted: Option<u16>, report: &dyn Report) -> anyh
             count(free, "connection")
         ));
     }
-    Ok(jobs)
 }
 
 /// How to get more connections.

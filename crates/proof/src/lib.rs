@@ -20,7 +20,7 @@ pub use conclude::{Allow, Conclusion, Expected, State, Way};
 pub use expected::live_inventory;
 pub use fence::{Fence, IncompleteFence, Standing, standing};
 pub use fit::{locks_needed, other_tables, require_compatible, require_locale, require_own_tables};
-pub use jobs::{RAISE, connections_for, jobs};
+pub use jobs::{Others, RAISE, connections_for, jobs, jobs_of_dump};
 pub use load::{Loaded, Loading, not_empty};
 pub use loadable::require_loadable;
 pub use movement::{SourceToCheck, identify, source_of};

@@ -3,10 +3,11 @@
 use ess_archive::{DumpKind, Manifest};
 use ess_document::{Identity, SourceCheck};
 use ess_postgres::{Access, Conninfo, Error, Inventory, Reading, Session, change_since, server_facts};
-use ess_run::Report;
+use ess_run::{Report, Silent};
 use ess_stop::Stop;
 
 use crate::Proving;
+use crate::jobs::jobs;
 
 /// The source, for a tool that works on the target and only checks whether the source has changed.
 #[derive(Debug)]
@@ -78,7 +79,9 @@ fn compare_with_source(
     if found != *identity {
         return Ok(Answer::Another(found));
     }
-    let reading = Reading::now(source, proving.application_name, proving.jobs, proving.report);
+    // The source can accept fewer connections than the target.
+    let jobs = proving.jobs.min(jobs(&session, None, &Silent));
+    let reading = Reading::now(source, proving.application_name, jobs, proving.report);
     let change = change_since(&session, Some(&reading), dumped)?;
     Ok(change.map_or(Answer::Unchanged, Answer::Changed))
 }

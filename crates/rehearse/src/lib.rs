@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use ess_cli::{Context, Exit, Stop, hint_of};
 use ess_document::{Failure, Identity, Next, Rehearse, now};
 use ess_postgres::{Access, Conninfo, ConninfoError, Facts, PasswordOrigin, Session, end_leftovers, server_facts};
+use ess_proof::Others;
 use ess_run::text::{count, counted, size};
 use ess_run::{Need, Report as _, ServerInstallation, choose, servers};
 use ess_servers::{PgVariables, SourceArgs};
@@ -90,7 +91,7 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
         facts: &facts,
         application_name: &name,
         id: context.document.id.clone().unwrap_or_default(),
-        jobs: ess_proof::jobs(&session, args.jobs, &context.console)?,
+        jobs: ess_proof::jobs_of_dump(&session, args.jobs, Others::Synapse, &context.console)?,
         pg_bin: args.pg_bin.as_deref(),
         programs: &programs,
         dump: directory.path().join("dump"),

@@ -85,7 +85,7 @@ fn load_and_prove(args: &Args, context: &mut Context, undo: &mut Option<String>)
     let origin = Origin::of(&found).with_context(|| format!("cannot read the dump at {}", from.display()))?;
     check_target(context, &target, &found, &origin)?;
     wait_until_unused(&target.session, &args.ignore_role, "target")?;
-    let jobs = ess_proof::jobs(&target.session, args.jobs, &context.console)?;
+    let jobs = ess_proof::jobs(&target.session, args.jobs, &context.console);
     let name = context.application_name();
     let proving = Proving {
         conninfo,

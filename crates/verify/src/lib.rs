@@ -59,7 +59,7 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
         conninfo,
         application_name: &name,
         role: &target.role,
-        jobs: ess_proof::jobs(&target.session, args.jobs, &context.console)?,
+        jobs: ess_proof::jobs(&target.session, args.jobs, &context.console),
         report: &context.console,
     };
     let expected = match &manifest {

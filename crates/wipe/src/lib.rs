@@ -15,7 +15,7 @@ use ess_cli::{Context, Exit, Stop};
 use ess_document::{FenceState, Identity, Next, SourceCheck, Wipe, now};
 use ess_files::make_directory;
 use ess_postgres::{Conninfo, Inventory, Reading, change_since, count_by_kind};
-use ess_proof::{Expected, Fence, Proving, SourceToCheck, State, Target, undo_command, wait_until_unused};
+use ess_proof::{Expected, Fence, Others, Proving, SourceToCheck, State, Target, undo_command, wait_until_unused};
 use ess_run::text::count;
 use ess_run::{Installation, Need, Report, choose, in_quotes};
 use ess_servers::{LiftArgs, SourceArgs, TargetArgs};
@@ -224,7 +224,7 @@ fn already_loaded(
     let expected = Expected::of_dump(dump);
     ess_proof::require_compatible(target, &dump.inventory)?;
     let name = context.application_name();
-    let proving = proving(args, context, conninfo, target, &name)?;
+    let proving = proving(args, context, conninfo, target, &name);
     check_source(args, &proving, source, &expected)?;
     if args.no_fence {
         return Ok(None);
@@ -375,14 +375,14 @@ fn proving<'a>(
     conninfo: &'a Conninfo,
     target: &'a Target,
     application_name: &'a str,
-) -> anyhow::Result<Proving<'a>> {
-    Ok(Proving {
+) -> Proving<'a> {
+    Proving {
         conninfo,
         application_name,
         role: &target.role,
-        jobs: ess_proof::jobs(&target.session, args.jobs, &context.console)?,
+        jobs: ess_proof::jobs(&target.session, args.jobs, &context.console),
         report: &context.console,
-    })
+    }
 }
 
 fn source_identity(args: &Args, context: &Context) -> anyhow::Result<Option<Identity>> {
@@ -491,7 +491,7 @@ fn back_up(
             return Err(refuse(format!("it is a backup of {}", manifest.source)).into());
         }
         let name = context.application_name();
-        let jobs = ess_proof::jobs(&target.session, args.jobs, &context.console)?;
+        let jobs = ess_proof::jobs(&target.session, args.jobs, &context.console);
         let reading = Reading::now(conninfo, &name, jobs, &context.console);
         if let Some(change) = change_since(&target.session, Some(&reading), &manifest.inventory)? {
             return Err(refuse(format!("the target has changed since: {change}")).into());
@@ -508,7 +508,7 @@ fn back_up(
             facts: &target.facts,
             application_name: &context.application_name(),
             programs,
-            jobs: ess_proof::jobs(&target.session, args.jobs, &context.console)?,
+            jobs: ess_proof::jobs_of_dump(&target.session, args.jobs, Others::None, &context.console)?,
             layout: DumpLayout::Directory,
             compression: Compression(None),
             kind: DumpKind::Backup,

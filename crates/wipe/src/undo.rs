@@ -32,7 +32,7 @@ pub(crate) fn run(args: &Args, context: &mut Context, conninfo: &Conninfo) -> an
     let server_name = guards::server_name(context, &target, manifest.server_name.as_deref())?;
     ess_servers::name_server(context, Some(&server_name))?;
     let expected = Expected::of_dump(manifest);
-    let state = proving(args, context, conninfo, &target, &name)?.state(&target, Some(&expected))?;
+    let state = proving(args, context, conninfo, &target, &name).state(&target, Some(&expected))?;
     if let State::Proven(_) = state {
         context
             .console
@@ -109,7 +109,7 @@ fn load(
         conninfo,
         target,
         programs,
-        jobs: ess_proof::jobs(&target.session, args.jobs, &context.console)?,
+        jobs: ess_proof::jobs(&target.session, args.jobs, &context.console),
         maintenance_mib: MAINTENANCE,
         id: context.document.id.clone().unwrap_or_default(),
         source: Some(manifest.source.clone()),
@@ -136,7 +136,7 @@ fn prove(
         ignored_roles: &args.ignore_role,
         analyze: true,
     };
-    let conclusion = proving(args, context, conninfo, target, &name)?
+    let conclusion = proving(args, context, conninfo, target, &name)
         .conclude(target, &Expected::of_dump(manifest), &way)
         .context(STILL_FENCED)?;
     if let Some(differences) = conclusion.differences() {
@@ -303,8 +303,7 @@ fn contents_in_use(args: &Args, context: &Context, conninfo: &Conninfo, target: 
         return Ok(Contents::Used);
     };
     let name = context.application_name();
-    let (found, used) =
-        proving(args, context, conninfo, target, &name)?.used_since(&target.session, &dump.inventory)?;
+    let (found, used) = proving(args, context, conninfo, target, &name).used_since(&target.session, &dump.inventory)?;
     match used {
         None => Ok(match dump.check_unchanged(&place, &context.console) {
             Ok(()) => Contents::Unused(Box::new(found)),

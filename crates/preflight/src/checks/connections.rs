@@ -10,7 +10,8 @@ use crate::finding::{Detail, blocker, info, number};
 use crate::ids::CONNECTIONS;
 
 pub(crate) fn check(session: &Session, which: &str) -> Findings {
-    let free = free_connections(session)?;
+    // Synapse will be stopped before the dump.
+    let free = free_connections(session, true)?;
     let at_least = |jobs: usize| free >= i64::try_from(connections_for(jobs)).unwrap_or(i64::MAX);
     let accepts = format!("{which} accepts only {} from this role", count(free, "connection"));
     let found = if !at_least(1) {

@@ -44,5 +44,5 @@ impl Compression {
 /// Requires four times `bytes`: as text, tables and indexes need less than twice their size, and as much again is to
 /// stay free.
 pub(crate) fn has_room(place: &Path, bytes: u64) -> bool {
-    rustix::fs::statvfs(place).is_ok_and(|stat| stat.f_bavail.saturating_mul(stat.f_frsize) / 4 >= bytes)
+    ess_files::free_space(place).is_ok_and(|free| free / 4 >= bytes)
 }

@@ -10,12 +10,9 @@ use ess_archive::{
 use ess_cli::{Context, Exit, Stop};
 use ess_document::{Document, Dropped, Dump, Next, now};
 use ess_files::make_directory;
-use ess_postgres::{
-    Access, Conninfo, Facts, Reading, Session, change_since, end_leftovers, server_facts, server_names,
-};
-use ess_proof::Others;
+use ess_postgres::{Access, Conninfo, Facts, Reading, Session, change_since, server_facts, server_names};
 use ess_run::text::{count, size};
-use ess_run::{Installation, LAST_WITHOUT_TRANSACTION_TIMEOUT, Need, Report, choose};
+use ess_run::{Installation, LAST_WITHOUT_TRANSACTION_TIMEOUT, Need, Report, Silent, choose};
 use ess_servers::{PgVariables, SourceArgs};
 
 /// Commands that `--help` shows.
@@ -138,16 +135,7 @@ fn lock_place(args: &Args, context: &mut Context) -> anyhow::Result<PathBuf> {
 
 /// Takes the lock of the source, and records in the document which database and homeserver it is.
 fn identify(args: &Args, context: &mut Context, session: &Session) -> anyhow::Result<Facts> {
-    // end_leftovers below terminates sessions by their application_name: without the lock, a second run on this
-    // source would terminate ours.
-    ess_proof::take_lock(session)?;
-    let ended = end_leftovers(session, &["pgdump-wrap", "rehearse", "pg_dump"])?;
-    if ended > 0 {
-        context.console.note(&format!(
-            "terminated {} that an earlier run had left on the source",
-            count(ended, "session")
-        ));
-    }
+    ess_proof::lock_source(session, &context.console)?;
     let facts = server_facts(session)?;
     ess_servers::name_server(context, args.server_name.as_deref())?;
     context.source_section().identity = Some(facts.identity.clone());
@@ -164,6 +152,7 @@ fn identify(args: &Args, context: &mut Context, session: &Session) -> anyhow::Re
 /// Dumps the source; a previous dump at `out` is moved aside. Returns the manifest and its SHA-256.
 fn dump(args: &Args, context: &Context, out: &Path, source: &Source<'_>) -> anyhow::Result<(Manifest, String)> {
     let programs = programs(args, context, source.facts)?;
+    let jobs = ess_proof::jobs_of_dump(source.session, args.jobs, source.running, &context.console)?;
     ess_proof::require_loadable(source.session, source.facts, &context.console)?;
     let aside = std::fs::symlink_metadata(out).is_ok().then(|| aside(out));
     let taken = take(
@@ -172,7 +161,7 @@ fn dump(args: &Args, context: &Context, out: &Path, source: &Source<'_>) -> anyh
             facts: source.facts,
             application_name: &context.application_name(),
             programs: &programs,
-            jobs: ess_proof::jobs_of_dump(source.session, args.jobs, others(source.running), &context.console)?,
+            jobs,
             layout: match args.format {
                 FormatArg::Directory => DumpLayout::Directory,
                 FormatArg::Custom => DumpLayout::Custom,
@@ -194,10 +183,6 @@ fn dump(args: &Args, context: &Context, out: &Path, source: &Source<'_>) -> anyh
             .note(&format!("moved the previous {} to {}", out.display(), aside.display()));
     }
     Ok((taken.manifest, taken.sha256))
-}
-
-fn others(running: bool) -> Others {
-    if running { Others::Synapse } else { Others::None }
 }
 
 fn place(args: &Args, document: &Document) -> anyhow::Result<PathBuf> {
@@ -314,7 +299,7 @@ fn existing_dump(
         .check_files(out, &context.console)
         .map_err(|error| refuse(format!("{error:#}")))?;
     let name = context.application_name();
-    let jobs = ess_proof::jobs(session, args.jobs, &context.console);
+    let jobs = ess_proof::jobs(session, args.jobs, &Silent);
     let reading = Reading::now(conninfo, &name, jobs, &context.console);
     if let Some(change) = change_since(session, Some(&reading), &manifest.inventory)? {
         return Err(refuse(format!("the source has changed since: {change}")).into());

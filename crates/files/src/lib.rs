@@ -30,6 +30,12 @@ pub const CERTIFICATES: u64 = 16 << 20;
 /// The largest file with a single key, password or other secret, in bytes.
 pub const SECRET: u64 = 64 << 10;
 
+/// The free space of the file system at this path, in bytes, without what is reserved for root.
+pub fn free_space(path: &Path) -> io::Result<u64> {
+    let stat = rustix::fs::statvfs(path)?;
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
 /// Opens a regular file, or a link to one, for reading.
 ///
 /// # Errors

@@ -1,5 +1,6 @@
 //! Contents of a database over which a restore would fail.
 
+use ess_run::text::count;
 use tokio_postgres::error::SqlState;
 
 use crate::{Error, Session, escape_identifier};
@@ -265,7 +266,7 @@ impl Condition {
 
     fn violated_by(&self, rows: i64) -> Violation {
         let Self { name, table, .. } = self;
-        let rows = format!("{rows} {}", if rows == 1 { "row" } else { "rows" });
+        let rows = count(rows, "row");
         if self.kind == Kind::IndexKey {
             return Violation {
                 what: format!(
@@ -273,7 +274,8 @@ impl Condition {
                      compressed"
                 ),
                 remedy: format!(
-                    "on the source, DROP INDEX {name} (or drop the constraint that it belongs to), or shorten the values in: SELECT ctid FROM {} WHERE NOT ({})",
+                    "on the source, DROP INDEX {name} (or drop the constraint that it belongs to), or shorten the values \
+                     in: SELECT ctid FROM {} WHERE NOT ({})",
                     self.rows, self.expression
                 ),
             };
@@ -297,11 +299,8 @@ impl Condition {
         let part = match self.kind {
             Kind::Domain => {
                 return Violation {
-                    what: format!("column {name} of table {table}: {why}"),
-                    remedy:
-                        "on the source, correct the values, or drop the constraint of the domain and add it again as \
-                             NOT VALID"
-                            .to_owned(),
+                    what: format!("column {name} of table {table}, whose domain cannot be checked: {why}"),
+                    remedy: DOMAIN.to_owned(),
                 };
             }
             Kind::MaterializedView => format!("materialized view {table}, whose query"),

@@ -12,17 +12,8 @@ pub fn connections_for(jobs: usize) -> usize {
     if jobs <= 1 { 5 } else { 4 + 2 * jobs }
 }
 
-/// Who uses the database of a dump meanwhile.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Others {
-    /// No other session.
-    None,
-    /// Synapse, to which half of the free connections are left.
-    Synapse,
-}
-
 /// The number of jobs of a dump: the wanted one, or else that of the processors, but only as many as there are
-/// connections for.
+/// connections for; half of these, if Synapse uses the database meanwhile (`in_use`).
 ///
 /// # Errors
 ///
@@ -30,14 +21,15 @@ pub enum Others {
 pub fn jobs_of_dump(
     session: &Session,
     wanted: Option<u16>,
-    others: Others,
+    in_use: bool,
     report: &dyn Report,
 ) -> anyhow::Result<usize> {
     let wanted = wanted.map_or_else(processors, usize::from);
     let free = usize::try_from(free_connections(session, false)?).unwrap_or(0);
-    let ours = match others {
-        Others::None => free,
-        Others::Synapse => connections_for(1).max(free / 2).min(free),
+    let ours = if in_use {
+        connections_for(1).max(free / 2).min(free)
+    } else {
+        free
     };
     let Some(jobs) = (1..=wanted).rev().find(|jobs| connections_for(*jobs) <= ours) else {
         return Err(Stop::no(format!(

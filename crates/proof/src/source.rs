@@ -1,7 +1,25 @@
 //! Checks that a source can be read completely, by a dump or for a proof.
 
-use ess_postgres::{Session, prepared_transactions, subscriptions};
+use ess_postgres::{Session, end_leftovers, prepared_transactions, subscriptions};
+use ess_run::Report;
+use ess_run::text::count;
 use ess_stop::Stop;
+
+use crate::target::take_lock;
+
+/// Takes the lock of the source, and terminates the sessions that earlier runs have left on it.
+pub fn lock_source(session: &Session, report: &dyn Report) -> anyhow::Result<()> {
+    // Leftovers are known by their application_name: without the lock, a second run on this source would terminate ours.
+    take_lock(session)?;
+    let ended = end_leftovers(session, &["pgdump-wrap", "rehearse", "pg_dump"])?;
+    if ended > 0 {
+        report.note(&format!(
+            "terminated {} that an earlier run had left on the source",
+            count(ended, "session")
+        ));
+    }
+    Ok(())
+}
 
 /// Refuses a source with writes that cannot be detected (a standby) or that no dump contains (prepared transactions).
 pub fn require_primary(session: &Session, standby: bool) -> anyhow::Result<()> {

@@ -180,7 +180,7 @@ pub fn require_public(session: &Session, role: &str, whose: &str) -> anyhow::Res
 }
 
 /// Takes the lock of a database, which only one run at a time can hold, until the session ends.
-pub fn take_lock(session: &Session) -> anyhow::Result<()> {
+pub(crate) fn take_lock(session: &Session) -> anyhow::Result<()> {
     // The previous program of the pipeline may have exited a moment before the server releases its lock.
     for _ in 0..PATIENCE.as_millis() / STEP.as_millis() {
         if lock_database(session)? {

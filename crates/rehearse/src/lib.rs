@@ -9,10 +9,9 @@ use std::path::{Path, PathBuf};
 
 use ess_cli::{Context, Exit, Stop, hint_of};
 use ess_document::{Failure, Identity, Next, Rehearse, now};
-use ess_postgres::{Access, Conninfo, ConninfoError, Facts, PasswordOrigin, Session, end_leftovers, server_facts};
-use ess_proof::Others;
+use ess_postgres::{Access, Conninfo, ConninfoError, Facts, PasswordOrigin, Session, server_facts};
 use ess_run::text::{count, counted, size};
-use ess_run::{Need, Report as _, ServerInstallation, choose, servers};
+use ess_run::{Installation, Need, Report as _, choose, servers};
 use ess_servers::{PgVariables, SourceArgs};
 
 use crate::directory::Directory;
@@ -91,7 +90,7 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
         facts: &facts,
         application_name: &name,
         id: context.document.id.clone().unwrap_or_default(),
-        jobs: ess_proof::jobs_of_dump(&session, args.jobs, Others::Synapse, &context.console)?,
+        jobs: ess_proof::jobs_of_dump(&session, args.jobs, true, &context.console)?,
         pg_bin: args.pg_bin.as_deref(),
         programs: &programs,
         dump: directory.path().join("dump"),
@@ -132,15 +131,7 @@ pub fn run(args: &Args, context: &mut Context) -> anyhow::Result<Exit> {
 
 /// Takes the lock of the source, and records in the document which database it is.
 fn identify(context: &mut Context, session: &Session) -> anyhow::Result<Facts> {
-    // As in pgdump-wrap: without the lock, another run on this source would terminate our sessions.
-    ess_proof::take_lock(session)?;
-    let ended = end_leftovers(session, &["pgdump-wrap", "rehearse", "pg_dump"])?;
-    if ended > 0 {
-        context.console.note(&format!(
-            "terminated {} that an earlier run had left on the source",
-            count(ended, "session")
-        ));
-    }
+    ess_proof::lock_source(session, &context.console)?;
     let facts = server_facts(session)?;
     context.source_section().identity = Some(facts.identity.clone());
     ess_proof::require_primary(session, facts.standby)?;
@@ -159,7 +150,7 @@ struct Place {
 /// The server of the scratch database.
 enum On {
     /// A throwaway server of this installation, in this directory.
-    Throwaway(ServerInstallation, PathBuf),
+    Throwaway(Installation, PathBuf),
     /// An empty database, and which it is.
     Given(Conninfo, Identity, String),
 }

@@ -11,6 +11,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use ess_files::free_space;
 use ess_run::Background;
 use ess_run::text::size;
 use ess_stop::{Exit, Stop};
@@ -45,7 +46,7 @@ pub(crate) fn require(source: u64, dump: &Path, server: Option<&Path>) -> anyhow
 
 fn require_free(place: &Path, bytes: u64) -> anyhow::Result<()> {
     let needed = bytes.saturating_add(RESERVE);
-    let free = free(place).with_context(|| cannot_examine(place))?;
+    let free = free_space(place).with_context(|| cannot_examine(place))?;
     if free >= needed {
         return Ok(());
     }
@@ -68,12 +69,6 @@ fn cannot_examine(place: &Path) -> String {
     format!("cannot examine {}", place.display())
 }
 
-/// The free space of a file system, in bytes.
-fn free(place: &Path) -> io::Result<u64> {
-    let stat = rustix::fs::statvfs(place)?;
-    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
-}
-
 /// Ends a server before it fills the file system, until this value is dropped.
 pub(crate) struct Watch {
     place: PathBuf,
@@ -91,7 +86,7 @@ impl Watch {
         let watched = place.clone();
         let watch = move || {
             while ended.recv_timeout(EVERY) == Err(RecvTimeoutError::Timeout) {
-                if free(&watched).is_ok_and(|free| free < RESERVE) {
+                if free_space(&watched).is_ok_and(|free| free < RESERVE) {
                     found.store(true, Ordering::Relaxed);
                     server.end();
                     break;

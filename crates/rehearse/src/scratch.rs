@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use ess_postgres::{Access, Conninfo, Session, escape_literal};
-use ess_run::{Background, Report, ServerInstallation, User};
+use ess_run::{Background, Installation, Report, User};
 use ess_stop::{Exit, Stop};
 use secrecy::{ExposeSecret as _, SecretString};
 
@@ -52,7 +52,7 @@ impl Scratch {
     /// Creates and starts a server in this directory, which is empty.
     pub(crate) fn start(
         directory: Directory,
-        installed: &ServerInstallation,
+        installed: &Installation,
         rehearsal: &Rehearsal<'_>,
     ) -> anyhow::Result<Self> {
         let (path, report) = (directory.path().to_owned(), rehearsal.report);
@@ -164,7 +164,7 @@ fn let_in(path: &Path, user: User) -> anyhow::Result<()> {
 /// Runs initdb. Like ESS's own server, it has UTF8 and the locale C; everyone needs a password.
 fn initialize(
     path: &Path,
-    installed: &ServerInstallation,
+    installed: &Installation,
     user: Option<User>,
     superuser: &SecretString,
     report: &dyn Report,
@@ -214,7 +214,7 @@ fn write_password(path: &Path, password: &SecretString, user: Option<User>) -> a
 /// Starts the server. Its other settings are PostgreSQL's defaults, so that its speed resembles that of any server.
 fn run(
     data: &Path,
-    installed: &ServerInstallation,
+    installed: &Installation,
     jobs: usize,
     user: Option<User>,
     log: &Path,

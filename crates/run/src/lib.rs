@@ -13,9 +13,7 @@ mod threads;
 pub use background::{Background, User};
 pub use interrupt::{Interrupted, interrupt, interrupted, stop_if_interrupted};
 pub use memory_file::MemoryFile;
-pub use pg_tools::{
-    Installation, LAST_WITHOUT_TRANSACTION_TIMEOUT, Need, ServerInstallation, choose, installations, servers,
-};
+pub use pg_tools::{Installation, LAST_WITHOUT_TRANSACTION_TIMEOUT, Need, choose, installations, servers};
 pub use program::{Error, Program, in_quotes, quoted};
 pub use report::{Report, Silent};
 pub use threads::{joined, locked, unpoisoned};

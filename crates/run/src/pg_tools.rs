@@ -8,14 +8,14 @@ use crate::{Error, Program, Report, Silent};
 /// Directories in which distributions install client programs of several versions.
 const VERSIONED: [&str; 3] = ["/usr/lib/postgresql", "/opt/postgresql", "/usr/local/pgsql"];
 
-/// `pg_dump` and `pg_restore` of one version, in one directory.
+/// PostgreSQL's programs of one version, in one directory: those of the client, or those of the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Installation {
     /// Where the programs are.
     pub directory: PathBuf,
     /// The major version, such as 17.
     pub major: u32,
-    /// The full version, as `pg_dump --version` prints it, such as `17.6`.
+    /// The full version, as `pg_dump --version` or `postgres --version` prints it, such as `17.6`.
     pub version: String,
 }
 
@@ -44,49 +44,26 @@ impl Installation {
     }
 }
 
-/// All installations on this machine, in ascending order of version.
+/// All installations of the client programs on this machine, in ascending order of version.
 ///
 /// If the user has chosen a directory, `only`, no other one is searched.
 pub fn installations(only: Option<&Path>) -> Vec<Installation> {
+    search(only, "pg_dump", "pg_restore")
+}
+
+/// All installations of the server programs `initdb` and `postgres`, likewise.
+pub fn servers(only: Option<&Path>) -> Vec<Installation> {
+    search(only, "postgres", "initdb")
+}
+
+/// All directories with these two programs, in ascending order of their version, which the first one prints.
+fn search(only: Option<&Path>, program: &str, other: &str) -> Vec<Installation> {
     let mut found: Vec<Installation> = Vec::new();
     for directory in only.map_or_else(candidates, |one| vec![one.to_owned()]) {
-        if let Some(installation) = look(&directory)
+        if let Some(installation) = look(&directory, program, other)
             && !found.iter().any(|f| f.directory == installation.directory)
         {
             found.push(installation);
-        }
-    }
-    // The sort is stable: of equal versions the one earlier in PATH stays first.
-    found.sort_by_key(|f| f.major);
-    found
-}
-
-/// The server programs of one version, in one directory: `initdb` and `postgres`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ServerInstallation {
-    /// Where the programs are.
-    pub directory: PathBuf,
-    /// The major version, such as 17.
-    pub major: u32,
-    /// The full version, as `postgres --version` prints it, such as `17.6`.
-    pub version: String,
-}
-
-impl ServerInstallation {
-    /// A program of this installation.
-    pub fn program(&self, name: &str) -> Program {
-        Program::new(self.directory.join(name))
-    }
-}
-
-/// All server installations on this machine, in ascending order of version, or only the one in the directory `only`.
-pub fn servers(only: Option<&Path>) -> Vec<ServerInstallation> {
-    let mut found: Vec<ServerInstallation> = Vec::new();
-    for directory in only.map_or_else(candidates, |one| vec![one.to_owned()]) {
-        if let Some(server) = look_for_server(&directory)
-            && !found.iter().any(|f| f.directory == server.directory)
-        {
-            found.push(server);
         }
     }
     // The sort is stable: of equal versions the one earlier in PATH stays first.
@@ -294,48 +271,25 @@ fn candidates() -> Vec<PathBuf> {
     directories
 }
 
-fn look(directory: &Path) -> Option<Installation> {
+fn look(directory: &Path, program: &str, other: &str) -> Option<Installation> {
     // Resolve links: Debian's /usr/bin/pg_dump is a link to the wrapper pg_wrapper, which may choose another version.
-    let pg_dump = directory.join("pg_dump").canonicalize().ok()?;
-    if pg_dump.file_name()? != "pg_dump" {
+    let path = directory.join(program).canonicalize().ok()?;
+    if path.file_name()? != program {
         return None;
     }
-    let directory = pg_dump.parent()?.to_owned();
-    if !directory.join("pg_restore").is_file() {
+    let directory = path.parent()?.to_owned();
+    if !directory.join(other).is_file() {
         return None;
     }
-    let (major, version) = version_of(&pg_dump)?;
-    Some(Installation {
-        directory,
-        major,
-        version,
-    })
-}
-
-fn look_for_server(directory: &Path) -> Option<ServerInstallation> {
-    let postgres = directory.join("postgres").canonicalize().ok()?;
-    if postgres.file_name()? != "postgres" {
-        return None;
-    }
-    let directory = postgres.parent()?.to_owned();
-    if !directory.join("initdb").is_file() {
-        return None;
-    }
-    let (major, version) = version_of(&postgres)?;
-    Some(ServerInstallation {
-        directory,
-        major,
-        version,
-    })
-}
-
-/// The major and the full version that a program of PostgreSQL prints.
-fn version_of(program: &Path) -> Option<(u32, String)> {
-    let output = Program::new(program).arg("--version").capture(&Silent).ok()?;
+    let output = Program::new(&path).arg("--version").capture(&Silent).ok()?;
     let text = String::from_utf8_lossy(&output);
     let version = text.split_whitespace().nth(2)?.to_owned();
     let digits: String = version.chars().take_while(char::is_ascii_digit).collect();
-    Some((digits.parse().ok()?, version))
+    Some(Installation {
+        directory,
+        major: digits.parse().ok()?,
+        version,
+    })
 }
 
 #[cfg(test)]

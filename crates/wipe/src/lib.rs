@@ -15,9 +15,9 @@ use ess_cli::{Context, Exit, Stop};
 use ess_document::{FenceState, Identity, Next, SourceCheck, Wipe, now};
 use ess_files::make_directory;
 use ess_postgres::{Conninfo, Inventory, Reading, change_since, count_by_kind};
-use ess_proof::{Expected, Fence, Others, Proving, SourceToCheck, State, Target, undo_command, wait_until_unused};
+use ess_proof::{Expected, Fence, Proving, SourceToCheck, State, Target, undo_command, wait_until_unused};
 use ess_run::text::count;
-use ess_run::{Installation, Need, Report, choose, in_quotes};
+use ess_run::{Installation, Need, Report, Silent, choose, in_quotes};
 use ess_servers::{LiftArgs, SourceArgs, TargetArgs};
 
 use plan::Plan;
@@ -380,7 +380,7 @@ fn proving<'a>(
         conninfo,
         application_name,
         role: &target.role,
-        jobs: ess_proof::jobs(&target.session, args.jobs, &context.console),
+        jobs: ess_proof::jobs(&target.session, args.jobs, &Silent),
         report: &context.console,
     }
 }
@@ -491,7 +491,7 @@ fn back_up(
             return Err(refuse(format!("it is a backup of {}", manifest.source)).into());
         }
         let name = context.application_name();
-        let jobs = ess_proof::jobs(&target.session, args.jobs, &context.console);
+        let jobs = ess_proof::jobs(&target.session, args.jobs, &Silent);
         let reading = Reading::now(conninfo, &name, jobs, &context.console);
         if let Some(change) = change_since(&target.session, Some(&reading), &manifest.inventory)? {
             return Err(refuse(format!("the target has changed since: {change}")).into());
@@ -508,7 +508,7 @@ fn back_up(
             facts: &target.facts,
             application_name: &context.application_name(),
             programs,
-            jobs: ess_proof::jobs_of_dump(&target.session, args.jobs, Others::None, &context.console)?,
+            jobs: ess_proof::jobs_of_dump(&target.session, args.jobs, false, &context.console)?,
             layout: DumpLayout::Directory,
             compression: Compression(None),
             kind: DumpKind::Backup,
